@@ -1,0 +1,54 @@
+"""Every field of an experiment with its default. A config file starts from here and says what is different."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The digits network under the defaults, without any generator."""
+    config = ConfigDict()
+    config.seed = 0  # of everything: zoo, generators, samples, statistics
+    config.num_samples = 256  # networks drawn from every generator
+
+    config.data = ConfigDict()
+    config.data.name = "digits"  # digits, mnist, fashion_mnist, svhn, cifar10, cifar100, or a name found in --data_dir
+    config.data.grey = False  # colour images to grey
+    config.data.crop = 0  # side of the centre crop, 0 for none
+    config.data.train_limit = 0  # first so many training images, 0 for all
+    config.data.test_limit = 0
+
+    config.net = ConfigDict()
+    config.net.name = "mlp"  # mlp or cnn; the other fields are the settings of that network
+    config.net.hidden = (16,)
+    config.net.activation = "relu"  # relu, leaky_relu, tanh, sigmoid, silu, gelu
+    config.net.init = "torch"  # torch, uniform, normal, xavier_*, kaiming_*
+
+    zoo = config.zoo = ConfigDict()
+    zoo.import_npz = ""  # audit somebody's zoo instead of training one: an .npz with `weights` and, if wanted, records
+    zoo.num_runs = 512  # training split
+    zoo.num_heldout = 128  # runs that no generator sees
+    zoo.use = "last"  # checkpoints that generators learn from: last (of each run) or all
+    zoo.steps = 0  # optimizer steps per run, or 0 for
+    zoo.epochs = 40  # so many epochs
+    zoo.batch_size = 64
+    zoo.batch_order = "own"  # own: every run shuffles for itself; shared: all runs see the same batches (faster)
+    zoo.start = "own"  # own: every run has its own initialisation; shared: one for all
+    zoo.snapshots = (-1,)  # steps whose weights are kept, ascending; 0 is the initialisation, -1 the end
+    zoo.optimizer = "sgd"  # sgd, adam, adamw
+    zoo.nesterov = False
+    zoo.schedule = "cosine"  # constant, cosine, cosine_per_epoch
+    # The next four are numbers, or distributions that every run draws from by its own key, e.g.
+    # ConfigDict({"kind": "log_uniform", "low": 1e-3, "high": 1e-1}); kinds: uniform, log_uniform, choice (with values).
+    zoo.learning_rate = 0.1
+    zoo.momentum = 0.9
+    zoo.weight_decay = 0.0
+    zoo.init_scale = 1.0
+    zoo.chunk_size = 0  # runs per chunk of the store, 0 to choose by memory
+    zoo.lanes = 0  # models per vmap, 0 to choose by network and backend
+
+    config.generators = ConfigDict()  # name -> kind and settings; see configs/generators.py
+
+    config.audit = ConfigDict()
+    config.audit.bootstrap = 1000  # resamples of every interval
+    config.audit.hull_neighbours = 32  # training networks that an interpolation may combine
+    config.audit.hull_aligned_neighbours = 8  # likewise, after alignment
+    return config

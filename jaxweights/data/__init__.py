@@ -1,0 +1,114 @@
+"""Image data: the embedded digits, sets prepared by tensorflow-datasets, idx files and `.npz` files.
+
+Nothing here downloads. `python -m launch.prepare_data` prepares a data set, from files or from the network.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from jaxweights.data import digits, npz, prepared
+from jaxweights.data.dataset import ALIASES, KNOWN, Dataset, Raw, check, finish, standardise
+from jaxweights.data.files import read_files
+from jaxweights.errors import UserError
+
+__all__ = ["Dataset", "default_data_dir", "load", "standardise"]
+
+
+def default_data_dir() -> pathlib.Path:
+    """Returns the directory that tensorflow-datasets uses: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def load(
+    name: str = "digits",
+    data_dir: str | os.PathLike | None = None,
+    *,
+    mean=None,
+    std=None,
+    grey: bool = False,
+    crop: int = 0,
+    train_limit: int = 0,
+    test_limit: int = 0,
+) -> Dataset:
+    """Loads an image set into memory; never downloads.
+
+    `digits` is embedded. Any other name is looked for in `data_dir`, in this order: a directory prepared by
+    tensorflow-datasets as array_record, one prepared as tfrecord (`<name>/<version>`), the four idx files of the MNIST
+    family (in `data_dir/<name>` or `data_dir` itself), and `<name>.npz`. The images keep the order of their source: of
+    the files, or the shuffled one in which tensorflow-datasets stored them. Limits take the first images of that order.
+
+    Standardisation: `mean` and `std` if given; else the published constants (MNIST 0.1307 and 0.3081, Fashion-MNIST
+    0.2860 and 0.3530, SVHN 0.5 and 0.5, both CIFAR sets the CIFAR-100 constants of P-diff); else, as for the digits,
+    other sets, and colour sets made grey that have constants per colour, mean and deviation of the training pixels.
+
+    Args:
+      name: `digits`, `mnist`, `fashion_mnist`, `svhn_cropped` (or `svhn`), `cifar10`, `cifar100`, any name that is
+        found in `data_dir`, or the path of an `.npz` file (see `jaxweights.data.npz.read`).
+      data_dir: directory to look in; None for that of tensorflow-datasets (`default_data_dir`). May also be the path of
+        an `.npz` file with the images of `name`.
+      mean: scalar or one per channel, of pixels divided by their full scale (255 for bytes, 16 for digits, 1 for
+        floats); only together with `std`.
+      std: likewise, positive.
+      grey: make colour images grey, as torchvision's `Grayscale`.
+      crop: side of the centre crop, 0 for none.
+      train_limit: keep the first so many training images, 0 for all.
+      test_limit: keep the first so many test images, 0 for all.
+
+    Returns:
+      The data set: images `[n, H, W, C]` as stored, uint8 or float32, and labels `[n]` int32.
+
+    Raises:
+      UserError: the data set is unknown or absent (the message says what to run), a file is damaged, or images, labels
+        or settings do not fit together.
+    """
+    name = ALIASES.get(name, name)
+    folder = default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser()
+    raw, name = _find(name, folder)
+    return finish(
+        check(raw, name),
+        name,
+        mean=mean,
+        std=std,
+        grey=grey,
+        crop=crop,
+        train_limit=train_limit,
+        test_limit=test_limit,
+    )
+
+
+def _find(name: str, folder: pathlib.Path) -> tuple[Raw, str]:
+    """Returns the arrays of a data set and the name under which it goes."""
+    if name == "digits":
+        return digits.read(), name
+    if name.endswith(".npz"):
+        path = pathlib.Path(name).expanduser()
+        inside = folder / path
+        return npz.read(inside if inside.is_file() and not path.is_file() else path), path.stem
+    if folder.suffix == ".npz":
+        return npz.read(folder), name
+    found = prepared.find(name, folder)
+    if found is not None:
+        return prepared.read(found, name), name
+    raw = read_files(name, folder)
+    if raw is not None:
+        return raw, name
+    raise _missing(name, folder)
+
+
+def _missing(name: str, folder: pathlib.Path) -> UserError:
+    known = ", ".join(KNOWN)
+    looked = f"{folder} {'has' if folder.is_dir() else 'does not exist, so there is'} no"
+    if name not in KNOWN:
+        return UserError(
+            f"unknown data set '{name}': known are {known} (and svhn); {looked} {name}.npz and no directory {name} "
+            "prepared for it. Give a known name, the path of an .npz file, or the right data_dir."
+        )
+    command = f"python -m launch.prepare_data --dataset={name} --data_dir={folder}"
+    kinds = f"{name}.npz" if KNOWN[name].shape[-1] == 3 else f"idx files or {name}.npz"
+    return UserError(
+        f"data set '{name}' is not there: {looked} {name}/<version> prepared by tensorflow-datasets and no {kinds}. "
+        f"Run `{command} --download` (needs the network), or `{command} --from=PATH` with a folder or .npz file that "
+        "has the images, or give the data_dir where they are."
+    )

@@ -1,0 +1,377 @@
+"""The whole experiment in one workdir, stage by stage: zoo, generators, samples, audit, report.
+
+Every stage reads what the stages before left in the workdir and does nothing when its own result is there already, so running again
+resumes. The layout of a workdir:
+
+    config.json   metrics.json   metrics.jsonl   timing.json   report.html
+    zoo/                    population of all runs' snapshots
+    generators/<name>/      checkpoints of a learned generator
+    samples/<name>/         population of generated networks
+    audit/<series>.npz      per-network measurements
+    figures/                PNG and SVG files
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import pathlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxweights import audit, data, files, fit, generators, nets, parallel, population, provenance, report, store, zoo
+from jaxweights.errors import UserError
+from jaxweights.evaluate import evaluate
+
+# The positive controls of every audit: an audit that does not flag them is worth nothing.
+CONTROLS: dict[str, dict[str, Any]] = {
+    "copy": {"kind": "copy"},
+    "noised_copy": {"kind": "noise", "sigma": 0.05, "relative": True},
+    "permuted_copy": {"kind": "copy", "permute": True},
+}
+MIN_HELDOUT = 8  # the negative control is half of them, judged against the other half
+
+
+class Experiment:
+    """An experiment bound to a workdir.
+
+    Args:
+      config: plain nested dict, see `configs/base.py`.
+      workdir: folder of everything it makes.
+      data_dir: where data sets other than the embedded digits are, or None for the default of `data.load`.
+
+    Raises:
+      UserError: an unwritable workdir, a workdir of another config (naming the keys that differ), or an impossible config.
+    """
+
+    def __init__(self, config: Mapping[str, Any], workdir: pathlib.Path | str, data_dir: str | None = None):
+        check(config)
+        self.config = json.loads(json.dumps(config))
+        self.workdir = files.make_dir(workdir)
+        self.data_dir = data_dir
+        self._claim()
+
+    def _claim(self) -> None:
+        path = self.workdir / "config.json"
+        if not path.exists():
+            files.write_json(path, self.config)
+            return
+        old = files.read_json(path, "config of this workdir", "Remove the workdir or choose another one with --workdir.")
+        changed = provenance.differences(old, self.config)
+        if changed:
+            raise UserError(
+                f"The workdir {self.workdir} holds an experiment with another config; it differs in {'; '.join(changed)}. "
+                "Choose another --workdir, or give the old values back."
+            )
+
+    @functools.cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """All devices."""
+        return parallel.make_mesh()
+
+    @functools.cached_property
+    def dataset(self) -> data.Dataset:
+        """The images and labels."""
+        settings = {k: v for k, v in self.config["data"].items() if v not in (None, 0, False)}
+        return data.load(**settings, data_dir=self.data_dir)
+
+    @functools.cached_property
+    def net(self) -> nets.TaskNet:
+        """The task network."""
+        return nets.build(self.config["net"], self.dataset.train_images.shape[1:], self.dataset.num_classes)
+
+    @functools.cached_property
+    def test_images(self) -> np.ndarray:
+        """Standardised test images `[T, H, W, C]` float32."""
+        return np.asarray(data.standardise(self.dataset.test_images, self.dataset.scale, self.dataset.shift))
+
+    def key(self, purpose: int) -> jax.Array:
+        """The PRNG key of a stage; all derive from `config.seed`."""
+        return jax.random.fold_in(jax.random.key(self.config["seed"]), purpose)
+
+    def provenance(self, stage: str) -> dict[str, Any]:
+        """What is kept with every population."""
+        return {"stage": stage, "config": self.config, "data": self.dataset.source, "versions": provenance.versions()}
+
+    # -- stages ----------------------------------------------------------------------------------------------------------
+
+    def zoo(self) -> store.PopulationStore:
+        """Trains the zoo, or imports it from a file."""
+        settings, path = self.config["zoo"], self.workdir / "zoo"
+        if settings["import_npz"]:
+            return self._imported_zoo(path)
+        recipe = zoo.Recipe.from_config(settings, len(self.dataset.train_labels))
+        with self._timed("zoo"):
+            return zoo.train_zoo(
+                path,
+                self.net,
+                recipe,
+                self.dataset,
+                self.mesh,
+                seed=self.config["seed"],
+                num_runs=settings["num_runs"],
+                num_heldout=settings["num_heldout"],
+                provenance=self.provenance("zoo"),
+                chunk_size=settings["chunk_size"],
+                lanes=settings["lanes"],
+            )
+
+    def _imported_zoo(self, path: pathlib.Path) -> store.PopulationStore:
+        if (path / store.INDEX).exists():
+            opened = store.PopulationStore.open(path)
+            if opened.complete:
+                return opened
+        settings = self.config["zoo"]
+        imported = population.load_npz(settings["import_npz"], self.net.spec)
+        records = dict(imported.records)
+        if not (records["run"] >= 0).all():
+            records["run"] = np.arange(len(imported))
+        if not (records["split"] == population.HELDOUT).any():
+            runs = np.unique(records["run"])
+            heldout = np.isin(records["run"], runs[len(runs) - settings["num_heldout"] :])
+            records["split"] = np.where(heldout, population.HELDOUT, population.TRAIN)
+        with self._timed("zoo"):
+            result = evaluate(self.net, imported.weights, self.test_images, self.dataset.test_labels, self.mesh)
+            records |= {"accuracy": result.accuracy, "loss": result.loss, "transform": "imported"}
+            opened = (
+                store.PopulationStore.open(path)
+                if (path / store.INDEX).exists()
+                else store.PopulationStore.create(path, self.net.spec, self.provenance("zoo"))
+            )
+            if not len(opened):
+                opened.append(0, population.Population.create(imported.weights, self.net.spec, **records))
+            opened.finish()
+        return opened
+
+    def _open_zoo(self) -> store.PopulationStore:
+        opened = store.PopulationStore.open(self.workdir / "zoo")
+        if not opened.complete:
+            raise UserError(f"The zoo in {self.workdir} is not complete. Run launch.train_zoo (or launch.run) again; it resumes.")
+        if opened.spec != self.net.spec:
+            raise UserError(f"The zoo in {self.workdir} is of another network than this config's. Remove {opened.path} and run again.")
+        return opened
+
+    def training_rows(self, opened: store.PopulationStore) -> np.ndarray:
+        """Row numbers of the networks that generators are trained on and the audit compares with.
+
+        Raises:
+          UserError: no run of the training split, or too few of the held-out split, is left.
+        """
+        records = opened.records
+        chosen = np.ones(len(opened), bool)
+        if self.config["zoo"]["use"] == "last":
+            chosen = population.last_checkpoints(records)
+        rows = np.flatnonzero(chosen & (records["split"] == population.TRAIN))
+        if not len(rows):
+            raise UserError("The training split of the zoo is empty: every run diverged. Lower zoo.learning_rate.")
+        return rows
+
+    def heldout_rows(self, opened: store.PopulationStore) -> np.ndarray:
+        """Row numbers of the last checkpoints of the held-out runs."""
+        records = opened.records
+        rows = np.flatnonzero(population.last_checkpoints(records) & (records["split"] == population.HELDOUT))
+        if len(rows) < MIN_HELDOUT:
+            raise UserError(
+                f"The zoo has {len(rows)} held-out runs, but an audit needs at least {MIN_HELDOUT}: without runs that no generator "
+                "has seen there is nothing to compare a distance with. Raise zoo.num_heldout."
+            )
+        return rows
+
+    def generator_configs(self) -> dict[str, dict[str, Any]]:
+        """Every generator and control by name; learned ones first, then baselines, then controls."""
+        configured = dict(self.config["generators"])
+        learned = {k: v for k, v in configured.items() if generators.is_learned(generators.build(k, v))}
+        rest = {k: v for k, v in configured.items() if k not in learned}
+        return {**learned, **rest, **CONTROLS}
+
+    def train_generators(self) -> dict[str, Any]:
+        """Trains every learned generator and fits every closed-form one; returns their states by name."""
+        opened = self._open_zoo()
+        weights = opened.weights[self.training_rows(opened)]
+        states = {}
+        for i, (name, settings) in enumerate(self.generator_configs().items()):
+            generator = generators.build(name, settings)
+            if generators.is_learned(generator):
+                with self._timed(f"train {name}"), open(self.workdir / "metrics.jsonl", "a") as log:
+
+                    def write(row, log=log):
+                        log.write(json.dumps(row) + "\n")
+                        log.flush()
+
+                    states[name] = fit.fit(
+                        generator,
+                        weights,
+                        self.net.spec,
+                        self.mesh,
+                        key=jax.random.fold_in(self.key(1), i),
+                        path=self.workdir / "generators" / name,
+                        log=write,
+                    )
+            else:
+                states[name] = generator.fit(weights, self.net.spec)
+        return states
+
+    def sample(self) -> dict[str, store.PopulationStore]:
+        """Draws `num_samples` networks from every generator and evaluates them."""
+        configs, out = self.generator_configs(), {}
+        missing = [n for n in configs if not self._sampled(n)]
+        states = self.train_generators() if missing else {}
+        for i, name in enumerate(configs):
+            path = self.workdir / "samples" / name
+            if name in missing:
+                with self._timed(f"sample {name}"):
+                    self._sample_one(generators.build(name, configs[name]), states[name], i, path)
+            out[name] = store.PopulationStore.open(path)
+        return out
+
+    def _sampled(self, name: str) -> bool:
+        path = self.workdir / "samples" / name
+        return (path / store.INDEX).exists() and store.PopulationStore.open(path, drop_missing=True).complete
+
+    def _sample_one(self, generator, state, number: int, path: pathlib.Path) -> None:
+        opened = self._open_zoo()
+        rows = self.training_rows(opened)
+        keys = jax.random.split(jax.random.fold_in(self.key(2), number), self.config["num_samples"])
+        if generators.is_learned(generator):
+            samples = parallel.map_rows(generator.sample, self.mesh)(state, keys)
+        else:
+            samples = jax.jit(generator.sample)(state, keys)
+        weights, parents = np.asarray(samples.weights), np.asarray(samples.parents)
+        finite = np.isfinite(weights).all(axis=1)
+        if not finite.all():
+            raise UserError(
+                f"{(~finite).sum()} of {len(weights)} networks sampled from {generator.name!r} have non-finite weights: its training went "
+                f"wrong. Look at {self.workdir / 'metrics.jsonl'}, change its settings, and use a new workdir."
+            )
+        source = opened.read(rows)
+        derived = source.derive(weights, parents, generator.name)
+        result = evaluate(self.net, weights, self.test_images, self.dataset.test_labels, self.mesh)
+        parents = np.where(parents >= 0, rows[parents], -1)  # rows of the zoo's store, not of the training subset
+        records = {**derived.records, "parent": parents, "accuracy": result.accuracy, "loss": result.loss}
+        if (path / store.INDEX).exists():
+            target = store.PopulationStore.open(path, drop_missing=True)
+        else:
+            target = store.PopulationStore.create(path, self.net.spec, self.provenance(f"sample {generator.name}"))
+        if 0 not in target.chunk_ids:
+            target.append(0, population.Population(derived.weights, self.net.spec, records))
+        target.finish()
+
+    def audit(self) -> dict[str, Any]:
+        """Measures every series, writes `audit/*.npz` and `metrics.json`, and returns the metrics."""
+        samples = self.sample_stores()
+        opened = self._open_zoo()
+        train_rows, heldout_rows = self.training_rows(opened), self.heldout_rows(opened)
+        with self._timed("audit"):
+            subject = audit.Subject(
+                net=self.net,
+                images=self.test_images,
+                labels=self.dataset.test_labels,
+                train=opened.read(train_rows),
+                heldout=opened.read(heldout_rows),
+                generated={name: s.read() for name, s in samples.items()},
+                controls=tuple(CONTROLS),
+            )
+            metrics = audit.run(subject, self.config["audit"], self.config["seed"], self.mesh, self.workdir / "audit")
+        metrics |= {"zoo": self._zoo_summary(opened), "timing": self._timing(), "versions": provenance.versions()}
+        files.write_json(self.workdir / "metrics.json", metrics)
+        return metrics
+
+    def sample_stores(self) -> dict[str, store.PopulationStore]:
+        """The samples of every generator, complete.
+
+        Raises:
+          UserError: some are missing; says what to run.
+        """
+        missing = [n for n in self.generator_configs() if not self._sampled(n)]
+        if missing:
+            raise UserError(f"The workdir {self.workdir} has no samples of {', '.join(missing)}. Run launch.sample (or launch.run) first.")
+        return {n: store.PopulationStore.open(self.workdir / "samples" / n) for n in self.generator_configs()}
+
+    def report(self) -> pathlib.Path:
+        """Draws the figures and writes `report.html` from what the other stages left."""
+        cure = "Run launch.audit (or launch.run) first."
+        metrics = files.read_json(self.workdir / "metrics.json", "table of audit results", cure)
+        opened = self._open_zoo()
+        with self._timed("report"):
+            return report.write(
+                self.workdir,
+                metrics=metrics,
+                config=self.config,
+                net=self.net,
+                dataset=self.dataset,
+                train=opened.read(self.training_rows(opened)),
+                samples={n: s.read() for n, s in self.sample_stores().items()},
+                mesh=self.mesh,
+            )
+
+    def run(self) -> pathlib.Path:
+        """All stages; returns the path of the report."""
+        self.dataset  # noqa: B018  (a missing data set fails here, before anything is trained)
+        self.zoo()
+        self.sample()
+        self.audit()
+        return self.report()
+
+    # -- bookkeeping -----------------------------------------------------------------------------------------------------
+
+    def _zoo_summary(self, opened: store.PopulationStore) -> dict[str, Any]:
+        records = opened.records
+        last = population.last_checkpoints(records)
+        runs = {s: int(np.sum(last & (records["split"] == s))) for s in (population.TRAIN, population.HELDOUT, population.DIVERGED)}
+        snapshots = len(opened) // max(1, int(last.sum()))
+        return {
+            "num_runs": int(last.sum()),
+            "num_params": self.net.spec.num_params,
+            "runs_by_split": runs,
+            "diverged_runs": records["run"][last & (records["split"] == population.DIVERGED)].tolist(),
+            "snapshots_per_run": snapshots,
+            "bytes": 4 * len(opened) * self.net.spec.num_params,
+            "data": self.dataset.source,
+        }
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        """Adds the seconds of a stage to `timing.json`; what an earlier, interrupted call took stays counted."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            timing = self._timing()
+            timing[stage] = round(timing.get(stage, 0.0) + time.monotonic() - begin, 3)
+            files.write_json(self.workdir / "timing.json", timing)
+
+    def _timing(self) -> dict[str, float]:
+        path = self.workdir / "timing.json"
+        return files.read_json(path, "table of timings", "Remove it.") if path.exists() else {}
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuses an impossible config before anything is computed.
+
+    Raises:
+      UserError: a missing section, a held-out split that is too small, no runs, no samples, or an unknown generator.
+    """
+    for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit"):
+        if section not in config:
+            raise UserError(f"The config has no section {section!r}. Start from configs/base.py.")
+    settings = config["zoo"]
+    if settings["num_runs"] < 1 and not settings["import_npz"]:
+        raise UserError(f"zoo.num_runs is {settings['num_runs']}: a zoo needs at least one training run.")
+    if settings["num_heldout"] < MIN_HELDOUT:
+        raise UserError(
+            f"zoo.num_heldout is {settings['num_heldout']}, but an audit needs at least {MIN_HELDOUT} held-out runs: without runs that "
+            "no generator has seen there is nothing to compare a distance with."
+        )
+    if settings["use"] not in ("last", "all"):
+        raise UserError(f"Unknown zoo.use {settings['use']!r}; known: last (one checkpoint per run), all (every snapshot).")
+    if config["num_samples"] < 1:
+        raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
+    for name, generator in config["generators"].items():
+        if name in CONTROLS or name in audit.RESERVED:
+            raise UserError(f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}.")
+        generators.build(name, generator)

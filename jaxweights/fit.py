@@ -1,0 +1,224 @@
+"""The one training loop of every learned generator.
+
+Data parallel with the semantics that `jax.pmap` users know: parameters on every device, the batch split over devices, the loss
+averaged with `lax.pmean` inside the differentiated function (outside of it, `shard_map` would already have summed the gradients of
+replicated parameters and the mean would be a no-op). Many steps per dispatch, the whole data set on device, checkpoints
+through Orbax from which training resumes bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxweights import parallel, progress, shuffle
+from jaxweights.errors import UserError
+from jaxweights.generators.base import LearnedGenerator, Stage
+from jaxweights.spec import WeightSpec
+from jaxweights.store import Checkpoints
+
+_DISPATCH_STEPS = 256  # steps per dispatch at most: the length of the metric buffers
+_DISPATCH_SECONDS = 1.0  # and about this long, so that the bar moves
+_CURVE_POINTS = 200  # points of the loss curve of a stage
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes."""
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    ema: Any  # None without an average
+
+
+def fit(
+    generator: LearnedGenerator,
+    weights: np.ndarray,
+    spec: WeightSpec,
+    mesh: Mesh,
+    *,
+    key: jax.Array,
+    path: pathlib.Path,
+    log: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    checkpoint_every: int = 0,
+) -> dict[str, Any]:
+    """Trains a generator's stages in order, or resumes them, or loads them when all are done.
+
+    Args:
+      generator: what to train.
+      weights: `[N, P]` float32 training rows.
+      spec: their meaning.
+      mesh: devices; a stage uses the most devices that divide its batch.
+      key: of initialisation, batch order and all noise.
+      path: folder of the checkpoints, one sub-folder per stage.
+      log: receives `{"generator", "stage", "step", "loss", ...}` for every point of the loss curve, in order; after a resume, points
+        since the last checkpoint come again with the same values.
+      checkpoint_every: steps between checkpoints, 0 for about four per stage.
+
+    Returns:
+      The generator's state: `constants`, and `{"params", "model_state"}` under every stage's name.
+
+    Raises:
+      UserError: fewer rows than a batch, or a loss that is not finite (naming the step and the last good checkpoint).
+    """
+    data, constants = generator.prepare(weights, spec)
+    state: dict[str, Any] = {"constants": constants}
+    for number, stage in enumerate(generator.stages()):
+        trainer = StageTrainer(stage, data, state, mesh, jax.random.fold_in(key, number), f"{generator.name}/{stage.name}")
+        tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
+        state = {**state, stage.name: trainer.run(path / stage.name, tagged, checkpoint_every)}
+    return state
+
+
+def _tagged_log(log, generator, stage, row):
+    log({"generator": generator, "stage": stage, **row})
+
+
+class StageTrainer:
+    """Trains one stage on one mesh.
+
+    Args:
+      stage: the stage.
+      data: `[N, D]` float32.
+      done: the generator's state so far, constants and finished stages.
+      mesh: devices; the most that divide the batch are used.
+      key: of this stage.
+      name: for messages.
+
+    Raises:
+      UserError: fewer rows than the batch size.
+    """
+
+    def __init__(self, stage: Stage, data: np.ndarray, done: Mapping[str, Any], mesh: Mesh, key: jax.Array, name: str):
+        if len(data) < stage.batch_size:
+            raise UserError(
+                f"{name} trains with batches of {stage.batch_size}, but there are only {len(data)} training networks. Lower the "
+                "generator's batch size or train more runs."
+            )
+        devices = max(d for d in range(1, mesh.size + 1) if stage.batch_size % d == 0)
+        self.mesh = parallel.make_mesh_of(mesh.devices.ravel()[:devices])
+        self.stage, self.name = stage, name
+        self._key = key
+        self._size = len(data)
+        self._inputs = jax.device_put((jnp.asarray(data, jnp.float32), dict(done)), parallel.replicated(self.mesh))
+
+    def init(self) -> TrainState:
+        """The state before the first step, on every device."""
+
+        def start(key, done):
+            params, model_state = self.stage.init(jax.random.fold_in(key, 0), done)
+            ema = None if self.stage.ema_decay is None else jax.tree.map(jnp.copy, params)
+            return TrainState(jnp.int32(0), params, model_state, self.stage.optimizer.init(params), ema)
+
+        return jax.jit(start, out_shardings=parallel.replicated(self.mesh))(self._key, self._inputs[1])
+
+    def advance(self, state: TrainState, count: int) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Takes `count` steps (at most 256); the state is donated. Metrics are `[256]`, of which the first `count` are meant."""
+        return self._program(state, *self._inputs, jax.random.fold_in(self._key, 1), jnp.int32(count))
+
+    @functools.cached_property
+    def _program(self):
+        whole = PartitionSpec()
+
+        def many(state, data, done, key, count):
+            shapes = jax.eval_shape(lambda s: self._step(s, data, done, key)[1], state)
+            buffers = {k: jnp.zeros((_DISPATCH_STEPS,), v.dtype) for k, v in shapes.items()}
+
+            def body(i, carry):
+                state, buffers = carry
+                state, metrics = self._step(state, data, done, key)
+                return state, {k: b.at[i].set(metrics[k]) for k, b in buffers.items()}
+
+            return jax.lax.fori_loop(0, count, body, (state, buffers))
+
+        body = jax.shard_map(many, mesh=self.mesh, in_specs=(whole,) * 5, out_specs=whole)
+        return jax.jit(body, donate_argnums=0)
+
+    def _step(self, state: TrainState, data, done, key):
+        stage, share = self.stage, self.stage.batch_size // self.mesh.size
+        rows = shuffle.batch_indices(jax.random.key_data(jax.random.fold_in(key, 0)), state.step, stage.batch_size, self._size)
+        keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), state.step), stage.batch_size)
+        first = jax.lax.axis_index(parallel.AXIS) * share
+        rows = jax.lax.dynamic_slice(rows, (first,), (share,))
+        keys = jax.lax.dynamic_slice(keys, (first,), (share,))
+
+        def loss(params):
+            value, (model_state, metrics) = stage.loss(params, state.model_state, done, data[rows], keys, parallel.AXIS)
+            metrics = {"loss": value, **metrics}
+            return jax.lax.pmean(value, parallel.AXIS), (model_state, jax.lax.pmean(metrics, parallel.AXIS))
+
+        gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(state.params)
+        updates, opt_state = stage.optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if stage.ema_decay is not None:
+            ema = optax.incremental_update(params, ema, 1 - stage.ema_decay)
+        return TrainState(state.step + 1, params, model_state, opt_state, ema), metrics
+
+    def run(self, path: pathlib.Path, log: Callable[[Mapping[str, Any]], None], checkpoint_every: int = 0) -> dict[str, Any]:
+        """Trains to the end from the last checkpoint in `path`; returns `{"params", "model_state"}` on the host."""
+        stage = self.stage
+        width = max(1, stage.steps // _CURVE_POINTS)
+        # Checkpoints lie on points of the loss curve, so that a resumed curve has no torn point.
+        every = -(-(checkpoint_every or max(1, stage.steps // 4)) // width) * width
+        with Checkpoints(path) as checkpoints:
+            state, step = self.init(), checkpoints.latest_step() or 0
+            if step:
+                state = checkpoints.restore(step, like=state)
+            pending: dict[str, list[np.ndarray]] = {}
+            count, good = 4, step
+            with progress.Progress(stage.steps - step, self.name, "steps") as bar:
+                start = step
+                while step < stage.steps:
+                    target = min(stage.steps, (step // every + 1) * every)
+                    take = min(count, target - step, _DISPATCH_STEPS)
+                    begin = time.monotonic()
+                    state, metrics = self.advance(state, take)
+                    metrics = {k: np.asarray(v)[:take] for k, v in metrics.items()}
+                    count = _next_count(take, time.monotonic() - begin)
+                    self._check(metrics["loss"], step, good, path)
+                    step += take
+                    _log_points(pending, metrics, step, width, stage.steps, log)
+                    bar.update(step - start, f"loss {metrics['loss'][-1]:.4g}")
+                    if step % every == 0 or step == stage.steps:
+                        checkpoints.save(step, state)
+                        good = step
+            result = {"params": state.params if state.ema is None else state.ema, "model_state": state.model_state}
+            return jax.tree.map(np.asarray, result)
+
+    def _check(self, losses: np.ndarray, step: int, good: int, path: pathlib.Path) -> None:
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if bad.size:
+            kept = f"the last good checkpoint is step {good} in {path}" if good else "there is no checkpoint yet"
+            raise UserError(
+                f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Lower the learning rate of this stage "
+                "or look at the training population (launch.report), then start in a new workdir."
+            )
+
+
+def _next_count(taken: int, seconds: float) -> int:
+    wanted = int(taken * _DISPATCH_SECONDS / max(seconds, 1e-6))
+    return int(np.clip(wanted, 1, min(_DISPATCH_STEPS, 8 * taken)))
+
+
+def _log_points(pending, metrics, step, width, steps, log) -> None:
+    """Hands out the mean of every full interval of `width` steps (and of the last, shorter one)."""
+    for name, values in metrics.items():
+        pending[name] = np.concatenate([pending.get(name, np.zeros(0)), values])
+    first = step - len(pending["loss"])
+    while len(pending["loss"]) and (len(pending["loss"]) >= width or step == steps):
+        size = min(width, len(pending["loss"]))
+        first += size
+        log({"step": first, **{k: float(np.mean(v[:size], dtype=np.float64)) for k, v in pending.items()}})
+        for name in pending:
+            pending[name] = pending[name][size:]

@@ -1,0 +1,83 @@
+"""What every generator of weights offers: closed-form ones are fitted, learned ones are trained stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+import optax
+
+from jaxweights.spec import WeightSpec
+
+
+class Samples(NamedTuple):
+    """Generated weight vectors and where they came from.
+
+    Attributes:
+      weights: `[n, P]` float32, in the space of the training population (never normalised).
+      parents: `[n]` int32, row of the training population that a sample was derived from, or -1 where no single row was.
+    """
+
+    weights: jax.Array
+    parents: jax.Array
+
+
+class ClosedFormGenerator(Protocol):
+    """A generator whose state is computed from the training rows directly (all baselines)."""
+
+    name: str
+
+    def fit(self, weights: np.ndarray, spec: WeightSpec) -> Any:
+        """Returns the state, a pytree of arrays, for training rows `weights` `[N, P]` float32."""
+
+    def sample(self, state: Any, keys: jax.Array) -> Samples:
+        """Draws one sample per key (`[n]` typed PRNG keys); pure and jit-compatible."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One training phase of a learned generator; `fit.py` runs the stages in order.
+
+    Attributes:
+      name: key of this stage's result in the generator's state.
+      steps: optimizer steps.
+      batch_size: examples per step over all devices.
+      optimizer: built for exactly `steps` steps.
+      init: `(key, done) -> (params, model_state)`; `done` is the state so far: `constants` and one entry per finished
+        stage, each `{"params": ..., "model_state": ...}`.
+      loss: `(params, model_state, done, batch, keys, axis_name) -> (loss, (model_state, metrics))`. `batch` `[b, D]`
+        float32 and `keys` `[b]` are this device's share; the value is the mean over that share. All randomness comes from
+        the per-example keys, and batch statistics are averaged over `axis_name` when it is given, so that the result does
+        not depend on the number of devices. `metrics` is a flat dict of scalars.
+      ema_decay: decay of the exponential moving average of the parameters, or None for none; where it is given, the
+        stage's result holds the averaged parameters as `params`.
+    """
+
+    name: str
+    steps: int
+    batch_size: int
+    optimizer: optax.GradientTransformation
+    init: Callable[[jax.Array, Mapping[str, Any]], tuple[Any, Any]]
+    loss: Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
+    ema_decay: float | None = None
+
+
+class LearnedGenerator(Protocol):
+    """A generator with parameters; trained by `fit.fit`."""
+
+    name: str
+
+    def prepare(self, weights: np.ndarray, spec: WeightSpec) -> tuple[np.ndarray, Any]:
+        """Returns `(data, constants)`: `[N, D]` float32 training examples, and the pytree that undoes the preparation."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The training phases in order."""
+
+    def sample(self, state: Mapping[str, Any], keys: jax.Array) -> Samples:
+        """Draws one sample per key from `{"constants": ..., stage name: {"params", "model_state"}}`; pure, jit-compatible.
+
+        A sample depends on its own key alone, so any sharding or chunking of the keys gives the same networks.
+        """

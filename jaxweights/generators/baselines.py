@@ -1,0 +1,221 @@
+"""The baselines that a learned generator has to beat, and the positive controls that an audit has to flag.
+
+Each is a closed-form generator (`base.ClosedFormGenerator`): fitted on training rows `[N, P]`, then one sample per key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxweights.errors import UserError
+from jaxweights.generators.base import Samples
+from jaxweights.spec import WeightSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Copy:
+    """Copies of training networks: the plainest memorization.
+
+    Attributes:
+      permute: reorder the hidden units of each copy at random; the function stays, the raw distance does not.
+      rescale: rescale (ReLU-like) or flip (tanh) the hidden units at random, likewise.
+    """
+
+    permute: bool = False
+    rescale: bool = False
+    name: str = "copy"
+
+    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+        """Keeps the training rows and the spec."""
+        _need_rows(weights, 1, self.name)
+        return {"weights": jnp.asarray(weights), "spec": _Static(spec)}
+
+    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
+        """Random training rows under random symmetries."""
+        spec = state["spec"].value
+        parents = _pick(_fold(keys, 0), state["weights"].shape[0])
+        rows = state["weights"][parents]
+        if self.rescale:
+            rows = jax.vmap(lambda k, row: spec.rescale(row, spec.random_scales(k)))(_fold(keys, 1), rows)
+        if self.permute:
+            rows = jax.vmap(lambda k, row: spec.permute(row, spec.random_permutation(k)))(_fold(keys, 2), rows)
+        return Samples(rows, parents)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Training networks plus Gaussian noise.
+
+    Attributes:
+      sigma: standard deviation of the noise.
+      relative: multiply it by the standard deviation of the tensor that an entry belongs to, over all training rows, as P-diff's
+        own evaluator does; the memorization paper uses absolute amplitudes.
+    """
+
+    sigma: float = 0.05
+    relative: bool = False
+    name: str = "noise"
+
+    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+        """Keeps the training rows and the noise amplitude of every entry."""
+        _need_rows(weights, 1, self.name)
+        amplitude = np.full(spec.num_params, self.sigma, np.float32)
+        if self.relative:
+            for _, span in spec.spans():
+                amplitude[span] *= weights[:, span].std(dtype=np.float64)
+        return {"weights": jnp.asarray(weights), "amplitude": jnp.asarray(amplitude)}
+
+    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
+        """Random training rows with fresh noise."""
+        parents = _pick(_fold(keys, 0), state["weights"].shape[0])
+        noise = _normal(_fold(keys, 1), state["amplitude"].shape[0]) * state["amplitude"][None, :]
+        return Samples(state["weights"][parents] + noise, parents)
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    """Means of `k` different training networks (a soup).
+
+    Attributes:
+      k: networks per average.
+      faithful: reproduce the published baseline's aliasing: its accumulator is the first drawn checkpoint itself, so every average
+        overwrites one training row, and later averages average averages (about 21 instead of 16 constituents).
+    """
+
+    k: int = 16
+    faithful: bool = False
+    name: str = "average"
+
+    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+        """Keeps the training rows."""
+        _need_rows(weights, self.k, self.name)
+        return {"weights": jnp.asarray(weights)}
+
+    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
+        """Means of rows drawn without replacement; in faithful mode the samples depend on the ones before."""
+        weights = state["weights"]
+        chosen = jax.vmap(lambda k: jax.random.choice(k, weights.shape[0], (self.k,), replace=False))(keys)
+        parents = jnp.full(keys.shape, -1, jnp.int32)
+        if not self.faithful:
+            return Samples(jax.lax.map(lambda rows: jnp.mean(weights[rows], axis=0), chosen), parents)
+
+        def overwrite(pool, rows):
+            mean = jnp.mean(pool[rows], axis=0)
+            return pool.at[rows[0]].set(mean), mean
+
+        return Samples(jax.lax.scan(overwrite, weights, chosen)[1], parents)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """An independent normal distribution per parameter, with the training rows' mean and unbiased standard deviation."""
+
+    name: str = "gaussian"
+
+    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+        """Mean and standard deviation of every entry."""
+        _need_rows(weights, 2, self.name)
+        mean = weights.mean(axis=0, dtype=np.float64)
+        std = weights.std(axis=0, dtype=np.float64, ddof=1)
+        return {"mean": jnp.asarray(mean, jnp.float32), "std": jnp.asarray(std, jnp.float32)}
+
+    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
+        """Fresh vectors; no parents."""
+        noise = _normal(keys, state["mean"].shape[0])
+        return Samples(state["mean"][None, :] + state["std"][None, :] * noise, jnp.full(keys.shape, -1, jnp.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class PCAGaussian:
+    """A normal distribution on the leading principal components of the training rows; exactly zero variance elsewhere.
+
+    Attributes:
+      components: number of components, 0 for all that the rows span (N - 1 at most).
+    """
+
+    components: int = 0
+    name: str = "pca_gaussian"
+
+    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+        """Mean and scaled principal directions, through the smaller Gram matrix in float64.
+
+        Raises:
+          UserError: fewer than two rows, or more components than the rows span.
+        """
+        _need_rows(weights, 2, self.name)
+        most = min(len(weights) - 1, weights.shape[1])
+        if self.components > most:
+            raise UserError(
+                f"The generator {self.name!r} asks for {self.components} principal components, but {len(weights)} training networks "
+                f"of {weights.shape[1]} parameters span {most}. Lower `components` or train more runs."
+            )
+        mean = weights.mean(axis=0, dtype=np.float64)
+        centred = weights - mean
+        if len(weights) <= weights.shape[1]:
+            values, left = np.linalg.eigh(centred @ centred.T)
+            directions = left.T @ centred  # row i has length sqrt(values[i])
+        else:
+            values, right = np.linalg.eigh(centred.T @ centred)
+            directions = right.T * np.sqrt(np.maximum(values, 0))[:, None]
+        keep = np.argsort(values)[::-1][: self.components or most]
+        basis = directions[keep] / np.sqrt(len(weights) - 1)
+        return {"mean": jnp.asarray(mean, jnp.float32), "basis": jnp.asarray(basis, jnp.float32)}
+
+    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
+        """Fresh vectors; no parents."""
+        scores = _normal(keys, state["basis"].shape[0])
+        return Samples(state["mean"][None, :] + scores @ state["basis"], jnp.full(keys.shape, -1, jnp.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolation:
+    """Points at a uniform position on the segment between two different training networks."""
+
+    name: str = "interpolation"
+
+    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+        """Keeps the training rows."""
+        _need_rows(weights, 2, self.name)
+        return {"weights": jnp.asarray(weights)}
+
+    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
+        """Mixtures; the parent is the nearer end."""
+        weights = state["weights"]
+        pairs = jax.vmap(lambda k: jax.random.choice(k, weights.shape[0], (2,), replace=False))(_fold(keys, 0))
+        t = jax.vmap(lambda k: jax.random.uniform(k, ()))(_fold(keys, 1))
+        mixed = (1 - t)[:, None] * weights[pairs[:, 0]] + t[:, None] * weights[pairs[:, 1]]
+        return Samples(mixed, jnp.where(t < 0.5, pairs[:, 0], pairs[:, 1]).astype(jnp.int32))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Static:
+    """A hashable value inside a state that is not an array."""
+
+    value: WeightSpec
+
+
+def _need_rows(weights: np.ndarray, count: int, name: str) -> None:
+    if len(weights) < count:
+        raise UserError(
+            f"The generator {name!r} needs at least {count} training networks, but the training split has {len(weights)}. "
+            "Train more runs (zoo.num_runs) or change the generator's settings."
+        )
+
+
+def _fold(keys: jax.Array, data: int) -> jax.Array:
+    return jax.vmap(lambda k: jax.random.fold_in(k, data))(keys)
+
+
+def _pick(keys: jax.Array, count: int) -> jax.Array:
+    """One uniform row index per key."""
+    return jax.vmap(lambda k: jax.random.randint(k, (), 0, count))(keys)
+
+
+def _normal(keys: jax.Array, size: int) -> jax.Array:
+    return jax.vmap(lambda k: jax.random.normal(k, (size,)))(keys)

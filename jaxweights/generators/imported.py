@@ -1,0 +1,38 @@
+"""Networks that another program generated: an `.npz` file stands in for the generator, the audit is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxweights.errors import UserError
+from jaxweights.generators.base import Samples
+from jaxweights.population import load_npz
+from jaxweights.spec import WeightSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """The rows of `weights` in an `.npz` file, in their order.
+
+    Attributes:
+      path: the file.
+    """
+
+    path: str = ""
+    name: str = "imported"
+
+    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+        """Reads the file; raises `UserError` unless it holds finite `[n, P]` weights."""
+        return {"weights": jnp.asarray(load_npz(self.path, spec).weights)}
+
+    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
+        """The first rows; raises `UserError` when the file has fewer than are asked for."""
+        count, rows = keys.shape[0], state["weights"].shape[0]
+        if count > rows:
+            raise UserError(f"{count} networks are to be audited, but {self.path} has {rows}. Lower num_samples (--config.num_samples={rows}).")
+        return Samples(state["weights"][:count], jnp.full((count,), -1, jnp.int32))

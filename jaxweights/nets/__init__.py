@@ -1,0 +1,92 @@
+"""Task networks: the small classifiers whose weights everything here is about.
+
+To add one: a Linen module with explicitly named layers, a function that lists its leaves and groups, one line in `NETWORKS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxweights.errors import UserError
+from jaxweights.nets import cnn, mlp
+from jaxweights.spec import WeightSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskNet:
+    """A pure network on flat weight vectors.
+
+    Attributes:
+      name: registry name, "mlp" or "cnn".
+      module: the Linen module.
+      spec: meaning of a flat vector.
+      input_shape: `(H, W, C)` of an image.
+      num_classes: number of logits.
+    """
+
+    name: str
+    module: nn.Module
+    spec: WeightSpec
+    input_shape: tuple[int, int, int]
+    num_classes: int
+
+    def init(self, key: jax.Array) -> jax.Array:
+        """A freshly initialised weight vector `[P]`."""
+        return self.spec.flatten(self.module.init(key, jnp.zeros((1,) + self.input_shape))["params"])
+
+    def apply(self, vector: jax.Array, images: jax.Array) -> jax.Array:
+        """Logits `[B, num_classes]` of standardised images `[B, H, W, C]` under the weights `[P]`."""
+        return self.module.apply({"params": self.spec.unflatten(vector)}, images)
+
+    @functools.cached_property
+    def activation_size(self) -> int:
+        """Floats that the layers put out per image, for sizing blocks of work."""
+
+        def outputs(vector, images):
+            variables = {"params": self.spec.unflatten(vector)}
+            return self.module.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])[1]
+
+        shapes = jax.eval_shape(outputs, jnp.zeros(self.spec.num_params), jnp.zeros((1,) + self.input_shape))
+        return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+
+
+NETWORKS: dict[str, Callable[..., tuple[nn.Module, WeightSpec]]] = {"mlp": mlp.build, "cnn": cnn.build}
+
+
+def build(config: Mapping[str, Any], input_shape: Sequence[int], num_classes: int) -> TaskNet:
+    """Builds the network that a config names.
+
+    Args:
+      config: `name` and the keyword arguments of that network's `build`.
+      input_shape: `(H, W, C)`.
+      num_classes: number of classes.
+
+    Raises:
+      UserError: unknown name (the message lists the known ones) or unknown settings.
+    """
+    settings = dict(config)
+    name = settings.pop("name", None)
+    if name not in NETWORKS:
+        raise UserError(f"Unknown network {name!r}; known: {', '.join(sorted(NETWORKS))}.")
+    try:
+        module, spec = NETWORKS[name](tuple(input_shape), num_classes, **settings)
+    except TypeError as error:
+        raise UserError(f"The network {name!r} does not take these settings: {error}.") from error
+    return TaskNet(name, module, spec, tuple(input_shape), num_classes)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Cross-entropy in nats, `[..., K]` logits and `[...]` integer labels to `[...]`.
+
+    The label's logit is picked by a one-hot product: the gradient of an indexed pick is a scatter, which XLA runs serially on CPU.
+    """
+    picked = jnp.sum(logits * jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - picked

@@ -1,0 +1,67 @@
+"""The convolutional network of the Hyper-Representations zoos: 2,464 parameters on 28x28 grey images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+from flax import linen as nn
+
+from jaxweights.errors import UserError
+from jaxweights.nets.layers import Conv, Dense, activation, scaling
+from jaxweights.spec import FIXED, Group, WeightSpec, conv_leaves, dense_leaves
+
+
+class CNN(nn.Module):
+    """Convolution, then pooling where asked, then activation, for each of conv1, conv2, ...; then fc1 and fc2."""
+
+    channels: tuple[int, ...]
+    windows: tuple[int, ...]
+    pools: tuple[bool, ...]
+    hidden: int
+    num_classes: int
+    activation: str = "tanh"
+    initialiser: str = "uniform"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        act = activation(self.activation)
+        for i, (features, window, pool) in enumerate(zip(self.channels, self.windows, self.pools, strict=True)):
+            x = act(Conv(features, window, pool, self.initialiser, name=f"conv{i + 1}")(x))
+        x = x.reshape(x.shape[0], -1)
+        x = act(Dense(self.hidden, self.initialiser, name="fc1")(x))
+        return Dense(self.num_classes, self.initialiser, name="fc2")(x)
+
+
+def build(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    channels: Sequence[int] = (8, 6, 4),
+    windows: Sequence[int] = (5, 5, 2),
+    pools: Sequence[bool] = (True, True, False),
+    hidden: int = 20,
+    activation: str = "tanh",
+    init: str = "uniform",
+) -> tuple[CNN, WeightSpec]:
+    """The CNN and its spec; every convolution's channels and the hidden layer are one permutation group each.
+
+    Raises:
+      UserError: settings of different lengths, or a feature map that shrinks to nothing.
+    """
+    if not len(channels) == len(windows) == len(pools) > 0:
+        raise UserError("The cnn network needs as many windows and pools as channels, and at least one.")
+    height, width, inputs = input_shape
+    leaves, groups, reads = (), [], FIXED
+    for i, (features, window, pool) in enumerate(zip(channels, windows, pools, strict=True)):
+        leaves += conv_leaves(f"conv{i + 1}", (window, window), inputs, features, reads, i)
+        groups.append(Group(features, scaling(activation, pooled=pool)))
+        height, width = ((size - window + 1) // (2 if pool else 1) for size in (height, width))
+        inputs, reads = features, i
+        if min(height, width) < 1:
+            raise UserError(f"Images of {input_shape[0]}x{input_shape[1]} pixels are too small for layer conv{i + 1} of the cnn.")
+    leaves += dense_leaves("fc1", (height, width, inputs), hidden, reads, len(channels))
+    groups.append(Group(hidden, scaling(activation)))
+    leaves += dense_leaves("fc2", hidden, num_classes, len(channels), FIXED)
+    module = CNN(tuple(channels), tuple(windows), tuple(bool(p) for p in pools), hidden, num_classes, activation, init)
+    return module, WeightSpec(leaves, tuple(groups))

@@ -1,0 +1,152 @@
+"""Population: the one currency. Weight vectors `[N, P]`, what they mean, and one record per row."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxweights.errors import UserError
+from jaxweights.spec import WeightSpec
+
+TRAIN, HELDOUT, DIVERGED, GENERATED = "train", "heldout", "diverged", "generated"
+
+# Columns that every population has: dtype and the value where a creator gives none.
+COLUMNS: dict[str, tuple[np.dtype, object]] = {
+    "run": (np.dtype(np.int64), -1),  # which training run; all its checkpoints share it
+    "step": (np.dtype(np.int64), -1),  # optimizer steps taken
+    "seed": (np.dtype(np.int64), -1),  # the seed that the run's key was made from
+    "split": (np.dtype("U16"), TRAIN),
+    "loss": (np.dtype(np.float64), np.nan),  # mean test cross-entropy, nats
+    "accuracy": (np.dtype(np.float64), np.nan),  # test accuracy, fraction
+    "parent": (np.dtype(np.int64), -1),  # row of the population that a derived row was made from
+    "transform": (np.dtype("U64"), ""),  # what made a derived row
+}
+HYPER = "hyper/"  # prefix of the columns that hold a run's sampled hyper-parameters
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Weight vectors with a static spec and per-row records. Nothing here modifies the arrays that it is given.
+
+    Attributes:
+      weights: `[N, P]` float32.
+      spec: what a row means.
+      records: column name to `[N]` array; the columns of `COLUMNS` always, hyper-parameters under `hyper/...`.
+    """
+
+    weights: np.ndarray
+    spec: WeightSpec
+    records: Mapping[str, np.ndarray]
+
+    @classmethod
+    def create(cls, weights: np.ndarray, spec: WeightSpec, **columns) -> Population:
+        """Builds a population; columns may be scalars or `[N]`, and missing standard ones take their defaults.
+
+        Raises:
+          UserError: weights of another shape than `[N, P]`, or a column of another length.
+        """
+        weights = np.asarray(weights)
+        check_weights(weights, spec, "The population")
+        weights = np.asarray(weights, np.float32)
+        n = len(weights)
+        records = {}
+        for name in list(COLUMNS) + [c for c in columns if c not in COLUMNS]:
+            dtype, default = COLUMNS.get(name, (None, None))
+            value = np.asarray(columns.get(name, default), dtype)
+            if value.ndim > 1 or (value.ndim == 1 and len(value) != n):
+                raise UserError(f"Column {name!r} of a population of {n} rows has shape {value.shape}; give a scalar or [{n}].")
+            records[name] = np.broadcast_to(value, (n,)) if value.ndim == 0 else value
+        return cls(weights, spec, records)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def select(self, rows: np.ndarray) -> Population:
+        """The rows of a boolean mask or an index array, in that order."""
+        return Population(self.weights[rows], self.spec, {k: v[rows] for k, v in self.records.items()})
+
+    def where(self, **equal) -> Population:
+        """The rows whose columns equal the given values, e.g. `where(split="train")`."""
+        mask = np.ones(len(self), bool)
+        for name, value in equal.items():
+            mask &= self.records[name] == value
+        return self.select(mask)
+
+    def derive(self, weights: np.ndarray, parents: np.ndarray, transform: str) -> Population:
+        """New rows made from this population: `parents` are rows here (or -1), whose run ids and seeds they inherit."""
+        parents = np.asarray(parents, np.int64)
+        known = parents >= 0
+        inherited = {k: np.where(known, self.records[k][parents], -1) for k in ("run", "seed")}
+        return Population.create(
+            weights, self.spec, parent=parents, transform=transform, split=GENERATED, **inherited
+        )
+
+    def hyper(self) -> dict[str, np.ndarray]:
+        """The hyper-parameter columns, without their prefix."""
+        return {k.removeprefix(HYPER): v for k, v in self.records.items() if k.startswith(HYPER)}
+
+
+def last_checkpoints(records: Mapping[str, np.ndarray]) -> np.ndarray:
+    """`[N]` bool: whether a row is the latest step of its run."""
+    run, step = records["run"], records["step"]
+    order = np.lexsort((step, run))
+    last = np.zeros(len(run), bool)
+    if len(run):
+        last[order[np.append(np.diff(run[order]) != 0, True)]] = True
+    return last
+
+
+def check_weights(weights: np.ndarray, spec: WeightSpec, what: str) -> None:
+    """Raises `UserError` unless `weights` is a non-empty numeric `[N, P]` of the spec's P."""
+    if weights.ndim != 2 or weights.shape[-1] != spec.num_params:
+        raise UserError(
+            f"{what} has weights of shape {weights.shape}, but this network needs [N, {spec.num_params}]: one flat vector of "
+            "its parameters per row, in the order of `python -m launch.describe`. Check the network's settings or the file."
+        )
+    if not len(weights):
+        raise UserError(f"{what} is empty: it has no rows. Give at least one weight vector.")
+    if weights.dtype.kind not in "fiu":
+        raise UserError(f"{what} has weights of type {weights.dtype}; give real numbers (float32).")
+
+
+def check_finite(weights: np.ndarray, what: str) -> None:
+    """Raises `UserError` that names the first rows with NaN or infinite entries."""
+    bad = np.flatnonzero(~np.isfinite(weights).all(axis=1))
+    if bad.size:
+        raise UserError(
+            f"{what} has NaN or infinite weights in {bad.size} of {len(weights)} rows (first: {bad[:5].tolist()}). "
+            "Remove these rows; a network with such weights has no accuracy and no distance."
+        )
+
+
+def load_npz(path: pathlib.Path | str, spec: WeightSpec) -> Population:
+    """Imports a population from an `.npz` file with `weights` `[N, P]` and, if wanted, any columns of `COLUMNS` `[N]`.
+
+    Raises:
+      UserError: absent, not an npz file, wrong shapes, NaN weights, an empty population, or an unknown split name.
+    """
+    what = f"The imported population {path}"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{what} does not exist. Check the path.") from error
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise UserError(f"{what} is not a readable .npz file ({error}). Write it with numpy.savez(path, weights=...).") from error
+    if "weights" not in arrays:
+        raise UserError(f"{what} has no array `weights` (it has {sorted(arrays)}). Write it with numpy.savez(path, weights=...).")
+    weights = arrays.pop("weights")
+    check_weights(weights, spec, what)
+    check_finite(weights, what)
+    columns = {k: v for k, v in arrays.items() if k in COLUMNS or k.startswith(HYPER)}
+    unknown = sorted(set(arrays) - set(columns))
+    if unknown:
+        raise UserError(f"{what} has unknown columns {unknown}; known: {', '.join(COLUMNS)} and hyper/*.")
+    population = Population.create(weights, spec, **columns)
+    splits = set(np.unique(population.records["split"])) - {TRAIN, HELDOUT, DIVERGED, GENERATED}
+    if splits:
+        raise UserError(f"{what} has unknown splits {sorted(splits)}; use {TRAIN!r} and {HELDOUT!r}.")
+    return population

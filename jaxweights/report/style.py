@@ -1,0 +1,183 @@
+"""What all figures share: which series there are, their colours and markers, and how a figure is drawn and kept.
+
+Figures are made through matplotlib's object-oriented API inside `drawing()`, so that neither pyplot nor a user's own
+style plays a part, and are saved without dates and with a fixed salt, so that the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxweights import files, generators
+from jaxweights.audit import audit
+from jaxweights.audit.audit import Measured
+
+LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides audit.TRAINING and audit.HELDOUT
+DPI = 160  # twice the pixels that a page column of 700 shows
+MAX_POINTS = 100  # per series in a scatter, as in Zeng et al. 2025
+
+# Training blue, generator red and the two noise amplitudes as in the figures of Zeng et al. 2025; the others from the
+# colour-blind-safe palette of Okabe and Ito. Every series has a marker of its own as well.
+_FIXED = {
+    audit.TRAINING: ("#1f77b4", "o"),
+    audit.HELDOUT: ("#2b2b2b", "o"),
+    "noise_low": ("#493d8c", "v"),
+    "noise_high": ("#ff7f0e", "^"),
+    "average": ("#009e73", "s"),
+    "gaussian": ("#56b4e9", "D"),
+    "pca_gaussian": ("#b8860b", "P"),
+    "interpolation": ("#cc79a7", "p"),
+}
+_LEARNED = (("#d62728", "*"), ("#a0158c", "X"), ("#ff5fa2", "h"), ("#7a1f1f", "d"), ("#e8a200", ">"), ("#0b7a75", "<"))
+_BASELINES = (("#6a51a3", "v"), ("#e6812f", "^"), ("#3a9d7a", "s"), ("#3f8fc0", "D"), ("#94762c", "P"), ("#b35c8e", "p"))
+_CONTROLS = (("#6b6b6b", "x"), ("#6b6b6b", "+"), ("#6b6b6b", "1"), ("#6b6b6b", "2"))
+
+_RC = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": "#222222",
+    "text.color": "#222222",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.hashsalt": "jaxweights",
+    "svg.fonttype": "path",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One series of networks, ready to be drawn.
+
+    Attributes:
+      name: its key in `metrics.json`.
+      label: its name on figures.
+      role: "training", "heldout", "learned", "baseline" or "control".
+      colour, marker: the same on every figure.
+      measured: its per-network measurements.
+    """
+
+    name: str
+    label: str
+    role: str
+    colour: str
+    marker: str
+    measured: Measured
+
+
+def label(name: str) -> str:
+    """A series' name in words."""
+    return {audit.HELDOUT: "held-out", audit.HELDOUT_CONTROL: "held-out half"}.get(name, name.replace("_", " "))
+
+
+def roles(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
+    """The role of every series of `metrics.json`, in its order; what is neither control nor baseline is "learned".
+
+    Networks from a file count as learned: somebody's generator made them.
+    """
+    found = {}
+    for name, entry in metrics["series"].items():
+        role = entry["role"]
+        if role == "generator":
+            kind = generators.GENERATORS[config["generators"][name]["kind"]]
+            role = BASELINE if kind.__module__ == generators.baselines.__name__ else LEARNED
+        found[name] = role
+    return found
+
+
+def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> list[Series]:
+    """Reads the measurements of every series: training, held-out, learned generators, baselines, controls.
+
+    Args:
+      workdir: with `audit/<name>.npz`.
+      metrics: what the audit returned.
+      config: of the experiment; its `generators` say what is a baseline.
+    """
+    order = (audit.TRAINING, audit.HELDOUT, LEARNED, BASELINE, CONTROL)
+    found = sorted(roles(metrics, config).items(), key=lambda item: order.index(item[1]))
+    styles = {LEARNED: iter(_LEARNED * 9), BASELINE: iter(_BASELINES * 9), CONTROL: iter(_CONTROLS * 9)}
+    series = []
+    for name, role in found:
+        if name == audit.HELDOUT_CONTROL:  # half of the held-out runs, which are there already
+            continue
+        colour, marker = _FIXED[name] if name in _FIXED else next(styles[role])
+        measured = audit.load(workdir / "audit" / f"{name}.npz")
+        series.append(Series(name, label(name), role, colour, marker, measured))
+    return series
+
+
+def subjects(series: list[Series]) -> list[Series]:
+    """The learned generators, or where there is none the first series that somebody generated."""
+    learned = [s for s in series if s.role == LEARNED]
+    return learned or [s for s in series if s.role in (BASELINE, CONTROL)][:1]
+
+
+def read_curves(path: pathlib.Path) -> dict[tuple[str, str], dict[int, float]]:
+    """Loss by step of every (generator, stage) in `metrics.jsonl`, in order of appearance; a step's last row wins."""
+    curves: dict[tuple[str, str], dict[int, float]] = {}
+    if not path.exists():
+        return curves
+    for line in path.read_text().splitlines():
+        # A killed run may leave one torn line; training that resumes writes its points again.
+        with contextlib.suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            curves.setdefault((row["generator"], row["stage"]), {})[row["step"]] = row["loss"]
+    return {key: dict(sorted(curve.items())) for key, curve in curves.items()}
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """The style of all figures, whatever the user's own matplotlib settings are; they come back afterwards."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RC)
+        yield
+
+
+def new_figure(width: float, height: float):
+    """An empty figure of that size in inches, with automatic layout, drawn by Agg."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure, folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Writes `<name>.png` and `<name>.svg`, each either whole or absent, and returns the path of the PNG."""
+    for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        with files.atomic(folder / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
+        figure.set_layout_engine("none")  # what the first one laid out holds for the second
+    return folder / f"{name}.png"
+
+
+def whole_percent(axis) -> None:
+    """Ticks of an axis of fractions as percentages."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=""))

@@ -1,0 +1,348 @@
+"""The numbers of `metrics.json` as tables: HTML for the page, plain text for the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from jaxweights import provenance
+from jaxweights.audit import audit, verdict
+from jaxweights.report import style
+
+TEXT_WIDTH = 110
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One number per series.
+
+    Attributes:
+      path: keys from the series' entry in `metrics.json`.
+      title: column head.
+      scale: factor for display, 100 for shares.
+      digits: decimals; None for three significant digits.
+    """
+
+    path: tuple[str, ...]
+    title: str
+    scale: float = 1.0
+    digits: int | None = None
+
+    def number(self, value: float) -> str:
+        """A value as it is displayed."""
+        shown = self.scale * value
+        if self.digits is None:
+            return significant(shown)
+        return f"{shown:.{self.digits}f}".replace("-0.0", "0.0") if abs(shown) < 0.05 else f"{shown:.{self.digits}f}"
+
+    def find(self, entry: Mapping[str, Any]) -> Estimate | None:
+        """The measure's estimate in a series' entry, or None where it was not measured."""
+        node: Any = entry
+        for key in self.path:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return Estimate.of(node)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval (None where there is none) and the n that it was computed from."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int | None
+
+    @classmethod
+    def of(cls, node: Any) -> Estimate | None:
+        """Reads `{"mean" or "value", "ci95", "n"}`; None for anything else."""
+        if not isinstance(node, Mapping) or node.get("mean", node.get("value")) is None:
+            return None
+        low, high = node.get("ci95") or (None, None)
+        return cls(node.get("mean", node.get("value")), low, high, node.get("n"))
+
+
+MAIN = (
+    Measure(("accuracy",), "accuracy (%)", 100, 1),
+    Measure(("min_l2",), "min L2"),
+    Measure(("aligned_min_l2",), "aligned min L2"),
+    Measure(("max_error_iou",), "max error IoU", 1, 3),
+    Measure(("tests", "z_u"), "Z_U", 1, 1),
+    Measure(("tests", "auth_pct"), "AuthPct (%)", 1, 1),
+    Measure(("tests", "memorised_share"), "memorised (%)", 100, 1),
+    Measure(("tests", "interpolated_share"), "interpolated (%)", 100, 1),
+)
+MORE = (
+    Measure(("loss",), "loss (nats)", 1, 3),
+    Measure(("hull_residual",), "distance to mixtures"),
+    Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
+    Measure(("tests", "iou_above_heldout"), "error IoU above held-out (%)", 100, 1),
+)
+RAW = (
+    Measure(("tests", "raw", "z_u"), "Z_U", 1, 1),
+    Measure(("tests", "raw", "auth_pct"), "AuthPct (%)", 1, 1),
+    Measure(("tests", "raw", "memorised_share"), "memorised (%)", 100, 1),
+    Measure(("tests", "raw", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
+)
+
+
+def significant(value: float) -> str:
+    """Three significant digits without an exponent in the usual range."""
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.2e}"
+    digits = 2
+    while digits and abs(value) >= 10 ** (3 - digits):
+        digits -= 1
+    return f"{value:.{digits if abs(value) >= 0.1 else 4}f}"
+
+
+def label_of(entry: Mapping[str, Any]) -> str:
+    """The verdict on a series, or nothing for those that are not judged."""
+    return entry.get("verdict", {}).get("label", "")
+
+
+# -- plain text ------------------------------------------------------------------------------------------------------
+
+
+def summary(metrics: Mapping[str, Any]) -> str:
+    """The main results as a table of at most 110 columns, in ASCII.
+
+    Args:
+      metrics: what `Experiment.audit` returned.
+
+    Returns:
+      Lines without a final line break: one row per series (half the width of the 95 % interval after "+-"), the state of the
+      controls, and the verdict on every generator.
+    """
+    heads = ("accuracy %", "min L2", "aligned L2", "error IoU", "Z_U", "Auth %", "mem. %", "mix %")
+    entries = metrics["series"]
+    rows = [["series", "n", *heads, "verdict"]]
+    for name, entry in entries.items():
+        cells = [_short(measure, entry, wide=i < 6) for i, measure in enumerate(MAIN)]
+        rows.append([style.label(name), str(entry["accuracy"]["n"]), *cells, label_of(entry)])
+    used = [i for i in range(len(rows[0])) if any(row[i] not in ("", "-") for row in rows[1:])]
+    rows = [[row[i] for i in used] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(used))]
+    spare = TEXT_WIDTH - sum(widths[1:]) - len(widths) + 1
+    widths[0] = min(widths[0], max(spare, 6))
+    lines = [_line(row, widths) for row in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    lines += ["", _wrap(controls_text(metrics["checks"]))]
+    lines += [
+        _wrap(f"{style.label(name)} {entry['verdict']['label'].upper()}: {entry['verdict']['text']}")
+        for name, entry in entries.items()
+        if entry["role"] == "generator"
+    ]
+    return "\n".join(lines)
+
+
+def _short(measure: Measure, entry: Mapping[str, Any], wide: bool) -> str:
+    found = measure.find(entry)
+    if found is None:
+        return "-"
+    if not wide or found.low is None or found.high is None:
+        return measure.number(found.value) if wide else f"{measure.scale * found.value:.0f}"
+    half = 0.5 * (found.high - found.low)
+    text = measure.number(found.value)
+    digits = len(text.partition(".")[2])
+    return f"{text}+-{measure.scale * half:.{digits}f}"
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    first = row[0][: widths[0]].ljust(widths[0])
+    numbers = [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
+    return " ".join([first, *numbers, row[-1].ljust(widths[-1])])
+
+
+def _wrap(text: str) -> str:
+    import textwrap
+
+    return textwrap.fill(text, TEXT_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def controls_text(checks: Mapping[str, Any]) -> str:
+    """Whether the audit can be believed, in a sentence."""
+    if checks["controls_passed"]:
+        return (
+            "Controls pass: copies, noised copies and permuted copies of training networks are flagged, and held-out runs judged "
+            "against other held-out runs are not."
+        )
+    failed = [
+        "held-out runs are flagged as copies" if n == audit.HELDOUT_CONTROL else f"{style.label(n)} is not flagged"
+        for n in checks["failed_controls"]
+    ]
+    return f"CONTROLS FAIL, do not rely on the verdicts: {'; '.join(failed)}."
+
+
+# -- HTML ------------------------------------------------------------------------------------------------------------
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """An HTML table of ready-made cells in a box that scrolls sideways; the first column stays."""
+    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "\n".join(
+        "<tr>" + f'<th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
+    )
+    return f'<div class="scroll"><table class="{kind}">\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def badge(text: str) -> str:
+    """A verdict's label as a coloured badge."""
+    return f'<span class="badge {html.escape(text)}">{html.escape(text)}</span>' if text else ""
+
+
+def cell(measure: Measure, entry: Mapping[str, Any]) -> str:
+    """A number over its interval and n."""
+    found = measure.find(entry)
+    if found is None:
+        return '<span class="none">&ndash;</span>'
+    small = [] if found.n is None else [f"n&nbsp;=&nbsp;{found.n:,}"]
+    if found.low is not None and found.high is not None:
+        small.insert(0, f"[{measure.number(found.low)}, {measure.number(found.high)}]")
+    return f"<b>{measure.number(found.value)}</b><small>{'<br>'.join(small)}</small>"
+
+
+def series_table(metrics: Mapping[str, Any], roles: Mapping[str, str], measures: Sequence[Measure], judged: bool) -> str:
+    """Series against measures; columns that no series has are left out.
+
+    Args:
+      metrics: of the audit.
+      roles: of every series.
+      measures: columns.
+      judged: whether the verdict is the last column, and series without tests are shown.
+    """
+    entries = metrics["series"]
+    measures = [m for m in measures if any(m.find(e) for e in entries.values())]
+    rows = []
+    for name, entry in entries.items():
+        if any(m.find(entry) for m in measures):
+            first = f'{html.escape(style.label(name))}<small class="role">{role_text(roles[name])}</small>'
+            last = [badge(label_of(entry))] if judged else []
+            rows.append([first, *(cell(m, entry) for m in measures), *last])
+    return grid(["series", *(m.title for m in measures), *(["verdict"] if judged else [])], rows, "numbers")
+
+
+def role_text(role: str) -> str:
+    """What a series is for."""
+    return {
+        audit.TRAINING: "seen by the generators",
+        audit.HELDOUT: "trained alike, unseen: the null",
+        style.LEARNED: "generator",
+        style.BASELINE: "baseline",
+        style.CONTROL: "control",
+    }[role]
+
+
+def numbers_in(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Estimate]]:
+    """Every number under a node of `metrics.json` with its dotted path; an estimate counts as one number."""
+    found = Estimate.of(node)
+    if found is not None:
+        yield ".".join(path), found
+        node = {k: v for k, v in node.items() if k not in ("mean", "value", "ci95", "n")}
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from numbers_in(value, (*path, str(key)))
+    elif isinstance(node, (int, float)) and not isinstance(node, bool):
+        yield ".".join(path), Estimate(node, None, None, None)
+
+
+def every_number(metrics: Mapping[str, Any]) -> str:
+    """All numbers under `series` at six digits, in one long table."""
+
+    def plain(value):
+        return "" if value is None else f"{value:.6g}"
+
+    rows = [
+        [html.escape(path), plain(e.value), plain(e.low), plain(e.high), "" if e.n is None else str(e.n)]
+        for path, e in numbers_in(metrics["series"], ("series",))
+    ]
+    return grid(["path in metrics.json", "value", "95 % from", "to", "n"], rows, "plain")
+
+
+def facts(items: Mapping[str, Any]) -> str:
+    """A two-column table of a nested mapping, by dotted keys."""
+    rows = []
+    for key, value in provenance.flat_config(items).items():
+        if isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none"
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = f"{value:,}"
+        rows.append([html.escape(key), html.escape(str(value))])
+    return grid(["", ""], rows, "facts")
+
+
+def timing(seconds: Mapping[str, float]) -> str:
+    """Seconds per stage and in all."""
+    rows = [[html.escape(k), f"{v:.1f}"] for k, v in seconds.items()]
+    return grid(["stage", "seconds"], [*rows, ["all", f"{sum(seconds.values()):.1f}"]], "plain")
+
+
+def explanations(aligned: bool) -> list[tuple[str, str]]:
+    """Name and meaning of every measure, with its source; HTML."""
+    meehan = _paper("Meehan et al. 2020", "2004.05675")
+    zeng = _paper("Zeng et al. 2025", "2506.07998")
+    which = "modulo permutations of hidden units" if aligned else "between raw weight vectors"
+    entries = [
+        (
+            "min L2",
+            f"Euclidean distance from a network's weights to the nearest training network ({zeng}). For training networks, to the "
+            "nearest one of another run. Small compared with held-out runs: the network stays near what the generator has seen.",
+        ),
+        (
+            "max error IoU",
+            "Of the test images that two networks get wrong, the share that both get wrong (intersection over union), with the most "
+            f"similar training network ({zeng}). 1 means the same mistakes. Held-out runs show what independent training reaches.",
+        ),
+        (
+            "Z_U",
+            f"Mann&ndash;Whitney statistic of the distances {which}, of generated against held-out networks ({meehan}). 0: as far from the "
+            f"training networks as held-out runs; below {verdict.Z_LIMIT:g}: too close, data-copying; above 0: farther away, for "
+            "instance because the networks are worse.",
+        ),
+        (
+            "AuthPct",
+            "Share of networks that are farther from their nearest training network than that one is from its own nearest "
+            f"({_paper('Alaa et al. 2022', '2102.08921')}). Held-out runs lie near the value of the held-out half; copies at 0.",
+        ),
+        (
+            "memorised",
+            "Share of networks whose nearest training network is less than a third as far as the next one of another run "
+            f"(Yoon et al. 2023; {_paper('Gu et al. 2023', '2310.02664')}).",
+        ),
+        (
+            "interpolated",
+            "Share of networks that a weighted mixture of training networks explains: the distance to the best mixture is below half "
+            "of the median of held-out runs. An interpolation is no invention, however far it is from each network.",
+        ),
+        ("distance to mixtures", "Distance to the best convex combination of the nearest training networks."),
+        (
+            "closer than any held-out",
+            "Share of networks that are closer to the training networks than every held-out run.",
+        ),
+        (
+            "error IoU above held-out",
+            "Share of networks whose max error IoU exceeds what 95 % of held-out runs reach; 5 % is what chance gives.",
+        ),
+        (
+            "95 % interval",
+            "Bootstrap over networks for means, Z_U and AuthPct; for other shares the interval of a binomial share. n is the number "
+            "of networks.",
+        ),
+    ]
+    if aligned:
+        entries.insert(
+            1,
+            (
+                "aligned min L2",
+                "The same after the best reordering of hidden units (exact assignment, as for G.pt in the same paper): reordering "
+                "changes the weights but not the function, so a reordered copy is still a copy.",
+            ),
+        )
+    return entries
+
+
+def _paper(name: str, arxiv: str) -> str:
+    return f'<a href="https://arxiv.org/abs/{arxiv}">{name}</a>'

@@ -1,0 +1,150 @@
+"""Bulk training: a zoo chunk by chunk into a store, with progress, evaluation of every snapshot, and resume."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxweights import nets, population, progress
+from jaxweights.data import Dataset, standardise
+from jaxweights.evaluate import evaluate
+from jaxweights.population import Population
+from jaxweights.store import INDEX, PopulationStore
+from jaxweights.zoo.recipe import Recipe
+from jaxweights.zoo.trainer import Trainer, pack
+
+_DISPATCH_SECONDS = 1.5  # steps per dispatch are chosen so that the bar moves about this often
+_CHUNK_BYTES = 256 << 20  # snapshots of one chunk in memory
+
+
+def train_zoo(
+    path: pathlib.Path,
+    net: nets.TaskNet,
+    recipe: Recipe,
+    dataset: Dataset,
+    mesh: Mesh,
+    *,
+    seed: int,
+    num_runs: int,
+    num_heldout: int,
+    provenance: Mapping[str, Any],
+    chunk_size: int = 0,
+    lanes: int = 0,
+) -> PopulationStore:
+    """Trains runs `0 ... num_runs + num_heldout - 1` and stores every snapshot; the last `num_heldout` runs are held out.
+
+    Chunks that the store already has are not trained again, and the others come out bit for bit as in an uninterrupted call.
+    Runs with a non-finite weight or loss at any snapshot get the split "diverged".
+
+    Args:
+      path: folder of the store; created, or resumed.
+      net: task network.
+      recipe: training of each run.
+      dataset: training and test examples; loss and accuracy in the records are those of the test examples.
+      mesh: devices.
+      seed: of the zoo.
+      num_runs: runs of the training split.
+      num_heldout: runs of the held-out split.
+      provenance: JSON data to keep with the store.
+      chunk_size: runs per chunk, 0 to choose by memory; rounded up to whole lanes and devices.
+      lanes: models per vmap, 0 to choose by network and backend.
+
+    Returns:
+      The complete store.
+    """
+    total = num_runs + num_heldout
+    store = PopulationStore.open(path, drop_missing=True) if (path / INDEX).exists() else None
+    if store is not None:  # chunks and lanes of the first call, whatever machine this one runs on
+        chunk, lanes = store.provenance["chunk_size"], store.provenance["lanes"]
+    trainer = Trainer(net, recipe, len(dataset.train_labels), mesh, lanes)
+    if store is None:
+        chunk = _chunk_runs(trainer, total, chunk_size)
+        facts = {**provenance, "chunk_size": chunk, "lanes": trainer.width, "batch_order": recipe.batch_order}
+        store = PopulationStore.create(path, net.spec, facts)
+    missing = [c for c in range(-(-total // chunk)) if c not in store.chunk_ids]
+    if not missing:
+        if not store.complete:
+            store.finish()
+        return store
+    data = trainer.put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift))
+    images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
+    runs_to_do = sum(min(chunk, total - c * chunk) for c in missing)
+    with progress.Progress(runs_to_do * recipe.steps, f"zoo ({runs_to_do} runs)", "steps") as bar:
+        done = 0
+        for c in missing:
+            runs = np.arange(c * chunk, min((c + 1) * chunk, total))
+            snapshots = _train_chunk(trainer, data, seed, runs, bar, done)
+            done += len(runs) * recipe.steps
+            store.append(c, _records(net, recipe, seed, runs, num_runs, snapshots, images, dataset.test_labels, mesh))
+    store.finish()
+    return store
+
+
+def _chunk_runs(trainer: Trainer, total: int, wanted: int) -> int:
+    row = 4 * trainer.net.spec.num_params * len(trainer.recipe.snapshots)
+    limit = wanted or max(1, min(1024, _CHUNK_BYTES // row))
+    limit = min(limit, total)
+    return -(-limit // trainer.granule) * trainer.granule
+
+
+def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int) -> tuple[np.ndarray, dict]:
+    """Trains one chunk; returns its snapshots `[R, S, P]` and hyper-parameters."""
+    recipe = trainer.recipe
+    padded = np.concatenate([runs, np.repeat(runs[-1:], -len(runs) % trainer.granule)])
+    state = trainer.init(seed, padded)
+    hyper = {k: np.asarray(v)[: len(runs)] for k, v in state.hyper.items()}
+    out = np.empty((len(runs), len(recipe.snapshots), trainer.net.spec.num_params), np.float32)
+    slots = 1 if len(recipe.snapshots) == 1 else min(len(recipe.snapshots), 16)
+    step, per_dispatch = 0, min(recipe.steps, 8)
+    waiting = list(recipe.snapshots)
+    while waiting:
+        stop = min(step + per_dispatch, recipe.snapshots[-1])
+        inside = [s for s in waiting if s <= stop][:slots]
+        if len(inside) == slots:
+            stop = inside[-1]
+        bounds = [step] + inside + [stop] * (slots - len(inside))
+        begin = time.monotonic()
+        state, snapshots = trainer.advance(state, data, np.array(bounds))
+        if inside:
+            first = len(recipe.snapshots) - len(waiting)
+            out[:, first : first + len(inside)] = np.asarray(snapshots)[: len(runs), : len(inside)]
+            waiting = waiting[len(inside) :]
+        jax.block_until_ready(state.words)
+        seconds = time.monotonic() - begin
+        if stop > step:
+            rate = (stop - step) / max(seconds, 1e-6)
+            per_dispatch = int(np.clip(rate * _DISPATCH_SECONDS, per_dispatch / 2, 16 * per_dispatch)) or 1
+            models = rate * len(runs) / recipe.steps
+            bar.update(done + len(runs) * stop, f"{progress.human(models)} models/s")
+        step = stop
+    return out, hyper
+
+
+def _records(net, recipe, seed, runs, num_runs, trained, images, labels, mesh) -> Population:
+    """Evaluates the snapshots of a chunk and lays them out run by run."""
+    snapshots, hyper = trained
+    rows = snapshots.reshape(-1, snapshots.shape[-1])
+    result = evaluate(net, rows, images, labels, mesh)
+    count = snapshots.shape[1]
+    bad = ~np.isfinite(rows).all(axis=1) | ~np.isfinite(result.loss)
+    diverged = bad.reshape(len(runs), count).any(axis=1)
+    split = np.where(runs < num_runs, population.TRAIN, population.HELDOUT)
+    split = np.where(diverged, population.DIVERGED, split)
+    return Population.create(
+        rows,
+        net.spec,
+        run=np.repeat(runs, count),
+        step=np.tile(recipe.snapshots, len(runs)),
+        seed=seed,
+        split=np.repeat(split, count),
+        loss=result.loss,
+        accuracy=result.accuracy,
+        transform="trained",
+        **{population.HYPER + k: np.repeat(v, count) for k, v in hyper.items()},
+    )

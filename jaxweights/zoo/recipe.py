@@ -1,0 +1,168 @@
+"""Recipes: how every run of a zoo is trained, and which of its hyper-parameters are drawn per run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxweights.errors import UserError
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "cosine_per_epoch")
+HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """How a hyper-parameter is drawn per run, from the run's own key.
+
+    Attributes:
+      kind: "constant", "uniform", "log_uniform" or "choice".
+      values: the constant, or (low, high), or the choices.
+    """
+
+    kind: str
+    values: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, value: Any, name: str) -> Distribution:
+        """From a number, or a mapping like `{"kind": "log_uniform", "low": 1e-3, "high": 1e-1}`.
+
+        Raises:
+          UserError: anything else.
+        """
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return cls("constant", (float(value),))
+        cure = (
+            f"zoo.{name} is a number, or kind='uniform'|'log_uniform' with low and high, or kind='choice' with values; got "
+            f"{value!r}."
+        )
+        try:
+            kind = value["kind"]
+            values = tuple(float(v) for v in (value["values"] if kind == "choice" else (value["low"], value["high"])))
+        except (TypeError, KeyError, ValueError) as error:
+            raise UserError(cure) from error
+        if kind not in ("uniform", "log_uniform", "choice") or not values:
+            raise UserError(cure)
+        if kind != "choice" and (values[0] > values[1] or (kind == "log_uniform" and values[0] <= 0)):
+            raise UserError(f"zoo.{name}: low must not exceed high, and log_uniform needs low > 0; got {values}.")
+        return cls(kind, values)
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """One float32 draw."""
+        if self.kind == "constant":
+            return jnp.float32(self.values[0])
+        if self.kind == "choice":
+            return jnp.asarray(self.values, jnp.float32)[jax.random.randint(key, (), 0, len(self.values))]
+        low, high = self.values
+        if self.kind == "uniform":
+            return jax.random.uniform(key, (), jnp.float32, low, high)
+        return jnp.exp(jax.random.uniform(key, (), jnp.float32, math.log(low), math.log(high)))
+
+    @property
+    def always_zero(self) -> bool:
+        """Whether every draw is zero, so that the term can be left out of the program."""
+        return all(v == 0 for v in self.values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The training of one run; static, hashable, the same for all runs of a zoo.
+
+    Attributes:
+      steps: optimizer steps.
+      batch_size: examples per step; the incomplete last batch of an epoch is dropped.
+      optimizer: "sgd" (weight decay added to the gradient, as in PyTorch), "adam" (likewise), "adamw" (decoupled decay).
+      nesterov: Nesterov momentum for "sgd".
+      schedule: "constant"; "cosine" to zero over all steps; "cosine_per_epoch", the same but changed between epochs only.
+      batch_order: "own", every run shuffles by its own key; "shared", all runs see the same batches (faster, since the first
+        layer of all runs becomes one matrix product, but then the runs have that in common).
+      start: "own", every run has its own initialisation; "shared", all runs start from the same one.
+      snapshots: the steps after which weights are kept, ascending; 0 is the initialisation.
+      hyper: distribution of every name in `HYPER_PARAMETERS`.
+    """
+
+    steps: int
+    batch_size: int
+    optimizer: str
+    nesterov: bool
+    schedule: str
+    batch_order: str
+    start: str
+    snapshots: tuple[int, ...]
+    hyper: tuple[tuple[str, Distribution], ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], num_examples: int) -> Recipe:
+        """Reads the `zoo` part of a config.
+
+        Args:
+          config: the fields of this class by name (hyper-parameters directly by theirs); either `steps` or `epochs`.
+          num_examples: training examples, from which the steps of an epoch follow.
+
+        Raises:
+          UserError: unknown names or impossible values; the message names the field.
+        """
+
+        def one_of(field, known):
+            if config[field] not in known:
+                raise UserError(f"Unknown zoo.{field} {config[field]!r}; known: {', '.join(known)}.")
+            return config[field]
+
+        batch = int(config["batch_size"])
+        if not 1 <= batch <= num_examples:
+            raise UserError(f"zoo.batch_size is {batch}, but must lie between 1 and the {num_examples} training examples.")
+        steps = int(config["steps"] or config["epochs"] * (num_examples // batch))
+        if steps < 1:
+            raise UserError("A zoo trains for at least one step: give zoo.steps or zoo.epochs.")
+        snapshots = tuple(int(s) for s in config["snapshots"]) or (steps,)
+        snapshots = tuple(s if s >= 0 else steps + 1 + s for s in snapshots)
+        if list(snapshots) != sorted(set(snapshots)) or not 0 <= snapshots[0] or snapshots[-1] > steps:
+            raise UserError(
+                f"zoo.snapshots must be ascending steps between 0 and {steps} (negative ones count from the end, -1 is the last); "
+                f"got {tuple(config['snapshots'])}."
+            )
+        return cls(
+            steps=steps,
+            batch_size=batch,
+            optimizer=one_of("optimizer", OPTIMIZERS),
+            nesterov=bool(config["nesterov"]),
+            schedule=one_of("schedule", SCHEDULES),
+            batch_order=one_of("batch_order", ("own", "shared")),
+            start=one_of("start", ("own", "shared")),
+            snapshots=snapshots,
+            hyper=tuple((name, Distribution.parse(config[name], name)) for name in HYPER_PARAMETERS),
+        )
+
+    def sample_hyper(self, key: jax.Array) -> dict[str, jax.Array]:
+        """Hyper-parameters of one run, float32 scalars."""
+        return {name: d.sample(jax.random.fold_in(key, i)) for i, (name, d) in enumerate(self.hyper)}
+
+    def learning_rate(self, peak: jax.Array, step: jax.Array, num_examples: int) -> jax.Array:
+        """Learning rate of a 0-based step."""
+        if self.schedule == "constant":
+            return peak
+        period = self.steps
+        if self.schedule == "cosine_per_epoch":
+            per_epoch = num_examples // self.batch_size
+            step, period = step // per_epoch, self.steps // per_epoch
+        return 0.5 * peak * (1 + jnp.cos(math.pi * step / period))
+
+    def transformation(self, hyper: Mapping[str, jax.Array], learning_rate: jax.Array) -> optax.GradientTransformation:
+        """The optimizer of one step; hyper-parameters are traced values, so that one program serves every run."""
+        zero = {name for name, d in self.hyper if d.always_zero}
+        decay = [] if "weight_decay" in zero else [optax.add_decayed_weights(hyper["weight_decay"])]
+        if self.optimizer == "sgd":
+            momentum = [] if "momentum" in zero else [optax.trace(hyper["momentum"], self.nesterov)]
+            parts = decay + momentum
+        elif self.optimizer == "adam":
+            parts = decay + [optax.scale_by_adam()]
+        else:
+            parts = [optax.scale_by_adam()] + decay
+        return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))

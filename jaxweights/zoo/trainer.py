@@ -1,0 +1,202 @@
+"""The compiled training program of a chunk of runs: `jit(shard_map(lax.map(vmap(train))))`, steps in one loop.
+
+A run is a pure function of the zoo's seed, its own run id and the recipe. Runs are sharded over the devices of the mesh; inside
+a device they are trained `lanes` at a time under `vmap`, one group of lanes after the other under `lax.map`. Lanes, not the chunk
+and not the number of devices, fix the shape of the arithmetic, so a run comes out bit for bit the same in any company.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxweights import nets, parallel, shuffle
+from jaxweights.zoo.recipe import Recipe
+
+
+class RunState(NamedTuple):
+    """State of `[R]` runs between dispatches; every leaf has a leading run axis."""
+
+    params: Any
+    opt_state: Any
+    words: jax.Array  # [R, 2] uint32, key of the batch order
+    hyper: dict[str, jax.Array]  # [R] float32 each
+
+
+class TrainData(NamedTuple):
+    """A training set as the trainer wants it on device.
+
+    Attributes:
+      rows: `[n, D]` float32, or `[n, ceil(D / 4)]` uint32 with four raw bytes per word: a gather of rows moves a quarter of the
+        elements, and the standardisation costs less than what that saves.
+      labels: `[n]` int32.
+      scale: `[C]` float32 and
+      shift: `[C]` float32: a standardised pixel is `raw * scale + shift`.
+    """
+
+    rows: jax.Array
+    labels: jax.Array
+    scale: jax.Array
+    shift: jax.Array
+
+
+def pack(images: np.ndarray, labels: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> TrainData:
+    """Builds `TrainData` from raw images `[n, H, W, C]`, uint8 or float32."""
+    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    if flat.dtype == np.uint8:
+        flat = np.pad(flat, ((0, 0), (0, -flat.shape[1] % 4))).view("<u4")
+    else:
+        flat = flat.astype(np.float32)
+    return TrainData(flat, np.asarray(labels, np.int32), np.asarray(scale, np.float32), np.asarray(shift, np.float32))
+
+
+def default_lanes(net: nets.TaskNet, recipe: Recipe, backend: str) -> int:
+    """Models trained together under `vmap` on one device; the one place of this choice.
+
+    Measured on two CPU cores (benchmarks/): with own batch orders a model at a time keeps its working set in cache and wins for
+    CNNs and for inputs of hundreds of pixels, tiny networks want some tens of lanes to amortise the calls; with a shared order more
+    lanes make the first layer's single product larger. Accelerators want all the parallelism there is.
+    """
+    if backend != "cpu":
+        return 256
+    if net.name == "cnn":
+        return 1
+    if recipe.batch_order == "shared":
+        return 64
+    return 1 if math.prod(net.input_shape) > 256 else 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """Trains chunks of runs of one zoo.
+
+    Attributes:
+      net: the task network.
+      recipe: how each run is trained.
+      num_examples: size of the training set.
+      mesh: devices to shard runs over.
+      lanes: models per `vmap`; 0 takes `default_lanes`.
+    """
+
+    net: nets.TaskNet
+    recipe: Recipe
+    num_examples: int
+    mesh: Mesh
+    lanes: int = 0
+
+    @functools.cached_property
+    def width(self) -> int:
+        """Models per `vmap`."""
+        return self.lanes or default_lanes(self.net, self.recipe, jax.default_backend())
+
+    @property
+    def granule(self) -> int:
+        """Runs per dispatch are a multiple of this."""
+        return self.width * self.mesh.size
+
+    def init(self, seed: int, run_ids: np.ndarray) -> RunState:
+        """Initial states of the given runs, sharded over the mesh; their number is a multiple of `granule`."""
+        run_ids = jax.device_put(np.asarray(run_ids, np.uint32), parallel.sharded(self.mesh))
+        return self._init(jax.random.key(seed), run_ids)
+
+    @functools.cached_property
+    def _init(self):
+        def one(zoo_key, run_id):
+            key = jax.random.fold_in(jax.random.fold_in(zoo_key, 0), run_id)
+            init_key, order_key, hyper_key = (jax.random.fold_in(key, i) for i in range(3))
+            shared = jax.random.fold_in(zoo_key, 1)
+            if self.recipe.start == "shared":
+                init_key = jax.random.fold_in(shared, 0)
+            if self.recipe.batch_order == "shared":
+                order_key = jax.random.fold_in(shared, 1)
+            hyper = self.recipe.sample_hyper(hyper_key)
+            params = self.net.spec.unflatten(self.net.init(init_key) * hyper["init_scale"])
+            optimizer = self.recipe.transformation(hyper, jnp.float32(0.0))
+            return RunState(params, optimizer.init(params), jax.random.key_data(order_key), hyper)
+
+        split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
+        many = jax.vmap(one, in_axes=(None, 0))
+        return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(whole, split), out_specs=split))
+
+    def put(self, data: TrainData) -> TrainData:
+        """The training set on every device."""
+        return jax.device_put(data, parallel.replicated(self.mesh))
+
+    def advance(self, state: RunState, data: TrainData, bounds: np.ndarray) -> tuple[RunState, jax.Array]:
+        """Trains on; the state is donated.
+
+        Args:
+          state: of R runs.
+          data: from `put`.
+          bounds: `[K + 1]` ascending steps; traced, so one program serves any schedule with the same K.
+
+        Returns:
+          The state after `bounds[-1]` steps, and `[R, K, P]` weights after `bounds[1:]` steps.
+        """
+        return self._advance(state, data, jnp.asarray(bounds, jnp.int32))
+
+    @functools.cached_property
+    def _advance(self):
+        split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
+        body = jax.shard_map(
+            self._shard, mesh=self.mesh, in_specs=(split, whole, whole), out_specs=(split, split), check_vma=False
+        )
+        return jax.jit(body, donate_argnums=0)
+
+    def _shard(self, state: RunState, data: TrainData, bounds: jax.Array):
+        lanes = min(self.width, state.words.shape[0])
+        # A shared order is one array for all lanes, so the batch stays unbatched under vmap.
+        axes = RunState(0, 0, None if self.recipe.batch_order == "shared" else 0, 0)
+
+        def group(state: RunState):
+            if self.recipe.batch_order == "shared":
+                state = state._replace(words=state.words[0])
+            new, snapshots = jax.vmap(lambda s: self._run(s, data, bounds), in_axes=(axes,), out_axes=(axes, 0))(state)
+            if self.recipe.batch_order == "shared":
+                new = new._replace(words=jnp.broadcast_to(new.words[None, :], (lanes, 2)))
+            return new, snapshots
+
+        if lanes == 1 and self.recipe.batch_order == "own":
+            return jax.lax.map(lambda s: self._run(s, data, bounds), state)
+        groups = jax.tree.map(lambda x: x.reshape((-1, lanes) + x.shape[1:]), state)
+        return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), jax.lax.map(group, groups))
+
+    def _run(self, state: RunState, data: TrainData, bounds: jax.Array) -> tuple[RunState, jax.Array]:
+        """One run from `bounds[0]` to `bounds[-1]`."""
+
+        def interval(carry, limits):
+            params, opt_state = jax.lax.fori_loop(limits[0], limits[1], functools.partial(self._step, state, data), carry)
+            return (params, opt_state), self.net.spec.flatten(params)
+
+        limits = jnp.stack([bounds[:-1], bounds[1:]], axis=1)
+        (params, opt_state), snapshots = jax.lax.scan(interval, (state.params, state.opt_state), limits)
+        return state._replace(params=params, opt_state=opt_state), snapshots
+
+    def _step(self, state: RunState, data: TrainData, step: jax.Array, carry):
+        params, opt_state = carry
+        images, labels = self.batch(data, state.words, step)
+
+        def loss(params):
+            return jnp.mean(nets.cross_entropy(self.net.module.apply({"params": params}, images), labels))
+
+        rate = self.recipe.learning_rate(state.hyper["learning_rate"], step, self.num_examples)
+        updates, opt_state = self.recipe.transformation(state.hyper, rate).update(jax.grad(loss)(params), opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    def batch(self, data: TrainData, words: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Standardised images `[B, H, W, C]` and labels `[B]` of a step."""
+        rows = shuffle.batch_indices(words, step, self.recipe.batch_size, self.num_examples)
+        pixels = data.rows[rows]
+        size = math.prod(self.net.input_shape)
+        if pixels.dtype == jnp.uint32:
+            pixels = jax.lax.bitcast_convert_type(pixels, jnp.uint8).reshape(len(rows), -1)[:, :size].astype(jnp.float32)
+        images = pixels.reshape((len(rows),) + self.net.input_shape)
+        return images * data.scale[None, None, None, :] + data.shift[None, None, None, :], data.labels[rows]

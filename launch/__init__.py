@@ -1,0 +1,1 @@
+"""The command-line programs of jaxweights: `python -m launch.run --help`."""

@@ -1,0 +1,54 @@
+"""What every program shares: start-up of JAX, and user errors that end in one paragraph instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+import textwrap
+
+from absl import app, flags, logging
+
+from jaxweights.errors import UserError
+
+_HOST_DEVICES = flags.DEFINE_integer(
+    "host_devices", 0, "CPU devices to emulate; 0 means one per available core. Accelerators ignore it.", lower_bound=0
+)
+_CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", None, "Folder of the persistent compilation cache; '' for none. Default: .cache/jax beside the programs."
+)
+QUIET = flags.DEFINE_boolean("quiet", False, "Plain log lines instead of progress bars.")
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def setup_jax() -> None:
+    """Configures devices and the compilation cache from the flags; call it first in `main`."""
+    from jaxweights import parallel
+
+    cache = str(ROOT / ".cache" / "jax") if _CACHE_DIR.value is None else _CACHE_DIR.value
+    parallel.configure(_HOST_DEVICES.value, cache)
+
+
+def run_main(main) -> None:
+    """Runs an absl program; a `UserError` prints one paragraph and exits with status 1."""
+
+    def guarded(argv):
+        if len(argv) > 1:
+            _fail(f"unexpected arguments {argv[1:]}: every setting is a flag, see --help.")
+        try:
+            main(argv)
+        except UserError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            _fail("interrupted; running the same command again resumes.", status=130)
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    app.run(guarded)
+
+
+def _fail(message: str, status: int = 1) -> None:
+    print(textwrap.fill(f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+    sys.stderr.flush()
+    sys.exit(status)

@@ -1,0 +1,60 @@
+"""What an experiment is, without training or allocating anything.
+
+    python -m launch.describe --config=configs/digits.py [--json]
+"""
+
+from __future__ import annotations
+
+import json
+
+from absl import flags
+
+from launch import common, stages
+
+_JSON = flags.DEFINE_boolean("json", False, "Print one JSON object instead of a table.")
+
+
+def main(argv) -> None:
+    """Prints the description."""
+    del argv
+    config = stages.config()
+    common.setup_jax()
+    from jaxweights.describe import describe
+
+    facts = describe(config, stages.data_dir())
+    print(json.dumps(facts, indent=1) if _JSON.value else table(facts))
+
+
+def table(facts: dict) -> str:
+    """The description as aligned lines."""
+    from jaxweights.progress import human
+
+    zoo = facts["zoo"]
+    rows = [
+        ("data", f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} images of {facts['data']['shape']}"),
+        ("task network", f"{zoo['network']}, {zoo['num_params']:,} parameters"),
+        ("runs", f"{zoo['num_runs']:,} training + {zoo['num_heldout']:,} held out, {zoo['steps']:,} steps of {zoo['batch_size']} examples"),
+        ("snapshots", f"{zoo['snapshots_per_run']} per run, {zoo['rows']:,} rows, {human(zoo['bytes'])}B"),
+        ("operations", f"{human(zoo['operations'])}FLOP, peak memory about {human(zoo['peak_memory_bytes'])}B"),
+    ]
+    for name, g in facts["generators"].items():
+        if not g["learned"]:
+            rows.append((name, f"{g['name']}, closed form"))
+            continue
+        tokens = f"{g['tokens']} tokens, " if g["tokens"] else ""
+        rows.append(
+            (
+                name,
+                f"{g['name']}, {g['num_params']:,} parameters, {tokens}{g['steps']:,} steps, {human(g['operations'])}FLOP, "
+                f"peak memory about {human(g['peak_memory_bytes'])}B",
+            )
+        )
+        for stage, s in g["stages"].items():
+            rows.append((f"  {stage}", f"{s['num_params']:,} parameters, {s['steps']:,} steps of {s['batch_size']} examples"))
+    rows.append(("samples", f"{facts['num_samples']} per generator"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+if __name__ == "__main__":
+    common.run_main(main)

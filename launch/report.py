@@ -1,0 +1,16 @@
+"""Draws the figures of an audited experiment and writes its report.html.
+
+    python -m launch.report --config=configs/digits.py --workdir=runs/digits
+"""
+
+from launch import common, stages
+
+
+def main(argv) -> None:
+    """Writes and prints the path."""
+    del argv
+    print(f"report: {stages.experiment().report()}")
+
+
+if __name__ == "__main__":
+    common.run_main(main)

@@ -1,0 +1,49 @@
+"""The flags that every stage program shares, and the experiment that they name."""
+
+from __future__ import annotations
+
+from absl import flags
+from ml_collections import config_flags
+
+from launch import common
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Experiment config, e.g. configs/digits.py; fields are overridden by --config.zoo.num_runs=4096 and the like."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything the experiment makes; the same command again resumes in it.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder of the data sets, as prepared by tensorflow-datasets or with idx or npz files; see launch.prepare_data."
+)
+_SEED = flags.DEFINE_integer("seed", None, "Seed of everything; overrides config.seed.")
+
+
+def config() -> dict:
+    """The config as a plain dict, with the flags applied."""
+    from jaxweights.errors import UserError
+
+    if _CONFIG.value is None:
+        raise UserError("No experiment was named. Give a config, e.g. --config=configs/digits.py.")
+    plain = _CONFIG.value.to_dict()
+    if _SEED.value is not None:
+        plain["seed"] = _SEED.value
+    return plain
+
+
+def data_dir() -> str | None:
+    """The folder of the data sets, or None for the default."""
+    return _DATA_DIR.value
+
+
+def experiment():
+    """Sets up JAX and binds the config to the workdir."""
+    from jaxweights import progress
+    from jaxweights.errors import UserError
+
+    if _WORKDIR.value is None:
+        raise UserError("No workdir was named. Give the folder that the experiment may write to, e.g. --workdir=runs/digits.")
+    plain = config()
+    common.setup_jax()
+    progress.set_quiet(common.QUIET.value)
+    from jaxweights.experiment import Experiment
+
+    return Experiment(plain, _WORKDIR.value, _DATA_DIR.value)

@@ -1,0 +1,17 @@
+"""Trains the learned generators of an experiment on its zoo, or resumes them.
+
+    python -m launch.train_generator --config=configs/digits.py --workdir=runs/digits
+"""
+
+from launch import common, stages
+
+
+def main(argv) -> None:
+    """Trains and prints which."""
+    del argv
+    states = stages.experiment().train_generators()
+    print(f"ready: {', '.join(states)}")
+
+
+if __name__ == "__main__":
+    common.run_main(main)

@@ -1,0 +1,27 @@
+"""Test session: eight emulated devices, strict rank promotion, warnings as errors, one compilation cache per checkout."""
+
+import pathlib
+
+import jax
+import pytest
+
+from jaxweights import parallel
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+parallel.configure(host_devices=8, cache_dir=str(ROOT / ".cache" / "jax"))
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """The folder of real files for development, or a skip where a checkout has none."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("no ../shared/data beside this checkout (real files for development)")
+    return path
+
+
+@pytest.fixture(scope="session", params=[1, 8], ids=["one_device", "eight_devices"])
+def mesh(request):
+    """A mesh of one and of eight devices."""
+    return parallel.make_mesh(request.param)

@@ -1,0 +1,132 @@
+"""WeightSpec: exact round trips, invariance of the function under the declared symmetries, the published sizes and orders."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxweights import nets
+from jaxweights.errors import UserError
+from jaxweights.spec import Group, Leaf, WeightSpec, dense_leaves
+
+NETS = {
+    "mlp": ({"name": "mlp", "hidden": (5, 4)}, (3, 3, 1)),
+    "mlp_colour": ({"name": "mlp", "hidden": (5,), "activation": "leaky_relu"}, (2, 2, 3)),
+    "mlp_tanh": ({"name": "mlp", "hidden": (6,), "activation": "tanh"}, (3, 3, 1)),
+    "cnn_tanh": ({"name": "cnn", "init": "xavier_uniform"}, (28, 28, 1)),
+    "cnn_relu": ({"name": "cnn", "activation": "relu", "init": "kaiming_uniform"}, (28, 28, 1)),
+}
+
+
+@pytest.fixture(scope="module", params=NETS)
+def net(request):
+    config, shape = NETS[request.param]
+    return nets.build(config, shape, 4)
+
+
+@pytest.fixture(scope="module")
+def vector(net):
+    return net.init(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def images(net):
+    return jax.random.normal(jax.random.key(1), (6,) + net.input_shape)
+
+
+def test_flatten_inverts_unflatten_exactly(net, vector):
+    batch = jnp.stack([vector, vector * 3])
+    assert np.array_equal(net.spec.flatten(net.spec.unflatten(batch)), batch)
+    assert np.array_equal(jax.vmap(lambda v: net.spec.flatten(net.spec.unflatten(v)))(batch), batch)
+
+
+def test_permutation_keeps_the_function(net, vector, images):
+    permutations = net.spec.random_permutation(jax.random.key(2))
+    permuted = jax.jit(net.spec.permute)(vector, permutations)
+    assert not np.array_equal(permuted, vector)
+    # Sums over hidden units run in another order: float32 rounding only.
+    np.testing.assert_allclose(net.apply(permuted, images), net.apply(vector, images), atol=2e-5)
+
+
+def test_permutations_compose_and_invert(net, vector):
+    permutations = net.spec.random_permutation(jax.random.key(2))
+    inverse = tuple(jnp.argsort(p) for p in permutations)
+    assert np.array_equal(net.spec.permute(net.spec.permute(vector, permutations), inverse), vector)
+
+
+def test_rescaling_keeps_the_function(net, vector, images):
+    scales = net.spec.random_scales(jax.random.key(3))
+    rescaled = jax.jit(net.spec.rescale)(vector, scales)
+    assert not np.array_equal(rescaled, vector)
+    np.testing.assert_allclose(net.apply(rescaled, images), net.apply(vector, images), atol=5e-5)
+
+
+def test_sign_flips_before_pooling_are_not_declared_a_symmetry():
+    tanh = nets.build({"name": "cnn", "activation": "tanh"}, (28, 28, 1), 10).spec
+    assert [g.scaling for g in tanh.groups] == ["none", "none", "sign", "sign"]
+    relu = nets.build({"name": "cnn", "activation": "relu"}, (28, 28, 1), 10).spec
+    assert {g.scaling for g in relu.groups} == {"positive"}
+
+
+@pytest.mark.parametrize("scheme, chunk", [("neuron", 0), ("chunk", 7), ("tensor", 0)])
+def test_tokens_cover_every_entry_once(net, vector, scheme, chunk):
+    tokens = net.spec.tokens(scheme, chunk)
+    assert sorted(tokens.index[tokens.mask]) == list(range(net.spec.num_params))
+    batch = jnp.stack([vector, -vector])
+    assert np.array_equal(tokens.detokenise(tokens.tokenise(batch)), batch)
+
+
+def test_json_round_trip(net):
+    assert WeightSpec.from_json(net.spec.to_json()) == net.spec
+
+
+def test_published_sizes_and_layouts():
+    gpt = nets.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10).spec
+    assert gpt.num_params == 7960
+    assert gpt.tokens("chunk", 1000).mask.sum(axis=1).tolist() == [1000] * 7 + [840, 10, 100, 10]
+    units, rest = gpt.units(0)
+    assert units.shape == (10, 795) and len(rest) == 10
+    hyper = nets.build({"name": "cnn"}, (28, 28, 1), 10).spec
+    assert hyper.num_params == 2464
+    assert np.diff(hyper.offsets).reshape(-1, 2).sum(axis=1).tolist() == [208, 1206, 100, 740, 210]
+    assert sorted(hyper.tokens("neuron").mask.sum(axis=1).tolist()) == sorted([26] * 8 + [201] * 6 + [25] * 4 + [37] * 20 + [21] * 10)
+    digits = nets.build({"name": "mlp", "hidden": (16,)}, (8, 8, 1), 10).spec
+    assert digits.num_params == 1210
+
+
+def test_flat_order_is_that_of_pytorch_state_dicts():
+    net = nets.build({"name": "cnn"}, (28, 28, 1), 10)
+    params = net.spec.unflatten(jnp.arange(2464.0))
+    # PyTorch: conv weight (out, in, kh, kw), linear weight (out, in), inputs of fc1 flattened channel first.
+    conv2 = np.arange(208, 208 + 1200).reshape(6, 8, 5, 5)
+    assert np.array_equal(params["conv2"]["kernel"], conv2.transpose(2, 3, 1, 0))
+    fc1 = np.arange(1514, 1514 + 720).reshape(20, 4, 3, 3)
+    assert np.array_equal(params["fc1"]["kernel"], fc1.transpose(2, 3, 1, 0).reshape(36, 20))
+
+
+def test_units_reassemble_the_vector():
+    spec = WeightSpec(dense_leaves("fc1", 3, 2, writes=0) + dense_leaves("fc2", 2, 4, reads=0), (Group(2),))
+    units, rest = spec.units(0)
+    assert sorted(np.concatenate([units.ravel(), rest])) == list(range(spec.num_params))
+    swapped = np.asarray(spec.permutation_index((jnp.array([1, 0]),)))
+    assert np.array_equal(swapped[units], units[::-1])
+
+
+def test_inconsistent_specs_are_refused():
+    with pytest.raises(ValueError, match="does not fit group"):
+        WeightSpec(dense_leaves("fc1", 3, 2, writes=0), (Group(3),))
+    with pytest.raises(ValueError, match="unique"):
+        WeightSpec(dense_leaves("fc1", 3, 2) + dense_leaves("fc1", 2, 2))
+    with pytest.raises(ValueError, match="factor"):
+        Leaf("x", (4,), (3,), (-1,), (0,), (0,))
+
+
+def test_unknown_networks_and_settings_are_named():
+    with pytest.raises(UserError, match="known: cnn, mlp"):
+        nets.build({"name": "resnet"}, (8, 8, 1), 10)
+    with pytest.raises(UserError, match="widht"):
+        nets.build({"name": "mlp", "widht": 3}, (8, 8, 1), 10)
+    with pytest.raises(UserError, match="known: gelu"):
+        nets.build({"name": "mlp", "activation": "swish"}, (8, 8, 1), 10)
+    with pytest.raises(UserError, match="too small"):
+        nets.build({"name": "cnn"}, (8, 8, 1), 10)
