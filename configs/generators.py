@@ -15,3 +15,39 @@ def baselines(sigma_low: float = 0.05, sigma_high: float = 0.1) -> ConfigDict:
             "interpolation": {"kind": "interpolation"},
         }
     )
+
+
+def pdiff() -> ConfigDict:
+    """P-diff at its published size and schedule (2,048 generated values: autoencoder 2,199,201, denoiser 2,462,977 parameters)."""
+    return ConfigDict(
+        {
+            "kind": "pdiff",
+            "autoencoder_channels": (64, 128, 256, 256, 32),
+            "latent_dim": 128,
+            "kernel_size": 7,
+            "denoiser_channels": (64, 128, 256, 512),
+            "num_timesteps": 1000,
+            "input_noise": 0.001,
+            "latent_noise": 0.1,
+            "autoencoder_steps": 500,
+            "diffusion_steps": 1000,
+            "batch_size": 50,
+            "autoencoder_learning_rate": 2e-5,
+            "diffusion_learning_rate": 1e-4,
+        }
+    )
+
+
+def pdiff_small() -> ConfigDict:
+    """P-diff at a size that two cores train in seconds, for networks of a few thousand parameters."""
+    config = pdiff()
+    config.autoencoder_channels = (8, 16, 16)
+    config.latent_dim = 32
+    config.denoiser_channels = (16, 32)
+    config.num_timesteps = 200
+    config.autoencoder_steps = 400
+    config.diffusion_steps = 400
+    config.batch_size = 64
+    config.autoencoder_learning_rate = 1e-3
+    config.diffusion_learning_rate = 1e-3
+    return config

@@ -130,3 +130,31 @@ def test_unknown_networks_and_settings_are_named():
         nets.build({"name": "mlp", "activation": "swish"}, (8, 8, 1), 10)
     with pytest.raises(UserError, match="too small"):
         nets.build({"name": "cnn"}, (8, 8, 1), 10)
+
+
+@pytest.mark.parametrize(
+    "init, kernel_std, bound",
+    [
+        ("torch", 1 / np.sqrt(3 * 144), 1 / 12),
+        ("uniform", 1 / np.sqrt(12), 1.0),
+        ("normal", 1.0, None),
+        ("xavier_uniform", np.sqrt(2 / (144 + 50)), np.sqrt(6 / (144 + 50))),
+        ("xavier_normal", np.sqrt(2 / (144 + 50)), None),
+        ("kaiming_uniform", np.sqrt(2 / 144), np.sqrt(6 / 144)),
+        ("kaiming_normal", np.sqrt(2 / 144), None),
+    ],
+)
+def test_initialisers_have_their_distribution(init, kernel_std, bound):
+    """fc1 is 144 -> 50: 7,200 draws, so a standard deviation is known to about 1 %."""
+    net = nets.build({"name": "mlp", "hidden": (50,), "init": init}, (12, 12, 1), 10)
+    params = net.spec.unflatten(jax.jit(net.init)(jax.random.key(0)))
+    kernel, bias = np.asarray(params["fc1"]["kernel"]), np.asarray(params["fc1"]["bias"])
+    mean = 0.5 if init == "uniform" else 0.0
+    assert abs(kernel.mean() - mean) < 5 * kernel_std / np.sqrt(7200)
+    assert abs(kernel.std() / kernel_std - 1) < 0.05
+    if bound is not None:
+        assert np.abs(kernel).max() <= bound
+    assert (bias == np.float32(0.01)).all() if init != "torch" else np.abs(bias).max() <= 1 / 12
+    # The module's own init draws from the same distribution.
+    own = net.module.init(jax.random.key(1), jnp.zeros((1, 12, 12, 1)))["params"]["fc1"]["kernel"]
+    assert abs(np.asarray(own).std() / kernel_std - 1) < 0.05

@@ -8,3 +8,7 @@ The numerical core knows nothing of generators, zoos or files; arrays go in and 
 * `statistics`: tests for memorization and their bootstrap intervals.
 * `hull`: distance to the convex hull of the neighbours.
 """
+
+from jaxweights.audit.audit import RESERVED, Measured, Subject, load, run, summarise
+
+__all__ = ["RESERVED", "Measured", "Subject", "load", "run", "summarise"]

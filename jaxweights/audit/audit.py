@@ -265,6 +265,7 @@ def _tests(one: Measured, train: Measured, heldout: Measured, resamples: int, rn
         tests["raw"] = distance_tests(one.min_l2, one.second_l2, one.nearest[:, 0], train.min_l2, heldout.min_l2)
     limit = np.quantile(heldout.max_error_iou, 0.95)
     tests["iou_above_heldout"] = {**statistics.share(one.max_error_iou > limit).to_json(), "limit": float(limit)}
-    explained = one.hull_residual < 0.5 * np.median(heldout.hull_residual)
-    tests["interpolated_share"] = statistics.share(explained).to_json()
+    copies = one.distance < statistics.MEMORISED_RATIO * one.second
+    mixtures = one.hull_residual < 0.5 * np.median(heldout.hull_residual)
+    tests["interpolated_share"] = statistics.share(mixtures & ~copies).to_json()
     return tests

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +34,14 @@ MEMORY_BYTES = 1 << 30
 
 FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT64_ROUNDOFF = 2.0**-53
+FLOAT32_UNDERFLOW = 2.0**-124
+"""Bounds what a product of two float32 numbers can lose, twice, where it underflows to zero."""
 
 _SPARE_CANDIDATES = 7
 _TIE_TOLERANCE = 1e-9
+_LARGEST = 1e15
 _FLOAT64_QUERY_ROWS = 256
+_CACHE_BYTES = 1 << 22  # host arithmetic on more than this at a time waits for memory
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def nearest(
       reference: `[N, P]` likewise.
       k: neighbours per query.
       query_groups: `[M]` integers; a reference of the same group as the query is not admissible. Unique numbers leave
-          a model itself out; run numbers leave out its whole run.
+        a model itself out; run numbers leave out its whole run.
       reference_groups: `[N]` integers, given exactly if `query_groups` is.
       mesh: a mesh with the single axis "data" over which the reference rows are spread; `None` is one device.
       progress: called with (blocks done, blocks in all).
@@ -141,7 +146,7 @@ def check_sets(queries: Any, reference: Any) -> None:
 
 
 def read_rows(source: Any, rows: slice | np.ndarray) -> np.ndarray:
-    """Reads rows of an array-like as float32, or float64 where it is stored so. Sorted indices keep reads sequential."""
+    """Reads rows of an array-like as float32, or as float64 where it is stored so."""
     values = np.asarray(source[rows])
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
 
@@ -284,7 +289,7 @@ def reference_frame(queries: Any, reference: Any, memory_bytes: int) -> Frame:
     """Reads both sets once: the mean of the reference, the largest magnitude, and that everything is finite.
 
     Raises:
-      UserError: naming the first row with a number that is not finite.
+      UserError: naming the first row with a number that is not finite or beyond 1e15.
     """
     size = _rows_within(memory_bytes // 16, 8 * reference.shape[1], max(len(queries), len(reference)), 1)
     total = np.zeros(reference.shape[1])
@@ -293,11 +298,11 @@ def reference_frame(queries: Any, reference: Any, memory_bytes: int) -> Frame:
         for block in row_blocks(len(source), size):
             values = read_rows(source, block)
             magnitude = float(max(np.max(values), -np.min(values)))
-            if not math.isfinite(magnitude):
-                row = block.start + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            if not magnitude <= _LARGEST:
+                row = block.start + int(np.flatnonzero(~(np.abs(values) <= _LARGEST).all(axis=1))[0])
                 raise UserError(
-                    f"Row {row} of the {name} set holds a number that is not finite, so it has no distance to "
-                    "anything. Drop diverged models from the population before the audit."
+                    f"Row {row} of the {name} set holds a number that is not finite or beyond {_LARGEST:g}, so it has no "
+                    "meaningful distance to anything. Drop diverged models from the population before the audit."
                 )
             largest = max(largest, magnitude)
             if name == "reference":
@@ -329,17 +334,18 @@ def in_chunks(rows: jax.Array) -> jax.Array:
     return rows.reshape(rows.shape[0], chunks, length).transpose(1, 0, 2)
 
 
-def chunked_product(left: jax.Array, right: jax.Array) -> jax.Array:
-    """Multiplies `[chunks, A, length]` with `[chunks, B, length]` to the float32 matrix `[A, B]` of inner products."""
+def chunked_product(left: jax.Array, right: jax.Array, accumulator: str = "float32") -> jax.Array:
+    """Multiplies `[chunks, A, length]` with `[chunks, B, length]` to the matrix `[A, B]` of inner products."""
 
-    def add(total: jax.Array, pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        product = jax.lax.dot_general(
-            *pair, (((1,), (1,)), ((), ())), precision="highest", preferred_element_type=jnp.float32
+    def product(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jax.lax.dot_general(
+            a, b, (((1,), (1,)), ((), ())), precision="highest", preferred_element_type=accumulator
         )
-        return total + product, None
 
-    total, _ = jax.lax.scan(add, jnp.zeros((left.shape[1], right.shape[1]), jnp.float32), (left, right))
-    return total
+    if left.shape[0] == 1:
+        return product(left[0], right[0])
+    zero = jnp.zeros((left.shape[1], right.shape[1]), accumulator)
+    return jax.lax.scan(lambda total, pair: (total + product(*pair), None), zero, (left, right))[0]
 
 
 def product_error(width: int) -> float:
@@ -349,6 +355,71 @@ def product_error(width: int) -> float:
     Algorithms, section 3.1); chunks add up to `(length + chunks) u`. Doubled, for accumulators that truncate.
     """
     return 2.0 * sum(chunk_shape(width)) * FLOAT32_ROUNDOFF
+
+
+@functools.cache
+def fastest_product(dtypes: tuple[str, ...]) -> str:
+    """Measures once per process which input type multiplies matrices fastest on this machine.
+
+    Callers get the same distances and counts with every type they offer, so a wrong choice costs time alone.
+
+    Args:
+      dtypes: names among "bfloat16", "int8" and "float32".
+
+    Returns:
+      The name of the fastest.
+    """
+    seconds = {}
+    for dtype in dtypes:
+        matrix = jnp.ones((1, 512, 1024), dtype)
+        program = jax.jit(functools.partial(chunked_product, accumulator=accumulator(dtype)))
+        program(matrix, matrix).block_until_ready()
+        trials = []
+        for _ in range(5):
+            start = time.perf_counter()
+            program(matrix, matrix).block_until_ready()
+            trials.append(time.perf_counter() - start)
+        seconds[dtype] = min(trials)
+    return min(seconds, key=seconds.__getitem__)
+
+
+def accumulator(dtype: str) -> str:
+    """Returns the type in which products of this input type are summed: exact for products of zeros and ones."""
+    return "int32" if dtype == "int8" else "float32"
+
+
+# Running candidates: the references with the smallest scores, kept per device and put together on the host.
+
+
+def no_candidates(mesh: Mesh, count: int, kept: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the scores (infinite) and indices (-1) `[devices, count, kept]` that a search starts with."""
+    shape = (mesh.size, count, kept)
+    return (
+        placed(mesh, np.full(shape, np.inf, np.float32), parallel.AXIS),
+        placed(mesh, np.full(shape, -1, np.int32), parallel.AXIS),
+    )
+
+
+def keep_smallest(
+    scores: jax.Array, indices: jax.Array, new_scores: jax.Array, first: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Merges the scores `[Q, B]` of references `first`, `first + 1`, … into the smallest `[Q, kept]` so far.
+
+    Among equal scores the references with the lower indices are kept. Infinite scores keep the index -1.
+    """
+    kept = scores.shape[1]
+    values, positions = jax.lax.top_k(-new_scores, min(kept, new_scores.shape[1]))
+    values = jnp.concatenate([-scores, values], axis=1)
+    positions = jnp.concatenate([indices, first + positions], axis=1)
+    values, order = jax.lax.top_k(values, kept)
+    return -values, jnp.where(jnp.isinf(values), -1, jnp.take_along_axis(positions, order, axis=1))
+
+
+def gather_candidates(best: tuple[jax.Array, jax.Array], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Puts the candidates of all devices together: the smallest scores `[count, kept]`, ascending, and indices."""
+    kept = best[0].shape[2]
+    scores, indices = (np.concatenate(np.asarray(part), axis=1)[:count] for part in best)
+    return smallest(scores, indices.astype(np.int64), kept)
 
 
 # First search: float32 on the devices.
@@ -372,7 +443,8 @@ def _candidates(
     count = len(tile)
     subtile = min(512 if jax.default_backend() == "cpu" else 4096, count)
     padded = subtile * math.ceil(count / subtile)
-    shrink = 1.0 - 2.0 * (product_error(tile.shape[1]) + 8.0 * FLOAT32_ROUNDOFF)
+    # Charged to every bound: the product, and the roundings of inputs, norms and differences (4 + 4 + some).
+    shrink = 1.0 - product_error(tile.shape[1]) - 16.0 * FLOAT32_ROUNDOFF
     queries = padded_rows(frame.apply(tile), padded)
     query_norms = squared_norms(queries[:count])
     exclude = groups.queries is not None
@@ -381,28 +453,23 @@ def _candidates(
     program = _search_program(mesh, subtile, exclude)
     queries = placed(mesh, queries)
     query_codes = placed(mesh, query_codes)
-    best = (
-        placed(mesh, np.full((mesh.size, padded, kept), np.inf, np.float32), parallel.AXIS),
-        placed(mesh, np.full((mesh.size, padded, kept), -1, np.int32), parallel.AXIS),
-    )
+    best = no_candidates(mesh, padded, kept)
     for block in row_blocks(len(reference), block_rows):
         rows = frame.apply(read_rows(reference, block))
-        norms = padded_rows((shrink * squared_norms(rows)).astype(np.float32), block_rows, np.inf)
+        norms = shrink * squared_norms(rows) - tile.shape[1] * FLOAT32_UNDERFLOW
         codes = groups.references[block] if exclude else np.zeros(len(rows), np.int32)
         block_arrays = (
             placed(mesh, padded_rows(rows, block_rows), parallel.AXIS),
-            placed(mesh, norms, parallel.AXIS),
+            placed(mesh, padded_rows(norms.astype(np.float32), block_rows, np.inf), parallel.AXIS),
             placed(mesh, padded_rows(codes, block_rows, -2), parallel.AXIS),
         )
         # Waiting for the previous block lets the host prepare one block ahead and never more.
         jax.block_until_ready(best)
         best = program(queries, query_codes, *block_arrays, np.int32(block.start), *best)
         tick()
-    scores, indices = (np.concatenate(np.asarray(part), axis=1)[:count] for part in best)
-    order = np.argsort(scores, axis=1, kind="stable")[:, :kept]
-    scores, indices = (np.take_along_axis(part, order, axis=1) for part in (scores, indices))
+    scores, indices = gather_candidates(best, count)
     bounds = (scores + (shrink * query_norms)[:, None]) / frame.scale**2
-    return bounds, indices.astype(np.int64)
+    return bounds, indices
 
 
 @functools.cache
@@ -412,23 +479,17 @@ def _search_program(mesh: Mesh, subtile: int, exclude: bool) -> Callable[..., tu
     def search(queries, query_codes, rows, norms, codes, start, scores, indices):
         block = in_chunks(rows)
         first = start + jax.lax.axis_index(parallel.AXIS).astype(jnp.int32) * rows.shape[0]
-        kept = scores.shape[-1]
 
         def one_subtile(operands):
             queries, query_codes, scores, indices = operands
             bounds = norms[None, :] - 2.0 * chunked_product(in_chunks(queries), block)
             if exclude:
                 bounds = jnp.where(query_codes[:, None] == codes[None, :], jnp.inf, bounds)
-            values, positions = jax.lax.top_k(-bounds, min(kept, rows.shape[0]))
-            values = jnp.concatenate([scores, -values], axis=1)
-            positions = jnp.concatenate([indices, first + positions], axis=1)
-            values, order = jax.lax.top_k(-values, kept)
-            positions = jnp.take_along_axis(positions, order, axis=1)
-            return -values, jnp.where(jnp.isinf(values), -1, positions)
+            return keep_smallest(scores, indices, bounds, first)
 
         operands = (queries, query_codes, scores[0], indices[0])
         tiled = jax.tree.map(lambda x: x.reshape(-1, subtile, *x.shape[1:]), operands)
-        return jax.tree.map(lambda x: x.reshape(1, -1, kept), jax.lax.map(one_subtile, tiled))
+        return jax.tree.map(lambda x: x.reshape(scores.shape), jax.lax.map(one_subtile, tiled))
 
     split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
     # Nothing is differentiated or reduced across devices, so the check of varying axes has nothing to protect.
@@ -459,11 +520,12 @@ def squared_differences(
     """
     result = np.empty(len(query_rows))
     order = np.argsort(reference_rows, kind="stable")
-    for part in row_blocks(len(order), _rows_within(memory_bytes // 4, 24 * queries.shape[1], len(order), 1)):
+    size = _rows_within(min(memory_bytes // 4, _CACHE_BYTES), 16 * queries.shape[1], len(order), 1)
+    for part in row_blocks(len(order), size):
         pairs = order[part]
         rows, position = np.unique(reference_rows[pairs], return_inverse=True)
-        difference = read_rows(reference, rows).astype(np.float64)[position.reshape(-1)]
-        difference -= queries[query_rows[pairs]]
+        values = read_rows(reference, rows)[position.reshape(-1)]
+        difference = np.subtract(values, queries[query_rows[pairs]], dtype=np.float64)
         result[pairs] = np.einsum("ij,ij->i", difference, difference)
     return result
 
@@ -500,7 +562,7 @@ def _search_float64(
     found: np.ndarray,
     memory_bytes: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Improves the k nearest found so far by a search with float64 products and exact measurement of what may be nearer.
+    """Improves the k nearest so far by a search with float64 products and exact measurement of what may be nearer.
 
     The same argument as in the first search, with a rounding error 2^-29 times as large; references whose bound
     reaches the k-th distance to within `_TIE_TOLERANCE` count as ties of what is already found.

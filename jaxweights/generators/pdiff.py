@@ -23,7 +23,7 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
 from jaxweights.generators.base import Samples, Stage
-from jaxweights.generators.conv1d import BatchNorm, Conv, ConvTranspose, Dense, Statistics
+from jaxweights.generators.conv1d import BatchNorm, Conv, ConvTranspose, Dense, Statistics, initialise
 from jaxweights.spec import WeightSpec
 
 # The published code lays a vector out in slices of 64 values.
@@ -353,7 +353,8 @@ class PDiff:
 
     def _init_autoencoder(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         module = self._autoencoder(done["constants"]["mean"].shape[0])
-        variables = module.init(key, jnp.zeros((1, module.length)), jnp.zeros((1, self.latent_dim)), "running")
+        inputs = jnp.zeros((1, module.length)), jnp.zeros((1, self.latent_dim))
+        variables = initialise(module, key, *inputs, "running")
         return variables["params"], variables["batch_stats"]
 
     def _autoencoder_loss(
@@ -385,9 +386,8 @@ class PDiff:
         return jnp.mean(jnp.square(reconstruction - x)), (updated["batch_stats"], {})
 
     def _init_diffusion(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
-        variables = self._denoiser().init(
-            key, jnp.zeros((1, self.latent_dim)), jnp.zeros((1,), jnp.int32), "running"
-        )
+        inputs = jnp.zeros((1, self.latent_dim)), jnp.zeros((1,), jnp.int32)
+        variables = initialise(self._denoiser(), key, *inputs, "running")
         model_state = {"denoiser": variables["batch_stats"]}
         if self.standardise_latents:
             zeros = jnp.zeros((self.latent_dim,))

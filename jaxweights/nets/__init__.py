@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxweights.errors import UserError
 from jaxweights.nets import cnn, mlp
+from jaxweights.nets.layers import DRAWS, uniform_draws
 from jaxweights.spec import WeightSpec
 
 
@@ -40,7 +41,10 @@ class TaskNet:
 
     def init(self, key: jax.Array) -> jax.Array:
         """A freshly initialised weight vector `[P]`."""
-        return self.spec.flatten(self.module.init(key, jnp.zeros((1,) + self.input_shape))["params"])
+        draws = self.spec.unflatten(uniform_draws(key, (self.spec.num_params,)))
+        image = jnp.zeros((1,) + self.input_shape)
+        _, variables = self.module.apply({DRAWS: draws}, image, rngs={"params": key}, mutable=["params"])
+        return self.spec.flatten(variables["params"])
 
     def apply(self, vector: jax.Array, images: jax.Array) -> jax.Array:
         """Logits `[B, num_classes]` of standardised images `[B, H, W, C]` under the weights `[P]`."""

@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 
 from jaxweights.errors import UserError
+from jaxweights.nets.conv import from_batch_minor, to_batch_minor
 from jaxweights.nets.layers import Conv, Dense, activation, scaling
 from jaxweights.spec import FIXED, Group, WeightSpec, conv_leaves, dense_leaves
 
@@ -26,8 +27,10 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         act = activation(self.activation)
+        x = to_batch_minor(x)
         for i, (features, window, pool) in enumerate(zip(self.channels, self.windows, self.pools, strict=True)):
             x = act(Conv(features, window, pool, self.initialiser, name=f"conv{i + 1}")(x))
+        x = from_batch_minor(x)
         x = x.reshape(x.shape[0], -1)
         x = act(Dense(self.hidden, self.initialiser, name="fc1")(x))
         return Dense(self.num_classes, self.initialiser, name="fc2")(x)

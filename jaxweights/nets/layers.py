@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.conv import conv_pool
+from jaxweights.nets.conv import conv_pool_batch_minor
 
 # Activation name to (function, scaling symmetry of the units before it).
 ACTIVATIONS: dict[str, tuple[Callable, str]] = {
@@ -34,29 +35,31 @@ def scaling(name: str, pooled: bool = False) -> str:
     return "none" if symmetry == "sign" and pooled else symmetry
 
 
-def _uniform_fan_in(gain: float):
-    return lambda key, shape, fan_in, fan_out: _uniform(key, shape, gain / math.sqrt(fan_in))
-
-
-def _uniform(key, shape, bound):
-    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
-
-# Name to (kernel initialiser, bias initialiser), each `(key, shape, fan_in, fan_out)`. "torch" is PyTorch's default for
-# linear and convolution layers; the others are those of the Hyper-Representations zoos, where every bias starts at 0.01.
-def _constant_bias(key, shape, fan_in, fan_out):
-    return jnp.full(shape, 0.01)
-
-
+# Name to (kernel, bias), each `(u, fan_in, fan_out) -> values` of uniform draws u in (-1, 1). "torch" is PyTorch's default for linear
+# and convolution layers; the others are those of the Hyper-Representations zoos, where every bias starts at 0.01.
 INITIALISERS: dict[str, tuple[Callable, Callable]] = {
-    "torch": (_uniform_fan_in(1.0), _uniform_fan_in(1.0)),
-    "uniform": (lambda k, s, i, o: jax.random.uniform(k, s), _constant_bias),
-    "normal": (lambda k, s, i, o: jax.random.normal(k, s), _constant_bias),
-    "xavier_uniform": (lambda k, s, i, o: _uniform(k, s, math.sqrt(6 / (i + o))), _constant_bias),
-    "xavier_normal": (lambda k, s, i, o: math.sqrt(2 / (i + o)) * jax.random.normal(k, s), _constant_bias),
-    "kaiming_uniform": (_uniform_fan_in(math.sqrt(6.0)), _constant_bias),
-    "kaiming_normal": (lambda k, s, i, o: math.sqrt(2 / i) * jax.random.normal(k, s), _constant_bias),
+    "torch": (lambda u, i, o: u / math.sqrt(i), lambda u, i, o: u / math.sqrt(i)),
+    "uniform": (lambda u, i, o: (u + 1) / 2, lambda u, i, o: jnp.full_like(u, 0.01)),
+    "normal": (lambda u, i, o: _normal(u), lambda u, i, o: jnp.full_like(u, 0.01)),
+    "xavier_uniform": (lambda u, i, o: math.sqrt(6 / (i + o)) * u, lambda u, i, o: jnp.full_like(u, 0.01)),
+    "xavier_normal": (lambda u, i, o: math.sqrt(2 / (i + o)) * _normal(u), lambda u, i, o: jnp.full_like(u, 0.01)),
+    "kaiming_uniform": (lambda u, i, o: math.sqrt(6 / i) * u, lambda u, i, o: jnp.full_like(u, 0.01)),
+    "kaiming_normal": (lambda u, i, o: math.sqrt(2 / i) * _normal(u), lambda u, i, o: jnp.full_like(u, 0.01)),
 }
+
+# Variable collection in which a caller may hand every parameter its uniform draws, all from one call of the generator: compiling one
+# threefry call per tensor takes longer than training a small network.
+DRAWS = "draws"
+
+
+def uniform_draws(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform float32 draws from the open interval (-1, 1), from which every initialiser is made."""
+    return jax.random.uniform(key, shape, jnp.float32, float(np.nextafter(np.float32(-1), np.float32(0))), 1.0)
+
+
+def _normal(u: jax.Array) -> jax.Array:
+    """Standard normal values of uniform draws in (-1, 1), by the inverse of the distribution function."""
+    return math.sqrt(2) * jax.lax.erf_inv(u)
 
 
 def initialisers(name: str) -> tuple[Callable, Callable]:
@@ -83,7 +86,10 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution (stride 1, no padding), bias, and 2x2 max-pooling where `pool`, for inputs `[B, H, W, C]`."""
+    """Convolution (stride 1, no padding), bias, and 2x2 max-pooling where `pool`, for batch-minor inputs `[C, H, W, B]`.
+
+    Between convolutions the batch is the last axis (see `nets/conv.py`); `to_batch_minor` and `from_batch_minor` convert.
+    """
 
     features: int
     window: int
@@ -92,14 +98,21 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        area = self.window**2
-        shape = (self.window, self.window, x.shape[-1], self.features)
-        kernel, bias = _parameters(self, shape, area * x.shape[-1], area * self.features)
-        return conv_pool(x, kernel, bias, pool=self.pool)
+        area, inputs = self.window**2, x.shape[0]
+        shape = (self.window, self.window, inputs, self.features)
+        kernel, bias = _parameters(self, shape, area * inputs, area * self.features)
+        return conv_pool_batch_minor(x, kernel, bias, pool=self.pool)
 
 
-def _parameters(module, shape, fan_in, fan_out):
-    kernel_init, bias_init = initialisers(module.initialiser)
-    kernel = module.param("kernel", lambda key: kernel_init(key, shape, fan_in, fan_out))
-    bias = module.param("bias", lambda key: bias_init(key, shape[-1:], fan_in, fan_out))
-    return kernel, bias
+def _parameters(module: nn.Module, shape: tuple[int, ...], fan_in: int, fan_out: int) -> tuple[jax.Array, jax.Array]:
+    """Kernel of a shape and bias of its last axis."""
+
+    def parameter(name, shape, initialise):
+        def start(key):
+            given = module.has_variable(DRAWS, name)
+            return initialise(module.get_variable(DRAWS, name) if given else uniform_draws(key, shape), fan_in, fan_out)
+
+        return module.param(name, start)
+
+    kernel, bias = initialisers(module.initialiser)
+    return parameter("kernel", shape, kernel), parameter("bias", shape[-1:], bias)

@@ -1,9 +1,9 @@
 """Decision regions of networks on the plane of the test images' two principal components.
 
-As in Zeng et al. 2025: pixels standardised over the test set, two components, a grid over the images' range and one unit
-more on each side, mapped back to images without clipping. Unlike there, the components are unique (exact eigenvectors, a
-sign convention) and every cell has the colour of its own class: filled contours would draw bands of classes that nobody
-predicted between neighbouring cells.
+As in Zeng et al. 2025: pixels standardised over the test set, two components, a grid over the images' range and one
+unit more on each side, mapped back to images without clipping. Unlike there, the components are unique (exact
+eigenvectors, a sign convention) and every cell has the colour of its own class: filled contours would draw bands of
+classes that nobody predicted between neighbouring cells.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxweights import nets, parallel
+from jaxweights.data import Dataset
 from jaxweights.population import Population
 from jaxweights.report import style
 from jaxweights.report.style import Series
 
 RESOLUTION = 300
 _PAD = 1.0
-_SHOWN_IMAGES = 250
+_DENSE_SIZE = 1024  # pixels up to which all of the reduction is done at once
+_SHOWN_IMAGES = 500
+_PANEL = 3.0  # inches, the longer side of a picture
 _TINT = 0.42  # strength of a class colour in its region; full strength is for the images
 
 
@@ -51,19 +54,31 @@ def fit_plane(images: np.ndarray) -> Plane:
 
     The component's largest entry is positive, so that no library's or machine's convention mirrors the picture.
     """
-    import scipy.linalg
-
     flat = images.reshape(len(images), -1).astype(np.float64)
     mean, scale = flat.mean(axis=0), flat.std(axis=0)
     scale[scale == 0] = 1.0
     flat = (flat - mean) / scale
-    size = flat.shape[1]
-    _, vectors = scipy.linalg.eigh(flat.T @ flat, subset_by_index=[max(size - 2, 0), size - 1])
-    components = np.zeros((2, size))  # an image of one pixel has one component only
-    components[: vectors.shape[1]] = vectors.T[::-1]
+    components = _leading_eigenvectors(flat.T @ flat)
     largest = np.abs(components).argmax(axis=1)
     components *= np.where(components[np.arange(2), largest] < 0, -1.0, 1.0)[:, None]
     return Plane(mean, components * scale, flat @ components.T)
+
+
+def _leading_eigenvectors(matrix: np.ndarray) -> np.ndarray:
+    """`[2, D]` eigenvectors of a symmetric matrix with the largest eigenvalues, up to sign; zeros where D is 1."""
+    import scipy.linalg
+    import scipy.sparse.linalg
+
+    size = len(matrix)
+    if size > _DENSE_SIZE:  # a full reduction would take half a minute for colour images
+        start = np.random.default_rng(0).normal(size=size)
+        values, vectors = scipy.sparse.linalg.eigsh(matrix, k=2, v0=start)
+        vectors = vectors[:, np.argsort(values)]
+    else:
+        vectors = scipy.linalg.eigh(matrix, subset_by_index=[max(size - 2, 0), size - 1])[1]
+    components = np.zeros((2, size))
+    components[: vectors.shape[1]] = vectors.T[::-1]
+    return components
 
 
 def classify(
@@ -101,12 +116,10 @@ def classify(
 
 def draw(
     subject: Series,
-    generated: Population,
     train: Population,
     classes: np.ndarray,
     plane: Plane,
-    labels: np.ndarray,
-    num_classes: int,
+    dataset: Dataset,
     folder: pathlib.Path,
     name: str = "decision_boundaries",
 ) -> pathlib.Path:
@@ -114,36 +127,46 @@ def draw(
 
     Args:
       subject: the generator's measurements.
-      generated, train: the networks of its rows and of `measured.nearest_row`.
-      classes: `[2k, r, r]` from `classify`: k generated networks, then their nearest training networks.
+      train: the training networks that they refer to.
+      classes: `[2k, r, r]` from `classify`: the first k generated networks, then their nearest training networks.
       plane: the same.
-      labels: `[T]` classes of the plane's images.
-      num_classes: number of classes.
+      dataset: whose test images made the plane.
       folder: for the files.
       name: of the files.
     """
+    labels = dataset.test_labels
     count = len(classes) // 2
     extent = plane.extent()
-    tall = np.clip((extent[3] - extent[2]) / (extent[1] - extent[0]), 0.4, 1.6)
-    figure = style.new_figure(7.6, 1.0 + count * (3.6 * tall + 0.35))
+    tall = (extent[3] - extent[2]) / (extent[1] - extent[0])
+    wide, high = max(_PANEL * min(1, 1 / tall), 2.4), _PANEL * min(1, tall)
+    figure = style.new_figure(2 * wide + 0.5, count * (high + 0.45) + 0.9)
     grid = figure.subplots(count, 2, squeeze=False)
-    colours = class_colours(num_classes)
+    colours = class_colours(dataset.num_classes)
     shown = np.sort(np.random.default_rng(0).permutation(len(labels))[:_SHOWN_IMAGES])
     measured = subject.measured
     for i, (left, right) in enumerate(grid):
         row = int(measured.nearest_row[i])
         agreement = float(np.mean(classes[i] == classes[count + i]))
         texts = (
-            f"{subject.label}, sample {i}: accuracy {100 * measured.accuracy[i]:.1f} %",
-            f"nearest, run {train.records['run'][row]}: {100 * train.records['accuracy'][row]:.1f} %, same on "
+            f"{subject.label}, sample {i}\naccuracy {100 * measured.accuracy[i]:.1f} %",
+            f"nearest: run {train.records['run'][row]}, {100 * train.records['accuracy'][row]:.1f} %\nagrees on "
             f"{100 * agreement:.0f} % of the plane",
         )
         for axes, regions, text in zip((left, right), (classes[i], classes[count + i]), texts, strict=True):
             axes.imshow(
-                1 - _TINT * (1 - colours[regions]), extent=extent, origin="lower", interpolation="nearest", aspect="equal"
+                1 - _TINT * (1 - colours[regions]),
+                extent=extent,
+                origin="lower",
+                interpolation="nearest",
+                aspect="equal",
             )
             axes.scatter(
-                *plane.points[shown].T, s=5, color=colours[labels[shown]], edgecolors="white", linewidths=0.25, rasterized=True
+                *plane.points[shown].T,
+                s=5,
+                color=colours[labels[shown]],
+                edgecolors="white",
+                linewidths=0.25,
+                rasterized=True,
             )
             axes.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
             axes.set_title(text, fontsize=8.8)
@@ -173,8 +196,9 @@ def _legend(figure, colours: np.ndarray) -> None:
             handles=handles,
             loc="outside upper center",
             ncols=min(10, len(handles)),
-            title="class: regions tinted, test images dotted",
+            title="predicted class (regions), true class (test images)",
             title_fontsize=8.5,
             handlelength=1,
-            columnspacing=1.2,
+            columnspacing=1.0,
+            handletextpad=0.4,
         )

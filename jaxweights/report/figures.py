@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxweights.audit import audit
 from jaxweights.audit.alignment import apply_permutation
+from jaxweights.audit.audit import Measured
 from jaxweights.population import Population
 from jaxweights.report import style
 from jaxweights.report.style import Series
@@ -40,9 +41,9 @@ def percent_of_networks(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _distance_kinds(series: Sequence[Series]) -> list[tuple[str, str]]:
     """Field and title of every distance that was measured, the one that the tests use first."""
-    kinds = [("min_l2", "raw distance")]
+    kinds = [("min_l2", "raw")]
     if all(s.measured.aligned_min_l2.size for s in series):
-        kinds.insert(0, ("aligned_min_l2", "distance modulo permutations"))
+        kinds.insert(0, ("aligned_min_l2", "modulo permutations"))
     return kinds
 
 
@@ -58,17 +59,16 @@ def min_distance(series: Sequence[Series], folder: pathlib.Path) -> pathlib.Path
             shares = percent_of_networks(getattr(s.measured, field), edges)
             top.stairs(shares, edges, fill=True, color=s.colour, alpha=0.28 if s.role != audit.HELDOUT else 0.12)
             top.stairs(shares, edges, color=s.colour, linewidth=1.7, label=s.label)
-        top.set(title=title, xlabel="distance to the nearest training network (L2)")
-        top.set_ylim(bottom=0)
+        top.set(title=f"distance, {title}", xlabel="L2 to the nearest training network")
         top.grid(axis="y")
         _strips(bottom, series, field)
-    axes[0, 0].set_ylabel("% of networks")
-    axes[0, -1].legend(loc="best")
+    axes[0, 0].set(ylabel="% of networks", ylim=(0, None))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(5, len(shown)))
     return style.save(figure, folder, "min_distance")
 
 
 def _strips(axes, series: Sequence[Series], field: str) -> None:
-    """One row per series: every network as a dot, the middle half as a bar, the median as a white line."""
+    """One row per series: every network as a dot, the middle half as a bar, the median as a line across it."""
     rng = np.random.default_rng(0)
     for row, s in enumerate(series):
         values = getattr(s.measured, field)
@@ -76,43 +76,54 @@ def _strips(axes, series: Sequence[Series], field: str) -> None:
         axes.scatter(values, row + jitter, s=4, color=s.colour, alpha=0.35, linewidths=0, rasterized=True)
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
         axes.plot([low, high], [row, row], color=s.colour, linewidth=6, solid_capstyle="butt", alpha=0.75)
-        axes.plot([middle], [row], marker="|", color="white", markersize=7, markeredgewidth=1.6)
+        axes.plot([middle], [row], marker="|", color="black", markersize=11, markeredgewidth=1.4)
     axes.set_yticks(range(len(series)), [s.label for s in series])
     axes.set_ylim(len(series) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.set_xlabel("the same for every series (bar: middle half, line: median)")
+    axes.set_xlabel("L2 to the nearest training network, every series")
 
 
-def accuracy_novelty(series: Sequence[Series], folder: pathlib.Path, seed: int, limit: float) -> pathlib.Path:
+def accuracy_novelty(
+    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, limit: float
+) -> pathlib.Path:
     """Accuracy against error similarity and against distance, at most 100 networks per series drawn with the seed.
+
+    Accuracies are moved by up to a third of one test image, so that equal ones do not hide each other.
 
     Args:
       series: all of them.
+      examples: test examples that an accuracy is a share of.
       folder: for the files.
       seed: of the draw.
       limit: maximum error IoU that 5 % of the held-out runs exceed.
     """
     rng = np.random.default_rng(seed)
     rows = [np.sort(rng.permutation(len(s.measured.accuracy))[: style.MAX_POINTS]) for s in series]
+    heights = [
+        s.measured.accuracy[r] + rng.uniform(-1, 1, len(r)) / (3 * examples) for s, r in zip(series, rows, strict=True)
+    ]
     field, title = _distance_kinds(series)[0]
-    panels = (("max_error_iou", "maximum error IoU with a training network"), (field, f"minimum L2, {title}"))
+    panels = (
+        ("max_error_iou", "maximum error IoU with a training network"),
+        (field, f"minimum L2 to the training networks, {title}"),
+    )
     spans = _zoom(series)
     figure = style.new_figure(9.8, 4.4 + 3.1 * (len(spans) - 1))
     axes = figure.subplots(len(spans), 2, squeeze=False, sharey="row", sharex="col")
     for line, span in zip(axes, spans, strict=True):
-        for panel, (field, name) in zip(line, panels, strict=True):
-            for s, chosen in zip(series, rows, strict=True):
-                _scatter(panel, s, getattr(s.measured, field)[chosen], s.measured.accuracy[chosen])
+        for panel, (field, _) in zip(line, panels, strict=True):
+            for s, chosen, height in zip(series, rows, heights, strict=True):
+                _scatter(panel, s, getattr(s.measured, field)[chosen], height)
             panel.grid()
             if span is not None:
-                panel.set_ylim(*span)
-            style.whole_percent(panel.yaxis)
-            if panel in axes[-1]:
-                panel.set_xlabel(name)
+                panel.set(ylim=span, title="the same, closer to the trained networks")
+            style.percent(panel.yaxis)
         line[0].axvline(limit, color="#2b2b2b", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        line[0].set_ylabel("accuracy (%)" if span is None or len(spans) == 1 else "accuracy (%), closer")
+        line[0].set_ylabel("accuracy (%)")
+    for panel, (_, name) in zip(axes[-1], panels, strict=True):
+        panel.set_xlabel(name)
     axes[0, 0].annotate(
         "95 % of held-out",
         (limit, 0.02),
@@ -140,13 +151,33 @@ def _scatter(axes, s: Series, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _zoom(series: Sequence[Series]) -> list[tuple[float, float] | None]:
-    """The accuracy ranges to draw: everything, and the trained networks' own where it is a small part of that."""
-    trained = np.concatenate([s.measured.accuracy for s in series if s.role in (audit.TRAINING, audit.HELDOUT)])
+    """The accuracy ranges to draw: everything (None), and where the good networks take a small part of it, their own.
+
+    The good ones are training and held-out networks and, where they are close enough, most of the learned generators'.
+    """
     everything = np.concatenate([s.measured.accuracy for s in series])
-    low, high = trained.min(), trained.max()
-    pad = max(0.15 * (high - low), 0.004)
     whole = everything.max() - everything.min()
-    return [None] if high - low + 2 * pad > _ZOOM_SHARE * whole else [None, (low - pad, high + pad)]
+    trained = np.concatenate([s.measured.accuracy for s in series if s.role in (audit.TRAINING, audit.HELDOUT)])
+    worst = min([trained.min(), *(np.quantile(s.measured.accuracy, 0.05) for s in series if s.role == style.LEARNED)])
+    for low in (worst, trained.min()):
+        pad = max(0.12 * (trained.max() - low), 0.004)
+        if trained.max() - low + 2 * pad < _ZOOM_SHARE * whole:
+            return [None, (low - pad, trained.max() + pad)]
+    return [None]
+
+
+def nearest_training(measured: Measured, train: Population, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest training networks of a series' first `count` networks, by the distance that the tests use.
+
+    Returns:
+      Rows `[count, k]` of `train`, and their weights `[count, k, P]`; where there is an alignment, with the hidden
+      units in the order of the network that they are nearest to.
+    """
+    if not measured.aligned_min_l2.size:
+        return measured.nearest[:count], train.weights[measured.nearest[:count]]
+    rows = measured.aligned_nearest[:count]
+    units = train.spec.units(0)[0]
+    return rows, apply_permutation(train.weights[rows], units, measured.aligned_permutation[:count])
 
 
 def heatmap(
@@ -162,70 +193,72 @@ def heatmap(
       folder: for the files.
       name: of the files.
     """
-    one = subject.measured
     count = min(SHOWN_NETWORKS, len(generated))
-    aligned = one.aligned_min_l2.size > 0
-    nearest = (one.aligned_nearest if aligned else one.nearest)[:count]
-    neighbours = train.weights[nearest]
-    if aligned:
-        neighbours = apply_permutation(neighbours, train.spec.units(0)[0], one.aligned_permutation[:count])
+    nearest, neighbours = nearest_training(subject.measured, train, count)
     rng = np.random.default_rng(seed)
     size = min(SHOWN_PARAMETERS, train.spec.num_params)
     columns = np.sort(rng.choice(train.spec.num_params, size, replace=False))
     lines = nearest.shape[1]
-    figure = style.new_figure(9.8, 0.7 + count * (0.5 + 0.3 * (1 + lines)))
-    grid = figure.subfigures(count, 1, squeeze=False)[:, 0]
-    for i, part in enumerate(grid):
+    heights = ([1, lines, 0.5] * count)[:-1]  # a sample, its neighbours, and a gap between groups
+    figure = style.new_figure(9.8, 0.8 + 0.33 * sum(heights))
+    figure.get_layout_engine().set(h_pad=0.035, hspace=0)
+    grid = figure.add_gridspec(len(heights), 2, width_ratios=[1, 0.013], height_ratios=heights)
+    for i in range(count):
         distances = np.linalg.norm(neighbours[i].astype(np.float64) - generated.weights[i], axis=1)
         names = [f"run {train.records['run'][r]}, L2 {d:.3g}" for r, d in zip(nearest[i], distances, strict=True)]
-        strips = (generated.weights[i : i + 1, columns], neighbours[i][:, columns])
-        axes = _heat_panel(part, strips, (f"{subject.label}, sample {i}", names))
-    _leaf_ticks(axes, train, columns)
+        places = grid[3 * i, 0], grid[3 * i + 1, 0], grid[3 * i : 3 * i + 2, 1]
+        top, bottom, bar = (figure.add_subplot(place) for place in places)
+        strips = generated.weights[i : i + 1, columns], neighbours[i][:, columns]
+        low, high = min(s.min() for s in strips), max(s.max() for s in strips)
+        image = _strip(top, strips[0], low, high, [f"{subject.label}, sample {i}"])
+        _strip(bottom, strips[1], low, high, names)
+        top.set_yticks(top.get_yticks(), top.get_yticklabels(), color="#d62728", fontweight="bold")
+        top.spines[:].set(color="#d62728", linewidth=2.6)
+        figure.colorbar(image, cax=bar).outline.set_linewidth(0.5)
+    _leaf_ticks(bottom, train, columns)
     return style.save(figure, folder, name)
 
 
-def _heat_panel(part, strips, names):
-    """A sample's strip with a red border over its neighbours' strips; returns the lower axes."""
-    low, high = min(s.min() for s in strips), max(s.max() for s in strips)
-    top, bottom = part.subplots(2, 1, height_ratios=[1, strips[1].shape[0]])
-    for axes, strip in ((top, strips[0]), (bottom, strips[1])):
-        image = axes.imshow(strip, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
-        axes.set_xticks([])
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(True)
-    top.set_yticks([0], [names[0]], color="#d62728", fontweight="bold")
-    top.spines[:].set(color="#d62728", linewidth=2.6)
-    bottom.set_yticks(range(len(names[1])), names[1])
-    bottom.spines[:].set(color="black", linewidth=1.2)
-    for line in range(1, len(names[1])):
-        bottom.axhline(line - 0.5, color="white", linewidth=1.6)
-    bar = part.colorbar(image, ax=[top, bottom], fraction=0.03, pad=0.01, aspect=14)
-    bar.ax.tick_params(length=2)
-    bar.outline.set_linewidth(0.5)
-    return bottom
+def _strip(axes, values: np.ndarray, low: float, high: float, names: Sequence[str]):
+    """One coloured row of cells per network, with its name."""
+    image = axes.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    axes.spines[:].set(visible=True, color="black", linewidth=1.2)
+    for line in range(1, len(names)):
+        axes.axhline(line - 0.5, color="white", linewidth=1.6)
+    return image
 
 
 def _leaf_ticks(axes, train: Population, columns: np.ndarray) -> None:
     """Names the tensors that the shown parameters belong to, where a tensor has enough of them for its name."""
-    wide = []
+    ticks = []
     for leaf, span in train.spec.spans():
         inside = np.flatnonzero((columns >= span.start) & (columns < span.stop))
-        if len(inside):
-            axes.plot([inside[0] - 0.42, inside[-1] + 0.42], [1 - 0.03] * 2, alpha=0)
-            wide.append((inside[0], inside[-1], leaf.name))
-    axes.set_xlim(-0.5, len(columns) - 0.5)
-    named = [(0.5 * (a + b), n) for a, b, n in wide if (b - a + 1) * 1.6 > len(n)]
-    axes.set_xticks([x for x, _ in named], [n for _, n in named])
-    for a, _, _ in wide[1:]:
-        axes.axvline(a - 0.5, ymin=-0.12, ymax=0, color="#444444", linewidth=1, clip_on=False)
-    shown = f"{len(columns)} of {train.spec.num_params:,} parameters, drawn at random, in the order of the weight vector"
-    axes.set_xlabel(shown)
+        if not inside.size:
+            continue
+        if inside[0] > 0:
+            axes.axvline(inside[0] - 0.5, ymin=-0.12, ymax=0, color="#444444", linewidth=1, clip_on=False)
+        if 1.6 * inside.size > len(leaf.name):
+            ticks.append((inside.mean(), leaf.name))
+    axes.set_xticks([x for x, _ in ticks], [name for _, name in ticks])
+    total = train.spec.num_params
+    which = (
+        f"{len(columns)} of {total:,} parameters, drawn at random"
+        if len(columns) < total
+        else f"all {total} parameters"
+    )
+    axes.set_xlabel(f"{which}, in the order of the weight vector")
 
 
-def loss_curves(curves: Mapping[tuple[str, str], Mapping[int, float]], folder: pathlib.Path) -> pathlib.Path | None:
+def loss_curves(
+    curves: Mapping[tuple[str, str], Mapping[int, float]], series: Sequence[Series], folder: pathlib.Path
+) -> pathlib.Path | None:
     """Loss by step, raw and smoothed, one row per generator and one panel per stage; None without any curve."""
     if not curves:
         return None
+    colours = {s.name: s.colour for s in series}
     by_generator: dict[str, list[tuple[str, Mapping[int, float]]]] = {}
     for (generator, stage), curve in curves.items():
         by_generator.setdefault(generator, []).append((stage, curve))
@@ -237,11 +270,12 @@ def loss_curves(curves: Mapping[tuple[str, str], Mapping[int, float]], folder: p
             axes.set_axis_off()
         for (stage, curve), axes in zip(stages, line, strict=False):
             steps, loss = np.array(list(curve)), np.array(list(curve.values()))
-            axes.plot(steps, loss, color="#d62728", alpha=0.35, linewidth=0.9, label="mean of an interval")
-            axes.plot(steps, smooth(loss), color="#8f1414", linewidth=1.7, label="smoothed")
+            axes.plot(steps, loss, color=colours[generator], alpha=0.35, linewidth=0.9, label="as logged")
+            smoothed = smooth(loss)
             if (loss > 0).all():
-                axes.set_yscale("log")
-                _plain_log_ticks(axes.yaxis, loss)
+                smoothed = np.exp(smooth(np.log(loss)))
+                _log_scale(axes, "y", loss)
+            axes.plot(steps, smoothed, color=colours[generator], linewidth=1.8, label="smoothed")
             axes.set(title=f"{style.label(generator)}: {stage}", xlabel="optimizer step")
             axes.grid()
         line[0].set_ylabel("loss")
@@ -249,49 +283,72 @@ def loss_curves(curves: Mapping[tuple[str, str], Mapping[int, float]], folder: p
     return style.save(figure, folder, "loss_curves")
 
 
-def _plain_log_ticks(axis, values: np.ndarray) -> None:
-    """Plain numbers on a logarithmic axis, with ticks between the powers of ten where it spans few of them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def _log_scale(axes, which: str, values: np.ndarray) -> None:
+    """A logarithmic axis with plain numbers, also between the powers of ten where it spans few of them."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-    few = values.max() / values.min() < 30
-    axis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5) if few else (1,)))
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    ratio = values.max() / values.min()
+    axis.set_major_locator(MaxNLocator(6) if ratio < 5 else LogLocator(10, subs=(1, 3) if ratio < 300 else (1,)))
+    axis.set_minor_locator(NullLocator() if ratio < 5 else LogLocator(10, subs=range(1, 10)))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def smooth(values: np.ndarray, window: int = 11) -> np.ndarray:
-    """Centred moving average of the same length; windows shrink at the ends."""
-    half = min(window, len(values)) // 2
-    total = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    at = np.arange(len(values))
-    first, last = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
-    return (total[last] - total[first]) / (last - first)
+    """Centred moving average of the same length; at both ends the line that fits the last window best."""
+    from scipy.signal import savgol_filter
+
+    width = min(window, len(values) - (len(values) + 1) % 2)
+    return savgol_filter(values, width, 1, mode="interp") if width >= 3 else values
 
 
-def zoo(series: Sequence[Series], train: Population, config: Mapping[str, Any], folder: pathlib.Path) -> pathlib.Path:
-    """Accuracies of training and held-out runs, and accuracy against whatever varies between the training networks."""
+def accuracy_edges(values: Sequence[np.ndarray], examples: int, bins: int = 20) -> np.ndarray:
+    """Edges of at most `bins` bins for accuracies on so many examples; all bins hold equally many possible values."""
+    low = round(examples * min(v.min() for v in values))
+    high = round(examples * max(v.max() for v in values))
+    width = -(-(high - low + 1) // bins)
+    return (np.arange(low, high + 1 + width, width) - 0.5) / examples
+
+
+def zoo(
+    series: Sequence[Series], train: Population, examples: int, config: Mapping[str, Any], folder: pathlib.Path
+) -> pathlib.Path:
+    """Accuracies of training and held-out runs, and accuracy against whatever varies between the training networks.
+
+    Args:
+      series: all of them.
+      train: training networks with their hyper-parameters.
+      examples: test examples that an accuracy is a share of.
+      config: of the experiment; its `zoo` says what was drawn on a logarithmic scale.
+      folder: for the files.
+    """
     shown = [s for s in series if s.role in (audit.TRAINING, audit.HELDOUT)]
     varied = {k: v for k, v in {"step": train.records["step"], **train.hyper()}.items() if len(np.unique(v)) > 1}
     across = min(3, 1 + len(varied)) if varied else 1
     down = -(-(1 + len(varied)) // across)
     figure = style.new_figure(max(6.4, 3.3 * across), 3.0 * down)
     grid = figure.subplots(down, across, squeeze=False).ravel()
-    edges = histogram_edges([s.measured.accuracy for s in shown], 20)
+    edges = accuracy_edges([s.measured.accuracy for s in shown], examples)
     for s in shown:
         shares = percent_of_networks(s.measured.accuracy, edges)
         grid[0].stairs(shares, edges, fill=True, color=s.colour, alpha=0.28 if s.role != audit.HELDOUT else 0.12)
-        grid[0].stairs(shares, edges, color=s.colour, linewidth=1.7, label=f"{s.label} (n = {len(s.measured.accuracy)})")
+        grid[0].stairs(
+            shares, edges, color=s.colour, linewidth=1.7, label=f"{s.label} (n = {len(s.measured.accuracy)})"
+        )
     grid[0].set(title="accuracy of the zoo", xlabel="test accuracy (%)", ylabel="% of networks")
-    style.whole_percent(grid[0].xaxis)
+    grid[0].set_ylim(0, 1.3 * grid[0].get_ylim()[1])  # room for the legend
+    style.percent(grid[0].xaxis)
     grid[0].grid(axis="y")
     grid[0].legend(loc="upper left")
     colour = shown[0].colour
     for (name, values), axes in zip(varied.items(), grid[1:], strict=False):
         axes.scatter(values, train.records["accuracy"], s=9, color=colour, alpha=0.45, linewidths=0, rasterized=True)
         if _is_log(config["zoo"].get(name)):
-            axes.set_xscale("log")
+            _log_scale(axes, "x", values)
         axes.set(title=f"against {style.label(name)}", xlabel=style.label(name), ylabel="accuracy (%)")
-        style.whole_percent(axes.yaxis)
+        style.percent(axes.yaxis)
         axes.grid()
     for axes in grid[1 + len(varied) :]:
         axes.set_axis_off()

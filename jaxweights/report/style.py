@@ -13,9 +13,12 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxweights import files, generators
 from jaxweights.audit import audit
 from jaxweights.audit.audit import Measured
+from jaxweights.errors import UserError
 
 LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides audit.TRAINING and audit.HELDOUT
 DPI = 160  # twice the pixels that a page column of 700 shows
@@ -34,7 +37,14 @@ _FIXED = {
     "interpolation": ("#cc79a7", "p"),
 }
 _LEARNED = (("#d62728", "*"), ("#a0158c", "X"), ("#ff5fa2", "h"), ("#7a1f1f", "d"), ("#e8a200", ">"), ("#0b7a75", "<"))
-_BASELINES = (("#6a51a3", "v"), ("#e6812f", "^"), ("#3a9d7a", "s"), ("#3f8fc0", "D"), ("#94762c", "P"), ("#b35c8e", "p"))
+_BASELINES = (
+    ("#6a51a3", "v"),
+    ("#e6812f", "^"),
+    ("#3a9d7a", "s"),
+    ("#3f8fc0", "D"),
+    ("#94762c", "P"),
+    ("#b35c8e", "p"),
+)
 _CONTROLS = (("#6b6b6b", "x"), ("#6b6b6b", "+"), ("#6b6b6b", "1"), ("#6b6b6b", "2"))
 
 _RC = {
@@ -59,6 +69,8 @@ _RC = {
     "grid.color": "#e3e3e3",
     "grid.linewidth": 0.7,
     "legend.frameon": False,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.06,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "svg.hashsalt": "jaxweights",
@@ -113,6 +125,9 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[s
       workdir: with `audit/<name>.npz`.
       metrics: what the audit returned.
       config: of the experiment; its `generators` say what is a baseline.
+
+    Raises:
+      UserError: a series has no measurements.
     """
     order = (audit.TRAINING, audit.HELDOUT, LEARNED, BASELINE, CONTROL)
     found = sorted(roles(metrics, config).items(), key=lambda item: order.index(item[1]))
@@ -122,8 +137,12 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[s
         if name == audit.HELDOUT_CONTROL:  # half of the held-out runs, which are there already
             continue
         colour, marker = _FIXED[name] if name in _FIXED else next(styles[role])
-        measured = audit.load(workdir / "audit" / f"{name}.npz")
-        series.append(Series(name, label(name), role, colour, marker, measured))
+        path = workdir / "audit" / f"{name}.npz"
+        if not path.exists():
+            raise UserError(
+                f"The measurements of {label(name)} are missing ({path}). Run launch.audit (or launch.run) again."
+            )
+        series.append(Series(name, label(name), role, colour, marker, audit.load(path)))
     return series
 
 
@@ -162,22 +181,26 @@ def new_figure(width: float, height: float):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure, folder: pathlib.Path, name: str) -> pathlib.Path:
     """Writes `<name>.png` and `<name>.svg`, each either whole or absent, and returns the path of the PNG."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        # The layout's solver differs from call to call in the last bits, and an SVG file shows all of them.
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
     for suffix, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
         with files.atomic(folder / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
-        figure.set_layout_engine("none")  # what the first one laid out holds for the second
     return folder / f"{name}.png"
 
 
-def whole_percent(axis) -> None:
+def percent(axis) -> None:
     """Ticks of an axis of fractions as percentages."""
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import FuncFormatter
 
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=""))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.4g}"))

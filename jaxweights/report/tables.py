@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from jaxweights.audit import audit, verdict
 from jaxweights.report import style
 
 TEXT_WIDTH = 110
+_MOST_DECIMALS = 5  # more of them are written with an exponent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Measure:
       path: keys from the series' entry in `metrics.json`.
       title: column head.
       scale: factor for display, 100 for shares.
-      digits: decimals; None for three significant digits.
+      digits: decimals; None for as many as the interval justifies.
     """
 
     path: tuple[str, ...]
@@ -30,12 +33,25 @@ class Measure:
     scale: float = 1.0
     digits: int | None = None
 
-    def number(self, value: float) -> str:
+    def decimals(self, found: Estimate, coarse: bool = False) -> int:
+        """Decimals of an estimate and its interval.
+
+        Args:
+          found: the estimate; without an interval, or with one of no width, it has three significant digits.
+          coarse: one digit of the interval's half width, also where that begins with 1 or 2.
+        """
+        if self.digits is not None:
+            return self.digits
+        size = self.scale * found.half_width / (1 if coarse else 3) or abs(self.scale * found.value) / 100
+        return max(-math.floor(math.log10(size)), 0) if size else 0
+
+    def number(self, value: float, decimals: int) -> str:
         """A value as it is displayed."""
         shown = self.scale * value
-        if self.digits is None:
-            return significant(shown)
-        return f"{shown:.{self.digits}f}".replace("-0.0", "0.0") if abs(shown) < 0.05 else f"{shown:.{self.digits}f}"
+        if decimals > _MOST_DECIMALS:
+            return f"{shown:.2g}"
+        text = f"{shown:.{decimals}f}"
+        return text.lstrip("-") if float(text) == 0 else text
 
     def find(self, entry: Mapping[str, Any]) -> Estimate | None:
         """The measure's estimate in a series' entry, or None where it was not measured."""
@@ -54,6 +70,11 @@ class Estimate:
     high: float | None
     n: int | None
 
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's width; 0 without one."""
+        return 0.0 if self.low is None or self.high is None else 0.5 * (self.high - self.low)
+
     @classmethod
     def of(cls, node: Any) -> Estimate | None:
         """Reads `{"mean" or "value", "ci95", "n"}`; None for anything else."""
@@ -64,17 +85,17 @@ class Estimate:
 
 
 MAIN = (
-    Measure(("accuracy",), "accuracy (%)", 100, 1),
+    Measure(("accuracy",), "accuracy (%)", 100),
     Measure(("min_l2",), "min L2"),
     Measure(("aligned_min_l2",), "aligned min L2"),
-    Measure(("max_error_iou",), "max error IoU", 1, 3),
+    Measure(("max_error_iou",), "max error IoU"),
     Measure(("tests", "z_u"), "Z_U", 1, 1),
     Measure(("tests", "auth_pct"), "AuthPct (%)", 1, 1),
     Measure(("tests", "memorised_share"), "memorised (%)", 100, 1),
     Measure(("tests", "interpolated_share"), "interpolated (%)", 100, 1),
 )
 MORE = (
-    Measure(("loss",), "loss (nats)", 1, 3),
+    Measure(("loss",), "loss (nats)"),
     Measure(("hull_residual",), "distance to mixtures"),
     Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
     Measure(("tests", "iou_above_heldout"), "error IoU above held-out (%)", 100, 1),
@@ -86,17 +107,17 @@ RAW = (
     Measure(("tests", "raw", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
 )
 
-
-def significant(value: float) -> str:
-    """Three significant digits without an exponent in the usual range."""
-    if value == 0:
-        return "0"
-    if not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.2e}"
-    digits = 2
-    while digits and abs(value) >= 10 ** (3 - digits):
-        digits -= 1
-    return f"{value:.{digits if abs(value) >= 0.1 else 4}f}"
+# Head, measure, and whether with its interval, for the plain-text table.
+_TEXT = (
+    ("accuracy %", MAIN[0], True),
+    ("min L2", MAIN[1], True),
+    ("aligned L2", MAIN[2], True),
+    ("error IoU", dataclasses.replace(MAIN[3], digits=2), True),
+    ("Z_U", MAIN[4], True),
+    ("Auth %", dataclasses.replace(MAIN[5], digits=0), True),
+    ("mem. %", dataclasses.replace(MAIN[6], digits=0), False),
+    ("mix %", dataclasses.replace(MAIN[7], digits=0), False),
+)
 
 
 def label_of(entry: Mapping[str, Any]) -> str:
@@ -114,22 +135,20 @@ def summary(metrics: Mapping[str, Any]) -> str:
       metrics: what `Experiment.audit` returned.
 
     Returns:
-      Lines without a final line break: one row per series (half the width of the 95 % interval after "+-"), the state of the
-      controls, and the verdict on every generator.
+      Lines without a final line break: one row per series (half the width of the 95 % interval after "+-"), the state
+      of the controls, and the verdict on every generator.
     """
-    heads = ("accuracy %", "min L2", "aligned L2", "error IoU", "Z_U", "Auth %", "mem. %", "mix %")
     entries = metrics["series"]
-    rows = [["series", "n", *heads, "verdict"]]
+    rows = [["series", "n", *(head for head, _, _ in _TEXT), "verdict"]]
     for name, entry in entries.items():
-        cells = [_short(measure, entry, wide=i < 6) for i, measure in enumerate(MAIN)]
+        cells = [_short(measure, interval, entry) for _, measure, interval in _TEXT]
         rows.append([style.label(name), str(entry["accuracy"]["n"]), *cells, label_of(entry)])
     used = [i for i in range(len(rows[0])) if any(row[i] not in ("", "-") for row in rows[1:])]
     rows = [[row[i] for i in used] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(used))]
-    spare = TEXT_WIDTH - sum(widths[1:]) - len(widths) + 1
-    widths[0] = min(widths[0], max(spare, 6))
-    lines = [_line(row, widths) for row in rows]
-    lines.insert(1, "-" * len(lines[0]))
+    widths[0] = max(6, min(widths[0], TEXT_WIDTH - sum(widths[1:]) - len(widths) + 1))
+    lines = [line for row in rows for line in _lines(row, widths)]
+    lines.insert(1, "-" * (sum(widths) + len(widths) - 1))
     lines += ["", _wrap(controls_text(metrics["checks"]))]
     lines += [
         _wrap(f"{style.label(name)} {entry['verdict']['label'].upper()}: {entry['verdict']['text']}")
@@ -139,27 +158,27 @@ def summary(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _short(measure: Measure, entry: Mapping[str, Any], wide: bool) -> str:
+def _short(measure: Measure, interval: bool, entry: Mapping[str, Any]) -> str:
     found = measure.find(entry)
     if found is None:
         return "-"
-    if not wide or found.low is None or found.high is None:
-        return measure.number(found.value) if wide else f"{measure.scale * found.value:.0f}"
-    half = 0.5 * (found.high - found.low)
-    text = measure.number(found.value)
-    digits = len(text.partition(".")[2])
-    return f"{text}+-{measure.scale * half:.{digits}f}"
+    decimals = measure.decimals(found, coarse=True)
+    half = f"+-{measure.number(found.half_width, decimals)}" if interval and found.low is not None else ""
+    return measure.number(found.value, decimals) + half
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first = row[0][: widths[0]].ljust(widths[0])
-    numbers = [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:-1], strict=True)]
-    return " ".join([first, *numbers, row[-1].ljust(widths[-1])])
+def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """A row of the table; a name that is too long for its column has a line of its own."""
+    long = len(row[0]) > widths[0]
+    cells = ["" if long else row[0], *row[1:]]
+    justified = [
+        c.rjust(w) if 0 < i < len(widths) - 1 else c.ljust(w)
+        for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return ([row[0][:TEXT_WIDTH]] if long else []) + [" ".join(justified).rstrip()]
 
 
 def _wrap(text: str) -> str:
-    import textwrap
-
     return textwrap.fill(text, TEXT_WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
@@ -167,8 +186,8 @@ def controls_text(checks: Mapping[str, Any]) -> str:
     """Whether the audit can be believed, in a sentence."""
     if checks["controls_passed"]:
         return (
-            "Controls pass: copies, noised copies and permuted copies of training networks are flagged, and held-out runs judged "
-            "against other held-out runs are not."
+            "Controls pass: copies, noised copies and permuted copies of training networks are flagged, and held-out "
+            "runs judged against other held-out runs are not."
         )
     failed = [
         "held-out runs are flagged as copies" if n == audit.HELDOUT_CONTROL else f"{style.label(n)} is not flagged"
@@ -184,9 +203,11 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> 
     """An HTML table of ready-made cells in a box that scrolls sideways; the first column stays."""
     top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     body = "\n".join(
-        "<tr>" + f'<th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows
+        "<tr>" + f'<th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>"
+        for row in rows
     )
-    return f'<div class="scroll"><table class="{kind}">\n<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    content = f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody>"
+    return f'<div class="scroll"><table class="{kind}">\n{content}</table></div>'
 
 
 def badge(text: str) -> str:
@@ -194,42 +215,49 @@ def badge(text: str) -> str:
     return f'<span class="badge {html.escape(text)}">{html.escape(text)}</span>' if text else ""
 
 
-def cell(measure: Measure, entry: Mapping[str, Any]) -> str:
-    """A number over its interval and n."""
+def cell(measure: Measure, entry: Mapping[str, Any], n: int | None) -> str:
+    """A number over its interval, and its n where that is not the row's."""
     found = measure.find(entry)
     if found is None:
         return '<span class="none">&ndash;</span>'
-    small = [] if found.n is None else [f"n&nbsp;=&nbsp;{found.n:,}"]
+    small = [] if found.n == n else [f"n&nbsp;=&nbsp;{found.n:,}"]
+    decimals = measure.decimals(found)
     if found.low is not None and found.high is not None:
-        small.insert(0, f"[{measure.number(found.low)}, {measure.number(found.high)}]")
-    return f"<b>{measure.number(found.value)}</b><small>{'<br>'.join(small)}</small>"
+        small.insert(0, f"[{measure.number(found.low, decimals)}, {measure.number(found.high, decimals)}]")
+    return f"<b>{measure.number(found.value, decimals)}</b><small>{'<br>'.join(small)}</small>"
 
 
-def series_table(metrics: Mapping[str, Any], roles: Mapping[str, str], measures: Sequence[Measure], judged: bool) -> str:
-    """Series against measures; columns that no series has are left out.
+def series_table(
+    metrics: Mapping[str, Any], roles: Mapping[str, str], measures: Sequence[Measure], judged: bool
+) -> str:
+    """Series against measures; columns and rows without any number are left out.
 
     Args:
       metrics: of the audit.
       roles: of every series.
       measures: columns.
-      judged: whether the verdict is the last column, and series without tests are shown.
+      judged: whether there is a column of verdicts.
     """
     entries = metrics["series"]
     measures = [m for m in measures if any(m.find(e) for e in entries.values())]
     rows = []
     for name, entry in entries.items():
-        if any(m.find(entry) for m in measures):
-            first = f'{html.escape(style.label(name))}<small class="role">{role_text(roles[name])}</small>'
-            last = [badge(label_of(entry))] if judged else []
-            rows.append([first, *(cell(m, entry) for m in measures), *last])
-    return grid(["series", *(m.title for m in measures), *(["verdict"] if judged else [])], rows, "numbers")
+        if not any(m.find(entry) for m in measures):
+            continue
+        n = entry["accuracy"]["n"]
+        first = (
+            f'{html.escape(style.label(name))}<small class="role">{role_text(roles[name])}, n&nbsp;=&nbsp;{n:,}</small>'
+        )
+        verdict_cell = [badge(label_of(entry))] if judged else []
+        rows.append([first, *verdict_cell, *(cell(m, entry, n) for m in measures)])
+    return grid(["series", *(["verdict"] if judged else []), *(m.title for m in measures)], rows, "numbers")
 
 
 def role_text(role: str) -> str:
     """What a series is for."""
     return {
-        audit.TRAINING: "seen by the generators",
-        audit.HELDOUT: "trained alike, unseen: the null",
+        audit.TRAINING: "seen",
+        audit.HELDOUT: "unseen, the null",
         style.LEARNED: "generator",
         style.BASELINE: "baseline",
         style.CONTROL: "control",
@@ -288,34 +316,38 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
     entries = [
         (
             "min L2",
-            f"Euclidean distance from a network's weights to the nearest training network ({zeng}). For training networks, to the "
-            "nearest one of another run. Small compared with held-out runs: the network stays near what the generator has seen.",
+            f"Euclidean distance from a network's weights to the nearest training network ({zeng}). For training "
+            "networks, to the nearest one of another run. Small compared with held-out runs: the network stays near "
+            "what the generator has seen.",
         ),
         (
             "max error IoU",
-            "Of the test images that two networks get wrong, the share that both get wrong (intersection over union), with the most "
-            f"similar training network ({zeng}). 1 means the same mistakes. Held-out runs show what independent training reaches.",
+            "Of the test images that two networks get wrong, the share that both get wrong (intersection over "
+            f"union), with the most similar training network ({zeng}). 1 means the same mistakes. Held-out runs show "
+            "what independent training reaches.",
         ),
         (
             "Z_U",
-            f"Mann&ndash;Whitney statistic of the distances {which}, of generated against held-out networks ({meehan}). 0: as far from the "
-            f"training networks as held-out runs; below {verdict.Z_LIMIT:g}: too close, data-copying; above 0: farther away, for "
-            "instance because the networks are worse.",
+            f"Mann&ndash;Whitney statistic of the distances {which}, of generated against held-out networks "
+            f"({meehan}). 0: as far from the training networks as held-out runs; below {verdict.Z_LIMIT:g}: too "
+            "close, data-copying; above 0: farther away, for instance because the networks are worse.",
         ),
         (
             "AuthPct",
-            "Share of networks that are farther from their nearest training network than that one is from its own nearest "
-            f"({_paper('Alaa et al. 2022', '2102.08921')}). Held-out runs lie near the value of the held-out half; copies at 0.",
+            "Share of networks that are farther from their nearest training network than that one is from its own "
+            f"nearest ({_paper('Alaa et al. 2022', '2102.08921')}). Held-out runs lie near the value of the held-out "
+            "half; copies at 0.",
         ),
         (
             "memorised",
-            "Share of networks whose nearest training network is less than a third as far as the next one of another run "
-            f"(Yoon et al. 2023; {_paper('Gu et al. 2023', '2310.02664')}).",
+            "Share of networks whose nearest training network is less than a third as far as the next one of another "
+            f"run (Yoon et al. 2023; {_paper('Gu et al. 2023', '2310.02664')}).",
         ),
         (
             "interpolated",
-            "Share of networks that a weighted mixture of training networks explains: the distance to the best mixture is below half "
-            "of the median of held-out runs. An interpolation is no invention, however far it is from each network.",
+            "Share of networks that a weighted mixture of training networks explains: the distance to the best "
+            "mixture is below half of the median of held-out runs. An interpolation is no invention, however far it "
+            "is from each network.",
         ),
         ("distance to mixtures", "Distance to the best convex combination of the nearest training networks."),
         (
@@ -328,8 +360,8 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
         ),
         (
             "95 % interval",
-            "Bootstrap over networks for means, Z_U and AuthPct; for other shares the interval of a binomial share. n is the number "
-            "of networks.",
+            "Bootstrap over networks for means, Z_U and AuthPct; for other shares the interval of a binomial share. "
+            "n is the number of networks.",
         ),
     ]
     if aligned:
@@ -337,8 +369,8 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
             1,
             (
                 "aligned min L2",
-                "The same after the best reordering of hidden units (exact assignment, as for G.pt in the same paper): reordering "
-                "changes the weights but not the function, so a reordered copy is still a copy.",
+                "The same after the best reordering of hidden units (exact assignment, as for G.pt in the same "
+                "paper): reordering changes the weights but not the function, so a reordered copy is still a copy.",
             ),
         )
     return entries

@@ -1,0 +1,53 @@
+"""Measures this machine: our rate, the rate of the plain ways in the same run, and their ratio.
+
+    python -m launch.benchmark --suite=zoo        # or evaluate, audit, sample, all
+    python -m launch.benchmark --suite=all --json=benchmarks/mine.json
+
+Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them alike. PyTorch is measured
+where it can be imported; inputs are random, since only shapes matter here.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+from absl import flags
+
+from launch import common
+
+SUITES = ("zoo", "evaluate", "audit", "sample")
+_SUITE = flags.DEFINE_enum("suite", "zoo", (*SUITES, "all"), "What to measure.")
+_JSON = flags.DEFINE_string("json", None, "Also write the rows to this file.")
+_CASE = flags.DEFINE_string("case", "", "Only the cases whose name contains this text.")
+_SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of one measurement.", lower_bound=0.05)
+_ROUNDS = flags.DEFINE_integer("rounds", 4, "Measurements per competitor, of which the best counts.", lower_bound=1)
+
+
+def main(argv) -> None:
+    """Runs the suites and prints one table each."""
+    del argv
+    common.setup_jax()
+    import jax
+
+    from jaxweights import files
+    from launch.benchmarks import audit, evaluate, measure, sample, zoo
+
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are part of what is measured
+    suites = {"zoo": zoo.cases, "evaluate": evaluate.cases, "audit": audit.cases, "sample": sample.cases}
+    peak = measure.matmul_peak()
+    print(measure.machine(peak))
+    rows = []
+    for name in SUITES if _SUITE.value == "all" else (_SUITE.value,):
+        found = [measure.measure(name, c, peak, _SECONDS.value, _ROUNDS.value) for c in suites[name]() if _CASE.value in c.name]
+        print(f"\n{measure.table(found)}", flush=True)
+        rows += found
+    if _JSON.value:
+        path = pathlib.Path(_JSON.value)
+        files.make_dir(path.parent)
+        files.write_text(path, json.dumps({"machine": measure.machine(peak), "rows": rows}, indent=1) + "\n")
+        print(f"\nrows: {path}")
+
+
+if __name__ == "__main__":
+    common.run_main(main)

@@ -1,0 +1,1 @@
+"""The benchmark's cases, one module per suite, and how they are measured."""

@@ -1,0 +1,26 @@
+"""The demo in miniature: same code path, seconds instead of minutes."""
+
+from configs import digits
+
+
+def get_config():
+    """32 training and 12 held-out runs of a small network, a small P-diff."""
+    config = digits.get_config()
+    config.num_samples = 16
+    config.data.train_limit = 400
+    config.data.test_limit = 120
+    config.net.hidden = (5,)
+    config.zoo.num_runs = 32
+    config.zoo.num_heldout = 12
+    config.zoo.epochs = 8
+    config.zoo.lanes = 4
+    config.audit.bootstrap = 100
+    pdiff = config.generators.pdiff
+    pdiff.autoencoder_channels = (4, 4)
+    pdiff.denoiser_channels = (4, 8)
+    pdiff.latent_dim = 8
+    pdiff.num_timesteps = 20
+    pdiff.batch_size = 16
+    pdiff.autoencoder_steps = 20
+    pdiff.diffusion_steps = 20
+    return config

@@ -1,0 +1,70 @@
+"""Error similarity by matrix products equals the set definition, in any tiling, on any mesh."""
+
+import numpy as np
+import pytest
+
+from jaxweights import parallel
+from jaxweights.audit import similarity
+from jaxweights.errors import UserError
+
+
+def masks(seed, n, t, rate=0.3):
+    return np.random.default_rng(seed).random((n, t)) < rate
+
+
+def by_sets(queries, references, faithful):
+    """The definition, pair by pair, from Python sets."""
+    out = np.zeros((len(queries), len(references)))
+    sets = [[set(np.flatnonzero(m)) for m in many] for many in (queries, references)]
+    for i, a in enumerate(sets[0]):
+        for j, b in enumerate(sets[1]):
+            union = len(a | b)
+            out[i, j] = len(a & b) / (union + 1e-8) if faithful else (len(a & b) / union if union else 1.0)
+    return out
+
+
+def pack(m):
+    return np.packbits(m, axis=1)
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_maximum_over_tiles_is_that_of_sets(mesh, faithful, monkeypatch):
+    monkeypatch.setattr(similarity, "_TILE", 16)
+    similarity._program.cache_clear()
+    queries, references = masks(0, 13, 37), masks(1, 35, 37)
+    queries[3], references[7] = False, False  # two perfect networks
+    expected = by_sets(queries, references, faithful)
+    found = similarity.max_error_iou(pack(queries), pack(references), 37, mesh=mesh, faithful=faithful)
+    # The integers are exact; the quotient is rounded to float32.
+    np.testing.assert_allclose(found.values, expected.max(axis=1), rtol=1e-7)
+    np.testing.assert_allclose(expected[np.arange(13), found.indices], expected.max(axis=1), rtol=1e-7)
+    assert found.values[3] == (0.0 if faithful else 1.0)
+    own, groups = np.arange(13) % 4, np.arange(35) % 4
+    left = np.where(own[:, None] == groups[None, :], -1, expected)
+    found = similarity.max_error_iou(pack(queries), pack(references), 37, own, groups, mesh=mesh, faithful=faithful)
+    np.testing.assert_allclose(found.values, left.max(axis=1), rtol=1e-7)
+    assert (own != groups[found.indices]).all()
+    similarity._program.cache_clear()
+
+
+def test_counts_are_exact_where_bfloat16_sums_would_not_be():
+    """Bfloat16 has eight bits of mantissa: sums of thousands of ones must be accumulated in something wider."""
+    t = 5000
+    a = masks(0, 4, t, 0.9)
+    found = similarity.max_error_iou(pack(a), pack(a[::-1]), t, np.arange(4), np.arange(4)[::-1].copy(), mesh=parallel.make_mesh(1))
+    inter = a.astype(np.int64) @ a.T.astype(np.int64)
+    sizes = a.sum(axis=1)
+    iou = inter / (sizes[:, None] + sizes[None, :] - inter)
+    np.fill_diagonal(iou, -1)
+    np.testing.assert_allclose(found.values, iou.max(axis=1), rtol=1e-7)
+
+
+def test_bad_masks_are_refused():
+    good = pack(masks(0, 3, 20))
+    for queries, groups, message in [
+        (good[:, :2], None, r"\[N, 3\] uint8"),
+        (good[:0], None, "at least one row"),
+        (good, (np.zeros(3, int), np.zeros(3, int)), "own group"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            similarity.max_error_iou(queries, good, 20, *(groups or (None, None)))

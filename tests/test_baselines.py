@@ -1,0 +1,160 @@
+"""Baselines draw from the distribution that they name, one sample per key, and never touch their input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from jaxweights import generators, nets
+from jaxweights.errors import UserError
+
+NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
+P = NET.spec.num_params
+BASELINES = {
+    "copy": {"kind": "copy"},
+    "permuted": {"kind": "copy", "permute": True},
+    "rescaled": {"kind": "copy", "rescale": True},
+    "noise": {"kind": "noise", "sigma": 0.3},
+    "average": {"kind": "average", "k": 4},
+    "gaussian": {"kind": "gaussian"},
+    "pca": {"kind": "pca_gaussian", "components": 3},
+    "interpolation": {"kind": "interpolation"},
+}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=(20, P)) * np.linspace(0.5, 2, P) + np.arange(P) / P).astype(np.float32)
+
+
+def draw(config, rows, n=400, seed=0):
+    generator = generators.build("x", config)
+    state = generator.fit(rows, NET.spec)
+    samples = jax.jit(generator.sample)(state, jax.random.split(jax.random.key(seed), n))
+    return np.asarray(samples.weights), np.asarray(samples.parents)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_sample_depends_on_its_key_alone_and_the_input_stays(name, rows):
+    before = rows.copy()
+    weights, parents = draw(BASELINES[name], rows, 8)
+    assert weights.shape == (8, P) and weights.dtype == np.float32 and parents.shape == (8,)
+    assert np.array_equal(rows, before)
+    generator = generators.build("x", BASELINES[name])
+    keys = jax.random.split(jax.random.key(0), 8)[jnp.array([5, 2])]
+    alone = generator.sample(generator.fit(rows, NET.spec), keys)
+    # Products of other shapes may round differently; anything else must be equal.
+    np.testing.assert_allclose(alone.weights, weights[[5, 2]], atol=1e-6)
+    assert np.array_equal(alone.parents, parents[[5, 2]])
+
+
+def test_copies_are_copies_up_to_their_symmetry(rows):
+    images = jax.random.normal(jax.random.key(1), (5, 2, 2, 1))
+    for name in ("copy", "permuted", "rescaled"):
+        weights, parents = draw(BASELINES[name], rows, 30)
+        assert np.array_equal(weights, rows[parents]) == (name == "copy")
+        same = jax.vmap(NET.apply, in_axes=(0, None))
+        np.testing.assert_allclose(same(weights, images), same(rows[parents], images), atol=2e-4)
+        assert len(set(parents.tolist())) > 10
+
+
+def test_noise_has_its_amplitude(rows):
+    weights, parents = draw(BASELINES["noise"], rows)
+    noise = (weights - rows[parents]).ravel()
+    assert stats.kstest(noise / 0.3, "norm").pvalue > 1e-3
+    relative, parents = draw({"kind": "noise", "sigma": 0.1, "relative": True}, rows)
+    for _, span in NET.spec.spans():
+        ratio = (relative - rows[parents])[:, span].std() / rows[:, span].std()
+        assert abs(ratio - 0.1) < 0.01  # at least 800 draws: standard error 2.5 %
+
+
+def test_averages_are_means_of_distinct_rows(rows):
+    weights, parents = draw(BASELINES["average"], rows, 200)
+    assert (parents == -1).all()
+    coefficients = np.linalg.lstsq(rows.T.astype(np.float64), weights.T, rcond=None)[0].T if P >= 20 else None
+    if coefficients is None:  # fewer parameters than rows: check against every combination instead
+        import itertools
+
+        means = np.array([rows[list(c)].mean(axis=0) for c in itertools.combinations(range(20), 4)])
+        assert max(np.abs(means - w).max(axis=1).min() for w in weights[:20]) < 1e-6
+    else:
+        assert np.allclose(np.sort(coefficients, axis=1)[:, -4:], 0.25, atol=1e-4)
+    # Means of four: the variance is a quarter, less the finite-population correction (20 - 4) / (20 - 1).
+    ratio = weights.var(axis=0, ddof=1) / rows.var(axis=0, ddof=1)
+    assert abs(ratio.mean() - 0.25 * 16 / 19 * 19 / 20) < 0.04
+
+
+def test_the_faithful_average_contaminates_itself(rows):
+    """Replay of the published loop in float64: every average overwrites the first row it drew."""
+    generator = generators.build("x", {"kind": "average", "k": 4, "faithful": True})
+    keys = jax.random.split(jax.random.key(0), 50)
+    weights = np.asarray(generator.sample(generator.fit(rows, NET.spec), keys).weights)
+    chosen = np.asarray(jax.vmap(lambda k: jax.random.choice(k, 20, (4,), replace=False))(keys))
+    pool = rows.astype(np.float64)
+    for i, drawn in enumerate(chosen):
+        mean = pool[drawn].mean(axis=0)
+        np.testing.assert_allclose(weights[i], mean, atol=1e-5)
+        pool[drawn[0]] = mean
+    assert not np.allclose(weights, draw(BASELINES["average"], rows, 50)[0])
+
+
+def test_gaussians_recover_the_moments(rows):
+    n = 20_000
+    weights, _ = draw(BASELINES["gaussian"], rows, n)
+    std = rows.std(axis=0, ddof=1)
+    # Five standard errors of a mean and of a standard deviation.
+    assert (np.abs(weights.mean(axis=0) - rows.mean(axis=0)) < 5 * std / np.sqrt(n)).all()
+    assert (np.abs(weights.std(axis=0) / std - 1) < 5 / np.sqrt(2 * n)).all()
+    off = np.corrcoef(weights.T)[~np.eye(P, dtype=bool)]
+    assert np.abs(off).max() < 6 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("count", [5, 20])  # fewer and more rows than what the components need: both Gram matrices
+def test_pca_gaussian_has_the_rows_covariance(rows, count):
+    n = 20_000
+    rows = rows[:count]
+    weights, _ = draw({"kind": "pca_gaussian"}, rows, n)
+    covariance = np.cov(rows.T)
+    # Entries of a sample covariance of n normal draws have a standard error of at most sqrt(2 / n) times the variances.
+    scale = np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
+    assert (np.abs(np.cov(weights.T) - covariance) < 6 * np.sqrt(2 / n) * scale).all()
+    three, _ = draw({"kind": "pca_gaussian", "components": 3}, rows, 50)
+    assert np.linalg.matrix_rank(three - three.mean(axis=0), tol=1e-3) == 3
+
+
+def test_interpolations_lie_between_two_rows(rows):
+    weights, parents = draw(BASELINES["interpolation"], rows, 50)
+    for w, parent in zip(weights, parents, strict=True):
+        a, b = rows[parent], rows[np.arange(20) != parent]
+        t = ((w - a) * (b - a)).sum(axis=1) / ((b - a) ** 2).sum(axis=1)
+        gap = np.linalg.norm(a + t[:, None] * (b - a) - w, axis=1)
+        best = gap.argmin()
+        assert gap[best] < 1e-4 and -1e-4 <= t[best] <= 0.5 + 1e-4
+
+
+def test_too_few_training_networks_are_refused(rows):
+    for config, message in [
+        ({"kind": "average", "k": 21}, "needs at least 21 training networks, but the training split has 20"),
+        ({"kind": "pca_gaussian", "components": 40}, "asks for 40 principal components"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            draw(config, rows)
+    with pytest.raises(UserError, match="needs at least 2"):
+        draw({"kind": "interpolation"}, rows[:1])
+
+
+def test_imported_networks_come_from_their_file(tmp_path, rows):
+    np.savez(tmp_path / "mine.npz", weights=rows)
+    weights, parents = draw({"kind": "file", "path": str(tmp_path / "mine.npz")}, rows[:3], 7)
+    assert np.array_equal(weights, rows[:7]) and (parents == -1).all()
+    with pytest.raises(UserError, match="has 20"):
+        draw({"kind": "file", "path": str(tmp_path / "mine.npz")}, rows, 21)
+
+
+def test_unknown_generators_are_named():
+    with pytest.raises(UserError, match="under generators.x; known: average, copy, file"):
+        generators.build("x", {"kind": "gan"})
+    with pytest.raises(UserError, match="does not take these settings.*sigmaa"):
+        generators.build("x", {"kind": "noise", "sigmaa": 1})

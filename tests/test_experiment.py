@@ -1,0 +1,206 @@
+"""The whole experiment in miniature, as a library and from the command line, and what it says to impossible input."""
+
+import copy
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import mini
+import numpy as np
+import pytest
+
+from jaxweights import experiment, store
+from jaxweights.errors import UserError
+from jaxweights.experiment import Experiment
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONFIG = mini.get_config().to_dict()
+GENERATORS = ["pdiff", "noise_low", "noise_high", "average", "gaussian", "pca_gaussian", "interpolation"]
+
+
+def changed(**values):
+    """The mini config with dotted keys replaced."""
+    config = copy.deepcopy(CONFIG)
+    for key, value in values.items():
+        *path, last = key.split("__")
+        node = config
+        for part in path:
+            node = node[part]
+        node[last] = value
+    return config
+
+
+def stamps(folder):
+    return {p: p.stat().st_mtime_ns for p in pathlib.Path(folder).rglob("*") if p.is_file() and p.suffix in (".npy", ".npz")}
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    Experiment(CONFIG, folder).run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metrics(workdir):
+    return json.loads((workdir / "metrics.json").read_text())
+
+
+def test_metrics_hold_every_number(metrics):
+    assert list(metrics["series"])[:2] == ["training", "heldout"]
+    assert set(metrics["series"]) == {"training", "heldout", "heldout_control", *GENERATORS, *experiment.CONTROLS}
+    for name, series in metrics["series"].items():
+        for measure in ("accuracy", "min_l2", "aligned_min_l2", "max_error_iou"):
+            entry = series[measure]
+            assert entry["ci95"][0] <= entry["mean"] <= entry["ci95"][1], (name, measure)
+            assert entry["n"] == {"training": 32, "heldout": 12, "heldout_control": 6}.get(name, 16)
+        if name not in ("training", "heldout"):
+            for test in ("z_u", "auth_pct"):
+                assert series["tests"][test]["ci95"][0] <= series["tests"][test]["value"] <= series["tests"][test]["ci95"][1]
+            assert series["verdict"]["label"] in ("remembers", "interpolates", "invents", "fails")
+    assert metrics["zoo"]["num_params"] == 385 and metrics["zoo"]["runs_by_split"] == {"train": 32, "heldout": 12, "diverged": 0}
+    assert metrics["versions"]["jax"] and "zoo" in metrics["timing"]
+
+
+def test_controls_are_flagged_and_heldout_runs_are_not(metrics):
+    assert metrics["checks"] == {"controls_passed": True, "failed_controls": []}
+    for control in experiment.CONTROLS:
+        assert metrics["series"][control]["verdict"]["label"] == "remembers"
+    assert not metrics["series"]["heldout_control"]["verdict"]["flagged"]
+    permuted, copied = metrics["series"]["permuted_copy"], metrics["series"]["copy"]
+    assert permuted["aligned_min_l2"]["mean"] < 1e-5 < permuted["min_l2"]["mean"]
+    assert copied["min_l2"]["mean"] == 0 and copied["max_error_iou"]["mean"] == 1
+    for name in ("average", "interpolation"):
+        assert metrics["series"][name]["verdict"]["label"] in ("interpolates", "remembers"), name
+
+
+def test_the_parents_of_samples_are_rows_of_the_zoo(workdir):
+    zoo = store.PopulationStore.open(workdir / "zoo")
+    samples = store.PopulationStore.open(workdir / "samples" / "copy").read()
+    assert np.array_equal(samples.weights, zoo.weights[samples.records["parent"]])
+    assert np.array_equal(samples.records["run"], zoo.records["run"][samples.records["parent"]])
+    assert np.array_equal(samples.records["accuracy"], zoo.records["accuracy"][samples.records["parent"]])
+    assert set(zoo.records["split"][samples.records["parent"]]) == {"train"}
+
+
+def test_running_again_redoes_nothing(workdir, metrics):
+    before, page = stamps(workdir), (workdir / "report.html").read_bytes()
+    Experiment(CONFIG, workdir).run()
+    assert stamps(workdir) == before
+    again = json.loads((workdir / "metrics.json").read_text())
+    assert {k: again[k] for k in ("series", "checks", "zoo")} == {k: metrics[k] for k in ("series", "checks", "zoo")}
+    assert len(page) > 10_000
+
+
+def test_the_same_seed_gives_the_same_numbers(workdir, metrics, tmp_path):
+    """Samples and measurements regenerate bit for bit from the zoo and the config alone."""
+    import shutil
+
+    shutil.copytree(workdir / "zoo", tmp_path / "zoo")
+    again = Experiment(CONFIG, tmp_path)
+    again.sample()
+    assert again.audit()["series"] == metrics["series"]
+
+
+def test_a_changed_config_is_refused_by_naming_the_keys(workdir):
+    with pytest.raises(UserError, match=r"zoo\.num_runs: 32 -> 33; zoo\.weight_decay: 0\.0005 -> 0\.1"):
+        Experiment(changed(zoo__num_runs=33, zoo__weight_decay=0.1), workdir)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"zoo__num_heldout": 0}, "num_heldout is 0"),
+        ({"zoo__num_runs": 0}, "at least one training run"),
+        ({"num_samples": 0}, "at least one sample"),
+        ({"zoo__use": "first"}, "Unknown zoo.use"),
+        ({"generators__gan": {"kind": "gan"}}, "Unknown generator 'gan' under generators.gan; known: average"),
+        ({"generators__copy": {"kind": "copy"}}, "cannot be called 'copy'"),
+        ({"generators__average__k": 33}, "needs at least 33 training networks, but the training split has 32"),
+        ({"net__name": "resnet"}, "Unknown network 'resnet'; known: cnn, mlp"),
+        ({"data__name": "imagenet"}, "imagenet"),
+        ({"zoo__learning_rate": 1e30}, "every run diverged"),
+    ],
+)
+def test_impossible_experiments_are_refused(workdir, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        again = Experiment(changed(**change), tmp_path / "w")
+        again.zoo()
+        again.train_generators()
+    assert not (tmp_path / "w" / "samples").exists() and not (tmp_path / "w" / "metrics.json").exists()
+
+
+def test_stages_out_of_order_say_what_to_run(tmp_path):
+    one = Experiment(CONFIG, tmp_path)
+    for stage, message in [(one.sample, "launch.train_zoo"), (one.audit, "launch.sample"), (one.report, "launch.audit")]:
+        with pytest.raises(UserError, match=message):
+            stage()
+
+
+def test_imported_zoos_and_samples_are_audited(workdir, tmp_path):
+    zoo = store.PopulationStore.open(workdir / "zoo").read()
+    np.savez(tmp_path / "zoo.npz", weights=zoo.weights)
+    np.savez(tmp_path / "mine.npz", weights=zoo.weights[:16])
+    config = changed(zoo__import_npz=str(tmp_path / "zoo.npz"), generators={"mine": {"kind": "file", "path": str(tmp_path / "mine.npz")}})
+    one = Experiment(config, tmp_path / "w")
+    opened = one.zoo()
+    assert np.array_equal(opened.weights[:], zoo.weights)
+    assert np.array_equal(opened.records["accuracy"], zoo.records["accuracy"])
+    assert opened.records["split"].tolist() == ["train"] * 32 + ["heldout"] * 12
+    one.sample()
+    metrics = one.audit()
+    assert metrics["series"]["mine"]["verdict"]["label"] == "remembers" and metrics["checks"]["controls_passed"]
+    bad = zoo.weights.copy()
+    bad[3, 7] = np.inf
+    for weights, message in [(bad, "NaN or infinite"), (zoo.weights[:, 1:], "shape"), (zoo.weights[:0], "empty")]:
+        np.savez(tmp_path / "zoo.npz", weights=weights)
+        with pytest.raises(UserError, match=message):
+            Experiment(config, tmp_path / "broken").zoo()
+        assert not (tmp_path / "broken" / "zoo").exists()
+
+
+def launch(program, *flags, workdir=None):
+    command = [sys.executable, "-m", f"launch.{program}", "--host_devices=2", *flags]
+    command += [f"--workdir={workdir}"] if workdir else []
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+
+
+def test_the_stage_programs_do_what_run_does(workdir, metrics, tmp_path):
+    for program in ("train_zoo", "train_generator", "sample", "audit", "report"):
+        done = launch(program, "--config=tests/mini.py", workdir=tmp_path / "w")
+        assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "w" / "metrics.json").read_text())
+    # Two devices instead of eight, in other processes: the zoo is the same to the bit.
+    ours, theirs = (store.PopulationStore.open(w / "zoo").weights[:] for w in (workdir, tmp_path / "w"))
+    assert np.array_equal(ours, theirs)
+    assert found["series"]["copy"]["accuracy"] == metrics["series"]["copy"]["accuracy"]
+    assert found["checks"]["controls_passed"]
+    assert str(tmp_path / "w" / "report.html") in done.stdout
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--config=tests/mini.py", "--workdir=/proc/self/x"), "cannot be written"),
+        (("--config=tests/mini.py", "--config.net.name=resnet"), "Unknown network 'resnet'"),
+        (("--workdir=x",), "No experiment was named"),
+    ],
+)
+def test_mistakes_end_in_one_paragraph_and_status_one(tmp_path, flags, message):
+    done = launch("run", *flags, workdir=None if "--workdir" in " ".join(flags) else tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert message in " ".join(done.stderr.split()) and "error: " in done.stderr
+
+
+def test_describe_allocates_nothing_and_knows_the_published_counts():
+    done = launch("describe", "--config=configs/digits.py", "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["zoo"]["num_params"] == 1210 and facts["zoo"]["num_runs"] == 512
+    assert facts["generator"]["name"] == "pdiff" and facts["generator"]["num_params"] > 0
+    assert facts["generators"]["gaussian"]["num_params"] == 0
+    text = launch("describe", "--config=configs/mnist_mlp.py")
+    assert text.returncode == 0 and "7,960 parameters" in text.stdout
