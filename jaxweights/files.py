@@ -59,7 +59,7 @@ def _sync_dir(path: pathlib.Path) -> None:
 def write_text(path: pathlib.Path | str, text: str) -> None:
     """Writes a text file atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: pathlib.Path | str, data: Any) -> None:
@@ -79,7 +79,7 @@ def read_json(path: pathlib.Path | str, what: str, cure: str) -> Any:
       UserError: absent, unreadable, or not JSON.
     """
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"There is no {what} at {path}. {cure}") from error
     except OSError as error:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel
-from jaxweights.audit import similarity
+from jaxweights.audit import distances, similarity
 from jaxweights.errors import UserError
 
 
@@ -51,12 +51,37 @@ def test_counts_are_exact_where_bfloat16_sums_would_not_be():
     """Bfloat16 has eight bits of mantissa: sums of thousands of ones must be accumulated in something wider."""
     t = 5000
     a = masks(0, 4, t, 0.9)
-    found = similarity.max_error_iou(pack(a), pack(a[::-1]), t, np.arange(4), np.arange(4)[::-1].copy(), mesh=parallel.make_mesh(1))
+    ids, mesh = np.arange(4), parallel.make_mesh(1)
+    found = similarity.max_error_iou(pack(a), pack(a[::-1]), t, ids, ids[::-1].copy(), mesh=mesh)
     inter = a.astype(np.int64) @ a.T.astype(np.int64)
     sizes = a.sum(axis=1)
     iou = inter / (sizes[:, None] + sizes[None, :] - inter)
     np.fill_diagonal(iou, -1)
     np.testing.assert_allclose(found.values, iou.max(axis=1), rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float32"])
+def test_every_product_type_counts_exactly(mesh, dtype, monkeypatch):
+    monkeypatch.setattr(distances, "fastest_product", lambda dtypes: dtype)
+    queries, references = masks(0, 9, 4999, 0.4), masks(1, 21, 4999, 0.4)
+    found = similarity.max_error_iou(pack(queries), pack(references), 4999, mesh=mesh)
+    expected = similarity.error_iou(pack(queries), pack(references), 4999)
+    np.testing.assert_array_equal(expected, by_sets(queries, references, False))
+    np.testing.assert_array_equal(found.values, expected.max(axis=1))
+    np.testing.assert_array_equal(found.indices, expected.argmax(axis=1))
+
+
+def test_quotients_that_float32_cannot_tell_apart():
+    """Two quotients 1e-12 apart, the larger behind more repeats of the smaller than candidates are kept."""
+    t, size = 1 << 21, 1_000_000
+    query = np.arange(t) < size
+    worse, better = np.zeros(t, bool), np.zeros(t, bool)
+    worse[: size // 2], worse[size : size + 1] = True, True
+    better[: size // 2 + 1], better[size : size + 3] = True, True
+    references = pack(np.stack([worse] * 6 + [better]))
+    found = similarity.max_error_iou(pack(query[None]), references, t)
+    assert np.float32((size // 2) / (size + 1)) == np.float32((size // 2 + 1) / (size + 3))
+    assert found.indices[0] == 6 and found.values[0] == (size // 2 + 1) / (size + 3)
 
 
 def test_bad_masks_are_refused():

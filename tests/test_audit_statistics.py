@@ -34,7 +34,7 @@ def test_auth_pct_by_hand():
 
 
 def test_bootstrap_intervals_cover_at_their_level():
-    """Of 300 samples of 40 normal draws, about 95 % of the intervals contain the true mean (percentile intervals: a bit fewer)."""
+    """Of 300 samples of 40 normal draws, about 95 % of the intervals contain the true mean (a bit fewer, as known)."""
     hits = 0
     for i in range(300):
         e = statistics.bootstrap_mean(rng(i).normal(size=40), 400, rng(10_000 + i))
@@ -63,7 +63,8 @@ def test_shares_have_exact_intervals():
     e = statistics.share(np.array([True] * 3 + [False] * 97))
     # Clopper-Pearson by its definition through the beta distribution.
     assert (e.value, e.n) == (0.03, 100)
-    assert e.low == pytest.approx(stats.beta.ppf(0.025, 3, 98)) and e.high == pytest.approx(stats.beta.ppf(0.975, 4, 97))
+    assert e.low == pytest.approx(stats.beta.ppf(0.025, 3, 98))
+    assert e.high == pytest.approx(stats.beta.ppf(0.975, 4, 97))
     assert statistics.share(np.zeros(10, bool)).low == 0
 
 
@@ -101,6 +102,35 @@ def test_residual_closed_forms():
     # A copy of a vertex: exactly zero, whatever the others are.
     vertex = rng().normal(size=(1, 5, 30))
     assert hull.interpolation_residual(vertex[:, 2], vertex)[0] == 0
+
+
+def test_residual_gap_bounds_the_excess():
+    """The gap of the solver's weights is at rounding; that of other weights covers what they are too long by."""
+    neighbours, queries = rng(0).normal(size=(7, 6, 10)), 0.3 * rng(1).normal(size=(7, 10))
+    best, weights = hull.interpolation_residual(queries, neighbours, memory_bytes=1 << 12)
+    assert (hull.residual_gap(queries, neighbours, weights) <= 1e-9 * best).all()
+    even = np.full((7, 6), 1 / 6)
+    excess = np.linalg.norm(neighbours.mean(axis=1) - queries, axis=1) - best
+    gap = hull.residual_gap(queries, neighbours, even)
+    assert (excess > 0).all() and (excess <= gap).all()
+
+
+def test_residual_with_coinciding_and_redundant_neighbours():
+    """More neighbours than dimensions and exact repeats make the Gram matrix singular; the optimum stays what it is."""
+    neighbours, queries = rng(0).normal(size=(20, 12, 3)), 2 * rng(1).normal(size=(20, 3))
+    neighbours[:, 5] = neighbours[:, 0]
+    residual, weights = hull.interpolation_residual(queries, neighbours)
+    # Singular systems leave a gap of the square root of the rounding inside the hull.
+    spread = np.linalg.norm(neighbours - queries[:, None], axis=2).max(axis=1)
+    assert (hull.residual_gap(queries, neighbours, weights) <= 2e-6 * spread).all()
+    with pytest.raises(UserError, match="do not fit"):
+        hull.interpolation_residual(queries[:3], neighbours)
+
+
+def test_novel_and_performing_needs_both():
+    accuracy, distance = np.array([0.9, 0.9, 0.5, 0.9]), np.array([4.0, 1.0, 9.0, 2.0])
+    e = statistics.novel_and_performing(accuracy, distance, np.array([1.0, 2.0, 9.0]), tau=1.0, alpha=0.8)
+    assert (e.value, e.n) == (0.5, 4)  # the median is 2: the second is too near, the third too bad
 
 
 def test_residual_matches_a_general_solver():

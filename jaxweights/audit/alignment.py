@@ -1,13 +1,13 @@
 """Exact nearest neighbours up to a permutation of the hidden units, for networks with one hidden layer.
 
 Per hidden unit, the incoming row, the bias and the outgoing column move together (G.pt grouping). The squared distance
-of two networks minimised over permutations is then a linear assignment on the costs `|a_u - b_v|^2` plus the distance of
-the entries that do not move. Most assignments need not be solved: one product gives rigorous lower bounds of the costs of
-all pairs at once, a round of row and column reduction turns them into a lower bound of the assignment, and only pairs
-whose bound beats the best distance found so far are solved (in float64, by SciPy), most promising first.
+of two networks minimised over permutations is then a linear assignment on the costs `|a_u - b_v|^2` plus the distance
+of the entries that do not move. Most assignments need not be solved: one product gives rigorous lower bounds of the
+costs of all pairs at once, a round of row and column reduction turns them into a lower bound of the assignment, and
+only pairs whose bound beats the best distance found so far are solved (in float64, by SciPy), most promising first.
 
-The product may take bfloat16 inputs: what rounding took away from every unit is measured and charged to the bound. Where
-networks are so close together that such bounds decide nothing, the search goes on with float32 products.
+The product may take bfloat16 inputs: what rounding took away from every unit is measured and charged to the bound.
+Where networks are so close together that such bounds decide nothing, the search goes on with float32 products.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from jaxweights.audit.distances import MEMORY_BYTES, ExclusionGroups, Progress, 
 _UNDECIDED_SHARE = 0.02  # of the pairs; above it sharper bounds are cheaper than assignments
 _BFLOAT16_ROUNDOFF = 2.0**-9
 _SMALLEST_MEASURED = 2.0**-80  # squared length below which the squares of rounding errors may underflow
+_PANEL_COLUMNS = 1 << 15  # references whose bounds are held at a time
 _HOST_BYTES = 1 << 23  # host arithmetic on more than this at a time waits for memory
-_LEVEL = 0.3  # between a column's minimum and its mean; best or near it for trained and for random networks of 10 to 64 units
+_LEVEL = 0.3  # between a column's minimum and its mean; near the best for trained and random networks of 10 to 64 units
 _UNROLLED_UNITS = 16  # XLA's CPU code takes twice as long over minima along an axis as over minima written out
 _TILE_ROWS = {"cpu": (640, 5120)}
 _TILE_ROWS_ACCELERATOR = (2560, 20480)
@@ -46,8 +47,8 @@ class AlignedNeighbours:
     Attributes:
       distances: smallest distances over all permutations `[M, k]`, float64, computed from differences.
       indices: rows of the reference `[M, k]`, int64.
-      permutations: `[M, k, n]`, int64; `apply_permutation(reference[index], units, permutation)` is the reference with its units in
-        the order of the query's.
+      permutations: `[M, k, n]`, int64; `apply_permutation(reference[index], units, permutation)` is the reference with
+        its units in the order of the query's.
       solved_share: share of the admissible pairs whose assignment had to be solved.
     """
 
@@ -75,7 +76,8 @@ def aligned_nearest(
     Args:
       queries: `[M, P]` floats; needs `shape`, slicing and indexing by rows.
       reference: `[N, P]` likewise; may be a memory map larger than memory.
-      units: `[n, F]` integers, the places in a vector of the numbers that belong to each hidden unit, in the same order for all units.
+      units: `[n, F]` integers, the places in a vector of the numbers that belong to each hidden unit, in the same order
+        for all units.
       rest: `[R]` integers, all other places, e.g. output biases.
       k: neighbours per query.
       query_groups: `[M]` integers; a reference of the same group as the query is not admissible.
@@ -108,12 +110,14 @@ def aligned_nearest(
         found, counts = _search_tile(tile, reference, groups.of_queries(rows), k, screen, tick)
         results.append(found)
         solved, admissible = solved + counts[0], admissible + counts[1]
-    merged = _Best(*(np.concatenate([getattr(r, name) for r in results]) for name in ("squared", "indices", "permutations")))
-    return AlignedNeighbours(np.sqrt(merged.squared), merged.indices, merged.permutations, solved / admissible)
+    squared = np.concatenate([part.squared for part in results])
+    indices = np.concatenate([part.indices for part in results])
+    permutations = np.concatenate([part.permutations for part in results])
+    return AlignedNeighbours(np.sqrt(squared), indices, permutations, solved / admissible)
 
 
 def aligned_distance(a: np.ndarray, b: np.ndarray, units: np.ndarray, rest: np.ndarray) -> tuple[float, np.ndarray]:
-    """Returns the smallest distance of two vectors `[P]` over permutations of b's hidden units, and that permutation `[n]`.
+    """Returns the smallest distance of two vectors `[P]` over permutations of b's hidden units, and that permutation.
 
     Raises:
       ValueError: if `units` and `rest` do not name every place once.
@@ -145,7 +149,7 @@ def apply_permutation(vector: np.ndarray, units: np.ndarray, permutation: np.nda
 
 @dataclass(frozen=True)
 class Layout:
-    """Which numbers of a vector belong to which hidden unit: `units` `[n, F]` and the places `rest` `[R]` of all others."""
+    """Which places of a vector belong to which hidden unit: `units` `[n, F]`, and `rest` `[R]`, all other places."""
 
     units: np.ndarray
     rest: np.ndarray
@@ -154,7 +158,9 @@ class Layout:
         """Raises ValueError unless every place of a vector of this width is named exactly once."""
         named = np.concatenate([self.units.reshape(-1), self.rest.reshape(-1)])
         if self.units.ndim != 2 or not np.array_equal(np.sort(named), np.arange(width)):
-            raise ValueError(f"units {self.units.shape} and rest {self.rest.shape} must name each of the {width} places exactly once")
+            raise ValueError(
+                f"units {self.units.shape} and rest {self.rest.shape} must name each of the {width} places exactly once"
+            )
 
     def split(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rearranges vectors `[..., P]` to the units `[..., n, F]` and the rest `[..., R]`, in float64."""
@@ -166,7 +172,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Best:
-    """The k nearest found so far per query: squared distances `[Q, k]`, references `[Q, k]`, permutations `[Q, k, n]`."""
+    """The k nearest so far per query: squared distances `[Q, k]`, references `[Q, k]`, permutations `[Q, k, n]`."""
 
     squared: np.ndarray
     indices: np.ndarray
@@ -186,7 +192,7 @@ class _Best:
 
 
 def _assign(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, np.ndarray]:
-    """Returns the smallest sum of squared distances between units `[n, F]`, one to one, and the permutation of theirs."""
+    """Returns the smallest sum of squared distances of units `[n, F]`, one to one, and the permutation of theirs."""
     costs = cdist(ours, theirs, "sqeuclidean")
     rows, permutation = linear_sum_assignment(costs)
     return costs[rows, permutation].sum(), permutation
@@ -195,7 +201,7 @@ def _assign(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, np.ndarray]:
 def _solve(
     tile: np.ndarray, reference: Any, rows: np.ndarray, indices: np.ndarray, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Solves the assignments of pairs: squared distances `[S]` and permutations `[S, n]`, from differences in float64."""
+    """Solves pairs from differences in float64: squared aligned distances `[S]` and permutations `[S, n]`."""
     squared = np.empty(len(rows))
     permutations = np.empty((len(rows), len(layout.units)), np.int64)
     order = np.argsort(indices, kind="stable")
@@ -218,7 +224,7 @@ def _solve(
 def _search_tile(
     tile: np.ndarray, reference: Any, groups: ExclusionGroups, k: int, screen: _Screen, tick: Callable[[], None]
 ) -> tuple[_Best, tuple[int, int]]:
-    """Finds the k nearest of every query of a tile; also returns how many pairs were solved and how many were admissible."""
+    """Finds the k nearest of every query of a tile; returns with them how many pairs were solved and admissible."""
     count, units = len(tile), len(screen.layout.units)
     best = _Best(np.full((count, k), np.inf), np.full((count, k), -1), np.full((count, k, units), -1))
     solved = admissible = 0
@@ -261,7 +267,7 @@ def _solve_in_rounds(
     solve: Callable[[_Best, np.ndarray, np.ndarray], _Best],
     limits: Callable[[_Best], np.ndarray],
 ) -> _Best:
-    """Solves pairs `[S]` in order of their bounds, one, two, four … per query and round, until no bound beats its limit."""
+    """Solves pairs `[S]` by rising bound, one, two, four … per query and round, until no bound beats its limit."""
     order = np.lexsort((bounds, rows))
     bounds, rows, indices = bounds[order], rows[order], indices[order]
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
@@ -290,10 +296,9 @@ class _Screen:
         query_rows, reference_rows = _TILE_ROWS.get(jax.default_backend(), _TILE_ROWS_ACCELERATOR)
         self.layout, self._frame, self._mesh = layout, frame, mesh
         self._query_tile = max(1, query_rows // units)
-        widest = max(1, memory_bytes // 8 // (16 * layout.units.size))
-        per_device = min(max(1, reference_rows // units), math.ceil(num_references / mesh.size), math.ceil(widest / mesh.size))
-        self.block = per_device * mesh.size
-        self.panel_columns = self.block * max(1, 32768 // self.block)
+        fitting = min(num_references, max(1, memory_bytes // 8 // (16 * layout.units.size)))
+        self.block = mesh.size * min(max(1, reference_rows // units), math.ceil(fitting / mesh.size))
+        self.panel_columns = self.block * max(1, _PANEL_COLUMNS // self.block)
         self._dtype = distances.fastest_product(("bfloat16", "float32"))
 
     @property
@@ -339,7 +344,7 @@ class _Screen:
         return bounds
 
     def _framed(self, rows: np.ndarray, padded: int) -> tuple[np.ndarray, ...]:
-        """Returns units `[padded, n, F]`, squared norms `[padded, n]`, the rest `[padded, R]` and its squared norm `[padded]`.
+        """Returns units `[padded, n, F]`, their squared norms, the rest `[padded, R]` and its squared norm.
 
         All in the frame, as float32, with zeros below the given rows.
         """
@@ -363,7 +368,8 @@ def _bound_program(mesh: Mesh, query_tile: int, dtype: str) -> Callable[..., jax
         low_b, lost_b = _lowered(units_b, norms_b, dtype)
         block = distances.in_chunks(low_b.transpose(1, 0, 2).reshape(count * size, width))
         low_a, lost_a = _lowered(units_a, norms_a, dtype)
-        # Every cost is charged for inputs, product, norms and their difference; 20 n^1.5 roundings cover the sums of the dual bound.
+        # Charged to every cost: the product, the roundings of inputs, norms and differences (4 + 4 + some), and what
+        # the sums of the dual bound may round up (20 n^1.5 roundings).
         charge = distances.product_error(width) + (16 + 20 * count**1.5) * distances.FLOAT32_ROUNDOFF
         keep = 1.0 - charge - (lost_a + lost_b + lost_a * lost_b)
         rest_keep = 1.0 - distances.product_error(rest_b.shape[1] or 1) - 16 * distances.FLOAT32_ROUNDOFF
@@ -372,8 +378,9 @@ def _bound_program(mesh: Mesh, query_tile: int, dtype: str) -> Callable[..., jax
             low_a, norms_a, rest_a, rest_norms_a = operands
             product = distances.chunked_product(distances.in_chunks(low_a.reshape(query_tile * count, width)), block)
             product = product.reshape(query_tile, count, count, size)
-            norms = keep * norms_a[:, :, None, None] + (keep * norms_b.T - width * distances.FLOAT32_UNDERFLOW)[None, None]
-            total = _dual_bound(norms - 2.0 * product)
+            ours = keep * norms_a[:, :, None, None]
+            theirs = (keep * norms_b.T - width * distances.FLOAT32_UNDERFLOW)[None, None]
+            total = _dual_bound(ours + theirs - 2.0 * product)
             if rest_b.shape[1]:
                 rest = rest_norms_a[:, None] + rest_norms_b[None, :]
                 products = distances.chunked_product(distances.in_chunks(rest_a), distances.in_chunks(rest_b))
@@ -381,13 +388,13 @@ def _bound_program(mesh: Mesh, query_tile: int, dtype: str) -> Callable[..., jax
             return total
 
         operands = (low_a, norms_a, rest_a, rest_norms_a)
-        tiled = jax.tree.map(lambda x: x.reshape(-1, query_tile, *x.shape[1:]), operands)
+        tiled = jax.tree.map(lambda x: x.reshape(len(x) // query_tile, query_tile, *x.shape[1:]), operands)
         return jax.lax.map(one_tile, tiled).reshape(-1, size)
 
     split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
-    out = PartitionSpec(None, parallel.AXIS)
+    in_specs, out_specs = (whole,) * 4 + (split,) * 4, PartitionSpec(None, parallel.AXIS)
     # Nothing is differentiated or reduced across devices, so the check of varying axes has nothing to protect.
-    return jax.jit(jax.shard_map(bound, mesh=mesh, in_specs=(whole,) * 4 + (split,) * 4, out_specs=out, check_vma=False))
+    return jax.jit(jax.shard_map(bound, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False))
 
 
 def _lowered(units: jax.Array, norms: jax.Array, dtype: str) -> tuple[jax.Array, jax.Array | float]:
@@ -407,10 +414,10 @@ def _lowered(units: jax.Array, norms: jax.Array, dtype: str) -> tuple[jax.Array,
 def _dual_bound(costs: jax.Array) -> jax.Array:
     """Bounds the smallest assignment of `[Q, n, n, B]` costs from below: `[Q, B]`.
 
-    A feasible point of the dual of the assignment problem: a level per column, then row minima of what is left, then column minima
-    of what is left; and the same with rows and columns exchanged, whichever is larger. The level lies between a column's minimum
-    and its mean, which leaves up to 40 % fewer assignments to solve than the minimum. Units are on the slow axes so that minima run
-    along whole vectors of references.
+    A feasible point of the dual of the assignment problem: a level per column, then row minima of what is left, then
+    column minima of what is left; and the same with rows and columns exchanged, whichever is larger. The level lies
+    between a column's minimum and its mean, which leaves up to 40 % fewer assignments to solve than the minimum. Units
+    are on the slow axes so that minima run along whole vectors of references.
     """
     count = costs.shape[1]
     if count > _UNROLLED_UNITS:

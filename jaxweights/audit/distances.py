@@ -301,8 +301,8 @@ def reference_frame(queries: Any, reference: Any, memory_bytes: int) -> Frame:
             if not magnitude <= _LARGEST:
                 row = block.start + int(np.flatnonzero(~(np.abs(values) <= _LARGEST).all(axis=1))[0])
                 raise UserError(
-                    f"Row {row} of the {name} set holds a number that is not finite or beyond {_LARGEST:g}, so it has no "
-                    "meaningful distance to anything. Drop diverged models from the population before the audit."
+                    f"Row {row} of the {name} set holds a number that is not finite or beyond {_LARGEST:g}, so it has "
+                    "no meaningful distance to anything. Drop diverged models from the population before the audit."
                 )
             largest = max(largest, magnitude)
             if name == "reference":

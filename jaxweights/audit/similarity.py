@@ -122,9 +122,9 @@ def _check_masks(masks: Any, num_examples: int, name: str) -> None:
     width = math.ceil(num_examples / 8)
     if masks.dtype != np.uint8 or len(masks.shape) != 2 or masks.shape[1] != width or not masks.shape[0]:
         raise UserError(
-            f"The {name} error masks have shape {tuple(masks.shape)} and type {masks.dtype}; {num_examples} examples need "
-            f"[N, {width}] uint8 with at least one row, as numpy.packbits(wrong, axis=1) makes them. Evaluate both "
-            "populations on the same test set."
+            f"The {name} error masks have shape {tuple(masks.shape)} and type {masks.dtype}; {num_examples} examples "
+            f"need [N, {width}] uint8 with at least one row, as numpy.packbits(wrong, axis=1) makes them. Evaluate "
+            "both populations on the same test set."
         )
 
 
@@ -239,7 +239,5 @@ def _program(
 
     split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
     # Nothing is differentiated or reduced across devices, so the check of varying axes has nothing to protect.
-    sharded = jax.shard_map(
-        search, mesh=mesh, in_specs=(whole,) * 3 + (split,) * 3 + (whole, split, split), out_specs=split, check_vma=False
-    )
-    return jax.jit(sharded)
+    in_specs = (whole,) * 3 + (split,) * 3 + (whole, split, split)
+    return jax.jit(jax.shard_map(search, mesh=mesh, in_specs=in_specs, out_specs=split, check_vma=False))

@@ -254,8 +254,8 @@ def _sample(values: np.ndarray, name: str) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or not values.size:
         raise UserError(
-            f"The {name} are empty or not a vector (shape {values.shape}); a statistic needs one number per model, of at "
-            "least one model. Check that the series is not empty."
+            f"The {name} are empty or not a vector (shape {values.shape}); a statistic needs one number per model, of "
+            "at least one model. Check that the series is not empty."
         )
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
@@ -281,6 +281,6 @@ def _authentic(distance: np.ndarray, nearest: np.ndarray, train_distance: np.nda
     if nearest.shape != distance.shape or np.any((nearest < 0) | (nearest >= len(train_distance))):
         raise UserError(
             f"The nearest training models have shape {nearest.shape} for {len(distance)} samples and must lie in "
-            f"0 … {len(train_distance) - 1}. Take distances and indices from one search in the same training population."
+            f"0 … {len(train_distance) - 1}. Take distances and indices from one search in one training population."
         )
     return distance > train_distance[nearest]

@@ -16,7 +16,7 @@ from jaxweights import data, files, nets, population
 from jaxweights.population import Population
 from jaxweights.report import boundary, figures, style, tables, template
 
-_PIXELS_PER_INCH = 104  # of a figure on the page, whose column is as wide as the widest figure
+_PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,16 +33,14 @@ class Measure:
     scale: float = 1.0
     digits: int | None = None
 
-    def decimals(self, found: Estimate, coarse: bool = False) -> int:
-        """Decimals of an estimate and its interval.
+    def decimals(self, found: Estimate) -> int:
+        """Decimals of an estimate and its interval: down to the first digit of half the interval's width.
 
-        Args:
-          found: the estimate; without an interval, or with one of no width, it has three significant digits.
-          coarse: one digit of the interval's half width, also where that begins with 1 or 2.
+        Without an interval, or with one of no width, three significant digits of the value.
         """
         if self.digits is not None:
             return self.digits
-        size = self.scale * found.half_width / (1 if coarse else 3) or abs(self.scale * found.value) / 100
+        size = self.scale * found.half_width or abs(self.scale * found.value) / 100
         return max(-math.floor(math.log10(size)), 0) if size else 0
 
     def number(self, value: float, decimals: int) -> str:
@@ -162,7 +160,7 @@ def _short(measure: Measure, interval: bool, entry: Mapping[str, Any]) -> str:
     found = measure.find(entry)
     if found is None:
         return "-"
-    decimals = measure.decimals(found, coarse=True)
+    decimals = measure.decimals(found)
     half = f"+-{measure.number(found.half_width, decimals)}" if interval and found.low is not None else ""
     return measure.number(found.value, decimals) + half
 
@@ -315,6 +313,14 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
     which = "modulo permutations of hidden units" if aligned else "between raw weight vectors"
     entries = [
         (
+            "verdict",
+            f"<b>Remembers</b> or <b>interpolates</b>: more than {100 * verdict.SHARE_LIMIT:g}&nbsp;% of the networks "
+            "are copies or mixtures of training networks, whichever are more frequent; also remembers: they lie "
+            "closer to the training networks than held-out runs, though nothing explains them one by one. "
+            f"<b>Fails</b>: neither, but more than {100 * verdict.ACCURACY_MARGIN:g} points less accurate than "
+            "held-out runs. <b>Invents</b>: otherwise.",
+        ),
+        (
             "min L2",
             f"Euclidean distance from a network's weights to the nearest training network ({zeng}). For training "
             "networks, to the nearest one of another run. Small compared with held-out runs: the network stays near "
@@ -341,13 +347,13 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
         (
             "memorised",
             "Share of networks whose nearest training network is less than a third as far as the next one of another "
-            f"run (Yoon et al. 2023; {_paper('Gu et al. 2023', '2310.02664')}).",
+            f"run (Yoon et al. 2023; {_paper('Gu et al. 2023', '2310.02664')}): copies up to small changes.",
         ),
         (
             "interpolated",
-            "Share of networks that a weighted mixture of training networks explains: the distance to the best "
-            "mixture is below half of the median of held-out runs. An interpolation is no invention, however far it "
-            "is from each network.",
+            "Share of networks that are no copies, but that a weighted mixture of training networks explains: the "
+            "distance to the best mixture is below half of the median of held-out runs. An interpolation is no "
+            "invention, however far it is from each single network.",
         ),
         ("distance to mixtures", "Distance to the best convex combination of the nearest training networks."),
         (
@@ -366,7 +372,7 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
     ]
     if aligned:
         entries.insert(
-            1,
+            2,
             (
                 "aligned min L2",
                 "The same after the best reordering of hidden units (exact assignment, as for G.pt in the same "

@@ -10,7 +10,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.5; overflow-wrap: break-word;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 68rem; margin: 0 auto; padding: 1.2rem 1rem 3rem; }
+main { max-width: 72rem; margin: 0 auto; padding: 1.2rem 1rem 3rem; }
 header h1 { font-size: 1.6rem; line-height: 1.2; margin: .3rem 0; }
 header p, figcaption, small, section > p { color: var(--soft); }
 h2 { font-size: 1.15rem; margin: 0 0 .6rem; }
@@ -37,7 +37,7 @@ article p { margin: 0; }
 .badge.fails { color: var(--fails); }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th, td { padding: .35rem .45rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th, td { padding: .35rem .4rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 thead th { font-size: .8rem; color: var(--soft); vertical-align: bottom; }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--card); }
 .numbers small { display: block; font-size: .7rem; white-space: nowrap; font-weight: 400; }
