@@ -1,9 +1,10 @@
 """One-dimensional convolutions, batch normalisation and dense layers with PyTorch's conventions, as Flax Linen modules.
 
-Signals are `[n, length, channels]`, kernels `[kernel_size, in_channels, out_channels]` with an odd kernel size, padding is
-`kernel_size // 2`. Strides are taken out of the convolutions: a stride of 2 is a stride-1 convolution over pairs of
-positions, a transposed one is a stride-1 convolution that yields pairs. XLA needs a dilated input for the gradient of the
-first and for the second itself, which on CPU is up to two hundred times slower than the same sum without dilation.
+Signals are `[n, length, channels]`, kernels `[kernel_size, in_channels, out_channels]` with an odd kernel size, and zeros are
+padded by half of it on both sides. Strides are taken out of the convolutions: a stride of 2 is a stride-1 convolution
+over pairs of positions, a transposed one is a stride-1 convolution that yields pairs. XLA would dilate the input for the
+gradient of the first and for the second itself, which on CPU is up to two hundred times slower than the same sums.
+How a stride-1 convolution is computed is decided in `_correlate`, in nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from jax import lax
 
 Statistics = Literal["batch", "running", "instance"]
 
+# On CPU a convolution whose taps are matrices of at most so many entries is computed as a product with a banded matrix: the
+# library's convolution costs as much for eight channels as for thirty-two.
+_NARROW = 512
+
 
 def conv1d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Cross-correlates `[n, length, in]` with `[kernel_size, in, out]`; returns `[n, length / stride, out]`.
@@ -27,14 +32,13 @@ def conv1d(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
       kernel: weights, kernel size odd; zeros are padded by half of it on both sides.
       stride: 1 or 2.
     """
-    if kernel.shape[1] == 1:
-        return _conv_from_one_channel(x, kernel, stride)
-    if stride == 1 and kernel.shape[2] == 1:
+    size, _, out_channels = kernel.shape
+    half = size // 2
+    if stride == 2:
+        return _conv_over_pairs(x, kernel)
+    if out_channels == 1:
         return _conv_to_one_channel(x, kernel)
-    if stride == 1:
-        half = kernel.shape[0] // 2
-        return _correlate(x, kernel, half, half)
-    return _conv_over_pairs(x, kernel)
+    return _correlate(x, kernel, half, half)
 
 
 def conv1d_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -64,13 +68,40 @@ def conv1d_transpose(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _correlate(x: jax.Array, kernel: jax.Array, before: int, after: int) -> jax.Array:
-    """Stride 1: `[n, length, in]` and `[taps, in, out]` to `[n, length + before + after - taps + 1, out]`."""
-    if jax.default_backend() == "cpu":
-        # Under shard_map a replicated kernel has to become one per device here, where the sum over devices that its gradient
-        # then needs is added by JAX; inside a custom derivative it is not.
-        kernel = kernel + 0.0 * lax.stop_gradient(x[:1, :1, :1])
-        return _correlate_on_cpu(x, kernel, before, after)
-    return _xla_correlate(x, kernel, before, after)
+    """Stride 1: `[n, length, in]` and `[before + 1 + after, in, out]` to `[n, length, out]`."""
+    if jax.default_backend() != "cpu":
+        return _xla_correlate(x, kernel, before, after)
+    if kernel.shape[1] * kernel.shape[2] <= _NARROW:
+        return _banded_correlate(x, kernel, before)
+    # Under shard_map a replicated kernel has to become one per device here, where JAX adds the sum over devices that its
+    # gradient then needs; inside a custom derivative it does not.
+    kernel = kernel + 0.0 * lax.stop_gradient(x[:1, :1, :1])
+    return _correlate_on_cpu(x, kernel, before, after)
+
+
+def _banded_correlate(x: jax.Array, kernel: jax.Array, before: int) -> jax.Array:
+    """As one product: blocks of positions with the neighbours that they see, times the kernel spread into a band."""
+    n, length, in_channels = x.shape
+    taps, _, out_channels = kernel.shape
+    block = _block(length, in_channels * out_channels)
+    width = block + taps - 1
+    shifted = [jnp.pad(kernel, ((i, block - 1 - i), (0, 0), (0, 0))) for i in range(block)]
+    band = jnp.stack(shifted, axis=2).reshape(width * in_channels, block * out_channels)
+    slices = -(-width // block)
+    blocks = length // block
+    padded = (blocks + slices - 1) * block
+    x = jnp.pad(x, ((0, 0), (before, max(0, padded - length - before)), (0, 0)))[:, :padded]
+    x = x.reshape(n, blocks + slices - 1, block * in_channels)
+    # The last slice of a window may be needed in part only.
+    sizes = [min(block, width - i * block) * in_channels for i in range(slices)]
+    windows = jnp.concatenate([x[:, i : i + blocks, :size] for i, size in enumerate(sizes)], axis=-1)
+    return (windows @ band).reshape(n, length, out_channels)
+
+
+def _block(length: int, tap_entries: int) -> int:
+    """Positions per row of a banded product: fewer copies of neighbours against more zeros in the band (measured)."""
+    wanted = 4 if tap_entries <= _NARROW // 4 else 2
+    return next(block for block in (wanted, 2, 1) if length % block == 0)
 
 
 def _xla_correlate(x: jax.Array, kernel: jax.Array, before: int, after: int) -> jax.Array:
@@ -118,24 +149,21 @@ def _conv_over_pairs(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _correlate(x.reshape(n, length // 2, 2 * in_channels), kernel, before, after)
 
 
-def _conv_from_one_channel(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """One matrix product over the windows: with one channel they are small, and XLA's convolution is slower."""
-    n, length, _ = x.shape
-    size = kernel.shape[0]
-    half = size // 2
-    signal = jnp.pad(x[:, :, 0], ((0, 0), (half, half)))
-    windows = jnp.stack([signal[:, k : k + length : stride] for k in range(size)], axis=-1)
-    return windows @ kernel[:, 0]
-
-
 def _conv_to_one_channel(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """All taps' products first, then shifted sums of single channels: the wide signal is read once."""
-    length = x.shape[1]
+    """Every block's share in the outputs that it reaches, then the overlaps added: the wide signal is read once, in place."""
+    n, length, in_channels = x.shape
     size = kernel.shape[0]
     half = size // 2
-    products = jnp.pad(x @ kernel[:, :, 0].T, ((0, 0), (half, half), (0, 0)))
-    total = sum(products[:, k : k + length, k] for k in range(size))
-    return total[:, :, None]
+    block = _block(length, in_channels)
+    blocks, slices = length // block, -(-(block + size - 1) // block)
+    shifted = [jnp.pad(kernel[::-1, :, 0], ((i, slices * block - size - i), (0, 0))) for i in range(block)]
+    band = jnp.stack(shifted).transpose(0, 2, 1).reshape(block * in_channels, slices * block)
+    reached = (x.reshape(n, blocks, block * in_channels) @ band).reshape(n, blocks, slices, block)
+    total = sum(
+        jnp.pad(reached[:, :, i].reshape(n, length), ((0, 0), (i * block, (slices - 1 - i) * block)))
+        for i in range(slices)
+    )
+    return total[:, half : half + length, None]
 
 
 def initialise(module: nn.Module, key: jax.Array, *inputs: Any) -> dict[str, Any]:
