@@ -59,7 +59,7 @@ def test_metrics_hold_every_number(metrics):
         if name not in ("training", "heldout"):
             for test in ("z_u", "auth_pct"):
                 assert series["tests"][test]["ci95"][0] <= series["tests"][test]["value"] <= series["tests"][test]["ci95"][1]
-            assert series["verdict"]["label"] in ("remembers", "interpolates", "invents", "fails")
+            assert series["verdict"]["label"] in ("remembers", "interpolates", "invents", "degrades")
     assert metrics["zoo"]["num_params"] == 385 and metrics["zoo"]["runs_by_split"] == {"train": 32, "heldout": 12, "diverged": 0}
     assert metrics["versions"]["jax"] and "zoo" in metrics["timing"]
 

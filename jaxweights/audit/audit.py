@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxweights import files, nets
+from jaxweights import files, nets, parallel
 from jaxweights.audit import alignment, distances, hull, similarity, statistics, verdict
 from jaxweights.evaluate import evaluate
 from jaxweights.population import Population
@@ -22,7 +22,9 @@ from jaxweights.progress import Progress
 TRAINING, HELDOUT, HELDOUT_CONTROL = "training", "heldout", "heldout_control"
 RESERVED = (TRAINING, HELDOUT, HELDOUT_CONTROL)
 NEIGHBOURS = 3  # nearest training networks kept per sample, for the pictures
-_HULL_BYTES = 256 << 20  # neighbours in memory at a time
+_ALIGNED_BLOCK = 256
+# Neighbours in memory at a time. Small, so that the allocator recycles the buffers: fresh pages cost more than the arithmetic.
+_HULL_BYTES = 8 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +131,14 @@ def run(
     return summarise(measured, subject.controls, settings["bootstrap"], seed)
 
 
+class _Aligned(NamedTuple):
+    """Aligned neighbours of a series: `[n, k]` distances and rows, `[n, k, units]` permutations."""
+
+    distances: np.ndarray
+    indices: np.ndarray
+    permutations: np.ndarray
+
+
 class _Measurer:
     """Measures series against one training population."""
 
@@ -152,7 +162,7 @@ class _Measurer:
         fields: dict[str, np.ndarray] = {
             "min_l2": raw.distances[:, 0],
             "nearest": raw.indices[:, :NEIGHBOURS],
-            "second_l2": self._second(distances.nearest, weights, raw.indices[:, 0], networks, leave_out_own_run),
+            "second_l2": self._second(distances.nearest, weights, raw, leave_out_own_run),
             "aligned_min_l2": np.zeros(0),
             "aligned_nearest": np.zeros((0, 0), np.int64),
             "aligned_second_l2": np.zeros(0),
@@ -166,21 +176,41 @@ class _Measurer:
                 "aligned_min_l2": aligned.distances[:, 0],
                 "aligned_nearest": aligned.indices[:, :NEIGHBOURS],
                 "aligned_permutation": aligned.permutations[:, :NEIGHBOURS],
-                "aligned_second_l2": self._second(self._aligned, weights, aligned.indices[:, 0], networks, leave_out_own_run),
+                "aligned_second_l2": self._second(self._aligned, weights, aligned, leave_out_own_run),
             }
         return Measured(
             accuracy=result.accuracy, loss=result.loss, max_error_iou=np.asarray(iou, np.float64), hull_residual=residual, **fields
         )
 
-    def _aligned(self, queries, reference, k=1, mesh=None, **groups):
-        return alignment.aligned_nearest(queries, reference, *self.units, k=k, mesh=self.mesh, **groups)
+    def _aligned(self, queries, reference, k=1, mesh=None, **groups) -> _Aligned:
+        """`alignment.aligned_nearest` in blocks of one size, so that series of any length share one compiled program."""
+        block = _ALIGNED_BLOCK if len(reference) <= 16 * _ALIGNED_BLOCK else 8 * _ALIGNED_BLOCK
+        own = groups.pop("query_groups", None)
+        parts = []
+        for start in range(0, len(queries), block):
+            rows = slice(start, start + block)
+            if own is not None:
+                groups["query_groups"] = parallel.pad_rows(np.asarray(own[rows]), block)
+            padded = parallel.pad_rows(np.asarray(queries[rows]), block)
+            found = alignment.aligned_nearest(padded, reference, *self.units, k=k, mesh=self.mesh, **groups)
+            count = len(queries[rows])
+            parts.append((found.distances[:count], found.indices[:count], found.permutations[:count]))
+        return _Aligned(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    def _second(self, search, weights, nearest, networks, leave_out_own_run) -> np.ndarray:
-        """Distance to the nearest training network of a third run: neither the query's own nor its nearest neighbour's."""
+    def _second(self, search, weights, found, leave_out_own_run) -> np.ndarray:
+        """Distance to the nearest training network of another run than the nearest one's; NaN where that is not asked for."""
+        out = np.full(len(weights), np.nan)
         if leave_out_own_run or len(np.unique(self.runs)) < 2:
-            return np.full(len(weights), np.nan)
-        found = search(weights, self.train, 1, mesh=self.mesh, query_groups=self.runs[nearest], reference_groups=self.runs)
-        return found.distances[:, 0]
+            return out
+        runs = self.runs[found.indices]
+        other = runs != runs[:, :1]
+        known = other.any(axis=1)
+        out[known] = found.distances[known, other[known].argmax(axis=1)]
+        rest = np.flatnonzero(~known)  # all neighbours that were found are checkpoints of one run
+        if len(rest):
+            again = search(weights[rest], self.train, 1, mesh=self.mesh, query_groups=runs[rest, 0], reference_groups=self.runs)
+            out[rest] = again.distances[:, 0]
+        return out
 
     def _residual(self, weights, indices, permutations) -> np.ndarray:
         out = np.empty(len(weights))
@@ -190,7 +220,7 @@ class _Measurer:
             neighbours = self.train[indices[rows]]
             if permutations is not None:
                 neighbours = alignment.apply_permutation(neighbours, self.units[0], permutations[rows])
-            out[rows] = hull.interpolation_residual(weights[rows], neighbours)[0]
+            out[rows] = hull.interpolation_residual(weights[rows], neighbours, memory_bytes=8 * _HULL_BYTES)[0]
         return out
 
 
@@ -238,7 +268,7 @@ def _estimates(one: Measured, resamples: int, rng: np.random.Generator) -> dict[
         return statistics.bootstrap_mean(values, resamples, rng).to_json("mean") if len(values) else None
 
     return {
-        "accuracy": mean(one.accuracy),
+        "accuracy": {**mean(one.accuracy), "q05": float(np.quantile(one.accuracy, verdict.ACCURACY_QUANTILE))},
         "loss": mean(one.loss),
         "min_l2": mean(one.min_l2),
         "aligned_min_l2": mean(one.aligned_min_l2),

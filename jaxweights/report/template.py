@@ -3,10 +3,10 @@
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #5a646e; --line: #dfe3e8; --ground: #f6f7f9;
   --card: #fff; --accent: #1f6fb2; --remembers: #b3261e; --interpolates: #a15c00; --invents: #1a7f45;
-  --fails: #5a646e; }
+  --degrades: #5a646e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a3adb7; --line: #363d45; --ground: #14171a;
   --card: #1d2125; --accent: #7db8ea; --remembers: #ff8a80; --interpolates: #ffbf66; --invents: #6fd39a;
-  --fails: #a3adb7; } }
+  --degrades: #a3adb7; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.5; overflow-wrap: break-word;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -24,7 +24,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .cards { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 article { background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .8rem 1rem; }
 article p { margin: 0; }
-.main article { border-left: .4rem solid var(--fails); }
+.main article { border-left: .4rem solid var(--degrades); }
 .main h3 { font-size: 1.25rem; }
 .main article.remembers { border-left-color: var(--remembers); }
 .main article.interpolates { border-left-color: var(--interpolates); }
@@ -34,7 +34,7 @@ article p { margin: 0; }
 .badge.remembers { color: var(--remembers); }
 .badge.interpolates { color: var(--interpolates); }
 .badge.invents { color: var(--invents); }
-.badge.fails { color: var(--fails); }
+.badge.degrades { color: var(--degrades); }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td { padding: .35rem .4rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
