@@ -106,6 +106,8 @@ class Experiment:
         if settings["import_npz"]:
             return self._imported_zoo(path)
         recipe = zoo.Recipe.from_config(settings, len(self.dataset.train_labels))
+        if (path / store.INDEX).exists():
+            self._check_origin(store.PopulationStore.open(path, drop_missing=True))
         with self._timed("zoo"):
             return zoo.train_zoo(
                 path,
@@ -152,9 +154,21 @@ class Experiment:
         opened = store.PopulationStore.open(self.workdir / "zoo")
         if not opened.complete:
             raise UserError(f"The zoo in {self.workdir} is not complete. Run launch.train_zoo (or launch.run) again; it resumes.")
-        if opened.spec != self.net.spec:
-            raise UserError(f"The zoo in {self.workdir} is of another network than this config's. Remove {opened.path} and run again.")
+        self._check_origin(opened)
         return opened
+
+    def _check_origin(self, opened: store.PopulationStore) -> None:
+        """Refuses a zoo that was put here from another experiment."""
+        parts = ("seed", "data", "net", "zoo")
+        made = opened.provenance.get("config", {})
+        changed = provenance.differences({k: made.get(k) for k in parts}, {k: self.config[k] for k in parts})
+        if opened.spec != self.net.spec:
+            changed.append(f"{opened.spec.num_params} -> {self.net.spec.num_params} parameters per network")
+        if changed:
+            raise UserError(
+                f"The zoo in {opened.path} was made by another config: {'; '.join(changed)}. Remove that folder and run again, or choose "
+                "another --workdir."
+            )
 
     def training_rows(self, opened: store.PopulationStore) -> np.ndarray:
         """Row numbers of the networks that generators are trained on and the audit compares with.

@@ -43,6 +43,10 @@ def run_main(main) -> None:
         except KeyboardInterrupt:
             _fail("interrupted; running the same command again resumes.", status=130)
 
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("launch"):  # --help shows these as well, not only the main module's own
+            for flag in defined:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     app.run(guarded)

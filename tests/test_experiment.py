@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -96,8 +97,6 @@ def test_running_again_redoes_nothing(workdir, metrics):
 
 def test_the_same_seed_gives_the_same_numbers(workdir, metrics, tmp_path):
     """Samples and measurements regenerate bit for bit from the zoo and the config alone."""
-    import shutil
-
     shutil.copytree(workdir / "zoo", tmp_path / "zoo")
     again = Experiment(CONFIG, tmp_path)
     again.sample()
@@ -107,6 +106,16 @@ def test_the_same_seed_gives_the_same_numbers(workdir, metrics, tmp_path):
 def test_a_changed_config_is_refused_by_naming_the_keys(workdir):
     with pytest.raises(UserError, match=r"zoo\.num_runs: 32 -> 33; zoo\.weight_decay: 0\.0005 -> 0\.1"):
         Experiment(changed(zoo__num_runs=33, zoo__weight_decay=0.1), workdir)
+
+
+def test_a_zoo_of_another_config_is_refused(workdir, tmp_path):
+    shutil.copytree(workdir / "zoo", tmp_path / "zoo")
+    for change, message in [({"zoo__learning_rate": 0.2}, r"zoo\.learning_rate: 0\.1 -> 0\.2"), ({"net__hidden": (6,)}, "385 -> 460 parameters")]:
+        (tmp_path / "config.json").unlink(missing_ok=True)
+        other = Experiment(changed(**change), tmp_path)
+        for stage in (other.zoo, other.sample):
+            with pytest.raises(UserError, match=message):
+                stage()
 
 
 @pytest.mark.parametrize(
@@ -193,6 +202,12 @@ def test_mistakes_end_in_one_paragraph_and_status_one(tmp_path, flags, message):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert message in " ".join(done.stderr.split()) and "error: " in done.stderr
+
+
+def test_help_explains_every_flag():
+    done = subprocess.run([sys.executable, "-m", "launch.run", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    for flag in ("--config", "--workdir", "--data_dir", "--seed", "--host_devices", "--cache_dir", "--[no]quiet"):
+        assert flag in done.stdout, flag
 
 
 def test_describe_allocates_nothing_and_knows_the_published_counts():
