@@ -1,7 +1,7 @@
 """Gaussian diffusion: schedules, training loss and samplers, shared by every diffusion generator.
 
-Notation of Ho et al. (2020): `x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise`, timesteps t = 0 ... T - 1, and
-`alpha_bar_{-1} = 1`. Arrays are `[n, ...]`, one example per row, and timesteps `[n]` int32. All randomness comes from
+Notation of Ho et al. (2020): `x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise`, timesteps t = 0 ... T - 1,
+and `alpha_bar_{-1} = 1`. Arrays are `[n, ...]`, one example per row, and timesteps `[n]` int32. All randomness comes from
 per-example keys, so that an example's result does not depend on the batch, chunk or device that it is computed in.
 """
 
@@ -37,7 +37,7 @@ def cosine_schedule(num_steps: int, offset: float = 0.008, max_beta: float = 0.9
 
 
 class Noised(NamedTuple):
-    """A training example of the diffusion: `x_t` `[n, ...]`, its timesteps `[n]`, and what the network is to predict."""
+    """Training examples of the diffusion: `x_t` `[n, ...]`, timesteps `[n]`, and what the network is to predict."""
 
     x_t: jax.Array
     timesteps: jax.Array
@@ -90,8 +90,8 @@ class Diffusion:
     def reverse_variance(self, variance: Variance) -> np.ndarray:
         """Returns `[T]` float64 variances of the ancestral step.
 
-        "fixed_small" is the posterior variance. "fixed_large" is beta, with the entry of t = 0, where no noise is added,
-        replaced by the posterior variance of t = 1.
+        "fixed_small" is the posterior variance. "fixed_large" is beta, with the entry of t = 0, where no noise is
+        added, replaced by the posterior variance of t = 1.
 
         Raises:
           ValueError: for another value of `variance`.
@@ -216,8 +216,8 @@ def sample_ddpm(
     Args:
       diffusion: schedule and prediction.
       predict: `(x_t [n, *shape], timesteps [n]) -> [n, *shape]`.
-      keys: `[n]` typed PRNG keys; a sample depends on its key alone. The initial noise is drawn from `fold_in(key, T)`, the
-        noise added at timestep t from `fold_in(key, t)`.
+      keys: `[n]` typed PRNG keys; a sample depends on its key alone. The initial noise is drawn from `fold_in(key, T)`,
+        the noise added at timestep t from `fold_in(key, t)`.
       shape: of one sample.
       variance: of the noise added at t > 0, see `Diffusion.reverse_variance`.
       clip: bound that predicted clean samples are clipped to, or None.
@@ -254,7 +254,7 @@ def ddim_timesteps(num_steps: int, sampling_steps: int) -> np.ndarray:
       ValueError: unless 1 <= `sampling_steps` <= T.
     """
     if not 1 <= sampling_steps <= num_steps:
-        raise ValueError(f"a schedule of {num_steps} steps can be sampled in 1 to {num_steps} steps, not {sampling_steps}")
+        raise ValueError(f"{num_steps} timesteps can be sampled in 1 to {num_steps} steps, not {sampling_steps}")
     return np.arange(sampling_steps, 0, -1) * num_steps // sampling_steps - 1
 
 
@@ -308,7 +308,9 @@ def sample_ddim(
     return _scan(diffusion, predict, update, keys, shape, timesteps, coefficients, initial, noise)
 
 
-def _clean(diffusion: Diffusion, output: jax.Array, x: jax.Array, timesteps: jax.Array, clip: float | None) -> jax.Array:
+def _clean(
+    diffusion: Diffusion, output: jax.Array, x: jax.Array, timesteps: jax.Array, clip: float | None
+) -> jax.Array:
     x0 = diffusion.convert(output, x, timesteps, diffusion.prediction, "x0")
     return x0 if clip is None else jnp.clip(x0, -clip, clip)
 

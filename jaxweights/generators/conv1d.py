@@ -1,9 +1,9 @@
 """One-dimensional convolutions, batch normalisation and dense layers with PyTorch's conventions, as Flax Linen modules.
 
-Signals are `[n, length, channels]`, kernels `[kernel_size, in_channels, out_channels]` with an odd kernel size, and zeros are
-padded by half of it on both sides. Strides are taken out of the convolutions: a stride of 2 is a stride-1 convolution
-over pairs of positions, a transposed one is a stride-1 convolution that yields pairs. XLA would dilate the input for the
-gradient of the first and for the second itself, which on CPU is up to two hundred times slower than the same sums.
+Signals are `[n, length, channels]`, kernels `[kernel_size, in_channels, out_channels]` with an odd kernel size, and zeros
+are padded by half of it on both sides. Strides are taken out of the convolutions: a stride of 2 is a stride-1 convolution
+over pairs of positions, a transposed one is a stride-1 convolution that yields pairs. XLA would dilate the input for
+the gradient of the first and for the second itself, which on CPU is up to a hundred times slower than the same sums.
 How a stride-1 convolution is computed is decided in `_correlate`, in nothing else.
 """
 
@@ -19,8 +19,8 @@ from jax import lax
 
 Statistics = Literal["batch", "running", "instance"]
 
-# On CPU a convolution whose taps are matrices of at most so many entries is computed as a product with a banded matrix: the
-# library's convolution costs as much for eight channels as for thirty-two.
+# On CPU a convolution whose taps are matrices of at most so many entries is computed as a product with a banded matrix:
+# XLA's convolution of so few channels took one and a half to four times as long.
 _NARROW = 512
 
 
@@ -73,8 +73,8 @@ def _correlate(x: jax.Array, kernel: jax.Array, before: int, after: int) -> jax.
         return _xla_correlate(x, kernel, before, after)
     if kernel.shape[1] * kernel.shape[2] <= _NARROW:
         return _banded_correlate(x, kernel, before)
-    # Under shard_map a replicated kernel has to become one per device here, where JAX adds the sum over devices that its
-    # gradient then needs; inside a custom derivative it does not.
+    # Under shard_map a replicated kernel has to become one per device here, where JAX adds the sum over devices that
+    # its gradient then needs; inside a custom derivative it does not.
     kernel = kernel + 0.0 * lax.stop_gradient(x[:1, :1, :1])
     return _correlate_on_cpu(x, kernel, before, after)
 
@@ -114,8 +114,8 @@ def _xla_correlate(x: jax.Array, kernel: jax.Array, before: int, after: int) -> 
 def _correlate_on_cpu(x: jax.Array, kernel: jax.Array, before: int, after: int) -> jax.Array:
     """The same with derivatives that are convolutions of the same plain form.
 
-    XLA's own derivatives permute the dimensions of a convolution. Inside a loop (all training steps are) XLA's CPU backend
-    runs these without its fast routine: 10 times slower for the input's, 160 times for the kernel's.
+    XLA's own derivatives permute the dimensions of a convolution. Inside a loop (all training steps are) XLA's CPU
+    backend runs these without its fast routine: 10 times slower for the input's, 160 times for the kernel's.
     """
     return _xla_correlate(x, kernel, before, after)
 
@@ -128,7 +128,7 @@ def _correlate_backward(before: int, after: int, residuals: tuple, cotangent: ja
     x, kernel = residuals
     last = kernel.shape[0] - 1
     to_x = _xla_correlate(cotangent, jnp.swapaxes(kernel[::-1], 1, 2), last - before, last - after)
-    # Input channels in place of examples, examples in place of input channels: the sum runs over examples and positions.
+    # Input channels in place of examples and the other way round: the sum runs over examples and positions.
     to_kernel = _xla_correlate(x.transpose(2, 1, 0), cotangent.transpose(1, 0, 2), before, after)
     return to_x, jnp.swapaxes(to_kernel, 0, 1)
 
@@ -150,7 +150,7 @@ def _conv_over_pairs(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _conv_to_one_channel(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Every block's share in the outputs that it reaches, then the overlaps added: the wide signal is read once, in place."""
+    """Every block's share in the outputs that it reaches, then overlaps added: the wide signal is read once, in place."""
     n, length, in_channels = x.shape
     size = kernel.shape[0]
     half = size // 2
@@ -169,9 +169,9 @@ def _conv_to_one_channel(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def initialise(module: nn.Module, key: jax.Array, *inputs: Any) -> dict[str, Any]:
     """Returns the variables of a module built of the layers below, drawn as PyTorch draws them.
 
-    Weights and biases of convolutions and dense layers are U(-1/sqrt(fan_in), 1/sqrt(fan_in)), normalisations start at scale
-    1 and shift 0. A layer's own initial value is the bound of its distribution; here all are multiplied by one draw from
-    U(-1, 1). A draw for each parameter gives the same distribution and takes six times as long to compile.
+    Weights and biases of convolutions and dense layers are U(-1/sqrt(fan_in), 1/sqrt(fan_in)), normalisations start at
+    scale 1 and shift 0. A layer's own initial value is the bound of its distribution; here all are multiplied by one
+    draw from U(-1, 1). A draw for each parameter gives the same distribution and takes six times as long to compile.
 
     Args:
       module: the module.
@@ -256,9 +256,9 @@ class Dense(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalisation over examples and positions, with PyTorch's running statistics.
 
-    The collection `batch_stats` holds `mean` and `var`; in "batch" mode, where the collection is mutable, they move towards
-    the batch's mean and its unbiased variance (the normalisation itself uses the biased one). Statistics are averaged over
-    `axis_name` when it is given, so that the result does not depend on how a batch is split over devices.
+    The collection `batch_stats` holds `mean` and `var`; in "batch" mode, where the collection is mutable, they move
+    towards the batch's mean and its unbiased variance (the normalisation itself uses the biased one). Statistics are
+    averaged over `axis_name` when it is given, so that the result does not depend on how a batch is split over devices.
 
     Attributes:
       momentum: weight of the new batch in the running statistics.

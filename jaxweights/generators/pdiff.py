@@ -3,8 +3,8 @@
 A one-dimensional convolutional autoencoder is trained first, with noise on its input and on its latent; a denoising
 diffusion model of the latents, one-dimensional and convolutional as well, is trained second.
 
-The published code trains and samples under bfloat16 autocast (so its latents, target noises and decoded weights are rounded
-to bfloat16) and runs one further optimizer step at learning rate 0; neither is reproduced.
+The published code trains and samples under bfloat16 autocast (so its latents, target noises and decoded weights are
+rounded to bfloat16) and runs one further optimizer step at learning rate 0; neither is reproduced.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Decoder(nn.Module):
 class Autoencoder(nn.Module):
     """The autoencoder of flat, normalised weight vectors.
 
-    The head of the log-variance exists, as in the published model, but nothing depends on it: the latent noise has a fixed
-    amplitude.
+    The head of the log-variance exists, as in the published model, but nothing depends on it: the latent noise has a
+    fixed amplitude.
 
     Attributes:
       channels: output channels of the encoder's stride-2 convolutions.
@@ -184,7 +184,7 @@ class PDiff:
       num_timesteps: T of the diffusion.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
-      input_noise: amplitude of the noise on the normalised weights, which the autoencoder is asked to reproduce as well.
+      input_noise: amplitude of the noise on the normalised weights, which the autoencoder has to reproduce as well.
       latent_noise: amplitude of the noise on the latents while the autoencoder is trained.
       autoencoder_steps: optimizer steps of the first stage.
       diffusion_steps: optimizer steps of the second stage.
@@ -193,12 +193,12 @@ class PDiff:
       diffusion_learning_rate: the same for the second stage.
       weight_decay: of AdamW, both stages.
       ema_decay: of the denoiser's averaged parameters, or None (as published) for none.
-      decode: statistics of the decoder's batch normalisations when sampling: "running", or "instance", which is what the
-        published code does by decoding single samples in training mode.
-      encode: statistics of the encoder's when the diffusion is trained: "running" (a fixed encoder), or "batch", which is
-        what the published code does by leaving the autoencoder in training mode.
-      standardise_latents: whether the diffusion sees latents with mean 0 and variance 1 in each dimension; the published
-        code leaves them as they are, though sampling starts from a standard normal.
+      decode: statistics of the decoder's batch normalisations when sampling: "running", or "instance", which is what
+        the published code does by decoding single samples in training mode.
+      encode: statistics of the encoder's when the diffusion is trained: "running" (a fixed encoder), or "batch", which
+        is what the published code does by leaving the autoencoder in training mode.
+      standardise_latents: whether the diffusion sees latents with mean 0 and variance 1 in each dimension; the
+        published code leaves them as they are, though sampling starts from a standard normal.
       sampler: "ddpm" (ancestral, posterior variance) or "ddim".
       sampling_steps: number of DDIM steps, or None for all.
       eta: of DDIM.
@@ -252,8 +252,8 @@ class PDiff:
     def prepare(self, weights: np.ndarray, spec: WeightSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Normalises each tensor by two scalars and pads the vectors to a length that the strides divide.
 
-        The scalars are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor with a
-        single entry is divided by its standard deviation over rows instead, and a constant tensor is only centred.
+        The scalars are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor with
+        a single entry is divided by its standard deviation over rows instead, and a constant tensor is only centred.
 
         Args:
           weights: `[N, P]` float32 training rows.
@@ -345,7 +345,7 @@ class PDiff:
         )
 
     def _autoencoder_variables(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """The trained autoencoder; where the diffusion stage moved its running statistics on, those are the newer ones."""
+        """The trained autoencoder; its running statistics are the diffusion stage's where that stage moved them on."""
         batch_stats = state["autoencoder"]["model_state"]
         if self.encode == "batch" and "diffusion" in state:
             batch_stats = state["diffusion"]["model_state"]["autoencoder"]
@@ -432,7 +432,7 @@ class PDiff:
 
 
 def _spread(tensor: np.ndarray) -> float:
-    """What to divide a tensor `[N, size]` by: the mean over rows of its unbiased standard deviation, 1 where it is constant."""
+    """What to divide a tensor `[N, size]` by: the mean over rows of its unbiased deviation, 1 where it is constant."""
     rows, size = tensor.shape
     if size > 1:
         spread = tensor.std(axis=1, ddof=1).mean()
