@@ -16,11 +16,12 @@ def get_config() -> ConfigDict:
     config.zoo.num_runs = 512
     config.zoo.num_heldout = 128
     config.zoo.epochs = 40
-    # One initialisation for all runs, as P-diff's checkpoints have: they then differ by their batch orders alone, and lie in one basin
-    # where networks can be averaged. With zoo.start=own, averages and P-diff's samples do not work at all.
+    # One initialisation for all runs, as P-diff's checkpoints have: they then differ by their batch orders alone, and
+    # lie in one basin where networks can be averaged. With zoo.start=own, averages and P-diff's samples do not work at
+    # all.
     config.zoo.start = "shared"
     config.zoo.nesterov = True
     config.zoo.weight_decay = 5e-4
-    config.generators = generators.baselines()
+    config.generators = generators.baselines(0.02, 0.04)  # runs differ by 0.05 per parameter
     config.generators.pdiff = generators.pdiff_small()
     return config

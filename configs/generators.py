@@ -18,7 +18,8 @@ def baselines(sigma_low: float = 0.05, sigma_high: float = 0.1) -> ConfigDict:
 
 
 def pdiff() -> ConfigDict:
-    """P-diff at its published size and schedule (2,048 generated values: autoencoder 2,199,201, denoiser 2,462,977 parameters)."""
+    """P-diff at its published size and schedule (2,048 generated values: autoencoder 2,199,201, denoiser 2,462,977
+    parameters)."""
     return ConfigDict(
         {
             "kind": "pdiff",

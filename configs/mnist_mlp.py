@@ -2,8 +2,9 @@
 
     python -m launch.run --config=configs/mnist_mlp.py --workdir=runs/mnist_mlp --data_dir=DIR
 
-`DIR` holds MNIST as idx files or as prepared by tensorflow-datasets. The published zoo has 10,228 training and 500 held-out runs
-(--config.zoo.num_runs=10228 --config.zoo.num_heldout=500) and a mean accuracy of 94.4 %; this one is a tenth of it.
+`DIR` holds MNIST as idx files or as prepared by tensorflow-datasets. The published zoo has 10,228 training and 500
+held-out runs (--config.zoo.num_runs=10228 --config.zoo.num_heldout=500) and a mean accuracy of 94.4 %; this one is a
+tenth of it.
 """
 
 from ml_collections import ConfigDict

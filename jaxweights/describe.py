@@ -25,9 +25,10 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
       data_dir: only for data sets whose sizes are not published facts.
 
     Returns:
-      JSON data: `data`, `zoo` (network, parameters per model, runs, snapshots, bytes, operations), `generator` (the first learned one,
-      or null), and `generators` by name. Operations are floating-point operations as XLA counts them in the program; peak memory
-      is that of weights, gradients, optimizer state, the data set and one block of activations.
+      JSON data: `data`, `zoo` (network, parameters per model, runs, snapshots, bytes, operations), `generator` (the
+      first learned one, or null), and `generators` by name. Operations are floating-point operations as XLA counts them
+      in the program; peak memory is that of weights, gradients, optimizer state, the data set and one block of
+      activations.
 
     Raises:
       UserError: unknown names or impossible settings.
@@ -41,7 +42,13 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
     }
     learned = [d for d in described.values() if d["learned"]]
     return {
-        "data": {"name": config["data"]["name"], "shape": list(shape), "num_classes": num_classes, "train": num_train, "test": num_test},
+        "data": {
+            "name": config["data"]["name"],
+            "shape": list(shape),
+            "num_classes": num_classes,
+            "train": num_train,
+            "test": num_test,
+        },
         "zoo": zoo,
         "generator": learned[0] if learned else None,
         "generators": described,
@@ -77,7 +84,10 @@ def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_tes
     pixels = math.prod(net.input_shape)
     chunk = min(runs, 1024)
     memory = num_train * pixels + _FLOAT * num_test * pixels
-    memory += chunk * _FLOAT * net.spec.num_params * (3 + len(recipe.snapshots)) + _FLOAT * recipe.batch_size * net.activation_size
+    memory += (
+        chunk * _FLOAT * net.spec.num_params * (3 + len(recipe.snapshots))
+        + _FLOAT * recipe.batch_size * net.activation_size
+    )
     return {
         "network": net.name,
         "num_params": net.spec.num_params,
@@ -113,7 +123,12 @@ def _generator(generator, settings: Mapping[str, Any], net: nets.TaskNet, config
 
         per_step = _operations(gradient, params, model_state, done, batch, keys)
         count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-        stages[stage.name] = {"num_params": count, "steps": stage.steps, "batch_size": stage.batch_size, "operations": per_step * stage.steps}
+        stages[stage.name] = {
+            "num_params": count,
+            "steps": stage.steps,
+            "batch_size": stage.batch_size,
+            "operations": per_step * stage.steps,
+        }
         operations += per_step * stage.steps
         copies = 4 + (stage.ema_decay is not None)  # parameters, gradient, two moments, average
         memory = max(memory, _FLOAT * count * copies)

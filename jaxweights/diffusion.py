@@ -1,8 +1,8 @@
 """Gaussian diffusion: schedules, training loss and samplers, shared by every diffusion generator.
 
 Notation of Ho et al. (2020): `x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) noise`, timesteps t = 0 ... T - 1,
-and `alpha_bar_{-1} = 1`. Arrays are `[n, ...]`, one example per row, and timesteps `[n]` int32. All randomness comes from
-per-example keys, so that an example's result does not depend on the batch, chunk or device that it is computed in.
+and `alpha_bar_{-1} = 1`. Arrays are `[n, ...]`, one example per row, and timesteps `[n]` int32. All randomness comes
+from per-example keys, so that an example's result does not depend on the batch, chunk or device that it is computed in.
 """
 
 from __future__ import annotations

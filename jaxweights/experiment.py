@@ -1,7 +1,7 @@
 """The whole experiment in one workdir, stage by stage: zoo, generators, samples, audit, report.
 
-Every stage reads what the stages before left in the workdir and does nothing when its own result is there already, so running again
-resumes. The layout of a workdir:
+Every stage reads what the stages before left in the workdir and does nothing when its own result is there already, so
+running again resumes. The layout of a workdir:
 
     config.json   metrics.json   metrics.jsonl   timing.json   report.html
     zoo/                    population of all runs' snapshots
@@ -46,7 +46,8 @@ class Experiment:
       data_dir: where data sets other than the embedded digits are, or None for the default of `data.load`.
 
     Raises:
-      UserError: an unwritable workdir, a workdir of another config (naming the keys that differ), or an impossible config.
+      UserError: an unwritable workdir, a workdir of another config (naming the keys that differ), or an impossible
+        config.
     """
 
     def __init__(self, config: Mapping[str, Any], workdir: pathlib.Path | str, data_dir: str | None = None):
@@ -61,11 +62,14 @@ class Experiment:
         if not path.exists():
             files.write_json(path, self.config)
             return
-        old = files.read_json(path, "config of this workdir", "Remove the workdir or choose another one with --workdir.")
+        old = files.read_json(
+            path, "config of this workdir", "Remove the workdir or choose another one with --workdir."
+        )
         changed = provenance.differences(old, self.config)
         if changed:
             raise UserError(
-                f"The workdir {self.workdir} holds an experiment with another config; it differs in {'; '.join(changed)}. "
+                f"The workdir {self.workdir} holds an experiment with another config; it differs in "
+                f"{'; '.join(changed)}. "
                 "Choose another --workdir, or give the old values back."
             )
 
@@ -98,7 +102,8 @@ class Experiment:
         """What is kept with every population."""
         return {"stage": stage, "config": self.config, "data": self.dataset.source, "versions": provenance.versions()}
 
-    # -- stages ----------------------------------------------------------------------------------------------------------
+    # -- stages
+    # ----------------------------------------------------------------------------------------------------------
 
     def zoo(self) -> store.PopulationStore:
         """Trains the zoo, or imports it from a file."""
@@ -153,7 +158,9 @@ class Experiment:
     def _open_zoo(self) -> store.PopulationStore:
         opened = store.PopulationStore.open(self.workdir / "zoo")
         if not opened.complete:
-            raise UserError(f"The zoo in {self.workdir} is not complete. Run launch.train_zoo (or launch.run) again; it resumes.")
+            raise UserError(
+                f"The zoo in {self.workdir} is not complete. Run launch.train_zoo (or launch.run) again; it resumes."
+            )
         self._check_origin(opened)
         return opened
 
@@ -166,7 +173,8 @@ class Experiment:
             changed.append(f"{opened.spec.num_params} -> {self.net.spec.num_params} parameters per network")
         if changed:
             raise UserError(
-                f"The zoo in {opened.path} was made by another config: {'; '.join(changed)}. Remove that folder and run again, or choose "
+                f"The zoo in {opened.path} was made by another config: {'; '.join(changed)}. Remove that folder and "
+                "run again, or choose "
                 "another --workdir."
             )
 
@@ -191,7 +199,8 @@ class Experiment:
         rows = np.flatnonzero(population.last_checkpoints(records) & (records["split"] == population.HELDOUT))
         if len(rows) < MIN_HELDOUT:
             raise UserError(
-                f"The zoo has {len(rows)} held-out runs, but an audit needs at least {MIN_HELDOUT}: without runs that no generator "
+                f"The zoo has {len(rows)} held-out runs, but an audit needs at least {MIN_HELDOUT}: without runs "
+                "that no generator "
                 "has seen there is nothing to compare a distance with. Raise zoo.num_heldout."
             )
         return rows
@@ -259,7 +268,8 @@ class Experiment:
         finite = np.isfinite(weights).all(axis=1)
         if not finite.all():
             raise UserError(
-                f"{(~finite).sum()} of {len(weights)} networks sampled from {generator.name!r} have non-finite weights: its training went "
+                f"{(~finite).sum()} of {len(weights)} networks sampled from {generator.name!r} have non-finite "
+                "weights: its training went "
                 f"wrong. Look at {self.workdir / 'metrics.jsonl'}, change its settings, and use a new workdir."
             )
         source = opened.read(rows)
@@ -303,7 +313,10 @@ class Experiment:
         """
         missing = [n for n in self.generator_configs() if not self._sampled(n)]
         if missing:
-            raise UserError(f"The workdir {self.workdir} has no samples of {', '.join(missing)}. Run launch.sample (or launch.run) first.")
+            raise UserError(
+                f"The workdir {self.workdir} has no samples of {', '.join(missing)}. Run launch.sample (or "
+                "launch.run) first."
+            )
         return {n: store.PopulationStore.open(self.workdir / "samples" / n) for n in self.generator_configs()}
 
     def report(self) -> pathlib.Path:
@@ -331,12 +344,16 @@ class Experiment:
         self.audit()
         return self.report()
 
-    # -- bookkeeping -----------------------------------------------------------------------------------------------------
+    # -- bookkeeping
+    # -----------------------------------------------------------------------------------------------------
 
     def _zoo_summary(self, opened: store.PopulationStore) -> dict[str, Any]:
         records = opened.records
         last = population.last_checkpoints(records)
-        runs = {s: int(np.sum(last & (records["split"] == s))) for s in (population.TRAIN, population.HELDOUT, population.DIVERGED)}
+        runs = {
+            s: int(np.sum(last & (records["split"] == s)))
+            for s in (population.TRAIN, population.HELDOUT, population.DIVERGED)
+        }
         snapshots = len(opened) // max(1, int(last.sum()))
         return {
             "num_runs": int(last.sum()),
@@ -378,14 +395,19 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f"zoo.num_runs is {settings['num_runs']}: a zoo needs at least one training run.")
     if settings["num_heldout"] < MIN_HELDOUT:
         raise UserError(
-            f"zoo.num_heldout is {settings['num_heldout']}, but an audit needs at least {MIN_HELDOUT} held-out runs: without runs that "
+            f"zoo.num_heldout is {settings['num_heldout']}, but an audit needs at least {MIN_HELDOUT} held-out runs: "
+            "without runs that "
             "no generator has seen there is nothing to compare a distance with."
         )
     if settings["use"] not in ("last", "all"):
-        raise UserError(f"Unknown zoo.use {settings['use']!r}; known: last (one checkpoint per run), all (every snapshot).")
+        raise UserError(
+            f"Unknown zoo.use {settings['use']!r}; known: last (one checkpoint per run), all (every snapshot)."
+        )
     if config["num_samples"] < 1:
         raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
     for name, generator in config["generators"].items():
         if name in CONTROLS or name in audit.RESERVED:
-            raise UserError(f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}.")
+            raise UserError(
+                f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
+            )
         generators.build(name, generator)

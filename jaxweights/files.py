@@ -27,14 +27,16 @@ def make_dir(path: pathlib.Path | str) -> pathlib.Path:
             return path
     except OSError as error:
         raise UserError(
-            f"The folder {path} cannot be written ({error.strerror or error}). Choose another folder (--workdir) or change "
+            f"The folder {path} cannot be written ({error.strerror or error}). Choose another folder (--workdir) or "
+            "change "
             "its permissions."
         ) from error
 
 
 @contextlib.contextmanager
 def atomic(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
-    """Yields a temporary path to write; on success it is synced and renamed to `path`, on an exception it is removed."""
+    """Yields a temporary path to write; on success it is synced and renamed to `path`, on an exception it is
+    removed."""
     path = pathlib.Path(path)
     # The suffix stays, since some writers (numpy, matplotlib) choose the format by it.
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")

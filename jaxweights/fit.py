@@ -1,9 +1,9 @@
 """The one training loop of every learned generator.
 
-Data parallel with the semantics that `jax.pmap` users know: parameters on every device, the batch split over devices, the loss
-averaged with `lax.pmean` inside the differentiated function (outside of it, `shard_map` would already have summed the gradients of
-replicated parameters and the mean would be a no-op). Many steps per dispatch, the whole data set on device, checkpoints
-through Orbax from which training resumes bit for bit.
+Data parallel with the semantics that `jax.pmap` users know: parameters on every device, the batch split over devices,
+the loss averaged with `lax.pmean` inside the differentiated function (outside of it, `shard_map` would already have
+summed the gradients of replicated parameters and the mean would be a no-op). Many steps per dispatch, the whole data
+set on device, checkpoints through Orbax from which training resumes bit for bit.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def fit(
       mesh: devices; a stage uses the most devices that divide its batch.
       key: of initialisation, batch order and all noise.
       path: folder of the checkpoints, one sub-folder per stage.
-      log: receives `{"generator", "stage", "step", "loss", ...}` for every point of the loss curve, in order; after a resume, points
-        since the last checkpoint come again with the same values.
+      log: receives `{"generator", "stage", "step", "loss", ...}` for every point of the loss curve, in order; after a
+        resume, points since the last checkpoint come again with the same values.
       checkpoint_every: steps between checkpoints, 0 for about four per stage.
 
     Returns:
@@ -74,7 +74,9 @@ def fit(
     data, constants = generator.prepare(weights, spec)
     state: dict[str, Any] = {"constants": constants}
     for number, stage in enumerate(generator.stages()):
-        trainer = StageTrainer(stage, data, state, mesh, jax.random.fold_in(key, number), f"{generator.name}/{stage.name}")
+        trainer = StageTrainer(
+            stage, data, state, mesh, jax.random.fold_in(key, number), f"{generator.name}/{stage.name}"
+        )
         tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
         state = {**state, stage.name: trainer.run(path / stage.name, tagged, checkpoint_every)}
     return state
@@ -102,7 +104,8 @@ class StageTrainer:
     def __init__(self, stage: Stage, data: np.ndarray, done: Mapping[str, Any], mesh: Mesh, key: jax.Array, name: str):
         if len(data) < stage.batch_size:
             raise UserError(
-                f"{name} trains with batches of {stage.batch_size}, but there are only {len(data)} training networks. Lower the "
+                f"{name} trains with batches of {stage.batch_size}, but there are only {len(data)} training "
+                "networks. Lower the "
                 "generator's batch size or train more runs."
             )
         devices = max(d for d in range(1, mesh.size + 1) if stage.batch_size % d == 0)
@@ -123,7 +126,8 @@ class StageTrainer:
         return jax.jit(start, out_shardings=parallel.replicated(self.mesh))(self._key, self._inputs[1])
 
     def advance(self, state: TrainState, count: int) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Takes `count` steps (at most 256); the state is donated. Metrics are `[256]`, of which the first `count` are meant."""
+        """Takes `count` steps (at most 256); the state is donated. Metrics are `[256]`, of which the first `count` are
+        meant."""
         return self._program(state, *self._inputs, jax.random.fold_in(self._key, 1), jnp.int32(count))
 
     @functools.cached_property
@@ -146,7 +150,9 @@ class StageTrainer:
 
     def _step(self, state: TrainState, data, done, key):
         stage, share = self.stage, self.stage.batch_size // self.mesh.size
-        rows = shuffle.batch_indices(jax.random.key_data(jax.random.fold_in(key, 0)), state.step, stage.batch_size, self._size)
+        rows = shuffle.batch_indices(
+            jax.random.key_data(jax.random.fold_in(key, 0)), state.step, stage.batch_size, self._size
+        )
         keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), state.step), stage.batch_size)
         first = jax.lax.axis_index(parallel.AXIS) * share
         rows = jax.lax.dynamic_slice(rows, (first,), (share,))
@@ -165,7 +171,9 @@ class StageTrainer:
             ema = optax.incremental_update(params, ema, 1 - stage.ema_decay)
         return TrainState(state.step + 1, params, model_state, opt_state, ema), metrics
 
-    def run(self, path: pathlib.Path, log: Callable[[Mapping[str, Any]], None], checkpoint_every: int = 0) -> dict[str, Any]:
+    def run(
+        self, path: pathlib.Path, log: Callable[[Mapping[str, Any]], None], checkpoint_every: int = 0
+    ) -> dict[str, Any]:
         """Trains to the end from the last checkpoint in `path`; returns `{"params", "model_state"}` on the host."""
         stage = self.stage
         width = max(1, stage.steps // _CURVE_POINTS)
@@ -201,7 +209,8 @@ class StageTrainer:
         if bad.size:
             kept = f"the last good checkpoint is step {good} in {path}" if good else "there is no checkpoint yet"
             raise UserError(
-                f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Lower the learning rate of this stage "
+                f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Lower the learning "
+                "rate of this stage "
                 "or look at the training population (launch.report), then start in a new workdir."
             )
 

@@ -1,4 +1,5 @@
-"""Devices: how many, in which mesh, and how arrays lie on them. Every choice about hardware that is global is made here."""
+"""Devices: how many, in which mesh, and how arrays lie on them. Every choice about hardware that is global is made
+here."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ AXIS = "data"  # the one mesh axis: runs of a zoo, rows of a batch, samples, que
 def configure(host_devices: int = 0, cache_dir: str | None = None) -> None:
     """Sets up JAX before its first use; later calls would come too late and are refused by JAX.
 
-    On CPU, XLA threads small batched products badly, so every core becomes a device of its own and models are sharded over
-    them (worth up to 2 x on two cores). Accelerators ignore this.
+    On CPU, XLA threads small batched products badly, so every core becomes a device of its own and models are sharded
+    over them (worth up to 2 x on two cores). Accelerators ignore this.
 
     Args:
       host_devices: CPU devices to emulate; 0 takes `JAXWEIGHTS_HOST_DEVICES` or else one per available core.
@@ -51,7 +52,8 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def pad_rows(array: np.ndarray | jax.Array, multiple: int):
-    """Repeats the last row until the number of rows is a multiple; cut the result back to the true number afterwards."""
+    """Repeats the last row until the number of rows is a multiple; cut the result back to the true number
+    afterwards."""
     extra = -array.shape[0] % multiple
     if not extra:
         return array

@@ -57,7 +57,9 @@ class Population:
             dtype, default = COLUMNS.get(name, (None, None))
             value = np.asarray(columns.get(name, default), dtype)
             if value.ndim > 1 or (value.ndim == 1 and len(value) != n):
-                raise UserError(f"Column {name!r} of a population of {n} rows has shape {value.shape}; give a scalar or [{n}].")
+                raise UserError(
+                    f"Column {name!r} of a population of {n} rows has shape {value.shape}; give a scalar or [{n}]."
+                )
             records[name] = np.broadcast_to(value, (n,)) if value.ndim == 0 else value
         return cls(weights, spec, records)
 
@@ -80,9 +82,7 @@ class Population:
         parents = np.asarray(parents, np.int64)
         known = parents >= 0
         inherited = {k: np.where(known, self.records[k][parents], -1) for k in ("run", "seed")}
-        return Population.create(
-            weights, self.spec, parent=parents, transform=transform, split=GENERATED, **inherited
-        )
+        return Population.create(weights, self.spec, parent=parents, transform=transform, split=GENERATED, **inherited)
 
     def hyper(self) -> dict[str, np.ndarray]:
         """The hyper-parameter columns, without their prefix."""
@@ -103,8 +103,10 @@ def check_weights(weights: np.ndarray, spec: WeightSpec, what: str) -> None:
     """Raises `UserError` unless `weights` is a non-empty numeric `[N, P]` of the spec's P."""
     if weights.ndim != 2 or weights.shape[-1] != spec.num_params:
         raise UserError(
-            f"{what} has weights of shape {weights.shape}, but this network needs [N, {spec.num_params}]: one flat vector of "
-            "its parameters per row, in the order of `python -m launch.describe`. Check the network's settings or the file."
+            f"{what} has weights of shape {weights.shape}, but this network needs [N, {spec.num_params}]: one flat "
+            "vector of "
+            "its parameters per row, in the order of `python -m launch.describe`. Check the network's settings or "
+            "the file."
         )
     if not len(weights):
         raise UserError(f"{what} is empty: it has no rows. Give at least one weight vector.")
@@ -135,9 +137,13 @@ def load_npz(path: pathlib.Path | str, spec: WeightSpec) -> Population:
     except FileNotFoundError as error:
         raise UserError(f"{what} does not exist. Check the path.") from error
     except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise UserError(f"{what} is not a readable .npz file ({error}). Write it with numpy.savez(path, weights=...).") from error
+        raise UserError(
+            f"{what} is not a readable .npz file ({error}). Write it with numpy.savez(path, weights=...)."
+        ) from error
     if "weights" not in arrays:
-        raise UserError(f"{what} has no array `weights` (it has {sorted(arrays)}). Write it with numpy.savez(path, weights=...).")
+        raise UserError(
+            f"{what} has no array `weights` (it has {sorted(arrays)}). Write it with numpy.savez(path, weights=...)."
+        )
     weights = arrays.pop("weights")
     check_weights(weights, spec, what)
     check_finite(weights, what)

@@ -20,8 +20,8 @@ def set_quiet(quiet: bool) -> None:
 class Progress:
     """Counts work done against a total; a context manager.
 
-    On a terminal it is a tqdm bar. Elsewhere, or after `set_quiet(True)`, it prints a line every ten seconds and one at the end
-    of anything that took longer than a second.
+    On a terminal it is a tqdm bar. Elsewhere, or after `set_quiet(True)`, it prints a line every ten seconds and one at
+    the end of anything that took longer than a second.
     """
 
     def __init__(self, total: float, what: str, unit: str):
@@ -30,7 +30,9 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._bar = None
         if not _quiet and sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=what, unit=f" {unit}", unit_scale=True, dynamic_ncols=True, smoothing=0.1)
+            self._bar = tqdm(
+                total=total, desc=what, unit=f" {unit}", unit_scale=True, dynamic_ncols=True, smoothing=0.1
+            )
 
     def __enter__(self) -> Progress:
         return self
@@ -61,7 +63,8 @@ class Progress:
         left = (self._total - self._done) / rate if rate else float("nan")
         note = f", {self._note}" if self._note else ""
         print(
-            f"{self._what}: {100 * self._done / max(self._total, 1e-9):.0f} % of {human(self._total)} {self._unit} in {elapsed:.0f} s, "
+            f"{self._what}: {100 * self._done / max(self._total, 1e-9):.0f} % of {human(self._total)} {self._unit} "
+            f"in {elapsed:.0f} s, "
             f"{human(rate)} {self._unit}/s, {left:.0f} s left{note}",
             file=sys.stderr,
             flush=True,

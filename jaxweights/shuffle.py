@@ -1,8 +1,8 @@
 """Random-access shuffles: the batch of any step of any epoch, without sorting and without storing a permutation.
 
-A sorted permutation per run and epoch costs more than the training step of a small network, and has to be carried along. The
-swap-or-not shuffle (Hoang, Morris and Rogaway, CRYPTO 2012) computes single entries of a keyed permutation of any size with
-a few integer operations, so a run's batch order is a pure function of its key and the step.
+A sorted permutation per run and epoch costs more than the training step of a small network, and has to be carried
+along. The swap-or-not shuffle (Hoang, Morris and Rogaway, CRYPTO 2012) computes single entries of a keyed permutation
+of any size with a few integer operations, so a run's batch order is a pure function of its key and the step.
 """
 
 from __future__ import annotations

@@ -26,10 +26,11 @@ class Leaf:
       axes: factors of `shape` that carry the symmetry; equal to `shape` but for a dense layer after a flattened feature
         map, whose input axis `H * W * C` is listed as `(H, W, C)`, so that permuting channels permutes blocks.
       groups: one integer per entry of `axes`; axes with the same integer permute together, `FIXED` ones do not.
-      roles: one integer per entry of `axes`: +1 where the layer writes the group (its output side: a rescaling multiplies),
-        -1 where it reads it (a rescaling divides), 0 where `groups` is `FIXED`.
-      order: the order in which `axes` are laid out in the flat vector. Kernels are stored output axis first, as PyTorch's
-        state dicts are, so that a unit's incoming weights are contiguous and published vectors can be read as they are.
+      roles: one integer per entry of `axes`: +1 where the layer writes the group (its output side: a rescaling
+        multiplies), -1 where it reads it (a rescaling divides), 0 where `groups` is `FIXED`.
+      order: the order in which `axes` are laid out in the flat vector. Kernels are stored output axis first, as
+        PyTorch's state dicts are, so that a unit's incoming weights are contiguous and published vectors can be read as
+        they are.
     """
 
     name: str
@@ -79,8 +80,8 @@ class Group:
 
     Attributes:
       size: number of units (channels, neurons).
-      scaling: which rescaling of a unit leaves the function alone: "positive" (ReLU-like), "sign" (odd activation with no
-        max-pooling before it), or "none".
+      scaling: which rescaling of a unit leaves the function alone: "positive" (ReLU-like), "sign" (odd activation with
+        no max-pooling before it), or "none".
     """
 
     size: int
@@ -124,8 +125,8 @@ class Tokens:
 class WeightSpec:
     """The meaning of a flat weight vector `[P]`: leaves in order, and the symmetry groups of its hidden units.
 
-    Flatten, unflatten, permute, rescale and tokenise are pure, accept leading batch axes, and compose with `jit` and `vmap`;
-    `flatten(unflatten(v))` is exactly `v`.
+    Flatten, unflatten, permute, rescale and tokenise are pure, accept leading batch axes, and compose with `jit` and
+    `vmap`; `flatten(unflatten(v))` is exactly `v`.
 
     Attributes:
       leaves: parameter tensors in flat order.
@@ -160,7 +161,9 @@ class WeightSpec:
 
     def spans(self) -> list[tuple[Leaf, slice]]:
         """Every leaf with its slice of the flat vector."""
-        return [(leaf, slice(a, b)) for leaf, a, b in zip(self.leaves, self.offsets[:-1], self.offsets[1:], strict=True)]
+        return [
+            (leaf, slice(a, b)) for leaf, a, b in zip(self.leaves, self.offsets[:-1], self.offsets[1:], strict=True)
+        ]
 
     def flatten(self, params: Mapping[str, Any]) -> jax.Array:
         """Nested parameter dict with leaves `[..., *shape]` to vectors `[..., P]`."""
@@ -219,8 +222,8 @@ class WeightSpec:
 
         Args:
           vectors: `[..., P]`.
-          scales: one `[size]` array per group: ones where `Group.scaling` is "none", positive numbers where it is "positive",
-            plus or minus one where it is "sign". The values are not checked (they may be traced).
+          scales: one `[size]` array per group: ones where `Group.scaling` is "none", positive numbers where it is
+            "positive", plus or minus one where it is "sign". The values are not checked (they may be traced).
 
         Returns:
           `[..., P]` vectors of the same function (up to rounding).
@@ -228,7 +231,7 @@ class WeightSpec:
         if len(scales) != len(self.groups):
             raise ValueError(f"Expected {len(self.groups)} arrays of scales, one per group, got {len(scales)}.")
         parts = []
-        for leaf, span in self.spans():
+        for leaf in self.leaves:
             factor = jnp.ones(leaf.stored_axes, vectors.dtype)
             for position, axis in enumerate(leaf.order):
                 if leaf.groups[axis] == FIXED:
@@ -258,9 +261,9 @@ class WeightSpec:
         """A tokenisation of the flat vector.
 
         Args:
-          scheme: "neuron" (one token per output unit of a layer: its incoming weights, then its bias and whatever else the
-            layer keeps per unit), "chunk" (consecutive entries of a leaf in pieces of `chunk`, G.pt), or "tensor" (one
-            token per leaf, HyperDiffusion).
+          scheme: "neuron" (one token per output unit of a layer: its incoming weights, then its bias and whatever else
+            the layer keeps per unit), "chunk" (consecutive entries of a leaf in pieces of `chunk`, G.pt), or "tensor"
+            (one token per leaf, HyperDiffusion).
           chunk: longest piece of the "chunk" scheme.
 
         Raises:
@@ -305,8 +308,8 @@ class WeightSpec:
         """Everything that moves with the units of one group.
 
         Returns:
-          `(units, rest)`: `[size, features]` flat indices that belong to each unit (incoming weights, bias, outgoing weights),
-          and the `[R]` indices that belong to none.
+          `(units, rest)`: `[size, features]` flat indices that belong to each unit (incoming weights, bias, outgoing
+          weights), and the `[R]` indices that belong to none.
 
         Raises:
           ValueError: some tensor carries the group on more than one axis.
@@ -325,7 +328,10 @@ class WeightSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-serialisable description from which `from_json` rebuilds an equal spec."""
-        return {"leaves": [dataclasses.asdict(x) for x in self.leaves], "groups": [dataclasses.asdict(x) for x in self.groups]}
+        return {
+            "leaves": [dataclasses.asdict(x) for x in self.leaves],
+            "groups": [dataclasses.asdict(x) for x in self.groups],
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> WeightSpec:
@@ -337,12 +343,15 @@ class WeightSpec:
         return cls(tuple(leaf(x) for x in data["leaves"]), tuple(Group(**x) for x in data["groups"]))
 
 
-def dense_leaves(name: str, inputs: int | Sequence[int], outputs: int, reads=FIXED, writes: int = FIXED) -> tuple[Leaf, Leaf]:
+def dense_leaves(
+    name: str, inputs: int | Sequence[int], outputs: int, reads=FIXED, writes: int = FIXED
+) -> tuple[Leaf, Leaf]:
     """Kernel `[inputs, outputs]` and bias of a dense layer.
 
     Args:
       name: layer name.
-      inputs: number of inputs, or the factors of a flattened feature map, e.g. `(3, 3, 4)`; the group read sits on the last.
+      inputs: number of inputs, or the factors of a flattened feature map, e.g. `(3, 3, 4)`; the group read sits on the
+        last.
       outputs: number of units.
       reads: group of the inputs, or `FIXED`.
       writes: group of the outputs, or `FIXED`.
@@ -358,7 +367,8 @@ def dense_leaves(name: str, inputs: int | Sequence[int], outputs: int, reads=FIX
 
 
 def conv_leaves(name: str, window: Sequence[int], inputs: int, outputs: int, reads=FIXED, writes: int = FIXED):
-    """Kernel `[*window, inputs, outputs]` (laid out as out, in, window in the flat vector) and bias of a convolution."""
+    """Kernel `[*window, inputs, outputs]` (laid out as out, in, window in the flat vector) and bias of a
+    convolution."""
     n = len(window)
     groups = (FIXED,) * n + (reads, writes)
     shape = tuple(window) + (inputs, outputs)

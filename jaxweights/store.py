@@ -66,8 +66,8 @@ class LazyWeights:
 class PopulationStore:
     """A population on disk that grows chunk by chunk and is read lazily.
 
-    A chunk is a weights file and a records file, both written whole before the index names them; a process killed at any
-    moment leaves either a chunk in the index or a chunk that the next writer overwrites.
+    A chunk is a weights file and a records file, both written whole before the index names them; a process killed at
+    any moment leaves either a chunk in the index or a chunk that the next writer overwrites.
     """
 
     def __init__(self, path: pathlib.Path, index: dict[str, Any]):
@@ -107,16 +107,20 @@ class PopulationStore:
           drop_missing: forget chunks whose files were deleted, so that a writer can make them again.
 
         Raises:
-          UserError: no store, another format or version, or a truncated or foreign file; the message names it and the cure.
+          UserError: no store, another format or version, or a truncated or foreign file; the message names it and the
+            cure.
         """
         path = pathlib.Path(path)
-        cure = "Run the program that makes it (launch.train_zoo or launch.sample), or remove the folder if it is not yours."
+        cure = (
+            "Run the program that makes it (launch.train_zoo or launch.sample), or remove a folder that is not yours."
+        )
         index = files.read_json(path / INDEX, "population index", cure)
         if not isinstance(index, dict) or index.get("format") != FORMAT:
             raise UserError(f"{path / INDEX} is not a population index of jaxweights. {cure}")
         if index.get("version") != VERSION:
             raise UserError(
-                f"{path / INDEX} has format version {index.get('version')}, but this program reads version {VERSION}. Use the "
+                f"{path / INDEX} has format version {index.get('version')}, but this program reads version "
+                f"{VERSION}. Use the "
                 "jaxweights version that wrote it, or remove the folder and run again."
             )
         if drop_missing:
@@ -133,7 +137,11 @@ class PopulationStore:
         file = self.path / entry["file"]
         size = file.stat().st_size if file.exists() else None
         if size != entry["bytes"]:
-            state = "is missing" if size is None else f"has {size} bytes instead of {entry['bytes']}: it is truncated or foreign"
+            state = (
+                "is missing"
+                if size is None
+                else f"has {size} bytes instead of {entry['bytes']}: it is truncated or foreign"
+            )
             raise UserError(f"{file} {state}. Delete it and run the same command again: only this chunk is made anew.")
 
     @property
@@ -219,7 +227,8 @@ class PopulationStore:
                 file = self.path / chunk[part]["file"]
                 if files.sha256(file) != chunk[part]["sha256"]:
                     raise UserError(
-                        f"{file} does not match its checksum: it was changed or damaged after it was written. Delete it and "
+                        f"{file} does not match its checksum: it was changed or damaged after it was written. Delete "
+                        "it and "
                         "run the same command again: only this chunk is made anew."
                     )
 
@@ -255,7 +264,8 @@ class Checkpoints:
             return self._manager.restore(step, args=self._ocp.args.StandardRestore(like))
         except (ValueError, KeyError, OSError, TypeError) as error:
             raise UserError(
-                f"The checkpoint of step {step} in {self._manager.directory} cannot be restored: it is damaged or belongs to "
+                f"The checkpoint of step {step} in {self._manager.directory} cannot be restored: it is damaged or "
+                "belongs to "
                 f"another model ({str(error).splitlines()[0][:200]}). Remove that folder and run again."
             ) from error
 

@@ -1,6 +1,6 @@
 """Audits the samples of an experiment against its zoo: distances, similarities, tests, verdicts.
 
-    python -m launch.audit --config=configs/digits.py --workdir=runs/digits
+python -m launch.audit --config=configs/digits.py --workdir=runs/digits
 """
 
 from launch import common, stages

@@ -3,8 +3,8 @@
     python -m launch.benchmark --suite=zoo        # or evaluate, audit, sample, all
     python -m launch.benchmark --suite=all --json=benchmarks/mine.json
 
-Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them alike. PyTorch is measured
-where it can be imported; inputs are random, since only shapes matter here.
+Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them alike.
+PyTorch is measured where it can be imported; inputs are random, since only shapes matter here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ def main(argv) -> None:
     print(measure.machine(peak))
     rows = []
     for name in SUITES if _SUITE.value == "all" else (_SUITE.value,):
-        found = [measure.measure(name, c, peak, _SECONDS.value, _ROUNDS.value) for c in suites[name]() if _CASE.value in c.name]
+        found = [
+            measure.measure(name, c, peak, _SECONDS.value, _ROUNDS.value)
+            for c in suites[name]()
+            if _CASE.value in c.name
+        ]
         print(f"\n{measure.table(found)}", flush=True)
         rows += found
     if _JSON.value:

@@ -15,7 +15,9 @@ _HOST_DEVICES = flags.DEFINE_integer(
     "host_devices", 0, "CPU devices to emulate; 0 means one per available core. Accelerators ignore it.", lower_bound=0
 )
 _CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", None, "Folder of the persistent compilation cache; '' for none. Default: .cache/jax beside the programs."
+    "cache_dir",
+    None,
+    "Folder of the persistent compilation cache; '' for none. Default: .cache/jax beside the programs.",
 )
 QUIET = flags.DEFINE_boolean("quiet", False, "Plain log lines instead of progress bars.")
 
@@ -53,6 +55,8 @@ def run_main(main) -> None:
 
 
 def _fail(message: str, status: int = 1) -> None:
-    print(textwrap.fill(f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False), file=sys.stderr)
+    print(
+        textwrap.fill(f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False), file=sys.stderr
+    )
     sys.stderr.flush()
     sys.exit(status)

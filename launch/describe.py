@@ -1,6 +1,6 @@
 """What an experiment is, without training or allocating anything.
 
-    python -m launch.describe --config=configs/digits.py [--json]
+python -m launch.describe --config=configs/digits.py [--json]
 """
 
 from __future__ import annotations
@@ -31,9 +31,17 @@ def table(facts: dict) -> str:
 
     zoo = facts["zoo"]
     rows = [
-        ("data", f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} images of {facts['data']['shape']}"),
+        (
+            "data",
+            f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} images of "
+            f"{facts['data']['shape']}",
+        ),
         ("task network", f"{zoo['network']}, {zoo['num_params']:,} parameters"),
-        ("runs", f"{zoo['num_runs']:,} training + {zoo['num_heldout']:,} held out, {zoo['steps']:,} steps of {zoo['batch_size']} examples"),
+        (
+            "runs",
+            f"{zoo['num_runs']:,} training + {zoo['num_heldout']:,} held out, {zoo['steps']:,} steps of "
+            f"{zoo['batch_size']} examples",
+        ),
         ("snapshots", f"{zoo['snapshots_per_run']} per run, {zoo['rows']:,} rows, {human(zoo['bytes'])}B"),
         ("operations", f"{human(zoo['operations'])}FLOP, peak memory about {human(zoo['peak_memory_bytes'])}B"),
     ]
@@ -45,12 +53,15 @@ def table(facts: dict) -> str:
         rows.append(
             (
                 name,
-                f"{g['name']}, {g['num_params']:,} parameters, {tokens}{g['steps']:,} steps, {human(g['operations'])}FLOP, "
+                f"{g['name']}, {g['num_params']:,} parameters, {tokens}{g['steps']:,} steps, "
+                f"{human(g['operations'])}FLOP, "
                 f"peak memory about {human(g['peak_memory_bytes'])}B",
             )
         )
         for stage, s in g["stages"].items():
-            rows.append((f"  {stage}", f"{s['num_params']:,} parameters, {s['steps']:,} steps of {s['batch_size']} examples"))
+            rows.append(
+                (f"  {stage}", f"{s['num_params']:,} parameters, {s['steps']:,} steps of {s['batch_size']} examples")
+            )
     rows.append(("samples", f"{facts['num_samples']} per generator"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)

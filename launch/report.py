@@ -1,6 +1,6 @@
 """Draws the figures of an audited experiment and writes its report.html.
 
-    python -m launch.report --config=configs/digits.py --workdir=runs/digits
+python -m launch.report --config=configs/digits.py --workdir=runs/digits
 """
 
 from launch import common, stages

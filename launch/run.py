@@ -1,6 +1,6 @@
 """The whole experiment: zoo, generators, samples, evaluation, audit, report. Running it again resumes.
 
-    python -m launch.run --config=configs/digits.py --workdir=runs/digits
+python -m launch.run --config=configs/digits.py --workdir=runs/digits
 """
 
 from launch import common, stages

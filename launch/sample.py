@@ -1,6 +1,6 @@
 """Draws networks from every generator of an experiment and evaluates them.
 
-    python -m launch.sample --config=configs/digits.py --workdir=runs/digits
+python -m launch.sample --config=configs/digits.py --workdir=runs/digits
 """
 
 from launch import common, stages

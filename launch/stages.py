@@ -8,11 +8,17 @@ from ml_collections import config_flags
 from launch import common
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Experiment config, e.g. configs/digits.py; fields are overridden by --config.zoo.num_runs=4096 and the like."
+    "config",
+    None,
+    "Experiment config, e.g. configs/digits.py; fields are overridden by --config.zoo.num_runs=4096 and the like.",
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of everything the experiment makes; the same command again resumes in it.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of everything the experiment makes; the same command again resumes in it."
+)
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Folder of the data sets, as prepared by tensorflow-datasets or with idx or npz files; see launch.prepare_data."
+    "data_dir",
+    None,
+    "Folder of the data sets, as prepared by tensorflow-datasets or with idx or npz files; see launch.prepare_data.",
 )
 _SEED = flags.DEFINE_integer("seed", None, "Seed of everything; overrides config.seed.")
 
@@ -40,7 +46,9 @@ def experiment():
     from jaxweights.errors import UserError
 
     if _WORKDIR.value is None:
-        raise UserError("No workdir was named. Give the folder that the experiment may write to, e.g. --workdir=runs/digits.")
+        raise UserError(
+            "No workdir was named. Give the folder that the experiment may write to, e.g. --workdir=runs/digits."
+        )
     plain = config()
     common.setup_jax()
     progress.set_quiet(common.QUIET.value)

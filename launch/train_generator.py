@@ -1,6 +1,6 @@
 """Trains the learned generators of an experiment on its zoo, or resumes them.
 
-    python -m launch.train_generator --config=configs/digits.py --workdir=runs/digits
+python -m launch.train_generator --config=configs/digits.py --workdir=runs/digits
 """
 
 from launch import common, stages

@@ -1,6 +1,6 @@
 """Trains the zoo of an experiment, or resumes it.
 
-    python -m launch.train_zoo --config=configs/digits.py --workdir=runs/digits
+python -m launch.train_zoo --config=configs/digits.py --workdir=runs/digits
 """
 
 from launch import common, stages

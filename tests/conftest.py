@@ -1,4 +1,5 @@
-"""Test session: eight emulated devices, strict rank promotion, warnings as errors, one compilation cache per checkout."""
+"""Test session: eight emulated devices, strict rank promotion, warnings as errors, one compilation cache per
+checkout."""
 
 import pathlib
 

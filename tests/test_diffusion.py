@@ -1,4 +1,5 @@
-"""Diffusion: the samplers recover a known Gaussian, the parameterisations are one, a sample depends on its key alone."""
+"""Diffusion: the samplers recover a known Gaussian, the parameterisations are one, a sample depends on its key
+alone."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,8 @@ def test_samplers_recover_a_known_gaussian(sampler, prediction, dimensions):
     n = 4000
     keys = jax.random.split(jax.random.key(0), n)
     samples = np.asarray(jax.jit(lambda k: sampler(diffusion, optimal(diffusion), k, (3,)))(keys))
-    # Five standard errors of a mean, and 5 % + sampling error (2 / sqrt(2 n) = 2 %) of a deviation for the finite number of steps.
+    # Five standard errors of a mean, and 5 % + sampling error (2 / sqrt(2 n) = 2 %) of a deviation for the finite
+    # number of steps.
     assert (np.abs(samples.mean(axis=0) - MEAN) < 5 * STD / np.sqrt(n) + 0.01 * STD + 0.002).all()
     assert (np.abs(samples.std(axis=0) / STD - 1) < 0.08)[0, :dimensions].all()
     assert np.abs(np.corrcoef(samples.T)[~np.eye(3, dtype=bool)]).max() < 5 / np.sqrt(n)
@@ -86,7 +88,9 @@ def test_ddim_without_eta_draws_nothing_after_the_start():
     diffusion = dif.Diffusion(dif.linear_schedule(40, 1e-3, 0.3))
     initial = jax.random.normal(jax.random.key(2), (4, 3))
     runs = [
-        dif.sample_ddim(diffusion, optimal(diffusion), jax.random.split(jax.random.key(s), 4), (3,), steps=10, initial=initial)
+        dif.sample_ddim(
+            diffusion, optimal(diffusion), jax.random.split(jax.random.key(s), 4), (3,), steps=10, initial=initial
+        )
         for s in (0, 1)
     ]
     assert np.array_equal(*runs)

@@ -48,7 +48,9 @@ def test_a_network_that_is_not_finite_is_always_wrong():
 def test_the_first_layer_of_all_models_is_one_product():
     """With one shared batch of images no product of the first layer may carry a model axis as a batch axis."""
     net = nets.build({"name": "mlp", "hidden": (5,)}, (4, 4, 1), 10)
-    jaxpr = jax.make_jaxpr(jax.vmap(net.apply, in_axes=(0, None)))(jnp.zeros((7, net.spec.num_params)), jnp.zeros((3, 4, 4, 1)))
+    jaxpr = jax.make_jaxpr(jax.vmap(net.apply, in_axes=(0, None)))(
+        jnp.zeros((7, net.spec.num_params)), jnp.zeros((3, 4, 4, 1))
+    )
 
     def products(jaxpr):
         for eqn in jaxpr.eqns:

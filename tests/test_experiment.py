@@ -34,7 +34,9 @@ def changed(**values):
 
 
 def stamps(folder):
-    return {p: p.stat().st_mtime_ns for p in pathlib.Path(folder).rglob("*") if p.is_file() and p.suffix in (".npy", ".npz")}
+    return {
+        p: p.stat().st_mtime_ns for p in pathlib.Path(folder).rglob("*") if p.is_file() and p.suffix in (".npy", ".npz")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,17 @@ def test_metrics_hold_every_number(metrics):
             assert entry["n"] == {"training": 32, "heldout": 12, "heldout_control": 6}.get(name, 16)
         if name not in ("training", "heldout"):
             for test in ("z_u", "auth_pct"):
-                assert series["tests"][test]["ci95"][0] <= series["tests"][test]["value"] <= series["tests"][test]["ci95"][1]
+                assert (
+                    series["tests"][test]["ci95"][0]
+                    <= series["tests"][test]["value"]
+                    <= series["tests"][test]["ci95"][1]
+                )
             assert series["verdict"]["label"] in ("remembers", "interpolates", "invents", "degrades")
-    assert metrics["zoo"]["num_params"] == 385 and metrics["zoo"]["runs_by_split"] == {"train": 32, "heldout": 12, "diverged": 0}
+    assert metrics["zoo"]["num_params"] == 385 and metrics["zoo"]["runs_by_split"] == {
+        "train": 32,
+        "heldout": 12,
+        "diverged": 0,
+    }
     assert metrics["versions"]["jax"] and "zoo" in metrics["timing"]
 
 
@@ -110,7 +120,10 @@ def test_a_changed_config_is_refused_by_naming_the_keys(workdir):
 
 def test_a_zoo_of_another_config_is_refused(workdir, tmp_path):
     shutil.copytree(workdir / "zoo", tmp_path / "zoo")
-    for change, message in [({"zoo__learning_rate": 0.2}, r"zoo\.learning_rate: 0\.1 -> 0\.2"), ({"net__hidden": (6,)}, "385 -> 460 parameters")]:
+    for change, message in [
+        ({"zoo__learning_rate": 0.2}, r"zoo\.learning_rate: 0\.1 -> 0\.2"),
+        ({"net__hidden": (6,)}, "385 -> 460 parameters"),
+    ]:
         (tmp_path / "config.json").unlink(missing_ok=True)
         other = Experiment(changed(**change), tmp_path)
         for stage in (other.zoo, other.sample):
@@ -143,7 +156,11 @@ def test_impossible_experiments_are_refused(workdir, tmp_path, change, message):
 
 def test_stages_out_of_order_say_what_to_run(tmp_path):
     one = Experiment(CONFIG, tmp_path)
-    for stage, message in [(one.sample, "launch.train_zoo"), (one.audit, "launch.sample"), (one.report, "launch.audit")]:
+    for stage, message in [
+        (one.sample, "launch.train_zoo"),
+        (one.audit, "launch.sample"),
+        (one.report, "launch.audit"),
+    ]:
         with pytest.raises(UserError, match=message):
             stage()
 
@@ -152,7 +169,10 @@ def test_imported_zoos_and_samples_are_audited(workdir, tmp_path):
     zoo = store.PopulationStore.open(workdir / "zoo").read()
     np.savez(tmp_path / "zoo.npz", weights=zoo.weights)
     np.savez(tmp_path / "mine.npz", weights=zoo.weights[:16])
-    config = changed(zoo__import_npz=str(tmp_path / "zoo.npz"), generators={"mine": {"kind": "file", "path": str(tmp_path / "mine.npz")}})
+    config = changed(
+        zoo__import_npz=str(tmp_path / "zoo.npz"),
+        generators={"mine": {"kind": "file", "path": str(tmp_path / "mine.npz")}},
+    )
     one = Experiment(config, tmp_path / "w")
     opened = one.zoo()
     assert np.array_equal(opened.weights[:], zoo.weights)
@@ -173,7 +193,9 @@ def test_imported_zoos_and_samples_are_audited(workdir, tmp_path):
 def launch(program, *flags, workdir=None):
     command = [sys.executable, "-m", f"launch.{program}", "--host_devices=2", *flags]
     command += [f"--workdir={workdir}"] if workdir else []
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "JAX_PLATFORMS": "cpu"})
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "JAX_PLATFORMS": "cpu"}
+    )
 
 
 def test_the_stage_programs_do_what_run_does(workdir, metrics, tmp_path):
@@ -205,7 +227,9 @@ def test_mistakes_end_in_one_paragraph_and_status_one(tmp_path, flags, message):
 
 
 def test_help_explains_every_flag():
-    done = subprocess.run([sys.executable, "-m", "launch.run", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "launch.run", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     for flag in ("--config", "--workdir", "--data_dir", "--seed", "--host_devices", "--cache_dir", "--[no]quiet"):
         assert flag in done.stdout, flag
 

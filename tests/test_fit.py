@@ -33,7 +33,8 @@ class Denoiser:
     def stages(self):
         optimizer = optax.sgd(self.learning_rate)
         return tuple(
-            Stage(n, self.steps, self.batch_size, optimizer, self._init, self._loss, self.ema_decay) for n in ("first", "second")
+            Stage(n, self.steps, self.batch_size, optimizer, self._init, self._loss, self.ema_decay)
+            for n in ("first", "second")
         )
 
     def _init(self, key, done):
@@ -90,10 +91,13 @@ def test_eight_devices_equal_one(tmp_path, rows):
 def test_a_step_is_plain_gradient_descent(rows):
     generator = Denoiser(steps=1)
     data, constants = generator.prepare(rows, NET.spec)
-    trainer = fit.StageTrainer(generator.stages()[0], data, {"constants": constants}, parallel.make_mesh(8), jax.random.key(5), "x")
+    trainer = fit.StageTrainer(
+        generator.stages()[0], data, {"constants": constants}, parallel.make_mesh(8), jax.random.key(5), "x"
+    )
     before = jax.tree.map(np.asarray, trainer.init())
     after, metrics = trainer.advance(trainer.init(), 1)
-    # The batch is what makes the two agree; recover the gradient from the update and compare its loss with the logged one.
+    # The batch is what makes the two agree; recover the gradient from the update and compare its loss with the logged
+    # one.
     key = jax.random.fold_in(jax.random.key(5), 1)
     from jaxweights import shuffle
 
@@ -102,7 +106,9 @@ def test_a_step_is_plain_gradient_descent(rows):
 
     def loss(params):
         noisy = data[indices] + 0.1 * jax.vmap(lambda k: jax.random.normal(k, (P,)))(keys)
-        return jnp.mean(((noisy - noisy.mean(axis=0)[None, :]) @ params["w"] + params["b"][None, :] - data[indices]) ** 2)
+        return jnp.mean(
+            ((noisy - noisy.mean(axis=0)[None, :]) @ params["w"] + params["b"][None, :] - data[indices]) ** 2
+        )
 
     value, gradient = jax.value_and_grad(loss)(before.params)
     np.testing.assert_allclose(metrics["loss"][0], value, rtol=1e-5)
@@ -113,7 +119,9 @@ def test_a_step_is_plain_gradient_descent(rows):
 def test_resume_is_bitwise(tmp_path, rows):
     log_full, log_first, log_rest = [], [], []
     full = train(Denoiser(steps=40), rows, tmp_path / "full", 8, log_full, checkpoint_every=10)
-    with pytest.raises(UserError, match=r"denoiser/first is not finite at step 36; the last good checkpoint is step 30"):
+    with pytest.raises(
+        UserError, match=r"denoiser/first is not finite at step 36; the last good checkpoint is step 30"
+    ):
         train(Denoiser(steps=40, poison=35), rows, tmp_path / "cut", 8, log_first, checkpoint_every=10)
     resumed = train(Denoiser(steps=40), rows, tmp_path / "cut", 8, log_rest, checkpoint_every=10)
     a, b = leaves(full), leaves(resumed)
@@ -143,7 +151,9 @@ def test_ema_is_the_moving_average(tmp_path, rows):
 def test_uneven_batches_use_the_devices_that_divide_them(rows):
     generator = Denoiser(batch_size=6)
     data, constants = generator.prepare(rows, NET.spec)
-    trainer = fit.StageTrainer(generator.stages()[0], data, {"constants": constants}, parallel.make_mesh(8), jax.random.key(0), "x")
+    trainer = fit.StageTrainer(
+        generator.stages()[0], data, {"constants": constants}, parallel.make_mesh(8), jax.random.key(0), "x"
+    )
     assert trainer.mesh.size == 6
 
 

@@ -56,7 +56,9 @@ def agree(ours, theirs, scale=None):
     assert ours.keys() == theirs.keys()
     for path, expected in theirs.items():
         size = scale or np.abs(expected).max()
-        np.testing.assert_allclose(ours[path], expected, rtol=0, atol=RELATIVE * size, err_msg=jax.tree_util.keystr(path))
+        np.testing.assert_allclose(
+            ours[path], expected, rtol=0, atol=RELATIVE * size, err_msg=jax.tree_util.keystr(path)
+        )
 
 
 def module_variables(golden, name, after=False):
@@ -79,7 +81,8 @@ def test_autoencoder_agrees_with_the_published_one(golden):
     (value, stats), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(before["params"])
     agree(value, golden["autoencoder_loss"])
     agree(stats, after["batch_stats"])
-    # Biases before a normalisation have a gradient of zero but for rounding: compare on the scale of the whole gradient.
+    # Biases before a normalisation have a gradient of zero but for rounding: compare on the scale of the whole
+    # gradient.
     expected = tree(golden, "autoencoder_gradient")
     agree(gradient, expected, scale=float(optax.global_norm(expected)))
 
@@ -93,7 +96,9 @@ def test_autoencoder_training_agrees_with_the_published_one(golden):
 
     @jax.jit
     def step(params, stats, opt_state):
-        (value, (stats, _)), gradient = jax.value_and_grad(stage.loss, has_aux=True)(params, stats, done, golden["x"], keys, None)
+        (value, (stats, _)), gradient = jax.value_and_grad(stage.loss, has_aux=True)(
+            params, stats, done, golden["x"], keys, None
+        )
         updates, opt_state = stage.optimizer.update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), stats, opt_state, value
 
@@ -103,9 +108,13 @@ def test_autoencoder_training_agrees_with_the_published_one(golden):
         params, stats, opt_state, value = step(params, stats, opt_state)
         losses.append(value)
     agree(np.array(losses), golden["training_losses"])
-    found = generator._autoencoder(128).apply({"params": params, "batch_stats": stats}, golden["x"], "running", method="encode")
+    found = generator._autoencoder(128).apply(
+        {"params": params, "batch_stats": stats}, golden["x"], "running", method="encode"
+    )
     # Adam divides by the root of tiny second moments where the true gradient is zero, which magnifies rounding there.
-    np.testing.assert_allclose(found, golden["trained_latents_running"], atol=2e-3 * np.abs(golden["trained_latents_running"]).max())
+    np.testing.assert_allclose(
+        found, golden["trained_latents_running"], atol=2e-3 * np.abs(golden["trained_latents_running"]).max()
+    )
 
 
 def test_denoiser_and_sampling_agree_with_the_published_ones(golden):
@@ -149,7 +158,13 @@ def test_published_parameter_counts(length, count):
 
 
 NET = nets.build({"name": "mlp", "hidden": (3,)}, (4, 4, 1), 4)
-TINY = {"autoencoder_channels": (3, 4), "latent_dim": 4, "denoiser_channels": (3, 4), "num_timesteps": 10, "batch_size": 16}
+TINY = {
+    "autoencoder_channels": (3, 4),
+    "latent_dim": 4,
+    "denoiser_channels": (3, 4),
+    "num_timesteps": 10,
+    "batch_size": 16,
+}
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +209,9 @@ def test_preparation_normalises_each_tensor_by_two_scalars(rows):
     assert data.shape == (24, 128) and NET.spec.num_params == 67 and not data[:, 67:].any()
     for _, span in NET.spec.spans():
         part = rows[:, span].astype(np.float64)
-        assert np.ptp(constants["mean"][span]) == 0 and constants["mean"][span][0] == pytest.approx(part.mean(), abs=1e-6)
+        assert np.ptp(constants["mean"][span]) == 0 and constants["mean"][span][0] == pytest.approx(
+            part.mean(), abs=1e-6
+        )
         assert constants["std"][span][0] == pytest.approx(part.std(axis=1, ddof=1).mean(), rel=1e-5)
     np.testing.assert_allclose(data[:, :67] * constants["std"] + constants["mean"], rows, atol=1e-5)
 
@@ -227,9 +244,12 @@ def lax_transpose(x, kernel):
     )
 
 
-@pytest.mark.parametrize("size, length, channels", [(7, 12, (1, 5)), (5, 10, (6, 1)), (3, 14, (3, 4)), (7, 10, (24, 32))])
+@pytest.mark.parametrize(
+    "size, length, channels", [(7, 12, (1, 5)), (5, 10, (6, 1)), (3, 14, (3, 4)), (7, 10, (24, 32))]
+)
 def test_convolutions_equal_the_plain_ones_in_value_and_gradient(size, length, channels):
-    """Narrow layers (banded products), single output channels, odd numbers of blocks, and wide layers (own derivative)."""
+    """Narrow layers (banded products), single output channels, odd numbers of blocks, and wide layers (own
+    derivative)."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, length, channels[0])).astype(np.float32)
     kernel = rng.normal(size=(size, *channels)).astype(np.float32)
@@ -258,3 +278,24 @@ def test_preparation_of_single_entries_and_constant_tensors():
     _, constants = PDiff(**TINY).prepare(rows, spec)
     np.testing.assert_allclose(constants["mean"], [3, 5, 2, 2, 3, 3])
     np.testing.assert_allclose(constants["std"], [np.std([1, 2, 6], ddof=1), 1, 2**0.5, 2**0.5, 1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [(4, 5), (24, 32)], ids=["narrow", "wide"])
+def test_a_replicated_kernels_gradient_is_that_of_the_whole_batch(channels):
+    """Both ways of computing a convolution, the one with its own derivative above all, under `shard_map`."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 12, channels[0])).astype(np.float32)
+    kernel = rng.normal(size=(7, *channels)).astype(np.float32)
+    whole, rows = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(parallel.AXIS)
+
+    def gradient(x, kernel):
+        def loss(kernel):
+            return jax.lax.pmean(jnp.mean(jnp.tanh(conv1d.conv1d(x, kernel, 2))), parallel.AXIS)
+
+        return jax.grad(loss)(kernel)
+
+    one, eight = (
+        jax.jit(jax.shard_map(gradient, mesh=parallel.make_mesh(d), in_specs=(rows, whole), out_specs=whole))(x, kernel)
+        for d in (1, 8)
+    )
+    agree(eight, np.asarray(one))

@@ -1,4 +1,5 @@
-"""WeightSpec: exact round trips, invariance of the function under the declared symmetries, the published sizes and orders."""
+"""WeightSpec: exact round trips, invariance of the function under the declared symmetries, the published sizes and
+orders."""
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,9 @@ def test_published_sizes_and_layouts():
     hyper = nets.build({"name": "cnn"}, (28, 28, 1), 10).spec
     assert hyper.num_params == 2464
     assert np.diff(hyper.offsets).reshape(-1, 2).sum(axis=1).tolist() == [208, 1206, 100, 740, 210]
-    assert sorted(hyper.tokens("neuron").mask.sum(axis=1).tolist()) == sorted([26] * 8 + [201] * 6 + [25] * 4 + [37] * 20 + [21] * 10)
+    assert sorted(hyper.tokens("neuron").mask.sum(axis=1).tolist()) == sorted(
+        [26] * 8 + [201] * 6 + [25] * 4 + [37] * 20 + [21] * 10
+    )
     digits = nets.build({"name": "mlp", "hidden": (16,)}, (8, 8, 1), 10).spec
     assert digits.num_params == 1210
 

@@ -22,7 +22,9 @@ SPEC = WeightSpec(dense_leaves("fc1", 3, 2, writes=0) + dense_leaves("fc2", 2, 4
 def make(n, start=0):
     rng = np.random.default_rng(start)
     weights = rng.normal(size=(n, SPEC.num_params)).astype(np.float32)
-    return Population.create(weights, SPEC, run=np.arange(start, start + n), accuracy=rng.random(n), **{"hyper/learning_rate": 0.1})
+    return Population.create(
+        weights, SPEC, run=np.arange(start, start + n), accuracy=rng.random(n), **{"hyper/learning_rate": 0.1}
+    )
 
 
 def filled(path, chunks=3, rows=4):
@@ -39,7 +41,14 @@ def test_round_trip_and_lazy_reads(tmp_path):
     whole = np.concatenate([make(4, s).weights for s in (0, 4, 8)])
     assert store.complete and len(store) == 12 and store.weights.shape == whole.shape
     assert store.spec == SPEC and store.provenance == {"config": {"seed": 1}}
-    for rows in (slice(None), slice(3, 9), slice(10, 100), slice(None, None, 5), np.array([11, 0, 5, 5]), whole[:, 0] > 0):
+    for rows in (
+        slice(None),
+        slice(3, 9),
+        slice(10, 100),
+        slice(None, None, 5),
+        np.array([11, 0, 5, 5]),
+        whole[:, 0] > 0,
+    ):
         assert np.array_equal(store.weights[rows], whole[rows])
     assert np.array_equal(store.weights[-1], whole[-1])
     assert np.array_equal(store.records["run"], np.arange(12))
@@ -66,7 +75,9 @@ def _write_forever(path):
 def test_a_killed_writer_leaves_whole_chunks(tmp_path):
     for attempt, delay in enumerate((0.01, 0.1)):
         path = tmp_path / str(attempt)
-        script = f"import sys; sys.path[:0] = ['tests', '.']; import test_store; test_store._write_forever({str(path)!r})"
+        script = (
+            f"import sys; sys.path[:0] = ['tests', '.']; import test_store; test_store._write_forever({str(path)!r})"
+        )
         process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT)
         deadline = time.monotonic() + 60
         while not list(path.glob("weights-*1.npy")) and process.poll() is None and time.monotonic() < deadline:

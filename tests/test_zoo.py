@@ -1,4 +1,5 @@
-"""Bulk training: a run depends on its seed and recipe alone, however it is batched, sharded, chunked, killed and resumed."""
+"""Bulk training: a run depends on its seed and recipe alone, however it is batched, sharded, chunked, killed and
+resumed."""
 
 import functools
 import pathlib
@@ -137,7 +138,9 @@ def test_batches_are_the_standardised_images_of_their_labels():
 
 def test_own_orders_differ_and_shared_orders_do_not():
     own = zoo.Trainer(network(), recipe(), 200, parallel.make_mesh(1), 2).init(0, np.arange(4))
-    shared = zoo.Trainer(network(), recipe(batch_order="shared", start="shared"), 200, parallel.make_mesh(1), 2).init(0, np.arange(4))
+    shared = zoo.Trainer(network(), recipe(batch_order="shared", start="shared"), 200, parallel.make_mesh(1), 2).init(
+        0, np.arange(4)
+    )
     assert len(np.unique(np.asarray(own.words), axis=0)) == 4
     assert len(np.unique(np.asarray(shared.words), axis=0)) == 1
     kernels = [np.asarray(s.params["fc1"]["kernel"]).reshape(4, -1) for s in (own, shared)]
@@ -164,7 +167,9 @@ def test_a_killed_zoo_resumes_bit_for_bit(tmp_path, reference):
     )
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "zoo").glob("weights-*1.npy")) and process.poll() is None and time.monotonic() < deadline:
+    while (
+        not list((tmp_path / "zoo").glob("weights-*1.npy")) and process.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -219,8 +224,12 @@ def test_impossible_recipes_are_refused(change, message):
 
 def test_cosine_per_epoch_is_that_of_gpt():
     """lr_e = 0.05 (1 + cos(pi e / 25)), constant within the epoch."""
-    gpt = zoo.Recipe.from_config({**CONFIG, "steps": 0, "epochs": 25, "batch_size": 128, "schedule": "cosine_per_epoch"}, 60000)
+    gpt = zoo.Recipe.from_config(
+        {**CONFIG, "steps": 0, "epochs": 25, "batch_size": 128, "schedule": "cosine_per_epoch"}, 60000
+    )
     assert gpt.steps == 11_700
     steps = jnp.array([0, 467, 468, 11_699])
     rates = jax.vmap(lambda s: gpt.learning_rate(jnp.float32(0.1), s, 60000))(steps)
-    np.testing.assert_allclose(rates, [0.1, 0.1, 0.05 * (1 + np.cos(np.pi / 25)), 0.05 * (1 + np.cos(np.pi * 24 / 25))], atol=1e-7)
+    np.testing.assert_allclose(
+        rates, [0.1, 0.1, 0.05 * (1 + np.cos(np.pi / 25)), 0.05 * (1 + np.cos(np.pi * 24 / 25))], atol=1e-7
+    )

@@ -1,4 +1,5 @@
-"""The audit: every series against the training networks, with held-out runs as the null and copies as the positive controls.
+"""The audit: every series against the training networks, with held-out runs as the null and copies as the positive
+controls.
 
 Nothing here knows which generator made a series.
 """
@@ -23,7 +24,8 @@ TRAINING, HELDOUT, HELDOUT_CONTROL = "training", "heldout", "heldout_control"
 RESERVED = (TRAINING, HELDOUT, HELDOUT_CONTROL)
 NEIGHBOURS = 3  # nearest training networks kept per sample, for the pictures
 _ALIGNED_BLOCK = 256
-# Neighbours in memory at a time. Small, so that the allocator recycles the buffers: fresh pages cost more than the arithmetic.
+# Neighbours in memory at a time. Small, so that the allocator recycles the buffers: fresh pages cost more than the
+# arithmetic.
 _HULL_BYTES = 8 << 20
 
 
@@ -60,10 +62,11 @@ class Measured:
       min_l2: `[n]` distance to the nearest training network (of another run, for training networks).
       nearest: `[n, 3]` rows of the training population, nearest first.
       second_l2: `[n]` distance to the nearest training network of another run than the nearest one's.
-      aligned_min_l2, aligned_nearest, aligned_second_l2: the same modulo permutations of the hidden units; empty where the network
-        has no exact alignment (more than one hidden layer).
+      aligned_min_l2, aligned_nearest, aligned_second_l2: the same modulo permutations of the hidden units; empty where
+        the network has no exact alignment (more than one hidden layer).
       aligned_permutation: `[n, 3, units]`, what brings the nearest networks' units onto the sample's.
-      hull_residual: `[n]` distance to the best convex combination of nearest training networks, raw or aligned, the smaller.
+      hull_residual: `[n]` distance to the best convex combination of nearest training networks, raw or aligned, the
+        smaller.
     """
 
     accuracy: np.ndarray
@@ -179,11 +182,16 @@ class _Measurer:
                 "aligned_second_l2": self._second(self._aligned, weights, aligned, leave_out_own_run),
             }
         return Measured(
-            accuracy=result.accuracy, loss=result.loss, max_error_iou=np.asarray(iou, np.float64), hull_residual=residual, **fields
+            accuracy=result.accuracy,
+            loss=result.loss,
+            max_error_iou=np.asarray(iou, np.float64),
+            hull_residual=residual,
+            **fields,
         )
 
     def _aligned(self, queries, reference, k=1, mesh=None, **groups) -> _Aligned:
-        """`alignment.aligned_nearest` in blocks of one size, so that series of any length share one compiled program."""
+        """`alignment.aligned_nearest` in blocks of one size, so that series of any length share one compiled
+        program."""
         block = _ALIGNED_BLOCK if len(reference) <= 16 * _ALIGNED_BLOCK else 8 * _ALIGNED_BLOCK
         own = groups.pop("query_groups", None)
         parts = []
@@ -198,7 +206,8 @@ class _Measurer:
         return _Aligned(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def _second(self, search, weights, found, leave_out_own_run) -> np.ndarray:
-        """Distance to the nearest training network of another run than the nearest one's; NaN where that is not asked for."""
+        """Distance to the nearest training network of another run than the nearest one's; NaN where that is not asked
+        for."""
         out = np.full(len(weights), np.nan)
         if leave_out_own_run or len(np.unique(self.runs)) < 2:
             return out
@@ -208,7 +217,9 @@ class _Measurer:
         out[known] = found.distances[known, other[known].argmax(axis=1)]
         rest = np.flatnonzero(~known)  # all neighbours that were found are checkpoints of one run
         if len(rest):
-            again = search(weights[rest], self.train, 1, mesh=self.mesh, query_groups=runs[rest, 0], reference_groups=self.runs)
+            again = search(
+                weights[rest], self.train, 1, mesh=self.mesh, query_groups=runs[rest, 0], reference_groups=self.runs
+            )
             out[rest] = again.distances[:, 0]
         return out
 
@@ -239,7 +250,8 @@ def summarise(measured: Mapping[str, Measured], controls: tuple[str, ...], resam
             entry["tests"] = _tests(one, train, heldout, resamples, rng)
         entry["role"] = "control" if name in controls else name if name in RESERVED else "generator"
         series[name] = entry
-    # The negative control: half of the held-out runs stand in for a generator's samples and are judged against the other half.
+    # The negative control: half of the held-out runs stand in for a generator's samples and are judged against the
+    # other half.
     rng = np.random.default_rng([seed, 10_000])
     order = rng.permutation(len(heldout.accuracy))
     half = len(order) // 2
@@ -277,7 +289,9 @@ def _estimates(one: Measured, resamples: int, rng: np.random.Generator) -> dict[
     }
 
 
-def _tests(one: Measured, train: Measured, heldout: Measured, resamples: int, rng: np.random.Generator) -> dict[str, Any]:
+def _tests(
+    one: Measured, train: Measured, heldout: Measured, resamples: int, rng: np.random.Generator
+) -> dict[str, Any]:
     """Statistical tests of one series; `raw` holds the distance tests without alignment."""
 
     def distance_tests(distance, second, nearest, train_distance, heldout_distance):

@@ -1,13 +1,14 @@
 """From tests to a plain-language verdict: does a generator remember, interpolate, invent, or fail?
 
-Held-out runs are the null. A sample is a *copy* when its distance to the nearest training network is less than a third of that to the
-next run (the nearest-neighbour ratio of Yoon et al. 2023 and Gu et al. 2023), and a *mixture* when it is no copy but lies within half of
-the held-out runs' distance from a convex combination of training networks. The rules, in order:
+Held-out runs are the null. A sample is a *copy* when its distance to the nearest training network is less than a third
+of that to the next run (the nearest-neighbour ratio of Yoon et al. 2023 and Gu et al. 2023), and a *mixture* when it is
+no copy but lies within half of the held-out runs' distance from a convex combination of training networks. The rules,
+in order:
 
-1. More than one sample in a hundred is a copy or a mixture (lower limit of either 95 % interval): the generator *remembers* where
-   copies are the more frequent, else it *interpolates*.
-2. The samples lie closer to the training networks than held-out runs do (Z_U below -3, its interval below 0), though nothing explains
-   them one by one: it *remembers*, with variations.
+1. More than one sample in a hundred is a copy or a mixture (lower limit of either 95 % interval): the generator
+   *remembers* where copies are the more frequent, else it *interpolates*.
+2. The samples lie closer to the training networks than held-out runs do (Z_U below -3, its interval below 0), though
+   nothing explains them one by one: it *remembers*, with variations.
 3. The mean accuracy misses the 5th percentile of held-out runs: it *degrades*, and distance is no merit.
 4. Otherwise it *invents*.
 """
@@ -40,22 +41,24 @@ def judge(series: Mapping[str, Any], heldout: Mapping[str, Any]) -> dict[str, An
     if max(copies["ci95"][0], mixtures["ci95"][0]) > SHARE_LIMIT:
         label = "remembers" if copies["value"] >= mixtures["value"] else "interpolates"
         text = (
-            f"{100 * copies['value']:.0f} % of its networks are training networks up to small changes, {100 * mixtures['value']:.0f} % are "
+            f"{100 * copies['value']:.0f} % of its networks are training networks up to small changes, "
+            f"{100 * mixtures['value']:.0f} % are "
             "mixtures of training networks."
         )
     elif z["value"] < Z_LIMIT and z["ci95"][1] < 0:
         label = "remembers"
-        text = "Its networks lie closer to the training networks than newly trained ones do: variations of what it has seen."
+        text = "Its networks lie closer to the training networks than newly trained ones do: variations of these."
     elif not works:
         label = "degrades"
-        text = "Its networks are neither copies nor mixtures, but they fall short of trained ones: distance alone is no merit."
+        text = "Its networks are neither copies nor mixtures, but fall short of trained ones: distance is no merit."
     else:
         label = "invents"
         text = "Its networks are as far from the training networks as newly trained ones are, and about as accurate."
     if label in FLAGGED and not works:
         text += " They do not work as well as newly trained ones."
     evidence = (
-        f"Z_U is {z['value']:.1f} (95 % interval {z['ci95'][0]:.1f} to {z['ci95'][1]:.1f}) on {tests['distance']} distances; accuracy "
+        f"Z_U is {z['value']:.1f} (95 % interval {z['ci95'][0]:.1f} to {z['ci95'][1]:.1f}) on {tests['distance']} "
+        "distances; accuracy "
         f"{100 * accuracy:.1f} % against {100 * null:.1f} % of held-out runs."
     )
     return {"label": label, "flagged": label in FLAGGED, "text": f"{text} {evidence}"}

@@ -1,7 +1,8 @@
 """Accuracy, loss and error masks of thousands of weight vectors over a whole test set.
 
-Models are mapped with `vmap` against one shared batch of images, so that the first layer of all models of a block is a single
-matrix product; blocks of models and tiles of images are sized so that the activations stay in cache (CPU) or memory.
+Models are mapped with `vmap` against one shared batch of images, so that the first layer of all models of a block is a
+single matrix product; blocks of models and tiles of images are sized so that the activations stay in cache (CPU) or
+memory.
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def evaluate(
 def block_shape(net: nets.TaskNet, backend: str) -> tuple[int, int]:
     """Images and models per block on one device; the one place of this choice.
 
-    Measured on two CPU cores: convolutions want blocks whose patches stay in cache (64 images, 8 models; 1,024 images at a time are a
-    fifth slower), dense layers want large products whose outputs stay in a few MiB. Accelerators want large blocks of everything.
+    Measured on two CPU cores: convolutions want blocks whose patches stay in cache (64 images, 8 models; 1,024 images
+    at a time are a fifth slower), dense layers want large products whose outputs stay in a few MiB. Accelerators want
+    large blocks of everything.
     """
     if backend != "cpu":
         return 1024, _models(net, 1024, 1 << 30)

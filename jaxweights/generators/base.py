@@ -18,7 +18,8 @@ class Samples(NamedTuple):
 
     Attributes:
       weights: `[n, P]` float32, in the space of the training population (never normalised).
-      parents: `[n]` int32, row of the training population that a sample was derived from, or -1 where no single row was.
+      parents: `[n]` int32, row of the training population that a sample was derived from, or -1 where no single row
+        was.
     """
 
     weights: jax.Array
@@ -49,9 +50,9 @@ class Stage:
       init: `(key, done) -> (params, model_state)`; `done` is the state so far: `constants` and one entry per finished
         stage, each `{"params": ..., "model_state": ...}`.
       loss: `(params, model_state, done, batch, keys, axis_name) -> (loss, (model_state, metrics))`. `batch` `[b, D]`
-        float32 and `keys` `[b]` are this device's share; the value is the mean over that share. All randomness comes from
-        the per-example keys, and batch statistics are averaged over `axis_name` when it is given, so that the result does
-        not depend on the number of devices. `metrics` is a flat dict of scalars.
+        float32 and `keys` `[b]` are this device's share; the value is the mean over that share. All randomness comes
+        from the per-example keys, and batch statistics are averaged over `axis_name` when it is given, so that the
+        result does not depend on the number of devices. `metrics` is a flat dict of scalars.
       ema_decay: decay of the exponential moving average of the parameters, or None for none; where it is given, the
         stage's result holds the averaged parameters as `params`.
     """
@@ -71,13 +72,15 @@ class LearnedGenerator(Protocol):
     name: str
 
     def prepare(self, weights: np.ndarray, spec: WeightSpec) -> tuple[np.ndarray, Any]:
-        """Returns `(data, constants)`: `[N, D]` float32 training examples, and the pytree that undoes the preparation."""
+        """Returns `(data, constants)`: `[N, D]` float32 training examples, and the pytree that undoes the
+        preparation."""
 
     def stages(self) -> tuple[Stage, ...]:
         """The training phases in order."""
 
     def sample(self, state: Mapping[str, Any], keys: jax.Array) -> Samples:
-        """Draws one sample per key from `{"constants": ..., stage name: {"params", "model_state"}}`; pure, jit-compatible.
+        """Draws one sample per key from `{"constants": ..., stage name: {"params", "model_state"}}`; pure,
+        jit-compatible.
 
         A sample depends on its own key alone, so any sharding or chunking of the keys gives the same networks.
         """

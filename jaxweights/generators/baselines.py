@@ -53,8 +53,8 @@ class Noise:
 
     Attributes:
       sigma: standard deviation of the noise.
-      relative: multiply it by the standard deviation of the tensor that an entry belongs to, over all training rows, as P-diff's
-        own evaluator does; the memorization paper uses absolute amplitudes.
+      relative: multiply it by the standard deviation of the tensor that an entry belongs to, over all training rows, as
+        P-diff's own evaluator does; the memorization paper uses absolute amplitudes.
     """
 
     sigma: float = 0.05
@@ -83,8 +83,9 @@ class Average:
 
     Attributes:
       k: networks per average.
-      faithful: reproduce the published baseline's aliasing: its accumulator is the first drawn checkpoint itself, so every average
-        overwrites one training row, and later averages average averages (about 21 instead of 16 constituents).
+      faithful: reproduce the published baseline's aliasing: its accumulator is the first drawn checkpoint itself, so
+        every average overwrites one training row, and later averages average averages (about 21 instead of 16
+        constituents).
     """
 
     k: int = 16
@@ -113,7 +114,8 @@ class Average:
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """An independent normal distribution per parameter, with the training rows' mean and unbiased standard deviation."""
+    """An independent normal distribution per parameter, with the training rows' mean and unbiased standard
+    deviation."""
 
     name: str = "gaussian"
 
@@ -151,7 +153,8 @@ class PCAGaussian:
         most = min(len(weights) - 1, weights.shape[1])
         if self.components > most:
             raise UserError(
-                f"The generator {self.name!r} asks for {self.components} principal components, but {len(weights)} training networks "
+                f"The generator {self.name!r} asks for {self.components} principal components, but {len(weights)} "
+                "training networks "
                 f"of {weights.shape[1]} parameters span {most}. Lower `components` or train more runs."
             )
         mean = weights.mean(axis=0, dtype=np.float64)
@@ -203,7 +206,8 @@ class _Static:
 def _need_rows(weights: np.ndarray, count: int, name: str) -> None:
     if len(weights) < count:
         raise UserError(
-            f"The generator {name!r} needs at least {count} training networks, but the training split has {len(weights)}. "
+            f"The generator {name!r} needs at least {count} training networks, but the training split has "
+            f"{len(weights)}. "
             "Train more runs (zoo.num_runs) or change the generator's settings."
         )
 

@@ -1,10 +1,10 @@
 """One-dimensional convolutions, batch normalisation and dense layers with PyTorch's conventions, as Flax Linen modules.
 
-Signals are `[n, length, channels]`, kernels `[kernel_size, in_channels, out_channels]` with an odd kernel size, and zeros
-are padded by half of it on both sides. Strides are taken out of the convolutions: a stride of 2 is a stride-1 convolution
-over pairs of positions, a transposed one is a stride-1 convolution that yields pairs. XLA would dilate the input for
-the gradient of the first and for the second itself, which on CPU is up to a hundred times slower than the same sums.
-How a stride-1 convolution is computed is decided in `_correlate`, in nothing else.
+Signals are `[n, length, channels]`, kernels `[kernel_size, in_channels, out_channels]` with an odd kernel size, and
+zeros are padded by half of it on both sides. Strides are taken out of the convolutions: a stride of 2 is a stride-1
+convolution over pairs of positions, a transposed one is a stride-1 convolution that yields pairs. XLA would dilate the
+input for the gradient of the first and for the second itself, which on CPU is up to a hundred times slower than the
+same sums. How a stride-1 convolution is computed is decided in `_correlate`, in nothing else.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _conv_over_pairs(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _conv_to_one_channel(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Every block's share in the outputs that it reaches, then overlaps added: the wide signal is read once, in place."""
+    """Every block's share in the outputs that it reaches, then overlaps added: the signal is read once, in place."""
     n, length, in_channels = x.shape
     size = kernel.shape[0]
     half = size // 2

@@ -34,5 +34,8 @@ class Imported:
         """The first rows; raises `UserError` when the file has fewer than are asked for."""
         count, rows = keys.shape[0], state["weights"].shape[0]
         if count > rows:
-            raise UserError(f"{count} networks are to be audited, but {self.path} has {rows}. Lower num_samples (--config.num_samples={rows}).")
+            raise UserError(
+                f"{count} networks are to be audited, but {self.path} has {rows}. Lower num_samples "
+                f"(--config.num_samples={rows})."
+            )
         return Samples(state["weights"][:count], jnp.full((count,), -1, jnp.int32))

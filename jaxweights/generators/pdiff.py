@@ -252,8 +252,9 @@ class PDiff:
     def prepare(self, weights: np.ndarray, spec: WeightSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Normalises each tensor by two scalars and pads the vectors to a length that the strides divide.
 
-        The scalars are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor with
-        a single entry is divided by its standard deviation over rows instead, and a constant tensor is only centred.
+        The scalars are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor
+        with a single entry is divided by its standard deviation over rows instead, and a constant tensor is only
+        centred.
 
         Args:
           weights: `[N, P]` float32 training rows.

@@ -1,6 +1,7 @@
 """Task networks: the small classifiers whose weights everything here is about.
 
-To add one: a Linen module with explicitly named layers, a function that lists its leaves and groups, one line in `NETWORKS`.
+To add one: a Linen module with explicitly named layers, a function that lists its leaves and groups, one line in
+`NETWORKS`.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def build(config: Mapping[str, Any], input_shape: Sequence[int], num_classes: in
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy in nats, `[..., K]` logits and `[...]` integer labels to `[...]`.
 
-    The label's logit is picked by a one-hot product: the gradient of an indexed pick is a scatter, which XLA runs serially on CPU.
+    The label's logit is picked by a one-hot product: the gradient of an indexed pick is a scatter, which XLA runs
+    serially on CPU.
     """
     picked = jnp.sum(logits * jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), axis=-1)
     return jax.nn.logsumexp(logits, axis=-1) - picked

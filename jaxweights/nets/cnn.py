@@ -62,7 +62,9 @@ def build(
         height, width = ((size - window + 1) // (2 if pool else 1) for size in (height, width))
         inputs, reads = features, i
         if min(height, width) < 1:
-            raise UserError(f"Images of {input_shape[0]}x{input_shape[1]} pixels are too small for layer conv{i + 1} of the cnn.")
+            raise UserError(
+                f"Images of {input_shape[0]}x{input_shape[1]} pixels are too small for layer conv{i + 1} of the cnn."
+            )
     leaves += dense_leaves("fc1", (height, width, inputs), hidden, reads, len(channels))
     groups.append(Group(hidden, scaling(activation)))
     leaves += dense_leaves("fc2", hidden, num_classes, len(channels), FIXED)

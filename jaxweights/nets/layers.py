@@ -1,4 +1,5 @@
-"""Layers of the small task networks: Flax Linen modules with explicit names and selectable initialisers and activations."""
+"""Layers of the small task networks: Flax Linen modules with explicit names and selectable initialisers and
+activations."""
 
 from __future__ import annotations
 
@@ -30,13 +31,15 @@ def activation(name: str) -> Callable:
 
 
 def scaling(name: str, pooled: bool = False) -> str:
-    """The rescaling that units before this activation admit; a sign flip does not commute with a maximum over pixels."""
+    """The rescaling that units before this activation admit; a sign flip does not commute with a maximum over
+    pixels."""
     symmetry = _lookup(ACTIVATIONS, name, "activation")[1]
     return "none" if symmetry == "sign" and pooled else symmetry
 
 
-# Name to (kernel, bias), each `(u, fan_in, fan_out) -> values` of uniform draws u in (-1, 1). "torch" is PyTorch's default for linear
-# and convolution layers; the others are those of the Hyper-Representations zoos, where every bias starts at 0.01.
+# Name to (kernel, bias), each `(u, fan_in, fan_out) -> values` of uniform draws u in (-1, 1). "torch" is PyTorch's
+# default for linear and convolution layers; the others are those of the Hyper-Representations zoos, where every bias
+# starts at 0.01.
 INITIALISERS: dict[str, tuple[Callable, Callable]] = {
     "torch": (lambda u, i, o: u / math.sqrt(i), lambda u, i, o: u / math.sqrt(i)),
     "uniform": (lambda u, i, o: (u + 1) / 2, lambda u, i, o: jnp.full_like(u, 0.01)),
@@ -47,8 +50,8 @@ INITIALISERS: dict[str, tuple[Callable, Callable]] = {
     "kaiming_normal": (lambda u, i, o: math.sqrt(2 / i) * _normal(u), lambda u, i, o: jnp.full_like(u, 0.01)),
 }
 
-# Variable collection in which a caller may hand every parameter its uniform draws, all from one call of the generator: compiling one
-# threefry call per tensor takes longer than training a small network.
+# Variable collection in which a caller may hand every parameter its uniform draws, all from one call of the generator:
+# compiling one threefry call per tensor takes longer than training a small network.
 DRAWS = "draws"
 
 
@@ -86,9 +89,11 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution (stride 1, no padding), bias, and 2x2 max-pooling where `pool`, for batch-minor inputs `[C, H, W, B]`.
+    """Convolution (stride 1, no padding), bias, and 2x2 max-pooling where `pool`, for batch-minor inputs `[C, H, W,
+    B]`.
 
-    Between convolutions the batch is the last axis (see `nets/conv.py`); `to_batch_minor` and `from_batch_minor` convert.
+    Between convolutions the batch is the last axis (see `nets/conv.py`); `to_batch_minor` and `from_batch_minor`
+    convert.
     """
 
     features: int

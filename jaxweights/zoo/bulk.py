@@ -37,10 +37,11 @@ def train_zoo(
     chunk_size: int = 0,
     lanes: int = 0,
 ) -> PopulationStore:
-    """Trains runs `0 ... num_runs + num_heldout - 1` and stores every snapshot; the last `num_heldout` runs are held out.
+    """Trains runs `0 ... num_runs + num_heldout - 1` and stores every snapshot; the last `num_heldout` runs are held
+    out.
 
-    Chunks that the store already has are not trained again, and the others come out bit for bit as in an uninterrupted call.
-    Runs with a non-finite weight or loss at any snapshot get the split "diverged".
+    Chunks that the store already has are not trained again, and the others come out bit for bit as in an uninterrupted
+    call. Runs with a non-finite weight or loss at any snapshot get the split "diverged".
 
     Args:
       path: folder of the store; created, or resumed.

@@ -40,7 +40,8 @@ class Distribution:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return cls("constant", (float(value),))
         cure = (
-            f"zoo.{name} is a number, or kind='uniform'|'log_uniform' with low and high, or kind='choice' with values; got "
+            f"zoo.{name} is a number, or kind='uniform'|'log_uniform' with low and high, or kind='choice' with "
+            "values; got "
             f"{value!r}."
         )
         try:
@@ -78,11 +79,13 @@ class Recipe:
     Attributes:
       steps: optimizer steps.
       batch_size: examples per step; the incomplete last batch of an epoch is dropped.
-      optimizer: "sgd" (weight decay added to the gradient, as in PyTorch), "adam" (likewise), "adamw" (decoupled decay).
+      optimizer: "sgd" (weight decay added to the gradient, as in PyTorch), "adam" (likewise), "adamw" (decoupled
+        decay).
       nesterov: Nesterov momentum for "sgd".
-      schedule: "constant"; "cosine" to zero over all steps; "cosine_per_epoch", the same but changed between epochs only.
-      batch_order: "own", every run shuffles by its own key; "shared", all runs see the same batches (faster, since the first
-        layer of all runs becomes one matrix product, but then the runs have that in common).
+      schedule: "constant"; "cosine" to zero over all steps; "cosine_per_epoch", the same but changed between epochs
+        only.
+      batch_order: "own", every run shuffles by its own key; "shared", all runs see the same batches (faster, since the
+        first layer of all runs becomes one matrix product, but then the runs have that in common).
       start: "own", every run has its own initialisation; "shared", all runs start from the same one.
       snapshots: the steps after which weights are kept, ascending; 0 is the initialisation.
       hyper: distribution of every name in `HYPER_PARAMETERS`.
@@ -117,15 +120,18 @@ class Recipe:
 
         batch = int(config["batch_size"])
         if not 1 <= batch <= num_examples:
-            raise UserError(f"zoo.batch_size is {batch}, but must lie between 1 and the {num_examples} training examples.")
+            raise UserError(
+                f"zoo.batch_size is {batch}, but must lie between 1 and the {num_examples} training examples."
+            )
         steps = int(config["steps"] or config["epochs"] * (num_examples // batch))
         if steps < 1:
             raise UserError("A zoo trains for at least one step: give zoo.steps or zoo.epochs.")
         snapshots = tuple(int(s) for s in config["snapshots"]) or (steps,)
         snapshots = tuple(s if s >= 0 else steps + 1 + s for s in snapshots)
-        if list(snapshots) != sorted(set(snapshots)) or not 0 <= snapshots[0] or snapshots[-1] > steps:
+        if list(snapshots) != sorted(set(snapshots)) or not snapshots[0] >= 0 or snapshots[-1] > steps:
             raise UserError(
-                f"zoo.snapshots must be ascending steps between 0 and {steps} (negative ones count from the end, -1 is the last); "
+                f"zoo.snapshots must be ascending steps between 0 and {steps} (negative ones count from the end, -1 "
+                "is the last); "
                 f"got {tuple(config['snapshots'])}."
             )
         return cls(

@@ -1,8 +1,9 @@
 """The compiled training program of a chunk of runs: `jit(shard_map(lax.map(vmap(train))))`, steps in one loop.
 
-A run is a pure function of the zoo's seed, its own run id and the recipe. Runs are sharded over the devices of the mesh; inside
-a device they are trained `lanes` at a time under `vmap`, one group of lanes after the other under `lax.map`. Lanes, not the chunk
-and not the number of devices, fix the shape of the arithmetic, so a run comes out bit for bit the same in any company.
+A run is a pure function of the zoo's seed, its own run id and the recipe. Runs are sharded over the devices of the
+mesh; inside a device they are trained `lanes` at a time under `vmap`, one group of lanes after the other under
+`lax.map`. Lanes, not the chunk and not the number of devices, fix the shape of the arithmetic, so a run comes out bit
+for bit the same in any company.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class TrainData(NamedTuple):
     """A training set as the trainer wants it on device.
 
     Attributes:
-      rows: `[n, D]` float32, or `[n, ceil(D / 4)]` uint32 with four raw bytes per word: a gather of rows moves a quarter of the
-        elements, and the standardisation costs less than what that saves.
+      rows: `[n, D]` float32, or `[n, ceil(D / 4)]` uint32 with four raw bytes per word: a gather of rows moves a
+        quarter of the elements, and the standardisation costs less than what that saves.
       labels: `[n]` int32.
       scale: `[C]` float32 and
       shift: `[C]` float32: a standardised pixel is `raw * scale + shift`.
@@ -61,9 +62,10 @@ def pack(images: np.ndarray, labels: np.ndarray, scale: np.ndarray, shift: np.nd
 def default_lanes(net: nets.TaskNet, recipe: Recipe, backend: str) -> int:
     """Models trained together under `vmap` on one device; the one place of this choice.
 
-    Measured on two CPU cores (benchmarks/): with own batch orders a model at a time keeps its working set in cache and wins for
-    CNNs and for inputs of hundreds of pixels, tiny networks want some tens of lanes to amortise the calls; with a shared order more
-    lanes make the first layer's single product larger. Accelerators want all the parallelism there is.
+    Measured on two CPU cores (benchmarks/): with own batch orders a model at a time keeps its working set in cache and
+    wins for CNNs and for inputs of hundreds of pixels, tiny networks want some tens of lanes to amortise the calls;
+    with a shared order more lanes make the first layer's single product larger. Accelerators want all the parallelism
+    there is.
     """
     if backend != "cpu":
         return 256
@@ -173,7 +175,9 @@ class Trainer:
         """One run from `bounds[0]` to `bounds[-1]`."""
 
         def interval(carry, limits):
-            params, opt_state = jax.lax.fori_loop(limits[0], limits[1], functools.partial(self._step, state, data), carry)
+            params, opt_state = jax.lax.fori_loop(
+                limits[0], limits[1], functools.partial(self._step, state, data), carry
+            )
             return (params, opt_state), self.net.spec.flatten(params)
 
         limits = jnp.stack([bounds[:-1], bounds[1:]], axis=1)
@@ -188,7 +192,9 @@ class Trainer:
             return jnp.mean(nets.cross_entropy(self.net.module.apply({"params": params}, images), labels))
 
         rate = self.recipe.learning_rate(state.hyper["learning_rate"], step, self.num_examples)
-        updates, opt_state = self.recipe.transformation(state.hyper, rate).update(jax.grad(loss)(params), opt_state, params)
+        updates, opt_state = self.recipe.transformation(state.hyper, rate).update(
+            jax.grad(loss)(params), opt_state, params
+        )
         return optax.apply_updates(params, updates), opt_state
 
     def batch(self, data: TrainData, words: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -197,6 +203,8 @@ class Trainer:
         pixels = data.rows[rows]
         size = math.prod(self.net.input_shape)
         if pixels.dtype == jnp.uint32:
-            pixels = jax.lax.bitcast_convert_type(pixels, jnp.uint8).reshape(len(rows), -1)[:, :size].astype(jnp.float32)
+            pixels = (
+                jax.lax.bitcast_convert_type(pixels, jnp.uint8).reshape(len(rows), -1)[:, :size].astype(jnp.float32)
+            )
         images = pixels.reshape((len(rows),) + self.net.input_shape)
         return images * data.scale[None, None, None, :] + data.shift[None, None, None, :], data.labels[rows]

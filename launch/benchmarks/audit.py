@@ -147,7 +147,9 @@ def _aligned(units) -> Work:
 
     def run(times):
         for _ in range(times):
-            alignment.aligned_nearest(_networks(), _networks(), *units, k=1, query_groups=ids, reference_groups=ids, mesh=mesh)
+            alignment.aligned_nearest(
+                _networks(), _networks(), *units, k=1, query_groups=ids, reference_groups=ids, mesh=mesh
+            )
 
     return Work(run, lambda times: times * float(ALIGNED**2))
 

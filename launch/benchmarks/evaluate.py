@@ -16,7 +16,11 @@ from launch.benchmarks.networks import Network
 
 def cases() -> list[Case]:
     """Populations of the three networks."""
-    shapes = (("digits MLP", networks.DIGITS, 2048, 360), ("MNIST MLP", networks.MNIST, 512, 10_000), ("CNN", networks.CNN, 64, 10_000))
+    shapes = (
+        ("digits MLP", networks.DIGITS, 2048, 360),
+        ("MNIST MLP", networks.MNIST, 512, 10_000),
+        ("CNN", networks.CNN, 64, 10_000),
+    )
     return [
         Case(
             f"{name}, {models} models x {images} images",

@@ -22,7 +22,8 @@ class Work:
     """Something to time.
 
     Attributes:
-      run: does `units(amount)` units of work and blocks until they are done; `amount` scales the work (steps, rows, repeats).
+      run: does `units(amount)` units of work and blocks until they are done; `amount` scales the work (steps, rows,
+        repeats).
       units: units of work in `run(amount)`.
       compile_s: seconds to compile, where that is known.
       peak_mib: memory of the compiled program (arguments, results and temporaries), or of its largest array, in MiB.
@@ -136,8 +137,10 @@ def machine(peak: float) -> str:
     device = jax.devices()[0]
     with_torch = torch()
     return (
-        f"{len(jax.devices())} x {device.device_kind} ({_processor()}), jax {jax.__version__}, Python {platform.python_version()}, "
-        f"PyTorch {with_torch.__version__ if with_torch else 'absent'}; float32 matrix-product peak {peak / 1e9:.0f} GFLOP/s"
+        f"{len(jax.devices())} x {device.device_kind} ({_processor()}), jax {jax.__version__}, Python "
+        f"{platform.python_version()}, "
+        f"PyTorch {with_torch.__version__ if with_torch else 'absent'}; float32 matrix-product peak {peak / 1e9:.0f} "
+        "GFLOP/s"
     )
 
 
@@ -151,7 +154,20 @@ def _processor() -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows as an aligned text table (Markdown), with the ratios of our rate to each other."""
-    head = ["case", "ours", "plain JAX", "x", "torch loop", "x", "torch.func", "x", "unit", "of peak", "compile s", "MiB"]
+    head = [
+        "case",
+        "ours",
+        "plain JAX",
+        "x",
+        "torch loop",
+        "x",
+        "torch.func",
+        "x",
+        "unit",
+        "of peak",
+        "compile s",
+        "MiB",
+    ]
     lines = [head]
     for row in rows:
         cells = [row["case"], _number(row["ours"])]

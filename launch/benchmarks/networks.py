@@ -94,7 +94,9 @@ class Network:
         settings = dict(self.config)
         if settings["name"] == "mlp":
             (hidden,) = settings["hidden"]
-            return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(self.shape), hidden), nn.ReLU(), nn.Linear(hidden, 10))
+            return nn.Sequential(
+                nn.Flatten(), nn.Linear(math.prod(self.shape), hidden), nn.ReLU(), nn.Linear(hidden, 10)
+            )
         layers = [nn.Conv2d(1, 8, 5), nn.MaxPool2d(2), nn.Tanh(), nn.Conv2d(8, 6, 5), nn.MaxPool2d(2), nn.Tanh()]
         layers += [nn.Conv2d(6, 4, 2), nn.Tanh(), nn.Flatten(), nn.Linear(36, 20), nn.Tanh(), nn.Linear(20, 10)]
         return nn.Sequential(*layers)

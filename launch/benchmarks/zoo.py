@@ -30,7 +30,10 @@ def cases() -> list[Case]:
                 "torch_func": functools.partial(_torch_func, network, order),
             }
             found.append(Case(f"{name}, {order} order", "model-steps/s", network.training_flop(), build))
-    naive = {"ours": functools.partial(_ours, networks.CNN, "own"), "plain_jax": functools.partial(_naive_vmap, networks.CNN)}
+    naive = {
+        "ours": functools.partial(_ours, networks.CNN, "own"),
+        "plain_jax": functools.partial(_naive_vmap, networks.CNN),
+    }
     found.append(Case("CNN against naive vmap", "model-steps/s", networks.CNN.training_flop(), naive))
     return found
 
@@ -144,7 +147,8 @@ def _torch_loop(network: Network) -> Work | None:
 
 
 def _torch_func(network: Network, order: str) -> Work | None:
-    """All models at once: `torch.func` ensemble, gradients by `vmap(grad)`, the optimizer written out on stacked tensors."""
+    """All models at once: `torch.func` ensemble, gradients by `vmap(grad)`, the optimizer written out on stacked
+    tensors."""
     torch = measure.torch()
     if torch is None:
         return None
@@ -168,5 +172,3 @@ def _torch_func(network: Network, order: str) -> Work | None:
                 params[name].sub_(0.01 * (g + 0.9 * momentum[name]))
 
     return Work(run, lambda steps: steps * MODELS)
-
-
