@@ -39,16 +39,26 @@ def pdiff() -> ConfigDict:
     )
 
 
-def pdiff_small() -> ConfigDict:
-    """P-diff at a size that two cores train in seconds, for networks of a few thousand parameters."""
+def pdiff_small(input_noise: float = 0.001) -> ConfigDict:
+    """P-diff at a size that two cores train in seconds, for networks of a few thousand parameters.
+
+    The schedule has a fifth of the published steps, so its noise variances are five times as large: it has to end in noise.
+
+    Args:
+      input_noise: of the autoencoder. The published 0.001 serves networks that differ little; zoos of independent
+        initialisations want about 1, which regularises the autoencoder (digits: 65 % instead of 58 % accuracy).
+    """
     config = pdiff()
-    config.autoencoder_channels = (8, 16, 16)
-    config.latent_dim = 32
+    config.autoencoder_channels = (8, 8)
+    config.latent_dim = 64
     config.denoiser_channels = (16, 32)
     config.num_timesteps = 200
-    config.autoencoder_steps = 400
-    config.diffusion_steps = 400
+    config.beta_start = 5e-4
+    config.beta_end = 0.1
+    config.input_noise = input_noise
+    config.autoencoder_steps = 600
+    config.diffusion_steps = 500
     config.batch_size = 64
-    config.autoencoder_learning_rate = 1e-3
-    config.diffusion_learning_rate = 1e-3
+    config.autoencoder_learning_rate = 3e-3
+    config.diffusion_learning_rate = 3e-3
     return config

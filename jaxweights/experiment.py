@@ -272,7 +272,7 @@ class Experiment:
                 "weights: its training went "
                 f"wrong. Look at {self.workdir / 'metrics.jsonl'}, change its settings, and use a new workdir."
             )
-        source = opened.read(rows)
+        source = opened.view(rows)
         derived = source.derive(weights, parents, generator.name)
         result = evaluate(self.net, weights, self.test_images, self.dataset.test_labels, self.mesh)
         parents = np.where(parents >= 0, rows[parents], -1)  # rows of the zoo's store, not of the training subset
@@ -295,8 +295,8 @@ class Experiment:
                 net=self.net,
                 images=self.test_images,
                 labels=self.dataset.test_labels,
-                train=opened.read(train_rows),
-                heldout=opened.read(heldout_rows),
+                train=opened.view(train_rows),
+                heldout=opened.view(heldout_rows),
                 generated={name: s.read() for name, s in samples.items()},
                 controls=tuple(CONTROLS),
             )
@@ -331,7 +331,7 @@ class Experiment:
                 config=self.config,
                 net=self.net,
                 dataset=self.dataset,
-                train=opened.read(self.training_rows(opened)),
+                train=opened.view(self.training_rows(opened)),
                 samples={n: s.read() for n, s in self.sample_stores().items()},
                 mesh=self.mesh,
             )

@@ -63,6 +63,23 @@ class LazyWeights:
         return out
 
 
+class LazyRows:
+    """Some rows `[N, P]` of lazy weights, in an order of their own; still on disk."""
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    def __init__(self, weights: LazyWeights, rows: np.ndarray):
+        self._weights, self._rows = weights, np.asarray(rows)
+        self.shape = (len(self._rows), weights.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows) -> np.ndarray:
+        return self._weights[self._rows[rows]]
+
+
 class PopulationStore:
     """A population on disk that grows chunk by chunk and is read lazily.
 
@@ -208,6 +225,10 @@ class PopulationStore:
     def read(self, rows: np.ndarray | slice = slice(None)) -> Population:
         """The chosen rows as a population in memory."""
         return Population(self.weights[rows], self.spec, {k: v[rows] for k, v in self.records.items()})
+
+    def view(self, rows: np.ndarray) -> Population:
+        """The chosen rows as a population whose weights stay on disk (`LazyRows`): for zoos larger than memory."""
+        return Population(LazyRows(self.weights, rows), self.spec, {k: v[rows] for k, v in self.records.items()})
 
     def chunks(self) -> Iterator[tuple[int, Population]]:
         """One chunk after the other, in the order of their ids."""

@@ -69,9 +69,14 @@ def module_variables(golden, name, after=False):
 def test_autoencoder_agrees_with_the_published_one(golden):
     module = PDiff(**SMALL)._autoencoder(128)
     before, after = (module_variables(golden, "autoencoder", a) for a in (False, True))
-    agree(module.apply(before, golden["x"], "running", method="encode"), golden["latents_running"])
-    agree(module.apply(before, golden["latents_running"], "running", method="decode"), golden["decoded_running"])
-    agree(module.apply(after, golden["z"], "instance", method="decode"), golden["decoded_instance"])
+
+    @jax.jit
+    def evaluate():
+        encoded = module.apply(before, golden["x"], "running", method="encode")
+        decoded = module.apply(before, golden["latents_running"], "running", method="decode")
+        return encoded, decoded, module.apply(after, golden["z"], "instance", method="decode")
+
+    agree(evaluate(), (golden["latents_running"], golden["decoded_running"], golden["decoded_instance"]))
 
     def loss(params):
         variables = {**before, "params": params}
@@ -158,12 +163,17 @@ def test_published_parameter_counts(length, count):
 
 
 NET = nets.build({"name": "mlp", "hidden": (3,)}, (4, 4, 1), 4)
+STEPS, RATE = 6, 1e-3
 TINY = {
     "autoencoder_channels": (3, 4),
     "latent_dim": 4,
     "denoiser_channels": (3, 4),
     "num_timesteps": 10,
     "batch_size": 16,
+    "autoencoder_steps": STEPS,
+    "diffusion_steps": STEPS,
+    "autoencoder_learning_rate": RATE,
+    "diffusion_learning_rate": RATE,
 }
 
 
@@ -174,7 +184,7 @@ def rows():
 
 
 def train(rows, path, devices, **settings):
-    generator = PDiff(**{**TINY, "autoencoder_steps": 6, "diffusion_steps": 6, **settings})
+    generator = PDiff(**{**TINY, **settings})
     mesh = parallel.make_mesh(devices)
     return generator, fit.fit(generator, rows, NET.spec, mesh, key=jax.random.key(0), path=path)
 
@@ -191,8 +201,11 @@ def test_eight_devices_equal_one(rows, trained, tmp_path):
     a, b = (dict(jax.tree_util.tree_leaves_with_path(s)) for s in (one, eight))
     assert a.keys() == b.keys()
     for path in a:
-        # Twelve steps of Adam on sums in another order; Adam's division magnifies rounding of near-zero gradients.
-        np.testing.assert_allclose(a[path], b[path], atol=3e-4, err_msg=jax.tree_util.keystr(path))
+        name = jax.tree_util.keystr(path)
+        # A bias before a normalisation has no gradient but rounding, which Adam turns into steps of the learning rate; the
+        # running mean follows it. All else has moved by some 3e-3 in six steps and differs by sums in another order.
+        free = ("conv_" in name and "'bias'" in name) or ("norm_" in name and "'mean'" in name)
+        np.testing.assert_allclose(a[path], b[path], atol=2 * STEPS * RATE if free else 2e-4, err_msg=name)
 
 
 def test_samples_depend_on_their_keys_alone(trained):
