@@ -21,8 +21,8 @@ class Leaf:
     """One parameter tensor of a network and its place in the flat vector.
 
     Attributes:
-      name: path in the parameter tree, joined by "/", e.g. "fc1/kernel".
-      shape: shape in the parameter tree, e.g. `(784, 10)` for a Flax kernel.
+      name: path in the parameter tree, joined by "/", e.g. "fc1/weight".
+      shape: shape in the parameter tree, e.g. `(10, 784)` for a dense layer's weight.
       axes: factors of `shape` that carry the symmetry; equal to `shape` but for a dense layer after a flattened feature
         map, whose input axis `H * W * C` is listed as `(H, W, C)`, so that permuting channels permutes blocks.
       groups: one integer per entry of `axes`; axes with the same integer permute together, `FIXED` ones do not.
@@ -346,7 +346,7 @@ class WeightSpec:
 def dense_leaves(
     name: str, inputs: int | Sequence[int], outputs: int, reads=FIXED, writes: int = FIXED
 ) -> tuple[Leaf, Leaf]:
-    """Kernel `[inputs, outputs]` and bias of a dense layer.
+    """Weight `[outputs, inputs]` and bias of a dense layer.
 
     Args:
       name: layer name.
@@ -357,13 +357,13 @@ def dense_leaves(
       writes: group of the outputs, or `FIXED`.
     """
     factors = (inputs,) if isinstance(inputs, int) else tuple(inputs)
-    lead = len(factors) - 1
-    axes = factors + (outputs,)
+    axes = (outputs,) + factors
     # A flattened feature map is laid out channel first in the flat vector, as PyTorch flattens it: (out, C, H, W).
-    order = (lead + 1, lead) + tuple(range(lead))
-    groups = (FIXED,) * lead + (reads, writes)
-    kernel = Leaf(f"{name}/kernel", (math.prod(factors), outputs), axes, groups, _roles(groups), order)
-    return kernel, bias_leaf(name, outputs, writes)
+    order = (0, len(factors)) + tuple(range(1, len(factors)))
+    groups = (writes,) + (FIXED,) * (len(factors) - 1) + (reads,)
+    roles = _roles(groups, writes=0, reads=len(factors))
+    weight = Leaf(f"{name}/weight", (outputs, math.prod(factors)), axes, groups, roles, order)
+    return weight, bias_leaf(name, outputs, writes)
 
 
 def conv_leaves(name: str, window: Sequence[int], inputs: int, outputs: int, reads=FIXED, writes: int = FIXED):
@@ -372,18 +372,21 @@ def conv_leaves(name: str, window: Sequence[int], inputs: int, outputs: int, rea
     n = len(window)
     groups = (FIXED,) * n + (reads, writes)
     shape = tuple(window) + (inputs, outputs)
-    kernel = Leaf(f"{name}/kernel", shape, shape, groups, _roles(groups), (n + 1, n) + tuple(range(n)))
+    roles = _roles(groups, writes=n + 1, reads=n)
+    kernel = Leaf(f"{name}/kernel", shape, shape, groups, roles, (n + 1, n) + tuple(range(n)))
     return kernel, bias_leaf(name, outputs, writes)
 
 
 def bias_leaf(name: str, outputs: int, writes: int = FIXED) -> Leaf:
     """Bias `[outputs]` of a layer that writes a group."""
-    return Leaf(f"{name}/bias", (outputs,), (outputs,), (writes,), _roles((FIXED, writes))[1:], (0,))
+    return Leaf(f"{name}/bias", (outputs,), (outputs,), (writes,), _roles((writes,), writes=0), (0,))
 
 
-def _roles(groups: tuple[int, ...]) -> tuple[int, ...]:
-    """Roles of kernel axes that end in (input, output)."""
+def _roles(groups: tuple[int, ...], writes: int, reads: int | None = None) -> tuple[int, ...]:
+    """Roles of axes of which one writes its group and one reads its group."""
     roles = [0] * len(groups)
-    roles[-2] = -1 if groups[-2] != FIXED else 0
-    roles[-1] = 1 if groups[-1] != FIXED else 0
+    if groups[writes] != FIXED:
+        roles[writes] = 1
+    if reads is not None and groups[reads] != FIXED:
+        roles[reads] = -1
     return tuple(roles)

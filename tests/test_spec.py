@@ -104,7 +104,7 @@ def test_flat_order_is_that_of_pytorch_state_dicts():
     conv2 = np.arange(208, 208 + 1200).reshape(6, 8, 5, 5)
     assert np.array_equal(params["conv2"]["kernel"], conv2.transpose(2, 3, 1, 0))
     fc1 = np.arange(1514, 1514 + 720).reshape(20, 4, 3, 3)
-    assert np.array_equal(params["fc1"]["kernel"], fc1.transpose(2, 3, 1, 0).reshape(36, 20))
+    assert np.array_equal(params["fc1"]["weight"], fc1.transpose(0, 2, 3, 1).reshape(20, 36))
 
 
 def test_units_reassemble_the_vector():
@@ -151,7 +151,7 @@ def test_initialisers_have_their_distribution(init, kernel_std, bound):
     """fc1 is 144 -> 50: 7,200 draws, so a standard deviation is known to about 1 %."""
     net = nets.build({"name": "mlp", "hidden": (50,), "init": init}, (12, 12, 1), 10)
     params = net.spec.unflatten(jax.jit(net.init)(jax.random.key(0)))
-    kernel, bias = np.asarray(params["fc1"]["kernel"]), np.asarray(params["fc1"]["bias"])
+    kernel, bias = np.asarray(params["fc1"]["weight"]), np.asarray(params["fc1"]["bias"])
     mean = 0.5 if init == "uniform" else 0.0
     assert abs(kernel.mean() - mean) < 5 * kernel_std / np.sqrt(7200)
     assert abs(kernel.std() / kernel_std - 1) < 0.05
@@ -159,5 +159,5 @@ def test_initialisers_have_their_distribution(init, kernel_std, bound):
         assert np.abs(kernel).max() <= bound
     assert (bias == np.float32(0.01)).all() if init != "torch" else np.abs(bias).max() <= 1 / 12
     # The module's own init draws from the same distribution.
-    own = net.module.init(jax.random.key(1), jnp.zeros((1, 12, 12, 1)))["params"]["fc1"]["kernel"]
+    own = net.module.init(jax.random.key(1), jnp.zeros((1, 12, 12, 1)))["params"]["fc1"]["weight"]
     assert abs(np.asarray(own).std() / kernel_std - 1) < 0.05

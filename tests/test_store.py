@@ -53,7 +53,9 @@ def test_round_trip_and_lazy_reads(tmp_path):
     assert np.array_equal(store.weights[-1], whole[-1])
     order = np.array([7, 2, 11, 0])
     view = store.view(order)
-    assert len(view) == 4 and view.weights.shape == (4, SPEC.num_params) and view.records["run"].tolist() == order.tolist()
+    assert (
+        len(view) == 4 and view.weights.shape == (4, SPEC.num_params) and view.records["run"].tolist() == order.tolist()
+    )
     for rows in (slice(None), slice(1, 3), np.array([[3, 0], [1, 1]]), 2):
         assert np.array_equal(view.weights[rows], whole[order][rows])
     assert np.array_equal(store.records["run"], np.arange(12))

@@ -143,7 +143,7 @@ def test_own_orders_differ_and_shared_orders_do_not():
     )
     assert len(np.unique(np.asarray(own.words), axis=0)) == 4
     assert len(np.unique(np.asarray(shared.words), axis=0)) == 1
-    kernels = [np.asarray(s.params["fc1"]["kernel"]).reshape(4, -1) for s in (own, shared)]
+    kernels = [np.asarray(s.params["fc1"]["weight"]).reshape(4, -1) for s in (own, shared)]
     assert [len(np.unique(k, axis=0)) for k in kernels] == [4, 1]
 
 

@@ -77,15 +77,21 @@ def _lookup(table, name, what):
 
 
 class Dense(nn.Module):
-    """`x @ kernel + bias` for inputs `[B, in]`."""
+    """`x @ weight.T + bias` for inputs `[B, in]`.
+
+    The weight is `[out, in]`, as in PyTorch and in the flat vector. With few units its gradient is three times as fast in
+    this layout as in Flax's `[in, out]` (CPU, batch 64, 784 inputs, 10 units: 9 against 31 microseconds).
+    """
 
     features: int
     initialiser: str = "torch"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel, bias = _parameters(self, (x.shape[-1], self.features), x.shape[-1], self.features)
-        return x @ kernel + bias[None, :]
+        inputs = x.shape[-1]
+        weight = _parameter(self, "weight", (self.features, inputs), inputs, self.features)
+        bias = _parameter(self, "bias", (self.features,), inputs, self.features)
+        return x @ weight.T + bias[None, :]
 
 
 class Conv(nn.Module):
@@ -105,19 +111,17 @@ class Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         area, inputs = self.window**2, x.shape[0]
         shape = (self.window, self.window, inputs, self.features)
-        kernel, bias = _parameters(self, shape, area * inputs, area * self.features)
+        kernel = _parameter(self, "kernel", shape, area * inputs, area * self.features)
+        bias = _parameter(self, "bias", (self.features,), area * inputs, area * self.features)
         return conv_pool_batch_minor(x, kernel, bias, pool=self.pool)
 
 
-def _parameters(module: nn.Module, shape: tuple[int, ...], fan_in: int, fan_out: int) -> tuple[jax.Array, jax.Array]:
-    """Kernel of a shape and bias of its last axis."""
+def _parameter(module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int, fan_out: int) -> jax.Array:
+    """A parameter by the module's initialiser: the bias by its second function, anything else by its first."""
 
-    def parameter(name, shape, initialise):
-        def start(key):
-            given = module.has_variable(DRAWS, name)
-            return initialise(module.get_variable(DRAWS, name) if given else uniform_draws(key, shape), fan_in, fan_out)
+    def start(key):
+        given = module.has_variable(DRAWS, name)
+        draws = module.get_variable(DRAWS, name) if given else uniform_draws(key, shape)
+        return initialisers(module.initialiser)[name == "bias"](draws, fan_in, fan_out)
 
-        return module.param(name, start)
-
-    kernel, bias = initialisers(module.initialiser)
-    return parameter("kernel", shape, kernel), parameter("bias", shape[-1:], bias)
+    return module.param(name, start)

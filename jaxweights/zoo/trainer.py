@@ -70,7 +70,7 @@ def default_lanes(net: nets.TaskNet, recipe: Recipe, backend: str) -> int:
     if backend != "cpu":
         return 256
     if net.name == "cnn":
-        return 1
+        return 2 if recipe.batch_order == "shared" else 1
     if recipe.batch_order == "shared":
         return 64
     return 1 if math.prod(net.input_shape) > 256 else 32

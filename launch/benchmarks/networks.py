@@ -72,7 +72,7 @@ class Network:
         pools = dict(zip(("conv1", "conv2", "conv3"), (True, True, False), strict=True))
         for leaf in self.net.spec.leaves:
             name, kind = leaf.name.split("/")
-            if kind != "kernel":
+            if kind == "bias":
                 continue
             positions = 1
             if name in pools:

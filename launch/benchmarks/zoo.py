@@ -120,8 +120,8 @@ def _lax_apply(network: Network):
         p = variables["params"]
         for name, pool in (("conv1", True), ("conv2", True), ("conv3", False)):
             x = jnp.tanh(conv_pool(x, p[name]["kernel"], p[name]["bias"], pool=pool, implementation="lax"))
-        x = jnp.tanh(x.reshape(x.shape[0], -1) @ p["fc1"]["kernel"] + p["fc1"]["bias"])
-        return x @ p["fc2"]["kernel"] + p["fc2"]["bias"]
+        x = jnp.tanh(x.reshape(x.shape[0], -1) @ p["fc1"]["weight"].T + p["fc1"]["bias"])
+        return x @ p["fc2"]["weight"].T + p["fc2"]["bias"]
 
     return apply
 
