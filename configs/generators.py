@@ -42,7 +42,8 @@ def pdiff() -> ConfigDict:
 def pdiff_small(input_noise: float = 0.001) -> ConfigDict:
     """P-diff at a size that two cores train in seconds, for networks of a few thousand parameters.
 
-    The schedule has a fifth of the published steps, so its noise variances are five times as large: it has to end in noise.
+    The schedule has a fifth of the published steps, so its noise variances are five times as large: it has to end in
+    noise.
 
     Args:
       input_noise: of the autoencoder. The published 0.001 serves networks that differ little; zoos of independent

@@ -202,8 +202,9 @@ def test_eight_devices_equal_one(rows, trained, tmp_path):
     assert a.keys() == b.keys()
     for path in a:
         name = jax.tree_util.keystr(path)
-        # A bias before a normalisation has no gradient but rounding, which Adam turns into steps of the learning rate; the
-        # running mean follows it. All else has moved by some 3e-3 in six steps and differs by sums in another order.
+        # A bias before a normalisation has no gradient but rounding, which Adam turns into steps of the learning rate;
+        # the running mean follows it. All else has moved by some 3e-3 in six steps and differs by sums in another
+        # order.
         free = ("conv_" in name and "'bias'" in name) or ("norm_" in name and "'mean'" in name)
         np.testing.assert_allclose(a[path], b[path], atol=2 * STEPS * RATE if free else 2e-4, err_msg=name)
 

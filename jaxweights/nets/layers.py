@@ -79,8 +79,8 @@ def _lookup(table, name, what):
 class Dense(nn.Module):
     """`x @ weight.T + bias` for inputs `[B, in]`.
 
-    The weight is `[out, in]`, as in PyTorch and in the flat vector. With few units its gradient is three times as fast in
-    this layout as in Flax's `[in, out]` (CPU, batch 64, 784 inputs, 10 units: 9 against 31 microseconds).
+    The weight is `[out, in]`, as in PyTorch and in the flat vector. With few units its gradient is three times as fast
+    in this layout as in Flax's `[in, out]` (CPU, batch 64, 784 inputs, 10 units: 9 against 31 microseconds).
     """
 
     features: int
