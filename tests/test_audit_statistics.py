@@ -143,10 +143,16 @@ def test_residual_matches_a_general_solver():
         assert r == pytest.approx(np.linalg.norm(many.T @ w - q), rel=1e-3)
 
 
-def _series(z, copies, mixtures, accuracy):
+def _series(z, copies, mixtures, accuracy, same_errors=0.05):
     entry = lambda v, half: {"value": v, "ci95": [v - half, v + half], "n": 100}  # noqa: E731
-    tests = {"z_u": entry(z, 1.0), "memorised_share": entry(copies, 0.01), "interpolated_share": entry(mixtures, 0.01)}
-    return {"accuracy": {"mean": accuracy, "ci95": [0, 1], "n": 100}, "tests": {**tests, "distance": "raw"}}
+    tests = {
+        "z_u": entry(z, 1.0),
+        "memorised_share": entry(copies, 0.01),
+        "interpolated_share": entry(mixtures, 0.01),
+        "iou_above_heldout": entry(same_errors, 0.1),
+        "distance": "raw",
+    }
+    return {"accuracy": {"mean": accuracy, "ci95": [0, 1], "n": 100}, "tests": tests}
 
 
 @pytest.mark.parametrize(
@@ -165,3 +171,10 @@ def test_verdicts_follow_their_rules(z, copies, mixtures, accuracy, label):
     found = verdict.judge(_series(z, copies, mixtures, accuracy), {"accuracy": {"mean": 0.9, "q05": 0.87}})
     assert found["label"] == label and found["flagged"] == (label in ("remembers", "interpolates"))
     assert f"{100 * accuracy:.1f} %" in found["text"]
+
+
+def test_the_same_errors_betray_copies_that_no_distance_sees():
+    """Permuted copies of a network without exact alignment: far away, but with the errors of a training network."""
+    heldout = {"accuracy": {"mean": 0.9, "q05": 0.87}}
+    assert verdict.judge(_series(0, 0.0, 0.0, 0.9, same_errors=1.0), heldout)["label"] == "remembers"
+    assert verdict.judge(_series(0, 0.0, 0.0, 0.9, same_errors=0.3), heldout)["label"] == "invents"

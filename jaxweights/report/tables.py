@@ -316,7 +316,8 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
             "verdict",
             f"<b>Remembers</b> or <b>interpolates</b>: more than {100 * verdict.SHARE_LIMIT:g}&nbsp;% of the networks "
             "are copies or mixtures of training networks, whichever are more frequent; also remembers: they lie "
-            "closer to the training networks than held-out runs, though nothing explains them one by one. "
+            "closer to the training networks than held-out runs, though nothing explains them one by one, or most make "
+            "the errors of training networks more closely than 95&nbsp;% of held-out runs. "
             f"<b>Degrades</b>: neither, but its mean accuracy misses the {100 * verdict.ACCURACY_QUANTILE:g}th "
             "percentile of "
             "held-out runs. <b>Invents</b>: otherwise.",
