@@ -179,7 +179,7 @@ def test_a_killed_zoo_resumes_bit_for_bit(tmp_path, reference):
     assert np.array_equal(resumed.weights[:], reference.weights[:])
 
 
-def test_diverged_runs_are_kept_and_named(tmp_path):
+def test_diverged_runs_are_kept_and_named(tmp_path, capsys):
     rates = {"kind": "choice", "values": (0.1, 1e30)}
     store = train(tmp_path / "zoo", recipe=recipe(learning_rate=rates))
     records = store.records
@@ -187,6 +187,8 @@ def test_diverged_runs_are_kept_and_named(tmp_path):
     assert 0 < wild.sum() < len(wild)
     assert (records["split"][wild] == "diverged").all()
     assert (records["split"][~wild] != "diverged").all()
+    named = len(np.unique(records["run"][wild]))
+    assert f"{named} of 14 runs diverged" in capsys.readouterr().err
 
 
 def test_hyper_parameters_follow_their_distributions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -84,6 +85,10 @@ def train_zoo(
             done += len(runs) * recipe.steps
             store.append(c, _records(net, recipe, seed, runs, num_runs, snapshots, images, dataset.test_labels, mesh))
     store.finish()
+    diverged = np.unique(store.records["run"][store.records["split"] == population.DIVERGED])
+    if len(diverged):
+        first = ", ".join(str(r) for r in diverged[:5])
+        print(f"zoo: {len(diverged)} of {total} runs diverged and are in no split (first: {first})", file=sys.stderr)
     return store
 
 
