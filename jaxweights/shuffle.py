@@ -36,8 +36,8 @@ def permuted(positions: jax.Array, words: jax.Array, size: int, epoch: jax.Array
         partner = pivots[r] + n - x
         partner = jnp.where(partner >= n, partner - n, partner)
         swap = _mix(jnp.maximum(x, partner) ^ salts[r]) >> 31
-        # Without the barrier the rounds run two to three times as slow on CPU in JAX 0.12, and one training program that
-        # contains them compiled for minutes. That fusion expands x at each of its uses is a guess at the cause.
+        # Without the barrier the rounds run two to three times as slow on CPU in JAX 0.12, and one training program
+        # that contains them compiled for minutes. That fusion expands x at each of its uses is a guess at the cause.
         x = jax.lax.optimization_barrier(jnp.where(swap == 1, partner, x))
     return x.astype(jnp.int32)
 
