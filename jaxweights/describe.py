@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxweights import data, generators, nets
+from jaxweights import data, generators, nets, population
 from jaxweights.data.dataset import ALIASES, KNOWN
 from jaxweights.zoo import Recipe
 
@@ -37,8 +37,9 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
     net = nets.build(config["net"], shape, num_classes)
     zoo = _zoo(config["zoo"], net, num_train, num_test)
     described = {
-        name: _generator(generators.build(name, settings), settings, net, config)
-        for name, settings in config["generators"].items()
+        name: _generator(generator, config["generators"][name]["kind"], net, config)
+        for name, (generator, trained) in generators.resolve(config["generators"]).items()
+        if name == trained
     }
     learned = [d for d in described.values() if d["learned"]]
     return {
@@ -104,12 +105,13 @@ def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_tes
     }
 
 
-def _generator(generator, settings: Mapping[str, Any], net: nets.TaskNet, config: Mapping[str, Any]) -> dict[str, Any]:
-    facts = {"name": settings["kind"], "learned": generators.is_learned(generator)}
+def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any]) -> dict[str, Any]:
+    facts = {"name": kind, "learned": generators.is_learned(generator)}
     if not facts["learned"]:
         return {**facts, "num_params": 0, "tokens": None, "steps": 0, "operations": 0.0, "peak_memory_bytes": 0}
     # Two rows of zeros stand in for the training networks: preparation only has to see their width.
-    prepared, constants = generator.prepare(np.zeros((2, net.spec.num_params), np.float32), net.spec)
+    zeros = population.Population.create(np.zeros((2, net.spec.num_params), np.float32), net.spec)
+    prepared, constants = generator.prepare(zeros)
     key = jax.eval_shape(lambda: jax.random.key(0))
     done: dict[str, Any] = {"constants": jax.tree.map(_shape_of, constants)}
     stages, operations, memory = {}, 0.0, 0

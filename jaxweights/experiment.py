@@ -205,20 +205,23 @@ class Experiment:
             )
         return rows
 
-    def generator_configs(self) -> dict[str, dict[str, Any]]:
-        """Every generator and control by name; learned ones first, then baselines, then controls."""
-        configured = dict(self.config["generators"])
-        learned = {k: v for k, v in configured.items() if generators.is_learned(generators.build(k, v))}
-        rest = {k: v for k, v in configured.items() if k not in learned}
-        return {**learned, **rest, **CONTROLS}
+    @functools.cached_property
+    def generators(self) -> dict[str, tuple[Any, str]]:
+        """Every generator and control by name, with the name of the one whose training it uses; learned ones first,
+        then baselines, then controls."""
+        resolved = generators.resolve(self.config["generators"])
+        learned = {k: v for k, v in resolved.items() if generators.is_learned(v[0])}
+        rest = {k: v for k, v in resolved.items() if k not in learned}
+        return {**learned, **rest, **generators.resolve(CONTROLS)}
 
     def train_generators(self) -> dict[str, Any]:
         """Trains every learned generator and fits every closed-form one; returns their states by name."""
         opened = self._open_zoo()
-        weights = opened.weights[self.training_rows(opened)]
+        training = opened.read(self.training_rows(opened))
         states = {}
-        for i, (name, settings) in enumerate(self.generator_configs().items()):
-            generator = generators.build(name, settings)
+        for i, (name, (generator, trained)) in enumerate(self.generators.items()):
+            if name != trained:
+                continue
             if generators.is_learned(generator):
                 with self._timed(f"train {name}"), open(self.workdir / "metrics.jsonl", "a") as log:
 
@@ -228,27 +231,26 @@ class Experiment:
 
                     states[name] = fit.fit(
                         generator,
-                        weights,
-                        self.net.spec,
+                        training,
                         self.mesh,
                         key=jax.random.fold_in(self.key(1), i),
                         path=self.workdir / "generators" / name,
                         log=write,
                     )
             else:
-                states[name] = generator.fit(weights, self.net.spec)
+                states[name] = generator.fit(training)
         return states
 
     def sample(self) -> dict[str, store.PopulationStore]:
         """Draws `num_samples` networks from every generator and evaluates them."""
-        configs, out = self.generator_configs(), {}
-        missing = [n for n in configs if not self._sampled(n)]
+        out = {}
+        missing = [n for n in self.generators if not self._sampled(n)]
         states = self.train_generators() if missing else {}
-        for i, name in enumerate(configs):
+        for i, (name, (generator, trained)) in enumerate(self.generators.items()):
             path = self.workdir / "samples" / name
             if name in missing:
                 with self._timed(f"sample {name}"):
-                    self._sample_one(generators.build(name, configs[name]), states[name], i, path)
+                    self._sample_one(generator, states[trained], i, path)
             out[name] = store.PopulationStore.open(path)
         return out
 
@@ -260,10 +262,7 @@ class Experiment:
         opened = self._open_zoo()
         rows = self.training_rows(opened)
         keys = jax.random.split(jax.random.fold_in(self.key(2), number), self.config["num_samples"])
-        if generators.is_learned(generator):
-            samples = parallel.map_rows(generator.sample, self.mesh)(state, keys)
-        else:
-            samples = jax.jit(generator.sample)(state, keys)
+        samples = generators.draw(generator, state, keys, self.mesh)
         weights, parents = np.asarray(samples.weights), np.asarray(samples.parents)
         finite = np.isfinite(weights).all(axis=1)
         if not finite.all():
@@ -311,13 +310,13 @@ class Experiment:
         Raises:
           UserError: some are missing; says what to run.
         """
-        missing = [n for n in self.generator_configs() if not self._sampled(n)]
+        missing = [n for n in self.generators if not self._sampled(n)]
         if missing:
             raise UserError(
                 f"The workdir {self.workdir} has no samples of {', '.join(missing)}. Run launch.sample (or "
                 "launch.run) first."
             )
-        return {n: store.PopulationStore.open(self.workdir / "samples" / n) for n in self.generator_configs()}
+        return {n: store.PopulationStore.open(self.workdir / "samples" / n) for n in self.generators}
 
     def report(self) -> pathlib.Path:
         """Draws the figures and writes `report.html` from what the other stages left."""
@@ -405,9 +404,9 @@ def check(config: Mapping[str, Any]) -> None:
         )
     if config["num_samples"] < 1:
         raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
-    for name, generator in config["generators"].items():
+    for name in config["generators"]:
         if name in CONTROLS or name in audit.RESERVED:
             raise UserError(
                 f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
             )
-        generators.build(name, generator)
+    generators.resolve(config["generators"])

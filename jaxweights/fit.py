@@ -23,7 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxweights import parallel, progress, shuffle
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
-from jaxweights.spec import WeightSpec
+from jaxweights.population import Population
 from jaxweights.store import Checkpoints
 
 _DISPATCH_STEPS = 256  # steps per dispatch at most: the length of the metric buffers
@@ -43,8 +43,7 @@ class TrainState(NamedTuple):
 
 def fit(
     generator: LearnedGenerator,
-    weights: np.ndarray,
-    spec: WeightSpec,
+    training: Population,
     mesh: Mesh,
     *,
     key: jax.Array,
@@ -56,8 +55,7 @@ def fit(
 
     Args:
       generator: what to train.
-      weights: `[N, P]` float32 training rows.
-      spec: their meaning.
+      training: training rows `[N, P]` and their records.
       mesh: devices; a stage uses the most devices that divide its batch.
       key: of initialisation, batch order and all noise.
       path: folder of the checkpoints, one sub-folder per stage.
@@ -66,12 +64,13 @@ def fit(
       checkpoint_every: steps between checkpoints, 0 for about four per stage.
 
     Returns:
-      The generator's state: `constants`, and `{"params", "model_state"}` under every stage's name.
+      The generator's state: `constants`, `{"params", "model_state"}` under every stage's name, and what the
+      generator's `finish` adds.
 
     Raises:
       UserError: fewer rows than a batch, or a loss that is not finite (naming the step and the last good checkpoint).
     """
-    data, constants = generator.prepare(weights, spec)
+    data, constants = generator.prepare(training)
     state: dict[str, Any] = {"constants": constants}
     for number, stage in enumerate(generator.stages()):
         trainer = StageTrainer(
@@ -79,7 +78,7 @@ def fit(
         )
         tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
         state = {**state, stage.name: trainer.run(path / stage.name, tagged, checkpoint_every)}
-    return state
+    return {**state, **generator.finish(state, data)}
 
 
 def _tagged_log(log, generator, stage, row):
@@ -164,7 +163,9 @@ class StageTrainer:
             return jax.lax.pmean(value, parallel.AXIS), (model_state, jax.lax.pmean(metrics, parallel.AXIS))
 
         gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(state.params)
-        updates, opt_state = stage.optimizer.update(gradient, state.opt_state, state.params)
+        # Optimizers that look at the loss (reduction of the learning rate on a plateau) get it; others ignore it.
+        optimizer = optax.with_extra_args_support(stage.optimizer)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, value=metrics["loss"])
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if stage.ema_decay is not None:

@@ -71,7 +71,8 @@ def map_rows(function, mesh: Mesh):
     """Shards the second argument's rows over a mesh.
 
     Args:
-      function: `(state, rows [n, ...]) -> pytree of [n, ...]`, each output row depending on its own input row alone.
+      function: `(state, rows) -> pytree of [n, ...]`, rows a pytree of `[n, ...]`; each output row depends on its own
+        input row alone.
       mesh: devices.
 
     Returns:
@@ -81,7 +82,9 @@ def map_rows(function, mesh: Mesh):
     program = jax.jit(jax.shard_map(function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False))
 
     def run(state, rows):
-        out = program(jax.device_put(state, replicated(mesh)), pad_rows(rows, mesh.size))
-        return jax.tree.map(lambda x: x[: rows.shape[0]], out)
+        count = jax.tree.leaves(rows)[0].shape[0]
+        padded = jax.tree.map(lambda x: pad_rows(x, mesh.size), rows)
+        out = program(jax.device_put(state, replicated(mesh)), padded)
+        return jax.tree.map(lambda x: x[:count], out)
 
     return run

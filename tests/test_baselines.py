@@ -8,6 +8,7 @@ from scipy import stats
 
 from jaxweights import generators, nets
 from jaxweights.errors import UserError
+from jaxweights.population import Population
 
 NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
@@ -31,7 +32,7 @@ def rows():
 
 def draw(config, rows, n=400, seed=0):
     generator = generators.build("x", config)
-    state = generator.fit(rows, NET.spec)
+    state = generator.fit(Population.create(rows, NET.spec))
     samples = jax.jit(generator.sample)(state, jax.random.split(jax.random.key(seed), n))
     return np.asarray(samples.weights), np.asarray(samples.parents)
 
@@ -44,7 +45,7 @@ def test_a_sample_depends_on_its_key_alone_and_the_input_stays(name, rows):
     assert np.array_equal(rows, before)
     generator = generators.build("x", BASELINES[name])
     keys = jax.random.split(jax.random.key(0), 8)[jnp.array([5, 2])]
-    alone = generator.sample(generator.fit(rows, NET.spec), keys)
+    alone = generator.sample(generator.fit(Population.create(rows, NET.spec)), keys)
     # Products of other shapes may round differently; anything else must be equal.
     np.testing.assert_allclose(alone.weights, weights[[5, 2]], atol=1e-6)
     assert np.array_equal(alone.parents, parents[[5, 2]])
@@ -90,7 +91,7 @@ def test_the_faithful_average_contaminates_itself(rows):
     """Replay of the published loop in float64: every average overwrites the first row it drew."""
     generator = generators.build("x", {"kind": "average", "k": 4, "faithful": True})
     keys = jax.random.split(jax.random.key(0), 50)
-    weights = np.asarray(generator.sample(generator.fit(rows, NET.spec), keys).weights)
+    weights = np.asarray(generator.sample(generator.fit(Population.create(rows, NET.spec)), keys).weights)
     chosen = np.asarray(jax.vmap(lambda k: jax.random.choice(k, 20, (4,), replace=False))(keys))
     pool = rows.astype(np.float64)
     for i, drawn in enumerate(chosen):

@@ -10,14 +10,15 @@ import pytest
 
 from jaxweights import fit, nets, parallel
 from jaxweights.errors import UserError
-from jaxweights.generators.base import Samples, Stage
+from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.population import Population
 
 NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
 
 
 @dataclasses.dataclass(frozen=True)
-class Denoiser:
+class Denoiser(LearnedGenerator):
     """A linear denoiser: the smallest learned generator with noise, batch statistics and two stages."""
 
     steps: int = 30
@@ -27,8 +28,9 @@ class Denoiser:
     poison: int = -1  # step at which the loss turns NaN
     name: str = "denoiser"
 
-    def prepare(self, weights, spec):
-        return weights - weights.mean(axis=0), {"mean": weights.mean(axis=0)}
+    def prepare(self, training):
+        mean = training.weights.mean(axis=0)
+        return training.weights - mean, {"mean": mean}
 
     def stages(self):
         optimizer = optax.sgd(self.learning_rate)
@@ -51,10 +53,10 @@ class Denoiser:
         state = {"mean": 0.9 * model_state["mean"] + 0.1 * mean, "count": model_state["count"] + 1}
         return loss, (state, {"bias": jnp.sum(params["b"])})
 
-    def sample(self, state, keys):
-        noise = jax.vmap(lambda k: jax.random.normal(k, (P,)))(keys)
+    def sample(self, state, inputs):
+        noise = jax.vmap(lambda k: jax.random.normal(k, (P,)))(inputs)
         weights = noise @ state["second"]["params"]["w"] + state["constants"]["mean"][None, :]
-        return Samples(weights, jnp.full(keys.shape, -1, jnp.int32))
+        return Samples(weights, jnp.full(inputs.shape, -1, jnp.int32))
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +67,7 @@ def rows():
 def train(generator, rows, path, devices=1, log=None, **options):
     return fit.fit(
         generator,
-        rows,
-        NET.spec,
+        Population.create(rows, NET.spec),
         parallel.make_mesh(devices),
         key=jax.random.key(1),
         path=path,
@@ -90,7 +91,7 @@ def test_eight_devices_equal_one(tmp_path, rows):
 
 def test_a_step_is_plain_gradient_descent(rows):
     generator = Denoiser(steps=1)
-    data, constants = generator.prepare(rows, NET.spec)
+    data, constants = generator.prepare(Population.create(rows, NET.spec))
     trainer = fit.StageTrainer(
         generator.stages()[0], data, {"constants": constants}, parallel.make_mesh(8), jax.random.key(5), "x"
     )
@@ -150,7 +151,7 @@ def test_ema_is_the_moving_average(tmp_path, rows):
 
 def test_uneven_batches_use_the_devices_that_divide_them(rows):
     generator = Denoiser(batch_size=6)
-    data, constants = generator.prepare(rows, NET.spec)
+    data, constants = generator.prepare(Population.create(rows, NET.spec))
     trainer = fit.StageTrainer(
         generator.stages()[0], data, {"constants": constants}, parallel.make_mesh(8), jax.random.key(0), "x"
     )

@@ -14,6 +14,7 @@ from jaxweights import fit, generators, nets, parallel
 from jaxweights.errors import UserError
 from jaxweights.generators import conv1d
 from jaxweights.generators.pdiff import PDiff
+from jaxweights.population import Population
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "pdiff_reference.npz"
 SMALL = {
@@ -186,7 +187,7 @@ def rows():
 def train(rows, path, devices, **settings):
     generator = PDiff(**{**TINY, **settings})
     mesh = parallel.make_mesh(devices)
-    return generator, fit.fit(generator, rows, NET.spec, mesh, key=jax.random.key(0), path=path)
+    return generator, fit.fit(generator, Population.create(rows, NET.spec), mesh, key=jax.random.key(0), path=path)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +220,7 @@ def test_samples_depend_on_their_keys_alone(trained):
 
 
 def test_preparation_normalises_each_tensor_by_two_scalars(rows):
-    data, constants = PDiff(**TINY).prepare(rows, NET.spec)
+    data, constants = PDiff(**TINY).prepare(Population.create(rows, NET.spec))
     assert data.shape == (24, 128) and NET.spec.num_params == 67 and not data[:, 67:].any()
     for _, span in NET.spec.spans():
         part = rows[:, span].astype(np.float64)
@@ -289,7 +290,7 @@ def test_convolutions_equal_the_plain_ones_in_value_and_gradient(size, length, c
 def test_preparation_of_single_entries_and_constant_tensors():
     spec = nets.build({"name": "mlp", "hidden": (1,)}, (1, 1, 1), 2).spec  # tensors of 1, 1, 2 and 2 entries
     rows = np.array([[1, 5, 0, 2, 3, 3], [2, 5, 1, 3, 3, 3], [6, 5, 2, 4, 3, 3]], np.float32)
-    _, constants = PDiff(**TINY).prepare(rows, spec)
+    _, constants = PDiff(**TINY).prepare(Population.create(rows, spec))
     np.testing.assert_allclose(constants["mean"], [3, 5, 2, 2, 3, 3])
     np.testing.assert_allclose(constants["std"], [np.std([1, 2, 6], ddof=1), 1, 2**0.5, 2**0.5, 1, 1], rtol=1e-6)
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
+from jaxweights import parallel
 from jaxweights.errors import UserError
 from jaxweights.generators import baselines, imported, pdiff
 from jaxweights.generators.base import ClosedFormGenerator, LearnedGenerator, Samples, Stage
 
-__all__ = ["GENERATORS", "ClosedFormGenerator", "LearnedGenerator", "Samples", "Stage", "build", "is_learned"]
+__all__ = [
+    "GENERATORS",
+    "ClosedFormGenerator",
+    "LearnedGenerator",
+    "Samples",
+    "Stage",
+    "build",
+    "draw",
+    "is_learned",
+    "resolve",
+]
 
 GENERATORS = {
     "copy": baselines.Copy,
@@ -46,3 +59,50 @@ def build(name: str, config: Mapping[str, Any]) -> ClosedFormGenerator | Learned
 def is_learned(generator: ClosedFormGenerator | LearnedGenerator) -> bool:
     """Whether the generator is trained by `fit.fit` rather than fitted in closed form."""
     return hasattr(generator, "stages")
+
+
+def resolve(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[ClosedFormGenerator | LearnedGenerator, str]]:
+    """Builds every generator of an experiment.
+
+    Args:
+      configs: settings by name. `{"of": other, ...}` is the learned generator `other` with other settings of sampling;
+        it is not trained again.
+
+    Returns:
+      By name: the generator, and the name of the one whose training it uses (its own where there is no `of`).
+
+    Raises:
+      UserError: see `build`; or an `of` that names no learned generator, or changes more than how samples are drawn.
+    """
+    resolved = {}
+    for name, settings in configs.items():
+        if "of" not in settings:
+            resolved[name] = build(name, settings), name
+            continue
+        trained = settings["of"]
+        base = build(trained, configs[trained]) if "of" not in configs.get(trained, {"of": None}) else None
+        if base is None or not is_learned(base):
+            known = [n for n, s in configs.items() if "of" not in s and is_learned(build(n, s))]
+            raise UserError(
+                f"generators.{name}.of is {trained!r}, which is no learned generator of this config; "
+                f"there are: {', '.join(known) or 'none'}."
+            )
+        changes = {k: v for k, v in settings.items() if k != "of"}
+        wrong = sorted(set(changes) - base.SAMPLING)
+        if wrong:
+            raise UserError(
+                f"generators.{name} uses the training of {trained!r}, so it can change only how samples are drawn "
+                f"({', '.join(sorted(base.SAMPLING))}), not {', '.join(wrong)}. Remove these, or give it a kind of its "
+                "own."
+            )
+        resolved[name] = build(name, {**configs[trained], **changes}), trained
+    return resolved
+
+
+def draw(
+    generator: ClosedFormGenerator | LearnedGenerator, state: Any, keys: jax.Array, mesh: jax.sharding.Mesh
+) -> Samples:
+    """One sample per key, those of a learned generator sharded over the mesh."""
+    if is_learned(generator):
+        return parallel.map_rows(generator.sample, mesh)(state, generator.inputs(state, keys))
+    return jax.jit(generator.sample)(state, keys)

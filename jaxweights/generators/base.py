@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import numpy as np
 import optax
 
-from jaxweights.spec import WeightSpec
+from jaxweights.population import Population
 
 
 class Samples(NamedTuple):
@@ -31,8 +31,8 @@ class ClosedFormGenerator(Protocol):
 
     name: str
 
-    def fit(self, weights: np.ndarray, spec: WeightSpec) -> Any:
-        """Returns the state, a pytree of arrays, for training rows `weights` `[N, P]` float32."""
+    def fit(self, training: Population) -> Any:
+        """Returns the state, a pytree of arrays, for training rows `[N, P]` and their records."""
 
     def sample(self, state: Any, keys: jax.Array) -> Samples:
         """Draws one sample per key (`[n]` typed PRNG keys); pure and jit-compatible."""
@@ -67,20 +67,45 @@ class Stage:
 
 
 class LearnedGenerator(Protocol):
-    """A generator with parameters; trained by `fit.fit`."""
+    """A generator with parameters; trained by `fit.fit`, and then asked for samples in one or several ways.
+
+    Attributes:
+      name: of the generator.
+      SAMPLING: names of the fields that change how samples are drawn and nothing of the training. One trained generator
+        serves any number of settings of these (`{"of": name, ...}` in a config).
+    """
 
     name: str
+    SAMPLING: ClassVar[frozenset[str]] = frozenset()
 
-    def prepare(self, weights: np.ndarray, spec: WeightSpec) -> tuple[np.ndarray, Any]:
+    def prepare(self, training: Population) -> tuple[np.ndarray, Any]:
         """Returns `(data, constants)`: `[N, D]` float32 training examples, and the pytree that undoes the
         preparation."""
 
     def stages(self) -> tuple[Stage, ...]:
         """The training phases in order."""
 
-    def sample(self, state: Mapping[str, Any], keys: jax.Array) -> Samples:
-        """Draws one sample per key from `{"constants": ..., stage name: {"params", "model_state"}}`; pure,
-        jit-compatible.
+    def finish(self, state: Mapping[str, Any], data: np.ndarray) -> dict[str, Any]:
+        """What sampling needs besides constants and stages, computed once after training; joins the state.
 
-        A sample depends on its own key alone, so any sharding or chunking of the keys gives the same networks.
+        Args:
+          state: `constants` and one entry per stage.
+          data: the training examples.
+        """
+        del state, data
+        return {}
+
+    def inputs(self, state: Mapping[str, Any], keys: jax.Array) -> Any:
+        """What every sample starts from: a pytree of arrays with one row per key, made on the host.
+
+        The default is the keys themselves. Whatever looks at all samples together, or runs outside of JAX, goes here.
+        """
+        del state
+        return keys
+
+    def sample(self, state: Mapping[str, Any], inputs: Any) -> Samples:
+        """Makes one sample per row of `inputs` from `{"constants": ..., stage name: {"params", "model_state"}, ...}`.
+
+        Pure and jit-compatible. A sample depends on its own row alone, so any sharding or chunking of the rows gives
+        the same networks.
         """

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxweights.errors import UserError
 from jaxweights.generators.base import Samples
+from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 
 
@@ -30,10 +31,10 @@ class Copy:
     rescale: bool = False
     name: str = "copy"
 
-    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+    def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows and the spec."""
-        _need_rows(weights, 1, self.name)
-        return {"weights": jnp.asarray(weights), "spec": _Static(spec)}
+        _need_rows(training, 1, self.name)
+        return {"weights": jnp.asarray(training.weights), "spec": _Static(training.spec)}
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Random training rows under random symmetries."""
@@ -61,12 +62,13 @@ class Noise:
     relative: bool = False
     name: str = "noise"
 
-    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+    def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows and the noise amplitude of every entry."""
-        _need_rows(weights, 1, self.name)
-        amplitude = np.full(spec.num_params, self.sigma, np.float32)
+        _need_rows(training, 1, self.name)
+        weights = training.weights
+        amplitude = np.full(weights.shape[1], self.sigma, np.float32)
         if self.relative:
-            for _, span in spec.spans():
+            for _, span in training.spec.spans():
                 amplitude[span] *= weights[:, span].std(dtype=np.float64)
         return {"weights": jnp.asarray(weights), "amplitude": jnp.asarray(amplitude)}
 
@@ -92,10 +94,10 @@ class Average:
     faithful: bool = False
     name: str = "average"
 
-    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+    def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows."""
-        _need_rows(weights, self.k, self.name)
-        return {"weights": jnp.asarray(weights)}
+        _need_rows(training, self.k, self.name)
+        return {"weights": jnp.asarray(training.weights)}
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Means of rows drawn without replacement; in faithful mode the samples depend on the ones before."""
@@ -119,9 +121,10 @@ class Gaussian:
 
     name: str = "gaussian"
 
-    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+    def fit(self, training: Population) -> dict[str, Any]:
         """Mean and standard deviation of every entry."""
-        _need_rows(weights, 2, self.name)
+        _need_rows(training, 2, self.name)
+        weights = training.weights
         mean = weights.mean(axis=0, dtype=np.float64)
         std = weights.std(axis=0, dtype=np.float64, ddof=1)
         return {"mean": jnp.asarray(mean, jnp.float32), "std": jnp.asarray(std, jnp.float32)}
@@ -143,13 +146,14 @@ class PCAGaussian:
     components: int = 0
     name: str = "pca_gaussian"
 
-    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+    def fit(self, training: Population) -> dict[str, Any]:
         """Mean and scaled principal directions, through the smaller Gram matrix in float64.
 
         Raises:
           UserError: fewer than two rows, or more components than the rows span.
         """
-        _need_rows(weights, 2, self.name)
+        _need_rows(training, 2, self.name)
+        weights = training.weights
         most = min(len(weights) - 1, weights.shape[1])
         if self.components > most:
             raise UserError(
@@ -181,10 +185,10 @@ class Interpolation:
 
     name: str = "interpolation"
 
-    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+    def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows."""
-        _need_rows(weights, 2, self.name)
-        return {"weights": jnp.asarray(weights)}
+        _need_rows(training, 2, self.name)
+        return {"weights": jnp.asarray(training.weights)}
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Mixtures; the parent is the nearer end."""
@@ -203,11 +207,11 @@ class _Static:
     value: WeightSpec
 
 
-def _need_rows(weights: np.ndarray, count: int, name: str) -> None:
-    if len(weights) < count:
+def _need_rows(training: Population, count: int, name: str) -> None:
+    if len(training) < count:
         raise UserError(
             f"The generator {name!r} needs at least {count} training networks, but the training split has "
-            f"{len(weights)}. "
+            f"{len(training)}. "
             "Train more runs (zoo.num_runs) or change the generator's settings."
         )
 

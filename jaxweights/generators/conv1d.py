@@ -1,4 +1,4 @@
-"""One-dimensional convolutions, batch normalisation and dense layers with PyTorch's conventions, as Flax Linen modules.
+"""One-dimensional convolutions with PyTorch's conventions, as Flax Linen modules.
 
 Signals are `[n, length, channels]`, kernels `[kernel_size, in_channels, out_channels]` with an odd kernel size, and
 zeros are padded by half of it on both sides. Strides are taken out of the convolutions: a stride of 2 is a stride-1
@@ -10,14 +10,13 @@ same sums. How a stride-1 convolution is computed is decided in `_correlate`, in
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-Statistics = Literal["batch", "running", "instance"]
+from jaxweights.generators.layers import parameter, uniform
 
 # On CPU a convolution whose taps are matrices of at most so many entries is computed as a product with a banded matrix:
 # XLA's convolution of so few channels took one and a half to four times as long.
@@ -166,33 +165,6 @@ def _conv_to_one_channel(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return total[:, half : half + length, None]
 
 
-def initialise(module: nn.Module, key: jax.Array, *inputs: Any) -> dict[str, Any]:
-    """Returns the variables of a module built of the layers below, drawn as PyTorch draws them.
-
-    Weights and biases of convolutions and dense layers are U(-1/sqrt(fan_in), 1/sqrt(fan_in)), normalisations start at
-    scale 1 and shift 0. A layer's own initial value is the bound of its distribution; here all are multiplied by one
-    draw from U(-1, 1). A draw for each parameter gives the same distribution and takes six times as long to compile.
-
-    Args:
-      module: the module.
-      key: typed PRNG key.
-      *inputs: of the module.
-    """
-    variables = module.init(key, *inputs)
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(variables["params"])
-    draw = jax.random.uniform(key, (sum(leaf.size for _, leaf in leaves),), minval=-1.0, maxval=1.0)
-    params, end = [], 0
-    for path, leaf in leaves:
-        factor = draw[end : end + leaf.size].reshape(leaf.shape)
-        end += leaf.size
-        params.append(leaf if path[-1].key == "scale" else leaf * factor)
-    return {**variables, "params": jax.tree_util.tree_unflatten(treedef, params)}
-
-
-def _bound(fan_in: int) -> nn.initializers.Initializer:
-    return nn.initializers.constant(fan_in**-0.5)
-
-
 class Conv(nn.Module):
     """`conv1d` with a bias; made by `initialise`.
 
@@ -209,9 +181,9 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[n, length, in]` to `[n, length / stride, features]`."""
-        init = _bound(self.kernel_size * x.shape[-1])
-        kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1], self.features))
-        bias = self.param("bias", init, (self.features,))
+        init = uniform(self.kernel_size * x.shape[-1])
+        kernel = parameter(self, "kernel", (self.kernel_size, x.shape[-1], self.features), init)
+        bias = parameter(self, "bias", (self.features,), init)
         return conv1d(x, kernel, self.stride) + bias[None, None, :]
 
 
@@ -229,81 +201,7 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[n, length, in]` to `[n, 2 * length, features]`."""
-        init = _bound(self.kernel_size * self.features)
-        kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1], self.features))
-        bias = self.param("bias", init, (self.features,))
+        init = uniform(self.kernel_size * self.features)
+        kernel = parameter(self, "kernel", (self.kernel_size, x.shape[-1], self.features), init)
+        bias = parameter(self, "bias", (self.features,), init)
         return conv1d_transpose(x, kernel) + bias[None, None, :]
-
-
-class Dense(nn.Module):
-    """A dense layer; made by `initialise`.
-
-    Attributes:
-      features: output size.
-    """
-
-    features: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[n, in]` to `[n, features]`."""
-        init = _bound(x.shape[-1])
-        kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        bias = self.param("bias", init, (self.features,))
-        return x @ kernel + bias[None, :]
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation over examples and positions, with PyTorch's running statistics.
-
-    The collection `batch_stats` holds `mean` and `var`; in "batch" mode, where the collection is mutable, they move
-    towards the batch's mean and its unbiased variance (the normalisation itself uses the biased one). Statistics are
-    averaged over `axis_name` when it is given, so that the result does not depend on how a batch is split over devices.
-
-    Attributes:
-      momentum: weight of the new batch in the running statistics.
-      epsilon: added to the variance.
-    """
-
-    momentum: float = 0.1
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
-        """Normalises `[n, length, channels]`.
-
-        Args:
-          x: signals.
-          statistics: "batch" (of all examples and positions), "running", or "instance" (of each example's positions).
-          axis_name: device axis that the batch is split over.
-
-        Raises:
-          ValueError: for another value of `statistics`.
-        """
-        channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
-        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
-        if statistics == "batch":
-            mean = _mean_over(x, axis_name)
-            var = _mean_over(jnp.square(x - mean[None, None, :]), axis_name)
-            if self.is_mutable_collection("batch_stats") and not self.is_initializing():
-                count = x.shape[0] * x.shape[1] * (1 if axis_name is None else lax.axis_size(axis_name))
-                running_mean.value += self.momentum * (mean - running_mean.value)
-                running_var.value += self.momentum * (var * (count / (count - 1)) - running_var.value)
-            mean, var = mean[None, None, :], var[None, None, :]
-        elif statistics == "running":
-            mean, var = running_mean.value[None, None, :], running_var.value[None, None, :]
-        elif statistics == "instance":
-            mean = jnp.mean(x, axis=1, keepdims=True)
-            var = jnp.mean(jnp.square(x - mean), axis=1, keepdims=True)
-        else:
-            raise ValueError(f'statistics must be "batch", "running" or "instance", not {statistics!r}')
-        factor = lax.rsqrt(var + self.epsilon) * scale[None, None, :]
-        return (x - mean) * factor + bias[None, None, :]
-
-
-def _mean_over(x: jax.Array, axis_name: str | None) -> jax.Array:
-    mean = jnp.mean(x, axis=(0, 1))
-    return mean if axis_name is None else lax.pmean(mean, axis_name)

@@ -7,12 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxweights.errors import UserError
 from jaxweights.generators.base import Samples
-from jaxweights.population import load_npz
-from jaxweights.spec import WeightSpec
+from jaxweights.population import Population, load_npz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +24,9 @@ class Imported:
     path: str = ""
     name: str = "imported"
 
-    def fit(self, weights: np.ndarray, spec: WeightSpec) -> dict[str, Any]:
+    def fit(self, training: Population) -> dict[str, Any]:
         """Reads the file; raises `UserError` unless it holds finite `[n, P]` weights."""
-        return {"weights": jnp.asarray(load_npz(self.path, spec).weights)}
+        return {"weights": jnp.asarray(load_npz(self.path, training.spec).weights)}
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """The first rows; raises `UserError` when the file has fewer than are asked for."""

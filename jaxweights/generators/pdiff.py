@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -22,9 +22,10 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
-from jaxweights.generators.base import Samples, Stage
-from jaxweights.generators.conv1d import BatchNorm, Conv, ConvTranspose, Dense, Statistics, initialise
-from jaxweights.spec import WeightSpec
+from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.generators.conv1d import Conv, ConvTranspose
+from jaxweights.generators.layers import BatchNorm, Dense, Statistics, initialise
+from jaxweights.population import Population
 
 # The published code lays a vector out in slices of 64 values.
 _SLICE_LENGTH = 64
@@ -169,7 +170,7 @@ def _time_features(timesteps: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class PDiff:
+class PDiff(LearnedGenerator):
     """P-diff as a `LearnedGenerator`; the defaults are the paper's main setting with its defects mended.
 
     Three fields undo the mending and give the published code's behaviour: `decode="instance"`,
@@ -203,6 +204,8 @@ class PDiff:
       sampling_steps: number of DDIM steps, or None for all.
       eta: of DDIM.
     """
+
+    SAMPLING: ClassVar[frozenset[str]] = frozenset({"decode", "sampler", "sampling_steps", "eta"})
 
     name: str = "pdiff"
     autoencoder_channels: tuple[int, ...] = (64, 128, 256, 256, 32)
@@ -249,7 +252,7 @@ class PDiff:
                 f"({self.num_timesteps}), or to None for all."
             )
 
-    def prepare(self, weights: np.ndarray, spec: WeightSpec) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Normalises each tensor by two scalars and pads the vectors to a length that the strides divide.
 
         The scalars are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor
@@ -257,15 +260,15 @@ class PDiff:
         centred.
 
         Args:
-          weights: `[N, P]` float32 training rows.
-          spec: names the tensors.
+          training: training rows `[N, P]`; their spec names the tensors.
 
         Returns:
           `[N, D]` float32, and `{"mean": [P], "std": [P]}` float32.
         """
+        weights = training.weights
         mean, std = [], []
         end = 0
-        for leaf in spec.leaves:
+        for leaf in training.spec.leaves:
             tensor = weights[:, end : end + leaf.size].astype(np.float64)
             end += leaf.size
             mean.append(np.full(leaf.size, tensor.mean()))
@@ -305,7 +308,7 @@ class PDiff:
             ),
         )
 
-    def sample(self, state: Mapping[str, Any], keys: jax.Array) -> Samples:
+    def sample(self, state: Mapping[str, Any], inputs: jax.Array) -> Samples:
         """Draws latents, decodes them and undoes the normalisation; see `LearnedGenerator.sample`."""
         denoiser = self._denoiser()
         stage = state["diffusion"]
@@ -316,10 +319,10 @@ class PDiff:
 
         shape = (self.latent_dim,)
         if self.sampler == "ddpm":
-            latents = diffusion_lib.sample_ddpm(self._diffusion(), predict, keys, shape)
+            latents = diffusion_lib.sample_ddpm(self._diffusion(), predict, inputs, shape)
         else:
             latents = diffusion_lib.sample_ddim(
-                self._diffusion(), predict, keys, shape, steps=self.sampling_steps, eta=self.eta
+                self._diffusion(), predict, inputs, shape, steps=self.sampling_steps, eta=self.eta
             )
         if self.standardise_latents:
             mean, std = _moments(stage["model_state"]["latents"])
@@ -328,7 +331,7 @@ class PDiff:
         autoencoder = self._autoencoder(mean.shape[-1])
         decoded = autoencoder.apply(self._autoencoder_variables(state), latents, self.decode, method="decode")
         weights = decoded[:, : mean.shape[-1]] * std + mean
-        return Samples(weights=weights, parents=jnp.full((keys.shape[0],), -1, jnp.int32))
+        return Samples(weights=weights, parents=jnp.full((inputs.shape[0],), -1, jnp.int32))
 
     def _optimizer(self, learning_rate: float, steps: int) -> optax.GradientTransformation:
         return optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=self.weight_decay)

@@ -77,12 +77,12 @@ def train_zoo(
     data = trainer.put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift))
     images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
     runs_to_do = sum(min(chunk, total - c * chunk) for c in missing)
-    with progress.Progress(runs_to_do * recipe.steps, f"zoo ({runs_to_do} runs)", "steps") as bar:
+    with progress.Progress(runs_to_do * recipe.snapshots[-1], f"zoo ({runs_to_do} runs)", "steps") as bar:
         done = 0
         for c in missing:
             runs = np.arange(c * chunk, min((c + 1) * chunk, total))
             snapshots = _train_chunk(trainer, data, seed, runs, bar, done)
-            done += len(runs) * recipe.steps
+            done += len(runs) * recipe.snapshots[-1]
             store.append(c, _records(net, recipe, seed, runs, num_runs, snapshots, images, dataset.test_labels, mesh))
     store.finish()
     diverged = np.unique(store.records["run"][store.records["split"] == population.DIVERGED])
@@ -126,7 +126,7 @@ def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done:
         if stop > step:
             rate = (stop - step) / max(seconds, 1e-6)
             per_dispatch = int(np.clip(rate * _DISPATCH_SECONDS, per_dispatch / 2, 16 * per_dispatch)) or 1
-            models = rate * len(runs) / recipe.steps
+            models = rate * len(runs) / recipe.snapshots[-1]
             bar.update(done + len(runs) * stop, f"{progress.human(models)} models/s")
         step = stop
     return out, hyper

@@ -9,6 +9,7 @@ import numpy as np
 
 from configs import generators as settings
 from jaxweights import generators, parallel
+from jaxweights.population import Population
 from launch.benchmarks import measure, networks
 from launch.benchmarks.measure import Case, Work
 
@@ -33,7 +34,7 @@ def _state(config):
     generator = generators.build("pdiff", {**config.to_dict(), "num_timesteps": TIMESTEPS})
     net = networks.DIGITS.net
     rows = np.random.default_rng(0).normal(size=(64, net.spec.num_params)).astype(np.float32)
-    _, constants = generator.prepare(rows, net.spec)
+    _, constants = generator.prepare(Population.create(rows, net.spec))
     state = {"constants": constants}
     for stage in generator.stages():
         params, model_state = stage.init(jax.random.key(0), state)
