@@ -12,8 +12,10 @@ from jaxweights.nets.conv import (
     choose,
     conv_pool,
     conv_pool_batch_minor,
+    conv_pool_unfolded,
     from_batch_minor,
     to_batch_minor,
+    unfold,
 )
 
 # (H, W, C), (kh, kw, O), pool, implementation: chosen and given tiles, odd maps, overhanging tiles, every window size.
@@ -107,6 +109,24 @@ def test_batch_minor_layers_equal_the_plain_layout(implementation):
 
     plain = _reference(jnp.tanh(_reference(x, first, bias, True)), second, bias2, False)
     _assert_close([jax.jit(inner)(x)], [plain])
+
+
+@pytest.mark.parametrize(("inputs", "kernel", "pool"), [case[:3] for case in CASES[3:6]], ids=IDS[3:6])
+def test_unfolded_inputs_give_the_same_layer(inputs, kernel, pool):
+    """In value and every gradient, for models that share what was unfolded."""
+    x, first, bias = _arguments(inputs, kernel)
+    _, second, bias2 = _arguments(inputs, kernel, seed=1)
+    kernels, biases = jnp.stack([first, second]), jnp.stack([bias, bias2])
+
+    def unfolded(x, kernels, biases):
+        columns = unfold(to_batch_minor(x), kernel[:2], pool=pool)
+        y = jax.vmap(conv_pool_unfolded, in_axes=(None, 0, 0))(columns, kernels, biases)
+        return jax.vmap(from_batch_minor)(y)
+
+    def reference(x, kernels, biases):
+        return jnp.stack([_reference(x, kernels[i], biases[i], pool) for i in range(2)])
+
+    _assert_close(*_values_and_gradients((unfolded, reference), (x, kernels, biases)))
 
 
 @pytest.mark.parametrize("pool", [True, False])
@@ -213,6 +233,8 @@ def test_mistakes_are_named():
         conv_pool(x[:, :3, :3], kernel, bias, pool=True, implementation="lax")
     with pytest.raises(UserError, match="does not fit inputs"):
         conv_pool(x, kernel[:, :, :1], bias, pool=True)
+    with pytest.raises(UserError, match="unfolded to 18 values"):
+        conv_pool_unfolded(unfold(to_batch_minor(x), (3, 3), pool=True), kernel[:, :, :1], bias)
     with pytest.raises(UserError, match="even with pooling"):
         conv_pool(x, kernel, bias, pool=True, implementation=Plan("banded", (3, 2)))
     with pytest.raises(UserError, match="backend 'metal'"):

@@ -20,8 +20,10 @@ def case(request):
 
 
 def test_evaluate_equals_one_model_at_a_time(case, mesh, monkeypatch):
+    """Three tiles, the last one padded; the last dispatch has fewer blocks than fit."""
     net, weights, images, labels = case
-    monkeypatch.setattr(accuracy, "block_shape", lambda net, backend: (16, 2))  # three tiles, the last one padded
+    blocks = 4 if net.name == "cnn" else 1
+    monkeypatch.setattr(accuracy, "block_shape", lambda net, backend: accuracy.BlockShape(16, 2, blocks))
     accuracy._plan.cache_clear()
     result = evaluate(net, weights, images, labels, mesh)
     accuracy._plan.cache_clear()

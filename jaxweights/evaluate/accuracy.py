@@ -2,7 +2,7 @@
 
 Models are mapped with `vmap` against one shared batch of images, so that the first layer of all models of a block is a
 single matrix product; blocks of models and tiles of images are sized so that the activations stay in cache (CPU) or
-memory.
+memory. What a network computes of the images alone (`TaskNet.prepare`) is made once per tile for all blocks.
 """
 
 from __future__ import annotations
@@ -54,44 +54,68 @@ def evaluate(
     Returns:
       The `Evaluation`. A model whose logits are not finite counts as wrong on the examples concerned.
     """
-    program, tile, block = _plan(net, images.shape, mesh)
+    program, shape = _plan(net, images.shape, mesh)
     total = len(labels)
-    padded = parallel.pad_rows(np.asarray(images, np.float32), tile).reshape((-1, tile) + images.shape[1:])
-    targets = np.full(padded.shape[0] * tile, -1, np.int32)
+    padded = parallel.pad_rows(np.asarray(images, np.float32), shape.images)
+    padded = padded.reshape((-1, shape.images) + images.shape[1:])
+    targets = np.full(padded.shape[0] * shape.images, -1, np.int32)
     targets[:total] = labels
-    images_d, targets_d = jax.device_put((padded, targets.reshape(-1, tile)), parallel.replicated(mesh))
+    images_d, targets_d = jax.device_put((padded, targets.reshape(-1, shape.images)), parallel.replicated(mesh))
     pending, parts = [], []
 
     def collect(item):
-        count, (correct, loss, errors) = item
-        parts.append((np.asarray(correct)[:count], np.asarray(loss)[:count], np.asarray(errors)[:count]))
+        count, used, outputs = item
+        # Each device's own models come first in its share; what follows them was not computed.
+        outputs = [np.asarray(x).reshape((mesh.size, -1) + x.shape[1:])[:, :used] for x in outputs]
+        parts.append([x.reshape((-1,) + x.shape[2:])[:count] for x in outputs])
 
-    for start in range(0, len(weights), block):
-        rows = np.asarray(weights[start : start + block], np.float32)
-        vectors = jax.device_put(parallel.pad_rows(rows, block), parallel.sharded(mesh))
-        pending.append((len(rows), program(vectors, images_d, targets_d)))
-        if len(pending) > 1:  # one block computes while the one before is copied out
+    capacity = shape.models * shape.blocks
+    for start in range(0, len(weights), capacity * mesh.size):
+        rows = np.asarray(weights[start : start + capacity * mesh.size], np.float32)
+        blocks = -(-len(rows) // (shape.models * mesh.size))
+        used = blocks * shape.models
+        share = parallel.pad_rows(rows, used * mesh.size).reshape(mesh.size, used, -1)
+        vectors = np.zeros((mesh.size, capacity, rows.shape[1]), np.float32)
+        vectors[:, :used] = share
+        vectors = jax.device_put(vectors.reshape(-1, rows.shape[1]), parallel.sharded(mesh))
+        pending.append((len(rows), used, program(vectors, np.int32(blocks), images_d, targets_d)))
+        if len(pending) > 1:  # one dispatch computes while the one before is copied out
             collect(pending.pop(0))
         if progress is not None:
-            progress(min(start + block, len(weights)), len(weights))
+            progress(start + len(rows), len(weights))
     for item in pending:
         collect(item)
     correct, loss, errors = (np.concatenate([p[i] for p in parts]) for i in range(3))
     return Evaluation(correct.astype(np.float64) / total, loss.astype(np.float64) / total, errors[:, : -(-total // 8)])
 
 
-def block_shape(net: nets.TaskNet, backend: str) -> tuple[int, int]:
-    """Images and models per block on one device; the one place of this choice.
+class BlockShape(NamedTuple):
+    """How the work is cut on one device.
 
-    Measured on two CPU cores: convolutions want blocks whose patches stay in cache (64 images, 8 models; 1,024 images
-    at a time are a fifth slower), dense layers want large products whose outputs stay in a few MiB. Accelerators want
-    large blocks of everything.
+    Attributes:
+      images: images of a tile.
+      models: models of a block, computed together on one tile.
+      blocks: blocks of one dispatch, which share what is prepared of a tile.
+    """
+
+    images: int
+    models: int
+    blocks: int
+
+
+def block_shape(net: nets.TaskNet, backend: str) -> BlockShape:
+    """The block shape for a network on a backend; the one place of this choice.
+
+    Measured on two CPU cores: convolutions want blocks whose patches stay in cache (16 images, 8 models), and many of
+    them per dispatch, since preparing an image costs as much as evaluating a model on it; dense layers want large
+    products whose outputs stay in a few MiB. Accelerators want large blocks of everything.
     """
     if backend != "cpu":
-        return 1024, _models(net, 1024, 1 << 30)
+        images = int(np.clip((1 << 30) // (4 * net.prepared_size) // 8 * 8, 8, 1024))
+        return BlockShape(images, _models(net, images, 1 << 30), 1)
     if net.name == "cnn":
-        return 64, 8
-    return 1024, _models(net, 1024, 16 << 20)
+        return BlockShape(16, 8, 8)
+    return BlockShape(1024, _models(net, 1024, 16 << 20), 1)
 
 
 def _models(net: nets.TaskNet, images: int, activation_bytes: int) -> int:
@@ -100,12 +124,17 @@ def _models(net: nets.TaskNet, images: int, activation_bytes: int) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _plan(net: nets.TaskNet, shape: tuple[int, ...], mesh: Mesh):
-    """The compiled program, images per tile, and models per dispatch (all devices together)."""
-    tile, per_device = block_shape(net, jax.default_backend())
-    tile = min(tile, -(-shape[0] // 8) * 8)  # a multiple of eight, so that tiles of packed masks join without shifts
+    """The compiled program and the block shape.
 
-    def one_tile(vectors, images, targets):
-        logits = jax.vmap(net.apply, in_axes=(0, None))(vectors, images)
+    The program takes the vectors `[devices * blocks * models, P]`, the number of blocks per device that hold models,
+    and tiles of images and labels.
+    """
+    images, models, blocks = block_shape(net, jax.default_backend())
+    # A multiple of eight, so that tiles of packed masks join without shifts.
+    cut = BlockShape(min(images, -(-shape[0] // 8) * 8), models, blocks)
+
+    def one_block(vectors, prepared, targets):
+        logits = jax.vmap(net.apply, in_axes=(0, None))(vectors, prepared)
         labels = jnp.broadcast_to(targets[None, :], logits.shape[:-1])
         real = labels >= 0
         loss = jnp.where(real, nets.cross_entropy(logits, labels), 0.0)
@@ -113,11 +142,25 @@ def _plan(net: nets.TaskNet, shape: tuple[int, ...], mesh: Mesh):
         correct = (jnp.argmax(logits, axis=-1) == labels) & finite
         return jnp.sum(correct & real, axis=1), jnp.sum(loss, axis=1), jnp.packbits(real & ~correct, axis=1)
 
-    def shard(vectors, images, targets):
-        correct, loss, errors = jax.lax.map(lambda x: one_tile(vectors, *x), (images, targets))
+    def one_tile(vectors, used, images, targets):
+        prepared = net.prepare(images)
+        if blocks == 1:
+            return one_block(vectors, prepared, targets)
+
+        def step(i, outputs):
+            rows = jax.lax.dynamic_slice_in_dim(vectors, i * models, models)
+            new = one_block(rows, prepared, targets)
+            return jax.tree.map(lambda all, x: jax.lax.dynamic_update_slice_in_dim(all, x, i * models, 0), outputs, new)
+
+        empty = jax.eval_shape(one_block, vectors, prepared, targets)
+        return jax.lax.fori_loop(0, used, step, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), empty))
+
+    def shard(vectors, used, images, targets):
+        correct, loss, errors = jax.lax.map(lambda x: one_tile(vectors, used, *x), (images, targets))
         errors = errors.transpose(1, 0, 2).reshape(vectors.shape[0], -1)
         return jnp.sum(correct, axis=0), jnp.sum(loss, axis=0), errors
 
     split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
-    program = jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=(split, whole, whole), out_specs=split))
-    return program, tile, per_device * mesh.size
+    # Nothing crosses devices: the check of varying axes would only ask the loop's start for an annotation.
+    sharded = jax.shard_map(shard, mesh=mesh, in_specs=(split, whole, whole, whole), out_specs=split, check_vma=False)
+    return jax.jit(sharded), cut

@@ -48,8 +48,19 @@ class TaskNet:
         return self.spec.flatten(variables["params"])
 
     def apply(self, vector: jax.Array, images: jax.Array) -> jax.Array:
-        """Logits `[B, num_classes]` of standardised images `[B, H, W, C]` under the weights `[P]`."""
+        """Logits `[B, num_classes]` of standardised images `[B, H, W, C]`, or of what `prepare` made of them, under
+        the weights `[P]`."""
         return self.module.apply({"params": self.spec.unflatten(vector)}, images)
+
+    def prepare(self, images: jax.Array):
+        """The part of `apply` that depends on the images alone, for many models that see the same ones."""
+        return self.module.prepare(images) if hasattr(self.module, "prepare") else images
+
+    @functools.cached_property
+    def prepared_size(self) -> int:
+        """Floats that `prepare` makes of one image."""
+        prepared = jax.eval_shape(self.prepare, jax.ShapeDtypeStruct((1,) + self.input_shape, jnp.float32))
+        return sum(math.prod(x.shape) for x in jax.tree.leaves(prepared))
 
     @functools.cached_property
     def activation_size(self) -> int:

@@ -8,7 +8,7 @@ import jax
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.conv import from_batch_minor, to_batch_minor
+from jaxweights.nets.conv import Unfolded, from_batch_minor, to_batch_minor, unfold
 from jaxweights.nets.layers import Conv, Dense, activation, scaling
 from jaxweights.spec import FIXED, Group, WeightSpec, conv_leaves, dense_leaves
 
@@ -24,12 +24,16 @@ class CNN(nn.Module):
     activation: str = "tanh"
     initialiser: str = "uniform"
 
+    def prepare(self, images: jax.Array) -> Unfolded:
+        """What the first convolution sees of images `[B, H, W, C]`; `__call__` takes it in their place."""
+        return unfold(to_batch_minor(images), (self.windows[0],) * 2, pool=self.pools[0])
+
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
         act = activation(self.activation)
-        x = to_batch_minor(x)
+        x = x if isinstance(x, Unfolded) else to_batch_minor(x)
         for i, (features, window, pool) in enumerate(zip(self.channels, self.windows, self.pools, strict=True)):
-            x = act(Conv(features, window, pool, self.initialiser, name=f"conv{i + 1}")(x))
+            x = Conv(features, window, pool, self.activation, self.initialiser, name=f"conv{i + 1}")(x)
         x = from_batch_minor(x)
         x = x.reshape(x.shape[0], -1)
         x = act(Dense(self.hidden, self.initialiser, name="fc1")(x))

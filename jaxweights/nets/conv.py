@@ -17,6 +17,10 @@ layer of all models on a common batch, `vmap` over the weights alone, is one pro
 A network that is to be fast stays in this layout: `to_batch_minor`, `conv_pool_batch_minor` per layer,
 `from_batch_minor`. `conv_pool` is the same for `[B, H, W, C]`, with two transpositions per layer.
 
+Where very many models see the same images (evaluation), the patches of the first layer are made once for all of them,
+so their size counts for little and the arithmetic for everything: `unfold` gives every position its own column,
+without a band, and `conv_pool_unfolded` is the product `kernel.T @ columns` with no structural zero in it.
+
 Values and gradients are those of `lax.conv_general_dilated` and `lax.reduce_window` up to the order of float32 sums:
 every product contains the same terms and exact zeros. Among equal values of a pooling window the gradient goes to the
 first, as XLA's select-and-scatter does. Where two *different* orders of summation break a tie, the patches are equal
@@ -26,6 +30,8 @@ first, as XLA's select-and-scatter does. Where two *different* orders of summati
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +55,17 @@ class Plan:
 
     implementation: str
     tile: tuple[int, int] = (2, 2)
+
+
+class Unfolded(NamedTuple):
+    """The inputs of a convolution as one column per position, without the model's weights in them.
+
+    Attributes:
+      columns: `[K, S, H', W', B]`, the `K = kh * kw * C` values (i, j, c) that a position sees; S is the 4 positions
+        (dy, dx) of a pooling window whose outputs are `H' x W'`, or 1 without pooling.
+    """
+
+    columns: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +181,52 @@ def conv_pool_batch_minor(
     return _banded(x, kernel, bias, pool, plan.tile)
 
 
+def unfold(x: jax.Array, window: tuple[int, int], *, pool: bool) -> Unfolded:
+    """What every position of a convolution sees, for `conv_pool_unfolded`.
+
+    Args:
+      x: batch-minor inputs `[C, H, W, B]`.
+      window: rows and columns of the kernel.
+      pool: whether 2x2 max-pooling follows.
+
+    Raises:
+      UserError: an input that is too small.
+    """
+    (kh, kw), step = window, 2 if pool else 1
+    channels, height, width, batch = x.shape
+    used_rows, used_cols = _used_outputs((height, width), window, pool)
+    phases, down, across = _phases(x[:, : used_rows + kh - 1, : used_cols + kw - 1], window, (step, step))
+    rows, cols = used_rows // step, used_cols // step
+    wide = jnp.concatenate([phases[:, :f, :, :, b : b + cols] for b, f in across], axis=1)
+    seen = jnp.concatenate([wide[:d, :, :, a : a + rows] for a, d in down])
+    windows = [seen[dy : dy + kh, dx : dx + kw] for dy in range(step) for dx in range(step)]
+    return Unfolded(jnp.stack(windows, axis=3).reshape(kh * kw * channels, step**2, rows, cols, batch))
+
+
+def conv_pool_unfolded(
+    x: Unfolded, kernel: jax.Array, bias: jax.Array, activation: Callable[[jax.Array], jax.Array] = lambda y: y
+) -> jax.Array:
+    """`activation(conv_pool_batch_minor(...))` of inputs that are unfolded already, giving `[O, H', W', B]`.
+
+    The activation function is elementwise; it belongs here because a loop over flattened positions is faster than one
+    whose innermost axis is a small batch.
+
+    Raises:
+      UserError: a kernel or bias that does not fit.
+    """
+    inputs, positions, *outputs = x.columns.shape
+    weights = kernel.reshape(-1, kernel.shape[-1])
+    if weights.shape[0] != inputs or bias.shape != weights.shape[1:]:
+        raise UserError(
+            f"A convolution with kernel {kernel.shape} and bias {bias.shape} does not fit inputs that are unfolded "
+            f"to {inputs} values per position."
+        )
+    product = lax.dot_general(weights, x.columns.reshape(inputs, -1), (((0,), (0,)), ((), ())))
+    product = product.reshape(weights.shape[1], positions, -1).swapaxes(0, 1)
+    y = (product[0] if positions == 1 else _max_of_four(product)) + bias[:, None]
+    return activation(y).reshape(-1, *outputs)
+
+
 def _plan(input_shape, kernel, bias, pool, implementation) -> Plan:
     if kernel.ndim != 4 or kernel.shape[2] != input_shape[2] or bias.shape != kernel.shape[3:]:
         raise UserError(
@@ -239,15 +302,20 @@ def patches(x: jax.Array, window: tuple[int, int], tile: tuple[int, int]) -> jax
     Returns:
       `[K, tile rows, tile columns, B]`, with K ordered (a, b, d, f, c).
     """
+    phases, down, across = _phases(x, window, tile)
+    rows, cols = phases.shape[3] - len(down) + 1, phases.shape[4] - len(across) + 1
+    parts = [phases[:d, :f, :, a : a + rows, b : b + cols] for a, d in down for b, f in across]
+    return jnp.concatenate([part.reshape(-1, rows, cols, x.shape[-1]) for part in parts])
+
+
+def _phases(x, window, tile):
+    """Inputs sorted by phase, `[th, tw, C, rows, columns, B]`, and the blocks of a tile's inputs down and across."""
     channels, height, width, batch = x.shape
     (kh, kw), (th, tw) = window, tile
-    rows, cols = -(-(height - kh + 1) // th), -(-(width - kw + 1) // tw)
     down, across = _blocks(th, kh), _blocks(tw, kw)
-    phase_rows, phase_cols = rows + len(down) - 1, cols + len(across) - 1
-    x = jnp.pad(x, ((0, 0), (0, phase_rows * th - height), (0, phase_cols * tw - width), (0, 0)))
-    phases = x.reshape(channels, phase_rows, th, phase_cols, tw, batch).transpose(2, 4, 0, 1, 3, 5)
-    parts = [phases[:d, :f, :, a : a + rows, b : b + cols] for a, d in down for b, f in across]
-    return jnp.concatenate([part.reshape(-1, rows, cols, batch) for part in parts])
+    rows, cols = -(-(height - kh + 1) // th) + len(down) - 1, -(-(width - kw + 1) // tw) + len(across) - 1
+    x = jnp.pad(x, ((0, 0), (0, rows * th - height), (0, cols * tw - width), (0, 0)))
+    return x.reshape(channels, rows, th, cols, tw, batch).transpose(2, 4, 0, 1, 3, 5), down, across
 
 
 def band(kernel: jax.Array, tile: tuple[int, int], pool: bool) -> jax.Array:

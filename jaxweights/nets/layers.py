@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.conv import conv_pool_batch_minor
+from jaxweights.nets.conv import Unfolded, conv_pool_batch_minor, conv_pool_unfolded
 
 # Activation name to (function, scaling symmetry of the units before it).
 ACTIVATIONS: dict[str, tuple[Callable, str]] = {
@@ -95,25 +95,29 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution (stride 1, no padding), bias, and 2x2 max-pooling where `pool`, for batch-minor inputs `[C, H, W,
-    B]`.
+    """Convolution (stride 1, no padding), bias, 2x2 max-pooling where `pool`, and the named activation function, for
+    batch-minor inputs `[C, H, W, B]`.
 
     Between convolutions the batch is the last axis (see `nets/conv.py`); `to_batch_minor` and `from_batch_minor`
-    convert.
+    convert. Inputs that `unfold` has made ready for this window and pooling are taken as well.
     """
 
     features: int
     window: int
-    pool: bool = False
+    pool: bool
+    activation: str
     initialiser: str = "torch"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        area, inputs = self.window**2, x.shape[0]
+    def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
+        area, unfolded = self.window**2, isinstance(x, Unfolded)
+        inputs = x.columns.shape[0] // area if unfolded else x.shape[0]
         shape = (self.window, self.window, inputs, self.features)
         kernel = _parameter(self, "kernel", shape, area * inputs, area * self.features)
         bias = _parameter(self, "bias", (self.features,), area * inputs, area * self.features)
-        return conv_pool_batch_minor(x, kernel, bias, pool=self.pool)
+        if unfolded:
+            return conv_pool_unfolded(x, kernel, bias, activation(self.activation))
+        return activation(self.activation)(conv_pool_batch_minor(x, kernel, bias, pool=self.pool))
 
 
 def _parameter(module: nn.Module, name: str, shape: tuple[int, ...], fan_in: int, fan_out: int) -> jax.Array:
