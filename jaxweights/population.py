@@ -99,6 +99,19 @@ def last_checkpoints(records: Mapping[str, np.ndarray]) -> np.ndarray:
     return last
 
 
+def top_rows(scores: np.ndarray, top: float) -> np.ndarray:
+    """The rows whose score is at least the (1 - top)-quantile, in order.
+
+    The quantile interpolates linearly; ties at the threshold are all kept, so the share may be larger than `top`.
+
+    Args:
+      scores: `[N]` finite floats, larger is better.
+      top: share above 0 and up to 1.
+    """
+    # 1 - top rounded in binary could lift the threshold above the very score that it interpolates.
+    return np.flatnonzero(scores >= np.quantile(scores, round(1.0 - top, 12)))
+
+
 def check_weights(weights: np.ndarray, spec: WeightSpec, what: str) -> None:
     """Raises `UserError` unless `weights` is a non-empty numeric `[N, P]` of the spec's P."""
     if weights.ndim != 2 or weights.shape[-1] != spec.num_params:

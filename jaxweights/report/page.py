@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import html
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,24 +13,10 @@ import numpy as np
 
 from jaxweights import data, files, nets, population
 from jaxweights.population import Population
-from jaxweights.report import boundary, figures, style, tables, template
+from jaxweights.report import boundary, figures, studies, style, tables, template
+from jaxweights.report.style import Picture, Section
 
 _PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A figure on the page.
-
-    Attributes:
-      path: its PNG file.
-      title: heading.
-      caption: what is to be seen; HTML.
-    """
-
-    path: pathlib.Path
-    title: str
-    caption: str
 
 
 def write(
@@ -48,8 +33,9 @@ def write(
     """Draws `figures/*.png` and `*.svg` and writes `report.html`; the same input gives the same bytes.
 
     Args:
-      workdir: of the experiment, with `audit/<series>.npz` and, where a generator was trained, `metrics.jsonl`.
-      metrics: what the audit returned, with `zoo`, `timing` and `versions`.
+      workdir: of the experiment, with `audit/<series>.npz`, where a generator was trained `metrics.jsonl`, and where it
+        was studied `studies/<generator>.npz`.
+      metrics: what the audit returned, with `zoo`, `timing` and `versions`, and `studies` where there are any.
       config: of the experiment.
       net: task network.
       dataset: its images.
@@ -66,12 +52,13 @@ def write(
     folder = files.make_dir(workdir / "figures")
     series = style.collect(workdir, metrics, config)
     with style.drawing():
-        pictures = [
+        parts = [
             *_measurement_pictures(series, metrics, dataset, config["seed"], folder),
             *_subject_pictures(series, config["seed"], net, dataset, train, samples, mesh, folder),
             *_training_pictures(series, config, dataset, train, workdir / "metrics.jsonl", folder),
+            *studies.parts(series, workdir, metrics, config["seed"], folder),
         ]
-    text = render(metrics, config, net, pictures)
+    text = render(metrics, config, net, parts)
     path = workdir / "report.html"
     # ASCII with character references, so that no locale or server can misread it.
     files.write_text(path, text.encode("ascii", "xmlcharrefreplace").decode("ascii"))
@@ -144,9 +131,9 @@ def _training_pictures(series, config, dataset, train, log, folder) -> list[Pict
 
 
 def render(
-    metrics: Mapping[str, Any], config: Mapping[str, Any], net: nets.TaskNet, pictures: Sequence[Picture]
+    metrics: Mapping[str, Any], config: Mapping[str, Any], net: nets.TaskNet, parts: Sequence[Picture | Section]
 ) -> str:
-    """The page as a string."""
+    """The page as a string, with the figures and further parts between the results and the other measures."""
     roles = style.roles(metrics, config)
     checks = metrics["checks"]
     zoo = metrics["zoo"]
@@ -164,7 +151,10 @@ def render(
         f'<p class="checks {state}"><b>{sign}</b> {html.escape(tables.controls_text(checks))}</p>',
         _verdicts(metrics, roles),
         _section("results", "Results", _results(metrics, roles, aligned)),
-        *(_figure(p) for p in pictures),
+        *(
+            _figure(p) if isinstance(p, Picture) else _section(html.escape(p.identity), p.title, p.content)
+            for p in parts
+        ),
         _section("more", "More measures", tables.series_table(metrics, roles, tables.MORE, False)),
     ]
     if aligned:
@@ -180,7 +170,9 @@ def render(
         _section("versions", "Versions", tables.facts(metrics["versions"])),
         _section("config", "Config", _folded("every setting", tables.facts(config))),
         _section(
-            "numbers", "All numbers", _folded("every number of metrics.json under series", tables.every_number(metrics))
+            "numbers",
+            "All numbers",
+            _folded("every number of metrics.json under series and studies", tables.every_number(metrics)),
         ),
     ]
     body = "\n".join(sections)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,7 @@ from jaxweights.errors import UserError
 LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides audit.TRAINING and audit.HELDOUT
 DPI = 160  # twice the pixels that a page column of 700 shows
 MAX_POINTS = 100  # per series in a scatter, as in Zeng et al. 2025
+_MAX_SUBJECTS = 3  # generators, or ways of sampling from one, with figures of their own
 
 # Training blue, generator red and the two noise amplitudes as in the figures of Zeng et al. 2025; the others from the
 # colour-blind-safe palette of Okabe and Ito. Every series has a marker of its own as well.
@@ -98,6 +100,36 @@ class Series:
     measured: Measured
 
 
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure on the page.
+
+    Attributes:
+      path: its PNG file.
+      title: heading.
+      caption: what is to be seen; HTML.
+    """
+
+    path: pathlib.Path
+    title: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A part of the page without a figure.
+
+    Attributes:
+      identity: its anchor, unique on the page.
+      title: heading.
+      content: HTML.
+    """
+
+    identity: str
+    title: str
+    content: str
+
+
 def label(name: str) -> str:
     """A series' name in words."""
     return {audit.HELDOUT: "held-out", audit.HELDOUT_CONTROL: "held-out half"}.get(name, name.replace("_", " "))
@@ -108,12 +140,13 @@ def roles(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, st
 
     Networks from a file count as learned: somebody's generator made them.
     """
+    resolved = generators.resolve(config["generators"])
     found = {}
     for name, entry in metrics["series"].items():
         role = entry["role"]
         if role == "generator":
-            kind = generators.GENERATORS[config["generators"][name]["kind"]]
-            role = BASELINE if kind.__module__ == generators.baselines.__name__ else LEARNED
+            module = type(resolved[name][0]).__module__
+            role = BASELINE if module == generators.baselines.__name__ else LEARNED
         found[name] = role
     return found
 
@@ -147,9 +180,19 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[s
 
 
 def subjects(series: list[Series]) -> list[Series]:
-    """The learned generators, or where there is none the first series that somebody generated."""
-    learned = [s for s in series if s.role == LEARNED]
+    """The first learned generators, or where there is none the first series that somebody generated."""
+    learned = [s for s in series if s.role == LEARNED][:_MAX_SUBJECTS]
     return learned or [s for s in series if s.role in (BASELINE, CONTROL)][:1]
+
+
+def learned_colours() -> Iterator[tuple[str, str]]:
+    """Colours and markers for networks of learned generators, endlessly; the first is the red of Zeng et al. 2025."""
+    return itertools.cycle(_LEARNED)
+
+
+def noise_colours() -> Iterator[tuple[str, str]]:
+    """Colours and markers for noised networks in the order of their amplitude, endlessly."""
+    return itertools.cycle((_FIXED["noise_low"], _FIXED["noise_high"], *_BASELINES))
 
 
 def read_curves(path: pathlib.Path) -> dict[tuple[str, str], dict[int, float]]:

@@ -276,14 +276,15 @@ def numbers_in(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Est
 
 
 def every_number(metrics: Mapping[str, Any]) -> str:
-    """All numbers under `series` at six digits, in one long table."""
+    """All numbers under `series` and `studies` at six digits, in one long table."""
 
     def plain(value):
         return "" if value is None else f"{value:.6g}"
 
     rows = [
         [html.escape(path), plain(e.value), plain(e.low), plain(e.high), "" if e.n is None else str(e.n)]
-        for path, e in numbers_in(metrics["series"], ("series",))
+        for part in ("series", "studies")
+        for path, e in numbers_in(metrics.get(part), (part,))
     ]
     return grid(["path in metrics.json", "value", "95 % from", "to", "n"], rows, "plain")
 
