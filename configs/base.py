@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
     zoo.batch_order = "own"  # own: every run shuffles for itself; shared: all runs see the same batches (faster)
     zoo.start = "own"  # own: every run has its own initialisation; shared: one for all
     zoo.snapshots = (-1,)  # steps whose weights are kept, ascending; 0 is the initialisation, -1 the end
+    zoo.snapshot_epochs = ()  # or, instead of steps, the epochs after which weights are kept
     zoo.optimizer = "sgd"  # sgd, adam, adamw
     zoo.nesterov = False
     zoo.schedule = "cosine"  # constant, cosine, cosine_per_epoch
@@ -51,4 +52,11 @@ def get_config() -> ConfigDict:
     config.audit.bootstrap = 1000  # resamples of every interval
     config.audit.hull_neighbours = 32  # training networks that an interpolation may combine
     config.audit.hull_aligned_neighbours = 8  # likewise, after alignment
+
+    config.studies = ConfigDict()  # of generators that encode networks and decode latents
+    config.studies.symmetry_networks = 128  # whose transformed copies are reconstructed
+    config.studies.rescaling_log_std = 0.5  # of the scales of ReLU networks' hidden units
+    config.studies.probe_images = 5000  # training images that the generalization gap is measured on
+    config.studies.published_top = 0.3  # share of the best networks that the published noise baseline starts from
+    config.studies.published_noise = (0.02, 0.04)  # its amplitudes, in weight units
     return config

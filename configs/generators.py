@@ -64,3 +64,97 @@ def pdiff_small(input_noise: float = 0.001) -> ConfigDict:
     config.autoencoder_learning_rate = 3e-3
     config.diffusion_learning_rate = 3e-3
     return config
+
+
+def hyperrep(name: str = "hyperrep") -> ConfigDict:
+    """Hyper-Representations at the size of arXiv 2506.07998, and every way of sampling from it.
+
+    For the CNN of 2,464 parameters the autoencoder has 223,316,838.
+
+    The published numbers are in a file of their own that no source quotes; these sizes reproduce the published
+    parameter counts of the default and of all four variants, the optimisation is that of the same authors' public
+    configuration for this CNN (arXiv 2110.15288).
+
+    Args:
+      name: of the generator; the samplers are called `<name>_faithful` and so on.
+    """
+    return ConfigDict(
+        {
+            name: {
+                "kind": "hyperrep",
+                "encoding": "neuron",
+                "width": 1200,
+                "feed_forward": 1200,
+                "blocks": 12,
+                "heads": 12,
+                "latent_dim": 128,
+                "dropout": 0.1,
+                "identical_blocks": True,  # as in the published code; the default is False
+                "projection_layers": 4,
+                "projection_hidden": 400,
+                "projection_features": 50,
+                "gamma": 0.1,
+                "temperature": 0.1,
+                "normalize_loss": True,
+                "permutations": "table",
+                "permutations_number": 25_000,
+                "erase": "block",
+                "steps": 2500,  # 500 epochs of 2,896 checkpoints
+                "batch_size": 500,
+                "optimizer": "adam",
+                "learning_rate": 1e-4,
+                "weight_decay": 1e-9,
+                "scheduler": "plateau",
+                "scheduler_every": 5,
+                "scheduler_factor": 0.3,
+            },
+            **latent_samplers(name),
+        }
+    )
+
+
+def latent_samplers(name: str) -> dict[str, dict]:
+    """Ways of sampling from the autoencoder `name`, whose own is S_KDE30 with independent dimensions.
+
+    `faithful` is S_KDE30 as published, where every dimension starts from the same seed: each sample is one training
+    latent with a small shift.
+    """
+    kinds = {
+        "faithful": {"sampler": "kde", "mode": "faithful"},
+        "gaussian": {"sampler": "gaussian"},
+        "joint_kde": {"sampler": "joint_kde", "bandwidth": 0.0},
+        "uniform": {"sampler": "uniform"},
+        "reconstruction": {"sampler": "reconstruct", "mode": "random", "top": 1.0},
+    }
+    return {f"{name}_{kind}": {"of": name, **settings} for kind, settings in kinds.items()}
+
+
+def hyperrep_small(name: str = "hyperrep", steps: int = 1500) -> ConfigDict:
+    """Hyper-Representations at a size that two cores train in minutes.
+
+    Every view has a fresh permutation of its own: with a short list of them, or none, the autoencoder reconstructs
+    networks that it has seen a little better and others much worse (digits: R^2 0.87 and 0.63 without permutations,
+    0.80 and 0.80 with fresh ones, after the same 1,500 steps).
+    """
+    config = hyperrep(name)
+    config[name].update(
+        {
+            "width": 64,
+            "feed_forward": 128,
+            "blocks": 2,
+            "heads": 4,
+            "dropout": 0.0,
+            "identical_blocks": False,
+            "projection_layers": 2,
+            "projection_hidden": 64,
+            "projection_features": 32,
+            "permutations": "fresh",
+            "erase": "none",
+            "steps": steps,
+            "batch_size": 64,
+            "optimizer": "adamw",
+            "learning_rate": 2e-3,
+            "scheduler": "cosine",
+        }
+    )
+    return config

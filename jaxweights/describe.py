@@ -26,8 +26,8 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
 
     Returns:
       JSON data: `data`, `zoo` (network, parameters per model, runs, snapshots, bytes, operations), `generator` (the
-      first learned one, or null), and `generators` by name. Operations are floating-point operations as XLA counts them
-      in the program; peak memory is that of weights, gradients, optimizer state, the data set and one block of
+      first learned one, or null), and `generators` by name. Operations are floating-point operations of the traced
+      program; peak memory is that of weights, gradients, optimizer state, the data set and one block of
       activations.
 
     Raises:
@@ -37,7 +37,7 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
     net = nets.build(config["net"], shape, num_classes)
     zoo = _zoo(config["zoo"], net, num_train, num_test)
     described = {
-        name: _generator(generator, config["generators"][name]["kind"], net, config)
+        name: _generator(generator, config["generators"][name]["kind"], net, config, zoo["snapshots_per_run"])
         for name, (generator, trained) in generators.resolve(config["generators"]).items()
         if name == trained
     }
@@ -95,17 +95,17 @@ def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_tes
         "leaves": {leaf.name: list(leaf.shape) for leaf in net.spec.leaves},
         "num_runs": settings["num_runs"],
         "num_heldout": settings["num_heldout"],
-        "steps": recipe.steps,
+        "steps": recipe.snapshots[-1],
         "batch_size": recipe.batch_size,
         "snapshots_per_run": len(recipe.snapshots),
         "rows": rows,
         "bytes": rows * net.spec.num_params * _FLOAT,
-        "operations": per_step * recipe.steps * runs + per_image * num_test * rows,
+        "operations": per_step * recipe.snapshots[-1] * runs + per_image * num_test * rows,
         "peak_memory_bytes": memory,
     }
 
 
-def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any]) -> dict[str, Any]:
+def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any], snapshots: int) -> dict[str, Any]:
     facts = {"name": kind, "learned": generators.is_learned(generator)}
     if not facts["learned"]:
         return {**facts, "num_params": 0, "tokens": None, "steps": 0, "operations": 0.0, "peak_memory_bytes": 0}
@@ -124,9 +124,11 @@ def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any
             return jax.grad(lambda p: stage.loss(p, model_state, done, batch, keys, None)[0])(params)
 
         per_step = _operations(gradient, params, model_state, done, batch, keys)
-        count = sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+        count = _count(params)
+        auxiliary = sum(_count(params[key]) for key in stage.auxiliary if key in params)
         stages[stage.name] = {
-            "num_params": count,
+            "num_params": count - auxiliary,
+            "auxiliary_params": auxiliary,
             "steps": stage.steps,
             "batch_size": stage.batch_size,
             "operations": per_step * stage.steps,
@@ -135,7 +137,7 @@ def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any
         copies = 4 + (stage.ema_decay is not None)  # parameters, gradient, two moments, average
         memory = max(memory, _FLOAT * count * copies)
         done = {**done, stage.name: {"params": params, "model_state": model_state}}
-    rows = config["zoo"]["num_runs"] * (1 if config["zoo"]["use"] == "last" else len(config["zoo"]["snapshots"]))
+    rows = config["zoo"]["num_runs"] * (1 if config["zoo"]["use"] == "last" else snapshots)
     return {
         **facts,
         "num_params": sum(s["num_params"] for s in stages.values()),
@@ -147,11 +149,39 @@ def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any
     }
 
 
+def _count(params) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
 def _shape_of(x) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype)
 
 
 def _operations(function, *shapes) -> float:
-    """Floating-point operations of the traced program, as XLA's cost analysis counts them before optimisation."""
-    analysis = jax.jit(function).lower(*shapes).cost_analysis()
-    return float((analysis or {}).get("flops", 0.0))
+    """Floating-point operations of the traced program: two per multiply-add of products, one per other output."""
+    return _count_operations(jax.make_jaxpr(function)(*shapes).jaxpr)
+
+
+def _count_operations(jaxpr) -> float:
+    """XLA's own count is no use here: it takes the body of a loop once, whatever the number of rounds."""
+    total = 0.0
+    for equation in jaxpr.eqns:
+        outputs = sum(math.prod(v.aval.shape) for v in equation.outvars)
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            total += 2.0 * outputs * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
+        elif equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+            total += 2.0 * outputs * math.prod(kernel) / features
+        else:
+            inner = [_count_operations(getattr(j, "jaxpr", j)) for j in _inner_programs(equation.params)]
+            rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
+            total += rounds * sum(inner) if inner else outputs
+    return total
+
+
+def _inner_programs(params: Mapping[str, Any]) -> list:
+    """The jaxprs among an equation's parameters, for instance the body of a scan."""
+    values = [v for value in params.values() for v in (value if isinstance(value, (tuple, list)) else (value,))]
+    return [v for v in values if hasattr(v, "eqns") or hasattr(getattr(v, "jaxpr", None), "eqns")]

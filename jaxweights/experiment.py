@@ -8,6 +8,7 @@ running again resumes. The layout of a workdir:
     generators/<name>/      checkpoints of a learned generator
     samples/<name>/         population of generated networks
     audit/<series>.npz      per-network measurements
+    studies/<name>.*        reconstruction, probes, symmetry and published evaluation of a weight autoencoder
     figures/                PNG and SVG files
 """
 
@@ -24,7 +25,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxweights import audit, data, files, fit, generators, nets, parallel, population, provenance, report, store, zoo
+from jaxweights import (
+    audit,
+    data,
+    files,
+    fit,
+    generators,
+    nets,
+    parallel,
+    population,
+    provenance,
+    report,
+    store,
+    studies,
+    zoo,
+)
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
 
@@ -205,6 +220,22 @@ class Experiment:
             )
         return rows
 
+    def _starts(self, opened: store.PopulationStore) -> population.Population:
+        """The first kept checkpoint of every held-out run, in the order of the runs."""
+        heldout = np.flatnonzero(opened.records["split"] == population.HELDOUT)
+        run, step = opened.records["run"][heldout], opened.records["step"][heldout]
+        order = np.lexsort((step, run))
+        first = np.unique(run[order], return_index=True)[1]
+        return opened.read(heldout[order][first])
+
+    def _heldout_checkpoints(self, opened: store.PopulationStore) -> np.ndarray:
+        """Row numbers of the held-out runs' checkpoints, as many per run as generators are trained on."""
+        records = opened.records
+        chosen = records["split"] == population.HELDOUT
+        if self.config["zoo"]["use"] == "last":
+            chosen &= population.last_checkpoints(records)
+        return np.flatnonzero(chosen)
+
     @functools.cached_property
     def generators(self) -> dict[str, tuple[Any, str]]:
         """Every generator and control by name, with the name of the one whose training it uses; learned ones first,
@@ -246,11 +277,11 @@ class Experiment:
         out = {}
         missing = [n for n in self.generators if not self._sampled(n)]
         states = self.train_generators() if missing else {}
-        for i, (name, (generator, trained)) in enumerate(self.generators.items()):
+        for name, (generator, trained) in self.generators.items():
             path = self.workdir / "samples" / name
             if name in missing:
                 with self._timed(f"sample {name}"):
-                    self._sample_one(generator, states[trained], i, path)
+                    self._sample_one(generator, states[trained], path)
             out[name] = store.PopulationStore.open(path)
         return out
 
@@ -258,11 +289,15 @@ class Experiment:
         path = self.workdir / "samples" / name
         return (path / store.INDEX).exists() and store.PopulationStore.open(path, drop_missing=True).complete
 
-    def _sample_one(self, generator, state, number: int, path: pathlib.Path) -> None:
+    def _sample_keys(self, name: str) -> jax.Array:
+        number = list(self.generators).index(name)
+        return jax.random.split(jax.random.fold_in(self.key(2), number), self.config["num_samples"])
+
+    def _sample_one(self, generator, state, path: pathlib.Path) -> None:
         opened = self._open_zoo()
         rows = self.training_rows(opened)
-        keys = jax.random.split(jax.random.fold_in(self.key(2), number), self.config["num_samples"])
-        samples = generators.draw(generator, state, keys, self.mesh)
+        keys = self._sample_keys(generator.name)
+        samples = generators.draw(generator, state, keys, self._starts(opened), self.mesh)
         weights, parents = np.asarray(samples.weights), np.asarray(samples.parents)
         finite = np.isfinite(weights).all(axis=1)
         if not finite.all():
@@ -300,9 +335,53 @@ class Experiment:
                 controls=tuple(CONTROLS),
             )
             metrics = audit.run(subject, self.config["audit"], self.config["seed"], self.mesh, self.workdir / "audit")
+        found = self.studies(opened, train_rows, samples)
+        if found:
+            metrics["studies"] = found
         metrics |= {"zoo": self._zoo_summary(opened), "timing": self._timing(), "versions": provenance.versions()}
         files.write_json(self.workdir / "metrics.json", metrics)
         return metrics
+
+    def studies(
+        self, opened: store.PopulationStore, train_rows: np.ndarray, samples: Mapping[str, store.PopulationStore]
+    ) -> dict[str, Any]:
+        """Studies every weight autoencoder among the generators; returns `studies/<name>.json` by name."""
+        out: dict[str, Any] = {}
+        chosen = {n: g for n, (g, trained) in self.generators.items() if n == trained and studies.is_autoencoder(g)}
+        missing = [n for n in chosen if not (self.workdir / "studies" / f"{n}.json").exists()]
+        states = self.train_generators() if missing else {}
+        for name, generator in chosen.items():
+            path = files.make_dir(self.workdir / "studies") / f"{name}.json"
+            if name in missing:
+                ways = {n: g for n, (g, trained) in self.generators.items() if trained == name}
+                recipe = zoo.Recipe.from_config(self.config["zoo"], len(self.dataset.train_labels))
+                subject = studies.Subject(
+                    net=self.net,
+                    dataset=self.dataset,
+                    train=opened.read(train_rows),
+                    heldout=opened.read(self._heldout_checkpoints(opened)),
+                    steps_per_epoch=len(self.dataset.train_labels) // recipe.batch_size,
+                    generated={n: samples[n].read() for n in ways},
+                    samplers={
+                        n: (g, g.inputs(states[name], self._sample_keys(n), self._starts(opened)))
+                        for n, g in ways.items()
+                    },
+                )
+                with self._timed(f"studies {name}"):
+                    metrics, arrays = studies.run(
+                        subject,
+                        generator,
+                        states[name],
+                        self.config["studies"],
+                        self.config["audit"]["bootstrap"],
+                        self.config["seed"],
+                        self.mesh,
+                    )
+                with files.atomic(path.with_suffix(".npz")) as temporary:
+                    np.savez(temporary, **arrays)
+                files.write_json(path, metrics)
+            out[name] = files.read_json(path, "table of studies", "Remove it and run again.")
+        return out
 
     def sample_stores(self) -> dict[str, store.PopulationStore]:
         """The samples of every generator, complete.
@@ -386,7 +465,7 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
       UserError: a missing section, a held-out split that is too small, no runs, no samples, or an unknown generator.
     """
-    for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit"):
+    for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit", "studies"):
         if section not in config:
             raise UserError(f"The config has no section {section!r}. Start from configs/base.py.")
     settings = config["zoo"]

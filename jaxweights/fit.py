@@ -90,7 +90,7 @@ class StageTrainer:
 
     Args:
       stage: the stage.
-      data: `[N, D]` float32.
+      data: from the generator's `prepare`, N examples.
       done: the generator's state so far, constants and finished stages.
       mesh: devices; the most that divide the batch are used.
       key: of this stage.
@@ -100,19 +100,20 @@ class StageTrainer:
       UserError: fewer rows than the batch size.
     """
 
-    def __init__(self, stage: Stage, data: np.ndarray, done: Mapping[str, Any], mesh: Mesh, key: jax.Array, name: str):
-        if len(data) < stage.batch_size:
+    def __init__(self, stage: Stage, data: Any, done: Mapping[str, Any], mesh: Mesh, key: jax.Array, name: str):
+        size = jax.tree.leaves(data)[0].shape[0]
+        if size < stage.batch_size:
             raise UserError(
-                f"{name} trains with batches of {stage.batch_size}, but there are only {len(data)} training "
-                "networks. Lower the "
+                f"{name} trains with batches of {stage.batch_size}, but there are only {size} training "
+                "examples. Lower the "
                 "generator's batch size or train more runs."
             )
         devices = max(d for d in range(1, mesh.size + 1) if stage.batch_size % d == 0)
         self.mesh = parallel.make_mesh_of(mesh.devices.ravel()[:devices])
         self.stage, self.name = stage, name
         self._key = key
-        self._size = len(data)
-        self._inputs = jax.device_put((jnp.asarray(data, jnp.float32), dict(done)), parallel.replicated(self.mesh))
+        self._size = size
+        self._inputs = jax.device_put((jax.tree.map(jnp.asarray, data), dict(done)), parallel.replicated(self.mesh))
 
     def init(self) -> TrainState:
         """The state before the first step, on every device."""
@@ -156,9 +157,10 @@ class StageTrainer:
         first = jax.lax.axis_index(parallel.AXIS) * share
         rows = jax.lax.dynamic_slice(rows, (first,), (share,))
         keys = jax.lax.dynamic_slice(keys, (first,), (share,))
+        batch = stage.gather(data, rows, keys)
 
         def loss(params):
-            value, (model_state, metrics) = stage.loss(params, state.model_state, done, data[rows], keys, parallel.AXIS)
+            value, (model_state, metrics) = stage.loss(params, state.model_state, done, batch, keys, parallel.AXIS)
             metrics = {"loss": value, **metrics}
             return jax.lax.pmean(value, parallel.AXIS), (model_state, jax.lax.pmean(metrics, parallel.AXIS))
 

@@ -59,9 +59,9 @@ def table(facts: dict) -> str:
             )
         )
         for stage, s in g["stages"].items():
-            rows.append(
-                (f"  {stage}", f"{s['num_params']:,} parameters, {s['steps']:,} steps of {s['batch_size']} examples")
-            )
+            extra = f" (and {s['auxiliary_params']:,} for training alone)" if s["auxiliary_params"] else ""
+            work = f"{s['steps']:,} steps of {s['batch_size']} examples"
+            rows.append((f"  {stage}", f"{s['num_params']:,} parameters{extra}, {work}"))
     rows.append(("samples", f"{facts['num_samples']} per generator"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)

@@ -9,8 +9,9 @@ import jax
 
 from jaxweights import parallel
 from jaxweights.errors import UserError
-from jaxweights.generators import baselines, imported, pdiff
+from jaxweights.generators import baselines, hyperrep, imported, pdiff
 from jaxweights.generators.base import ClosedFormGenerator, LearnedGenerator, Samples, Stage
+from jaxweights.population import Population
 
 __all__ = [
     "GENERATORS",
@@ -33,6 +34,7 @@ GENERATORS = {
     "interpolation": baselines.Interpolation,
     "file": imported.Imported,
     "pdiff": pdiff.PDiff,
+    "hyperrep": hyperrep.HyperRep,
 }
 
 
@@ -100,9 +102,13 @@ def resolve(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[ClosedF
 
 
 def draw(
-    generator: ClosedFormGenerator | LearnedGenerator, state: Any, keys: jax.Array, mesh: jax.sharding.Mesh
+    generator: ClosedFormGenerator | LearnedGenerator,
+    state: Any,
+    keys: jax.Array,
+    starts: Population,
+    mesh: jax.sharding.Mesh,
 ) -> Samples:
-    """One sample per key, those of a learned generator sharded over the mesh."""
+    """One sample per key, those of a learned generator sharded over the mesh; see `LearnedGenerator.inputs`."""
     if is_learned(generator):
-        return parallel.map_rows(generator.sample, mesh)(state, generator.inputs(state, keys))
+        return parallel.map_rows(generator.sample, mesh)(state, generator.inputs(state, keys, starts))
     return jax.jit(generator.sample)(state, keys)

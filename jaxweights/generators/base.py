@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
-import numpy as np
 import optax
 
 from jaxweights.population import Population
@@ -49,10 +48,14 @@ class Stage:
       optimizer: built for exactly `steps` steps.
       init: `(key, done) -> (params, model_state)`; `done` is the state so far: `constants` and one entry per finished
         stage, each `{"params": ..., "model_state": ...}`.
-      loss: `(params, model_state, done, batch, keys, axis_name) -> (loss, (model_state, metrics))`. `batch` `[b, D]`
-        float32 and `keys` `[b]` are this device's share; the value is the mean over that share. All randomness comes
+      loss: `(params, model_state, done, batch, keys, axis_name) -> (loss, (model_state, metrics))`. `batch` (from
+        `gather`) and `keys` `[b]` are this device's share; the value is the mean over that share. All randomness comes
         from the per-example keys, and batch statistics are averaged over `axis_name` when it is given, so that the
         result does not depend on the number of devices. `metrics` is a flat dict of scalars.
+      gather: `(data, rows, keys) -> batch` makes the examples of a step from the prepared data, row numbers `[b]` and
+        the per-example keys; the default takes the rows. For generators whose examples are drawn within a row, such as
+        pairs of checkpoints of one run.
+      auxiliary: top-level keys of the parameters that serve training alone; they do not count as the generator's size.
       ema_decay: decay of the exponential moving average of the parameters, or None for none; where it is given, the
         stage's result holds the averaged parameters as `params`.
     """
@@ -63,6 +66,8 @@ class Stage:
     optimizer: optax.GradientTransformation
     init: Callable[[jax.Array, Mapping[str, Any]], tuple[Any, Any]]
     loss: Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
+    gather: Callable[..., Any] = lambda data, rows, keys: jax.tree.map(lambda leaf: leaf[rows], data)
+    auxiliary: tuple[str, ...] = ()
     ema_decay: float | None = None
 
 
@@ -78,14 +83,14 @@ class LearnedGenerator(Protocol):
     name: str
     SAMPLING: ClassVar[frozenset[str]] = frozenset()
 
-    def prepare(self, training: Population) -> tuple[np.ndarray, Any]:
-        """Returns `(data, constants)`: `[N, D]` float32 training examples, and the pytree that undoes the
-        preparation."""
+    def prepare(self, training: Population) -> tuple[Any, Any]:
+        """Returns `(data, constants)`: training examples, a pytree of arrays with a leading axis of examples (mostly
+        `[N, D]` float32), and the pytree that undoes the preparation."""
 
     def stages(self) -> tuple[Stage, ...]:
         """The training phases in order."""
 
-    def finish(self, state: Mapping[str, Any], data: np.ndarray) -> dict[str, Any]:
+    def finish(self, state: Mapping[str, Any], data: Any) -> dict[str, Any]:
         """What sampling needs besides constants and stages, computed once after training; joins the state.
 
         Args:
@@ -95,12 +100,17 @@ class LearnedGenerator(Protocol):
         del state, data
         return {}
 
-    def inputs(self, state: Mapping[str, Any], keys: jax.Array) -> Any:
+    def inputs(self, state: Mapping[str, Any], keys: jax.Array, starts: Population) -> Any:
         """What every sample starts from: a pytree of arrays with one row per key, made on the host.
 
         The default is the keys themselves. Whatever looks at all samples together, or runs outside of JAX, goes here.
+
+        Args:
+          state: of the trained generator.
+          keys: `[n]`.
+          starts: the first kept checkpoint of every held-out run, for generators that improve a given network.
         """
-        del state
+        del state, starts
         return keys
 
     def sample(self, state: Mapping[str, Any], inputs: Any) -> Samples:

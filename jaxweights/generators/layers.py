@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxweights.nets.layers import initialisers, uniform_draws
+
 Statistics = Literal["batch", "running", "instance"]
 
 # Makes a parameter's initial values from draws of U(-1, 1) of its shape.
 Initial = Callable[[jax.Array], jax.Array]
 
 _DRAWS = "draws"
-# The smallest draw that the inverse error function maps to a finite number.
-_LOWEST = -1 + 2.0**-23
 
 
 def uniform(fan_in: int) -> Initial:
@@ -28,7 +28,7 @@ def uniform(fan_in: int) -> Initial:
 
 def normal(std: float) -> Initial:
     """N(0, std ** 2), by the inverse of the distribution function."""
-    return lambda draws: std * math.sqrt(2) * lax.erf_inv(jnp.maximum(draws, _LOWEST))
+    return lambda draws: std * math.sqrt(2) * lax.erf_inv(draws)
 
 
 def constant(value: float) -> Initial:
@@ -41,7 +41,7 @@ def parameter(module: nn.Module, name: str, shape: tuple[int, ...], initial: Ini
 
     def start(key: jax.Array) -> jax.Array:
         given = module.has_variable(_DRAWS, name)
-        draws = module.get_variable(_DRAWS, name) if given else jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+        draws = module.get_variable(_DRAWS, name) if given else uniform_draws(key, shape)
         return initial(draws)
 
     return module.param(name, start)
@@ -59,7 +59,7 @@ def initialise(module: nn.Module, key: jax.Array, *inputs: Any) -> dict[str, Any
     """
     shapes = jax.eval_shape(lambda k: module.init(k, *inputs), key)["params"]
     leaves, treedef = jax.tree.flatten(shapes)
-    draw = jax.random.uniform(key, (sum(leaf.size for leaf in leaves),), minval=-1.0, maxval=1.0)
+    draw = uniform_draws(key, (sum(leaf.size for leaf in leaves),))
     draws, end = [], 0
     for leaf in leaves:
         draws.append(draw[end : end + leaf.size].reshape(leaf.shape))
@@ -74,23 +74,19 @@ class Dense(nn.Module):
 
     Attributes:
       features: output size.
-      initialiser: "torch" (the framework's default, uniform) or "kaiming" (normal weights of variance 2 / fan_in, every
-        bias 0.01).
+      initialiser: a name of `nets.layers.INITIALISERS`.
     """
 
     features: int
-    initialiser: Literal["torch", "kaiming"] = "torch"
+    initialiser: str = "torch"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[n, in]` to `[n, features]`."""
-        fan_in = x.shape[-1]
-        if self.initialiser == "torch":
-            kernel_init, bias_init = uniform(fan_in), uniform(fan_in)
-        else:
-            kernel_init, bias_init = normal(math.sqrt(2 / fan_in)), constant(0.01)
-        kernel = parameter(self, "kernel", (fan_in, self.features), kernel_init)
-        bias = parameter(self, "bias", (self.features,), bias_init)
+        fans = x.shape[-1], self.features
+        kernel_init, bias_init = initialisers(self.initialiser)
+        kernel = parameter(self, "kernel", fans, lambda draws: kernel_init(draws, *fans))
+        bias = parameter(self, "bias", (self.features,), lambda draws: bias_init(draws, *fans))
         return x @ kernel + bias[None, :]
 
 

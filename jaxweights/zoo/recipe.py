@@ -87,7 +87,8 @@ class Recipe:
       batch_order: "own", every run shuffles by its own key; "shared", all runs see the same batches (faster, since the
         first layer of all runs becomes one matrix product, but then the runs have that in common).
       start: "own", every run has its own initialisation; "shared", all runs start from the same one.
-      snapshots: the steps after which weights are kept, ascending; 0 is the initialisation.
+      snapshots: the steps after which weights are kept, ascending; 0 is the initialisation. A run ends with the last
+        of them, whatever `steps` is; the schedule of the learning rate is that of `steps`.
       hyper: distribution of every name in `HYPER_PARAMETERS`.
     """
 
@@ -126,13 +127,16 @@ class Recipe:
         steps = int(config["steps"] or config["epochs"] * (num_examples // batch))
         if steps < 1:
             raise UserError("A zoo trains for at least one step: give zoo.steps or zoo.epochs.")
-        snapshots = tuple(int(s) for s in config["snapshots"]) or (steps,)
-        snapshots = tuple(s if s >= 0 else steps + 1 + s for s in snapshots)
+        if config["snapshot_epochs"]:
+            snapshots = tuple(int(e) * (num_examples // batch) for e in config["snapshot_epochs"])
+        else:
+            snapshots = tuple(int(s) for s in config["snapshots"]) or (steps,)
+            snapshots = tuple(s if s >= 0 else steps + 1 + s for s in snapshots)
         if list(snapshots) != sorted(set(snapshots)) or not snapshots[0] >= 0 or snapshots[-1] > steps:
             raise UserError(
                 f"zoo.snapshots must be ascending steps between 0 and {steps} (negative ones count from the end, -1 "
-                "is the last); "
-                f"got {tuple(config['snapshots'])}."
+                f"is the last), and zoo.snapshot_epochs ascending epochs of {num_examples // batch} steps; got "
+                f"{tuple(config['snapshots'])} and {tuple(config['snapshot_epochs'])}."
             )
         return cls(
             steps=steps,

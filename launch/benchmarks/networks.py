@@ -59,6 +59,7 @@ class Network:
             "batch_order": order,
             "start": "own",
             "snapshots": (-1,),
+            "snapshot_epochs": (),
             "learning_rate": 0.01,
             "momentum": 0.9,
             "weight_decay": 5e-4,

@@ -1,0 +1,513 @@
+"""Hyper-Representations as a generator: how the autoencoder is trained, encodes and decodes, and is sampled from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxweights.errors import UserError
+from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.generators.hyperrep import loss as losses
+from jaxweights.generators.hyperrep.latents import LatentSampler, draw
+from jaxweights.generators.hyperrep.network import Architecture, Autoencoder, Layout, check_layout
+from jaxweights.generators.hyperrep.views import Views, permutation_table, two_views
+from jaxweights.generators.layers import initialise
+from jaxweights.nets.layers import initialisers
+from jaxweights.population import Population
+
+STAGE = "autoencoder"
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "encoding": ("neuron", "weight", "neuron_in_out"),
+    "compression": ("linear", "average", "token"),
+    "decompression": ("linear", "repeat"),
+    "bottleneck": ("linear", "linear_bounded", "mlp"),
+    "dtype": ("float32", "bfloat16"),
+    "permutations": ("table", "fresh", "none"),
+    "noise_kind": ("additive", "multiplicative"),
+    "erase": ("none", "block", "scatter"),
+    "target": ("view", "clean"),
+    "contrast": ("simclr", "positive"),
+    "reduction": ("global_mean", "layer_mean"),
+    "optimizer": ("adamw", "adam", "sgd"),
+    "scheduler": (None, "plateau", "cosine"),
+    "scheduler_threshold_mode": ("rel", "abs"),
+    "gradient_clipping": (None, "norm", "value"),
+}
+_AT_LEAST_ONE = (
+    "width",
+    "feed_forward",
+    "blocks",
+    "heads",
+    "latent_dim",
+    "permutations_number",
+    "steps",
+    "scheduler_every",
+)
+_SHARES = ("gamma", "erase_probability")
+# The published code drops one of the two terms of the loss where the other's weight is within this of 1.
+_ALL = 1e-10
+
+
+@dataclasses.dataclass(frozen=True)
+class HyperRep(LearnedGenerator):
+    """Hyper-Representations as a `LearnedGenerator`: an autoencoder of weights, and a sampler of its latents.
+
+    Defaults are those of the published code; where it has none, sizes are those that reproduce the published parameter
+    counts, and what no source gives was chosen here (`dropout`, `steps`, `permutations_number`).
+
+    Attributes:
+      name: of the generator.
+      encoding: tokens: "neuron" (a unit's incoming weights and bias), "weight" (single weights), or "neuron_in_out"
+        (also the weights by which the next layer reads the unit).
+      width: of the tokens.
+      feed_forward: hidden size of the blocks' dense layers.
+      blocks: transformer blocks of the encoder, and as many of the decoder.
+      heads: of attention.
+      latent_dim: size of the latent.
+      dropout: rate, in the blocks and in the bottleneck "mlp".
+      normalize: whether blocks normalise their inputs.
+      compression: tokens to one vector: "linear" (all, one after the other), "average", or "token" (a learned extra
+        one).
+      decompression: one vector to tokens: "linear" (a part each), or "repeat" (the same for all).
+      bottleneck: that vector to the latent: "linear", "linear_bounded" (then tanh), or "mlp" (several layers, then
+        tanh); the decoder's is the mirror image without tanh.
+      bottleneck_layers: hidden layers of "mlp".
+      decoder_bias: whether the decoder adds a learned vector to the latent.
+      identical_blocks: whether all blocks of a stack start from the same parameters, as in the published code.
+      feature_normalization: whether weights are divided by their layer's standard deviation before they are encoded and
+        multiplied by it after they are decoded. (The published code also divides the target that way, by mistake.)
+      dtype: of the matrix products; parameters, normalisations, softmax and loss are float32.
+      projection_layers: hidden layers of the projection head, 0 for no head.
+      projection_hidden: their size, `latent_dim` by default.
+      projection_features: size of what is contrasted, half of `latent_dim` by default.
+      projection_batch_norm: whether hidden layers are normalised.
+      projection_init: how the head starts, a name of `nets.layers.INITIALISERS`; biases start at 0.01.
+      gamma: weight of the contrast; the reconstruction has 1 - gamma.
+      contrast: "simclr" (NT-Xent) or "positive" (see `positive_contrast`).
+      temperature: of the contrast.
+      reduction: "global_mean" or "layer_mean", see `reconstruction_loss`.
+      normalize_loss: whether errors are divided by their layer's standard deviation.
+      layer_weights: factors of the layers' losses, one per layer; empty for ones.
+      error_threshold: that squared errors are clipped at, or None.
+      latent_variance_penalty: weight of the mean variance of the first views' latents.
+      permutations: "table" (a list drawn once), "fresh" (a new one for every view), or "none".
+      permutations_number: length of the table.
+      permutations_seed: of the table.
+      noise: standard deviation of Gaussian noise on the views, in raw weight units where it is additive.
+      noise_kind: "additive" or "multiplicative".
+      erase: "none", "block" (one stretch) or "scatter" (single entries).
+      erase_probability: of a view.
+      erase_range: smallest and largest share that is erased.
+      erase_value: number that replaces weights, or "random" for standard normal ones.
+      target: what has to be reproduced: "view" (the augmented view itself, as published) or "clean" (permuted, without
+        noise and erasure).
+      steps: optimizer steps.
+      batch_size: examples per step, each of which is seen in two views.
+      optimizer: "adamw", "adam" or "sgd".
+      learning_rate: at the first step.
+      weight_decay: decoupled for "adamw", added to the gradient for the others.
+      momentum: of "sgd".
+      scheduler: None, "plateau" (lower the learning rate when the mean loss stops falling, PyTorch's
+        ReduceLROnPlateau), or "cosine" (half a cosine to 0).
+      scheduler_every: steps whose mean loss "plateau" looks at; published: one epoch.
+      scheduler_factor: that the learning rate is multiplied with.
+      scheduler_patience: looks without improvement that are tolerated.
+      scheduler_threshold: improvement that counts.
+      scheduler_threshold_mode: "rel" (share of the best loss) or "abs".
+      scheduler_cooldown: looks to skip after a reduction.
+      scheduler_min_learning_rate: lowest learning rate of "plateau".
+      gradient_clipping: None, "norm" (of the whole gradient) or "value" (of every entry).
+      gradient_clip: limit.
+      sampler: where latents come from, see `LatentSampler`, also for the next three.
+      top: share of the best training networks (by test accuracy) whose latents are used.
+      bandwidth: of kernel density estimates.
+      mode: of the sampler; "faithful" is the published S_KDE with the seed that all dimensions share.
+    """
+
+    SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampler", "top", "bandwidth", "mode"})
+
+    name: str = "hyperrep"
+    encoding: Literal["neuron", "weight", "neuron_in_out"] = "neuron"
+    width: int = 1200
+    feed_forward: int = 1200
+    blocks: int = 12
+    heads: int = 12
+    latent_dim: int = 128
+    dropout: float = 0.0
+    normalize: bool = True
+    compression: Literal["linear", "average", "token"] = "linear"
+    decompression: Literal["linear", "repeat"] = "linear"
+    bottleneck: Literal["linear", "linear_bounded", "mlp"] = "linear"
+    bottleneck_layers: int = 3
+    decoder_bias: bool = False
+    identical_blocks: bool = False
+    feature_normalization: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    projection_layers: int = 2
+    projection_hidden: int | None = None
+    projection_features: int | None = None
+    projection_batch_norm: bool = True
+    projection_init: str = "kaiming_normal"
+    gamma: float = 0.5
+    contrast: Literal["simclr", "positive"] = "simclr"
+    temperature: float = 0.1
+    reduction: losses.Reduction = "global_mean"
+    normalize_loss: bool = False
+    layer_weights: tuple[float, ...] = ()
+    error_threshold: float | None = None
+    latent_variance_penalty: float = 0.0
+    permutations: Literal["table", "fresh", "none"] = "table"
+    permutations_number: int = 1000
+    permutations_seed: int = 42
+    noise: float = 0.0
+    noise_kind: Literal["additive", "multiplicative"] = "additive"
+    erase: Literal["none", "block", "scatter"] = "none"
+    erase_probability: float = 0.5
+    erase_range: tuple[float, float] = (0.02, 0.33)
+    erase_value: float | Literal["random"] = 0.0
+    target: Literal["view", "clean"] = "view"
+    steps: int = 22_500
+    batch_size: int = 64
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 3e-4
+    weight_decay: float = 3e-5
+    momentum: float = 0.9
+    scheduler: Literal["plateau", "cosine"] | None = None
+    scheduler_every: int = 45
+    scheduler_factor: float = 0.1
+    scheduler_patience: int = 10
+    scheduler_threshold: float = 1e-4
+    scheduler_threshold_mode: Literal["rel", "abs"] = "rel"
+    scheduler_cooldown: int = 0
+    scheduler_min_learning_rate: float = 0.0
+    gradient_clipping: Literal["norm", "value"] | None = None
+    gradient_clip: float = 5.0
+    sampler: str = "kde"
+    top: float = 0.3
+    bandwidth: float = 0.002
+    mode: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises UserError for settings that no model can be built from."""
+        object.__setattr__(self, "mode", self.latent_sampler.mode)
+        initialisers(self.projection_init)
+        object.__setattr__(self, "layer_weights", tuple(self.layer_weights or ()))
+        object.__setattr__(self, "erase_range", tuple(self.erase_range))
+        for field, allowed in _CHOICES.items():
+            if getattr(self, field) not in allowed:
+                known = ", ".join("None" if value is None else f'"{value}"' for value in allowed)
+                raise UserError(f"generator hyperrep: {field} is {getattr(self, field)!r}; set it to one of {known}.")
+        for field in _AT_LEAST_ONE:
+            if getattr(self, field) < 1:
+                raise UserError(f"generator hyperrep: {field} is {getattr(self, field)}; set it to at least 1.")
+        for field in _SHARES:
+            if not 0 <= getattr(self, field) <= 1:
+                raise UserError(f"generator hyperrep: {field} is {getattr(self, field)}; set it between 0 and 1.")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"generator hyperrep: dropout is {self.dropout}; set it to at least 0 and below 1.")
+        if self.width % self.heads:
+            raise UserError(
+                f"generator hyperrep: width {self.width} is not a multiple of the {self.heads} heads; change one of "
+                "them."
+            )
+        if self.width < 2 and self.normalize:
+            raise UserError("generator hyperrep: width 1 cannot be normalised; set width to at least 2.")
+        if self.bottleneck == "mlp" and self.decompression == "repeat":
+            raise UserError(
+                'generator hyperrep: the bottleneck "mlp" yields all tokens, so it does not go with the decompression '
+                '"repeat"; set one of them to "linear".'
+            )
+        if self.batch_size < 2:
+            raise UserError(
+                f"generator hyperrep: batch_size is {self.batch_size}; set it to at least 2, which contrast, batch "
+                "normalisation and variance need."
+            )
+        low, high = (*self.erase_range, 0.0, 0.0)[:2]
+        if len(self.erase_range) != 2 or not 0 <= low <= high <= 1:
+            raise UserError(
+                f"generator hyperrep: erase_range is {self.erase_range}; set it to two shares between 0 and 1, the "
+                "smaller one first."
+            )
+        if isinstance(self.erase_value, str) and self.erase_value != "random":
+            raise UserError(f'generator hyperrep: erase_value is {self.erase_value!r}; set it to a number or "random".')
+        if not 0 < self.scheduler_factor < 1 or not 0 < self.scheduler_threshold < 1:
+            raise UserError(
+                f"generator hyperrep: scheduler_factor is {self.scheduler_factor} and scheduler_threshold "
+                f"{self.scheduler_threshold}; set both between 0 and 1."
+            )
+
+    def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
+        """Leaves the weights as they are and gathers what the losses and the views need.
+
+        Args:
+          training: rows `[N, P]` and their spec.
+
+        Returns:
+          `[N, P]` float32, and `layout` (static), `mean` `[P]`, `std` `[P]` (of each weight's layer), `mean_loss`
+          `[1 + num_layers]` (the reconstruction loss of predicting the mean vector), `score` `[N]` and `step` `[N]` of
+          the rows (test accuracy and optimizer step), and, with the permutations "table", `permutations`
+          `[permutations_number, P]` int32.
+
+        Raises:
+          UserError: the network's weights cannot be encoded this way, or `layer_weights` does not have one entry per
+            layer.
+        """
+        layout = Layout(training.spec)
+        check_layout(layout, self.encoding)
+        if self.layer_weights and len(self.layer_weights) != len(layout.layers):
+            raise UserError(
+                f"generator hyperrep: layer_weights has {len(self.layer_weights)} entries, but the task network has "
+                f"{len(layout.layers)} layers ({', '.join(layer.name for layer in layout.layers)}); give one for each."
+            )
+        weights = np.asarray(training.weights, np.float32)
+        mean, std = losses.moments(layout, weights)
+        constants = {
+            "layout": layout,
+            "mean": mean,
+            "std": std,
+            "mean_loss": losses.mean_losses(layout, weights, mean, self._error_scale(std), **self._reconstruction()),
+            "score": np.asarray(training.records["accuracy"], np.float32),
+            "step": np.asarray(training.records["step"], np.int32),
+        }
+        if self.permutations == "table":
+            constants["permutations"] = permutation_table(
+                training.spec, self.permutations_number, self.permutations_seed
+            )
+        return weights, constants
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Returns the one stage "autoencoder"."""
+        return (
+            Stage(
+                name=STAGE,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                optimizer=self._optimizer(),
+                init=self._init,
+                loss=self._loss,
+                auxiliary=("projection",),
+            ),
+        )
+
+    def encode(self, state: Mapping[str, Any], weights: jax.Array) -> jax.Array:
+        """Latents of weight vectors; pure, jit-compatible.
+
+        Args:
+          state: `constants` and `autoencoder`.
+          weights: `[n, P]` float32.
+
+        Returns:
+          `[n, latent_dim]` float32.
+        """
+        constants, params = state["constants"], state[STAGE]["params"][STAGE]
+        x = weights / self._feature_scale(constants)
+        return self._module(constants).apply({"params": params}, x, method="encode")
+
+    def decode(self, state: Mapping[str, Any], latents: jax.Array) -> jax.Array:
+        """Weight vectors of latents; pure, jit-compatible.
+
+        Args:
+          state: `constants` and `autoencoder`.
+          latents: `[n, latent_dim]` float32.
+
+        Returns:
+          `[n, P]` float32.
+        """
+        constants, params = state["constants"], state[STAGE]["params"][STAGE]
+        out = self._module(constants).apply({"params": params}, latents, method="decode")
+        return out * self._feature_scale(constants)
+
+    def finish(self, state: Mapping[str, Any], data: np.ndarray) -> dict[str, Any]:
+        """Returns `latents` `[N, latent_dim]` of the training rows, and the `weights` `[N, P]` themselves."""
+        encode = jax.jit(
+            lambda state, rows: jax.lax.map(lambda r: self.encode(state, r[None, :])[0], rows, batch_size=64)
+        )
+        return {"latents": np.asarray(encode(state, jnp.asarray(data))), "weights": data}
+
+    def inputs(self, state: Mapping[str, Any], keys: jax.Array, starts: Population) -> dict[str, np.ndarray]:
+        """Returns `latents` `[n, latent_dim]` and `parents` `[n]`, rows of the training population or -1."""
+        constants = state["constants"]
+        drawn = draw(self.latent_sampler, state["latents"], keys, constants["score"], constants["step"])
+        return {"latents": drawn.latents, "parents": drawn.parents}
+
+    def sample(self, state: Mapping[str, Any], inputs: Mapping[str, jax.Array]) -> Samples:
+        """Decodes latents; the sampler "direct" yields the training networks that it names, as published."""
+        if self.sampler == "direct":
+            return Samples(state["weights"][inputs["parents"]], inputs["parents"])
+        return Samples(self.decode(state, inputs["latents"]), inputs["parents"])
+
+    @property
+    def latent_sampler(self) -> LatentSampler:
+        """How latents are drawn."""
+        return LatentSampler(kind=self.sampler, top=self.top, bandwidth=self.bandwidth, mode=self.mode)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The settings of the sampler that matter, for the report."""
+        sampler = self.latent_sampler
+        facts = {"kind": sampler.kind, "mode": sampler.mode or None}
+        return facts | ({"top": sampler.top} if sampler.kind not in ("uniform", "direct") else {})
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes and variants of the autoencoder."""
+        names = [field.name for field in dataclasses.fields(Architecture)]
+        return Architecture(**{name: getattr(self, name) for name in names})
+
+    @property
+    def views(self) -> Views:
+        """How views are made."""
+        return Views(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Views)})
+
+    @property
+    def _contrasts(self) -> bool:
+        return self.gamma >= _ALL
+
+    @property
+    def _reconstructs(self) -> bool:
+        return abs(1.0 - self.gamma) >= _ALL
+
+    def _module(self, constants: Mapping[str, Any]) -> Autoencoder:
+        return Autoencoder(constants["layout"], self.architecture)
+
+    def _projection(self) -> losses.ProjectionHead | None:
+        if not self.projection_layers or not self._contrasts:
+            return None
+        hidden = self.projection_hidden or self.latent_dim
+        features = self.projection_features or max(self.latent_dim // 2, 1)
+        return losses.ProjectionHead(
+            self.projection_layers, hidden, features, self.projection_batch_norm, self.projection_init
+        )
+
+    def _error_scale(self, std):
+        """What errors are divided by, `[P]`."""
+        return std if self.normalize_loss else np.ones(std.shape, np.float32)
+
+    def _feature_scale(self, constants: Mapping[str, Any]):
+        """What weights are divided by before they are encoded, `[1, P]` or 1."""
+        return constants["std"][None, :] if self.feature_normalization else 1.0
+
+    def _reconstruction(self) -> dict[str, Any]:
+        return {
+            "reduction": self.reduction,
+            "layer_weights": self.layer_weights,
+            "error_threshold": self.error_threshold,
+        }
+
+    def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Parameters `{"autoencoder", "projection"}`, and the head's running statistics."""
+        module = self._module(done["constants"])
+        network_key, head_key = jax.random.split(key)
+        x = jnp.zeros((1, module.layout.num_params))
+        params = {STAGE: initialise(module, network_key, x)["params"]}
+        head, model_state = self._projection(), {}
+        if head is not None:
+            variables = initialise(head, head_key, jnp.zeros((1, self.latent_dim)), "running")
+            params["projection"], model_state = variables["params"], variables["batch_stats"]
+        return params, model_state
+
+    def _loss(
+        self,
+        params: Any,
+        model_state: Any,
+        done: Mapping[str, Any],
+        batch: jax.Array,
+        keys: jax.Array,
+        axis_name: str | None,
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        """Contrast and reconstruction of two views, see `Stage.loss`."""
+        constants = done["constants"]
+        layout = constants["layout"]
+        view_keys, *dropout_keys = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
+        inputs, targets = two_views(batch, view_keys, layout.spec, self.views, constants.get("permutations"))
+        dropout_keys = jnp.concatenate(dropout_keys) if self.dropout else None
+        return self._loss_of_views(params, model_state, constants, inputs, targets, dropout_keys, axis_name)
+
+    def _loss_of_views(self, params, model_state, constants, inputs, targets, dropout_keys, axis_name):
+        """The loss of views `[2, b, P]`; `dropout_keys` `[2 b]`, the first views' first."""
+        module, scale = self._module(constants), self._feature_scale(constants)
+        layout, size = constants["layout"], inputs.shape[1]
+        x, target = inputs.reshape(2 * size, -1), targets.reshape(2 * size, -1)
+        variables = {"params": params[STAGE]}
+        z = module.apply(variables, x / scale, dropout_keys, method="encode")
+        z_i, z_j = z[:size], z[size:]
+        total, metrics = jnp.float32(0), {}
+        if self._contrasts:
+            contrast, model_state = self._contrast(params, model_state, z_i, z_j, axis_name)
+            weight = self.gamma if self._reconstructs else 1.0
+            total, metrics["contrast"] = total + weight * contrast, contrast
+        if self._reconstructs:
+            y = module.apply(variables, z, dropout_keys, method="decode") * scale
+            error_scale = self._error_scale(constants["std"])
+            reconstruction, layers = losses.reconstruction_loss(
+                layout, y, target, error_scale, **self._reconstruction()
+            )
+            weight = 1 - self.gamma if self._contrasts else 1.0
+            total, metrics["reconstruction"] = total + weight * reconstruction, reconstruction
+            explained = losses.r2(jnp.concatenate([reconstruction[None], layers]), constants["mean_loss"])
+            names = ["r2"] + [f"r2_{layer.name}" for layer in layout.layers]
+            metrics |= dict(zip(names, explained, strict=True))
+        variance = losses.latent_variance(z_i, axis_name)
+        metrics["latent_variance"] = variance
+        if self.latent_variance_penalty:
+            total = total + self.latent_variance_penalty * variance
+        return total, (model_state, metrics)
+
+    def _contrast(self, params, model_state, z_i, z_j, axis_name):
+        """The contrast of two views' latents, and the head's running statistics after both."""
+        head = self._projection()
+        if head is not None:
+
+            def project(z, batch_stats):
+                variables = {"params": params["projection"], "batch_stats": batch_stats}
+                out, updated = head.apply(variables, z, "batch", axis_name, mutable=["batch_stats"])
+                return out, updated["batch_stats"]
+
+            z_i, model_state = project(z_i, model_state)
+            z_j, model_state = project(z_j, model_state)
+        function = losses.nt_xent if self.contrast == "simclr" else losses.positive_contrast
+        return function(z_i, z_j, self.temperature, axis_name), model_state
+
+    def _optimizer(self) -> optax.GradientTransformation:
+        rate = self.learning_rate
+        if self.scheduler == "cosine":
+            rate = optax.cosine_decay_schedule(self.learning_rate, self.steps)
+        parts = []
+        if self.gradient_clipping == "norm":
+            parts.append(optax.clip_by_global_norm(self.gradient_clip))
+        elif self.gradient_clipping == "value":
+            parts.append(optax.clip(self.gradient_clip))
+        if self.optimizer == "adamw":
+            parts.append(optax.adamw(rate, weight_decay=self.weight_decay))
+        else:
+            parts.append(optax.add_decayed_weights(self.weight_decay))
+            parts.append(optax.adam(rate) if self.optimizer == "adam" else optax.sgd(rate, momentum=self.momentum))
+        if self.scheduler == "plateau":
+            parts.append(self._plateau())
+        return optax.chain(*parts)
+
+    def _plateau(self) -> optax.GradientTransformationExtraArgs:
+        """PyTorch's ReduceLROnPlateau: reduces once more looks than the patience bring nothing, for the steps after."""
+        relative = self.scheduler_threshold_mode == "rel"
+        inner = optax.contrib.reduce_on_plateau(
+            factor=self.scheduler_factor,
+            patience=self.scheduler_patience + 1,
+            rtol=self.scheduler_threshold if relative else 0.0,
+            atol=0.0 if relative else self.scheduler_threshold,
+            cooldown=self.scheduler_cooldown,
+            accumulation_size=self.scheduler_every,
+            min_scale=self.scheduler_min_learning_rate / self.learning_rate,
+        )
+
+        def update(updates, state, params=None, **extra):
+            _, new_state = inner.update(updates, state, params, **extra)
+            return optax.tree.scale(state.scale, updates), new_state
+
+        return optax.GradientTransformationExtraArgs(inner.init, update)

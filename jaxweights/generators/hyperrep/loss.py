@@ -1,0 +1,222 @@
+"""Losses of the weight autoencoder: layer-wise reconstruction, contrast of two views, and the projection head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxweights.generators.hyperrep.network import Layout
+from jaxweights.generators.layers import BatchNorm, Dense, Statistics
+
+Reduction = Literal["global_mean", "layer_mean"]
+
+# Standard deviations of layers are at least this, as published, so that constant layers can be divided by theirs.
+MIN_STD = 1e-4
+_TINY = 1e-8
+_BLOCK_ROWS = 1024
+
+
+class Moments(NamedTuple):
+    """What training rows say about the loss.
+
+    Attributes:
+      mean: `[P]` float32 mean weight vector.
+      std: `[P]` float32; every weight carries the unbiased standard deviation of all entries of its layer, at least
+        `MIN_STD`.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def moments(layout: Layout, weights: np.ndarray) -> Moments:
+    """Mean vector and layer-wise standard deviations of `[N, P]` training rows, summed in float64."""
+    rows = len(weights)
+    mean = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(weights)) / rows
+    squares = sum(np.square(block - mean).sum(axis=0) for block in _blocks(weights))
+    stds = []
+    for layer in layout.layers:
+        spans = layout.spans(layer)
+        centre = sum(mean[span].sum() for span in spans) / layer.size
+        total = sum((squares[span] + rows * np.square(mean[span] - centre)).sum() for span in spans)
+        stds.append(max(np.sqrt(total / max(rows * layer.size - 1, 1)), MIN_STD))
+    return Moments(mean.astype(np.float32), layout.spread(np.array(stds)))
+
+
+def mean_losses(layout: Layout, weights: np.ndarray, mean: np.ndarray, std: np.ndarray, **settings) -> np.ndarray:
+    """The reconstruction loss of predicting the mean vector for every training row, which R^2 is measured against.
+
+    Args:
+      layout: of the vectors.
+      weights: `[N, P]` float32.
+      mean: `[P]`.
+      std: `[P]`, see `reconstruction_loss`.
+      **settings: `reduction`, `layer_weights` and `error_threshold` of `reconstruction_loss`.
+
+    Returns:
+      `[1 + num_layers]` float32: the total, then each layer.
+    """
+    threshold = settings["error_threshold"]
+    errors = np.zeros(layout.num_params)
+    for block in _blocks(weights):
+        error = np.square((block - mean[None, :].astype(np.float64)) / std[None, :])
+        errors += (np.minimum(error, threshold) if threshold else error).sum(axis=0)
+    total, layers = _reduce(layout, errors / len(weights), settings["reduction"], settings["layer_weights"])
+    return np.array([total, *layers], np.float32)
+
+
+def _blocks(weights: np.ndarray):
+    """Float64 blocks of rows, since a whole population may not fit."""
+    for start in range(0, len(weights), _BLOCK_ROWS):
+        yield np.asarray(weights[start : start + _BLOCK_ROWS], np.float64)
+
+
+def reconstruction_loss(
+    layout: Layout,
+    outputs: jax.Array,
+    targets: jax.Array,
+    std: jax.Array,
+    *,
+    reduction: Reduction = "global_mean",
+    layer_weights: Sequence[float] | None = None,
+    error_threshold: float | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Layer-wise mean squared error.
+
+    Args:
+      layout: of the vectors.
+      outputs: `[n, P]`.
+      targets: `[n, P]`.
+      std: `[P]` that both are divided by; ones for none.
+      reduction: "global_mean" (every weight counts the same: a layer's share of the mean over all weights) or
+        "layer_mean" (every layer counts the same: the mean over its weights).
+      layer_weights: factor of each layer in the total, ones by default.
+      error_threshold: squared errors above it count as this much and have no gradient; None for no limit.
+
+    Returns:
+      The total, and the unweighted losses of the layers `[num_layers]`.
+    """
+    error = jnp.square((outputs - targets) / std[None, :])
+    if error_threshold:
+        error = jnp.minimum(error, error_threshold)
+    total, layers = _reduce(layout, jnp.mean(error, axis=0), reduction, layer_weights)
+    return total, jnp.stack(layers)
+
+
+def _reduce(layout: Layout, errors, reduction: Reduction, layer_weights: Sequence[float] | None):
+    """Mean squared errors `[P]` to the total and a list of one loss per layer."""
+    sums = layout.per_layer(errors)
+    sizes = [layer.size if reduction == "layer_mean" else layout.num_params for layer in layout.layers]
+    layers = [value / size for value, size in zip(sums, sizes, strict=True)]
+    factors = layer_weights or (1.0,) * len(layers)
+    return sum(factor * loss for factor, loss in zip(factors, layers, strict=True)), layers
+
+
+def r2(losses: jax.Array, baseline: jax.Array) -> jax.Array:
+    """Explained share: 1 minus reconstruction losses over those of predicting the mean vector (`mean_losses`).
+
+    Args:
+      losses: `[1 + num_layers]`, or any shape.
+      baseline: the same shape.
+    """
+    return 1 - losses / jnp.maximum(baseline, jnp.finfo(jnp.float32).tiny)
+
+
+def nt_xent(z_i: jax.Array, z_j: jax.Array, temperature: float, axis_name: str | None = None) -> jax.Array:
+    """Normalised temperature-scaled cross-entropy (SimCLR) of two views.
+
+    Every one of the 2 B embeddings has to pick its other view among the 2 B - 1 others by cosine similarity. The
+    candidates are those of the whole batch, over all devices.
+
+    Args:
+      z_i: `[b, features]` embeddings of the first views, this device's share.
+      z_j: `[b, features]`, the second views in the same order.
+      temperature: that similarities are divided by.
+      axis_name: device axis that the batch is split over.
+
+    Returns:
+      The mean over this share's 2 b embeddings.
+    """
+    share = z_i.shape[0]
+    z_i, z_j = _unit(z_i), _unit(z_j)
+    all_i, all_j, first = z_i, z_j, 0
+    if axis_name is not None:
+        all_i, all_j = (lax.all_gather(z, axis_name, tiled=True) for z in (z_i, z_j))
+        first = lax.axis_index(axis_name) * share
+    whole = all_i.shape[0]
+    anchors = jnp.concatenate([z_i, z_j])
+    similarity = anchors @ jnp.concatenate([all_i, all_j]).T / temperature
+    own = first + jnp.arange(share)
+    own = jnp.concatenate([own, own + whole])
+    is_self = own[:, None] == jnp.arange(2 * whole)[None, :]
+    positive = jnp.sum(z_i * z_j, axis=-1) / temperature
+    candidates = jax.nn.logsumexp(jnp.where(is_self, -jnp.inf, similarity), axis=-1)
+    return jnp.mean(candidates - jnp.concatenate([positive, positive]))
+
+
+def positive_contrast(z_i: jax.Array, z_j: jax.Array, temperature: float, axis_name: str | None = None) -> jax.Array:
+    """The published contrast "positive": mean squared similarity of the two views, divided by 2 B.
+
+    It has no negatives, and as it is minimised it drives the two views' embeddings to be orthogonal, not alike: the
+    published code compares the similarities with 0. It is here to reproduce runs that used it.
+
+    Args:
+      z_i: `[b, features]` embeddings of the first views, this device's share.
+      z_j: `[b, features]`, the second views in the same order.
+      temperature: that cosine similarities are divided by.
+      axis_name: device axis that the batch is split over.
+    """
+    whole = z_i.shape[0] * (1 if axis_name is None else lax.axis_size(axis_name))
+    similarity = jnp.sum(_unit(z_i) * _unit(z_j), axis=-1) / temperature
+    return jnp.mean(jnp.square(similarity)) / (2 * whole)
+
+
+def _unit(z: jax.Array) -> jax.Array:
+    return z * lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(z), axis=-1, keepdims=True), _TINY**2))
+
+
+def latent_variance(z: jax.Array, axis_name: str | None = None) -> jax.Array:
+    """Unbiased variance of latents `[b, latent_dim]` over the whole batch, averaged over dimensions."""
+
+    def mean_over(values: jax.Array) -> jax.Array:
+        mean = jnp.mean(values, axis=0)
+        return mean if axis_name is None else lax.pmean(mean, axis_name)
+
+    count = z.shape[0] * (1 if axis_name is None else lax.axis_size(axis_name))
+    biased = mean_over(jnp.square(z - mean_over(z)[None, :]))
+    return jnp.mean(biased) * (count / max(count - 1, 1))
+
+
+class ProjectionHead(nn.Module):
+    """Dense layers from latents to the embeddings that are contrasted; the last batch normalisation is always there.
+
+    Attributes:
+      layers: hidden layers.
+      hidden: their size.
+      features: size of the embeddings.
+      batch_norm: whether hidden layers are normalised.
+      initialiser: of the dense layers, a name of `nets.layers.INITIALISERS`.
+    """
+
+    layers: int
+    hidden: int
+    features: int
+    batch_norm: bool
+    initialiser: str = "kaiming_normal"
+
+    @nn.compact
+    def __call__(self, z: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
+        """Maps `[n, latent_dim]` to `[n, features]`; see `BatchNorm` for the last two arguments."""
+        for i in range(self.layers):
+            z = Dense(self.hidden, self.initialiser, name=f"dense_{i}")(z)
+            if self.batch_norm:
+                z = BatchNorm(name=f"norm_{i}")(z[:, None, :], statistics, axis_name)[:, 0]
+            z = nn.relu(z)
+        z = Dense(self.features, self.initialiser, name=f"dense_{self.layers}")(z)
+        return BatchNorm(name=f"norm_{self.layers}")(z[:, None, :], statistics, axis_name)[:, 0]

@@ -1,0 +1,246 @@
+"""What is asked of generators that encode networks and decode latents, beyond the audit of their samples.
+
+How well they reconstruct networks that they have and have not seen, what their latents know (linear probes), whether
+they see through the symmetries of weights, where their samplers draw, and the evaluation of the memorization paper
+(Zeng et al. 2025, arXiv 2506.07998) as published, whose reference are reconstructions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxweights import data, generators, nets, parallel, population
+from jaxweights.audit import distances, probes, published, statistics, symmetry
+from jaxweights.evaluate import evaluate
+from jaxweights.population import Population
+
+_BLOCK = 256  # networks encoded or decoded at a time, over all devices
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder:
+    """A trained generator as two functions on the host.
+
+    Attributes:
+      generator: has `encode` and `decode`.
+      state: of the trained generator.
+      mesh: networks are sharded over its devices.
+    """
+
+    generator: Any
+    state: Mapping[str, Any]
+    mesh: Mesh
+
+    def __post_init__(self):
+        object.__setattr__(self, "state", jax.device_put(self.state, parallel.replicated(self.mesh)))
+        for name in ("encode", "decode"):
+            object.__setattr__(self, f"_{name}", parallel.map_rows(getattr(self.generator, name), self.mesh))
+
+    def encode(self, weights: np.ndarray) -> np.ndarray:
+        """Latents `[n, L]` of weights `[n, P]`, float32."""
+        return self._blocks(self._encode, weights)
+
+    def decode(self, latents: np.ndarray) -> np.ndarray:
+        """Weights `[n, P]` of latents `[n, L]`, float32."""
+        return self._blocks(self._decode, latents)
+
+    def reconstruct(self, weights: np.ndarray) -> np.ndarray:
+        """Weights `[n, P]`, encoded and decoded."""
+        return self.decode(self.encode(weights))
+
+    def _blocks(self, program, rows: np.ndarray) -> np.ndarray:
+        size = min(_BLOCK, -(-len(rows) // self.mesh.size) * self.mesh.size)
+        padded = parallel.pad_rows(np.asarray(rows, np.float32), size)
+        parts = [
+            np.asarray(program(self.state, jnp.asarray(padded[i : i + size]))) for i in range(0, len(padded), size)
+        ]
+        return np.concatenate(parts)[: len(rows)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What the studies look at.
+
+    Attributes:
+      net: task network.
+      dataset: its images.
+      train: the networks that generators were trained on.
+      heldout: all checkpoints of the held-out runs.
+      steps_per_epoch: of the zoo's recipe.
+      generated: samples of every way of sampling from this generator, by series name.
+      samplers: the generator with that way's settings, and what its samples started from (`LearnedGenerator.inputs`),
+        by series name.
+    """
+
+    net: nets.TaskNet
+    dataset: data.Dataset
+    train: Population
+    heldout: Population
+    steps_per_epoch: int
+    generated: Mapping[str, Population]
+    samplers: Mapping[str, tuple[Any, Mapping[str, Any]]]
+
+
+def is_autoencoder(generator: Any) -> bool:
+    """Whether a generator encodes networks and decodes latents."""
+    return generators.is_learned(generator) and hasattr(generator, "encode") and hasattr(generator, "decode")
+
+
+def run(
+    subject: Subject,
+    generator: Any,
+    state: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    resamples: int,
+    seed: int,
+    mesh: Mesh,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Runs all studies of one trained autoencoder.
+
+    Args:
+      subject: what to look at.
+      generator: with `encode` and `decode`.
+      state: of the trained generator.
+      settings: `config.studies`.
+      resamples: of every interval.
+      seed: of every random choice.
+      mesh: devices.
+
+    Returns:
+      JSON data (`reconstruction`, `probes`, `symmetry`, `published`, `samplers`), and per-network arrays for the
+      figures.
+    """
+    autoencoder = Autoencoder(generator, state, mesh)
+    images = np.asarray(data.standardise(subject.dataset.test_images, subject.dataset.scale, subject.dataset.shift))
+    labels = subject.dataset.test_labels
+    rng = np.random.default_rng([seed, 20_000])
+    latents = {
+        "train": autoencoder.encode(subject.train.weights),
+        "heldout": autoencoder.encode(subject.heldout.weights),
+    }
+    decoded = {split: autoencoder.decode(z) for split, z in latents.items()}
+    reconstruction = {}
+    for split, networks in (("train", subject.train), ("heldout", subject.heldout)):
+        accuracy = evaluate(subject.net, decoded[split], images, labels, mesh).accuracy
+        reconstruction[split] = _reconstruction(networks, decoded[split], accuracy, subject.train, resamples, rng)
+    last = subject.train.select(np.flatnonzero(population.last_checkpoints(subject.train.records)))
+    chosen = rng.permutation(len(last))[: settings["symmetry_networks"]]
+    symmetry_metrics, symmetry_arrays = symmetry.study(
+        subject.net,
+        last.weights[np.sort(chosen)],
+        autoencoder.reconstruct,
+        images,
+        labels,
+        mesh,
+        jax.random.fold_in(jax.random.key(seed), 4),
+        log_std=settings["rescaling_log_std"],
+        resamples=resamples,
+        rng=rng,
+    )
+    published_metrics, published_arrays = published.run(
+        subject.net,
+        images,
+        labels,
+        mesh,
+        reconstructed=dataclasses.replace(subject.train, weights=decoded["train"]),
+        generated=subject.generated,
+        noise=tuple(settings["published_noise"]),
+        top=settings["published_top"],
+        faithful=True,
+        key=jax.random.fold_in(jax.random.key(seed), 5),
+        resamples=resamples,
+        rng=rng,
+    )
+    metrics = {
+        "reconstruction": reconstruction,
+        "probes": _probes(subject, latents, settings["probe_images"], mesh),
+        "symmetry": symmetry_metrics,
+        "published": published_metrics,
+        "samplers": _samplers(subject, latents["train"], resamples, rng, mesh),
+    }
+    return metrics, {**symmetry_arrays, **published_arrays}
+
+
+def _reconstruction(networks, decoded, accuracy, train, resamples, rng) -> dict[str, Any]:
+    """Explained share of the weights, overall and by layer, and what the reconstructed networks can do.
+
+    R^2 of a layer is 1 - squared error / squared error of the training set's mean vector; overall, every layer's errors
+    count in units of its own variance, as in the loss of Hyper-Representations.
+    """
+    layers: dict[str, list[slice]] = {}
+    for leaf, span in networks.spec.spans():
+        layers.setdefault(leaf.name.rpartition("/")[0], []).append(span)
+    mean = train.weights.mean(axis=0, dtype=np.float64)
+    by_layer, errors, baselines = {}, [], []
+    for name, spans in layers.items():
+        true, seen, found, centre = (
+            np.concatenate([np.asarray(w[..., s], np.float64) for s in spans], axis=-1)
+            for w in (networks.weights, train.weights, decoded, mean)
+        )
+        scale = max(seen.var(), 1e-8)
+        errors.append(np.square(true - found).sum() / scale)
+        baselines.append(np.square(true - centre).sum() / scale)
+        by_layer[name] = float(1 - errors[-1] / max(baselines[-1], 1e-12))
+    distance = np.linalg.norm(np.asarray(networks.weights, np.float64) - decoded, axis=1)
+
+    def mean_of(values):
+        return statistics.bootstrap_mean(values, resamples, rng).to_json("mean")
+
+    return {
+        "r2": float(1 - sum(errors) / max(sum(baselines), 1e-12)),
+        "r2_by_layer": by_layer,
+        "accuracy": mean_of(accuracy),
+        "original_accuracy": mean_of(networks.records["accuracy"]),
+        "distance": mean_of(distance),
+    }
+
+
+def _probes(subject: Subject, latents: Mapping[str, np.ndarray], num_images: int, mesh: Mesh) -> dict[str, Any]:
+    """What a ridge regression reads from latents, and from the statistics of the weights."""
+    dataset = subject.dataset
+    images = np.asarray(data.standardise(dataset.train_images[:num_images], dataset.scale, dataset.shift))
+    targets: dict[str, dict[str, np.ndarray]] = {"accuracy": {}, "epoch": {}, "generalization gap": {}}
+    statistics_of = {}
+    for split, networks in (("train", subject.train), ("heldout", subject.heldout)):
+        seen = evaluate(subject.net, networks.weights, images, dataset.train_labels[:num_images], mesh).accuracy
+        targets["accuracy"][split] = networks.records["accuracy"]
+        targets["epoch"][split] = networks.records["step"] / subject.steps_per_epoch
+        targets["generalization gap"][split] = seen - networks.records["accuracy"]
+        statistics_of[split] = probes.weight_statistics(networks.weights, networks.spec)
+    found = {}
+    for name, values in targets.items():
+        if np.ptp(values["train"]) == 0 or np.ptp(values["heldout"]) == 0:
+            continue  # nothing to predict: one checkpoint per run has one epoch
+        found[name] = {}
+        for kind, features in (("latents", latents), ("statistics", statistics_of)):
+            fitted = probes.probe(
+                features["train"],
+                values["train"],
+                features["heldout"],
+                values["heldout"],
+                subject.train.records["run"],
+            )
+            found[name][kind] = {"train": fitted["r2_train"], "heldout": fitted["r2_test"]}
+    return {"n_train": len(subject.train), "n_heldout": len(subject.heldout), "targets": found}
+
+
+def _samplers(subject: Subject, latents: np.ndarray, resamples: int, rng, mesh: Mesh) -> dict[str, Any]:
+    """Where every way of sampling draws its latents: how far from the nearest training latent, and whose that is."""
+    found = {}
+    for name, (generator, inputs) in subject.samplers.items():
+        nearest = distances.nearest(inputs["latents"], latents, 1, mesh=mesh)
+        parents = np.asarray(inputs["parents"])
+        own = statistics.share(nearest.indices[:, 0] == parents).to_json() if (parents >= 0).all() else None
+        found[name] = {
+            **generator.sampling,
+            "nearest_latent": statistics.bootstrap_mean(nearest.distances[:, 0], resamples, rng).to_json("mean"),
+            "own_parent_share": own,
+        }
+    return found

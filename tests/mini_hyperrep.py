@@ -1,0 +1,32 @@
+"""configs/hyperrep_digits.py in miniature: same code path, seconds instead of minutes."""
+
+from configs import hyperrep_digits
+
+
+def get_config():
+    """24 training and 10 held-out runs of two checkpoints, a tiny autoencoder, three samplers."""
+    config = hyperrep_digits.get_config()
+    config.num_samples = 16
+    config.data.train_limit = 400
+    config.data.test_limit = 120
+    config.net.hidden = (5,)
+    config.zoo.num_runs = 24
+    config.zoo.num_heldout = 10
+    config.zoo.epochs = 6
+    config.zoo.snapshot_epochs = (4, 5)
+    config.zoo.lanes = 4
+    config.audit.bootstrap = 100
+    config.studies.symmetry_networks = 8
+    config.studies.probe_images = 100
+    one = config.generators.hyperrep
+    one.width = 8
+    one.feed_forward = 8
+    one.heads = 2
+    one.latent_dim = 4
+    one.projection_hidden = 6
+    one.projection_features = 4
+    one.batch_size = 16
+    one.steps = 30
+    for name in ("hyperrep_joint_kde", "hyperrep_uniform", "noise_high", "pca_gaussian", "interpolation"):
+        del config.generators[name]
+    return config
