@@ -9,7 +9,7 @@ demo: $(VENV)/installed  ## train a zoo on the handwritten digits, generate netw
 	$(BIN)/python -m launch.run --config=configs/digits.py --workdir=$(WORKDIR)
 
 test: $(VENV)/installed  ## run the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 benchmark: $(VENV)/installed  ## measure this machine
 	$(BIN)/python -m launch.benchmark --suite=all

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     zoo.start = "own"  # own: every run has its own initialisation; shared: one for all
     zoo.snapshots = (-1,)  # steps whose weights are kept, ascending; 0 is the initialisation, -1 the end
     zoo.snapshot_epochs = ()  # or, instead of steps, the epochs after which weights are kept
+    zoo.random_snapshots = 0  # or the initialisation, so many random steps that every run draws for itself, and the end
     zoo.optimizer = "sgd"  # sgd, adam, adamw
     zoo.nesterov = False
     zoo.schedule = "cosine"  # constant, cosine, cosine_per_epoch

@@ -6,6 +6,11 @@
 sibling trains on 50,000 images at a learning rate of 3e-4 (--config.data.train_limit=50000
 --config.zoo.learning_rate=3e-4); here the runs see 5,000 images, so that 25 epochs fit into the time, and take SVHN's
 rate, without which they would be at 30 % by then.
+
+The autoencoder sees no permutations here, and so learns the networks that it is trained on rather than networks at
+large: with a fresh permutation of every view (--config.generators.hyperrep.permutations=fresh) held-out networks are
+reconstructed as well as training networks, but after 1,500 steps with an accuracy of 32 % instead of 68 %. Digits
+(configs/hyperrep_digits.py) are small enough for fresh permutations.
 """
 
 from ml_collections import ConfigDict
@@ -23,5 +28,9 @@ def get_config() -> ConfigDict:
     config.data.test_limit = 4_000
     config.zoo.num_runs = 200
     config.zoo.num_heldout = 40
-    config.generators.hyperrep.steps = 3000
+    one = config.generators.hyperrep
+    one.latent_dim = 700  # as the public configuration for this network (arXiv 2110.15288)
+    one.permutations = "none"
+    one.erase = "block"  # so that the two views differ
+    one.target = "clean"
     return config

@@ -13,6 +13,7 @@ import numpy as np
 from jaxweights import data, generators, nets, population
 from jaxweights.data.dataset import ALIASES, KNOWN
 from jaxweights.zoo import Recipe
+from jaxweights.zoo.bulk import runs_in_memory
 
 _FLOAT = 4  # bytes
 
@@ -81,12 +82,12 @@ def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_tes
     step = jax.grad(lambda w, x, y: jnp.mean(nets.cross_entropy(net.apply(w, x), y)))
     per_step = _operations(step, vector, batch, labels)
     per_image = _operations(net.apply, vector, jax.ShapeDtypeStruct((1,) + net.input_shape, jnp.float32))
-    rows = runs * len(recipe.snapshots)
+    rows = runs * recipe.num_snapshots
     pixels = math.prod(net.input_shape)
-    chunk = min(runs, 1024)
+    chunk = runs_in_memory(net.spec.num_params, recipe.num_snapshots, runs)
     memory = num_train * pixels + _FLOAT * num_test * pixels
     memory += (
-        chunk * _FLOAT * net.spec.num_params * (3 + len(recipe.snapshots))
+        chunk * _FLOAT * net.spec.num_params * (3 + recipe.num_snapshots)
         + _FLOAT * recipe.batch_size * net.activation_size
     )
     return {
@@ -97,7 +98,7 @@ def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_tes
         "num_heldout": settings["num_heldout"],
         "steps": recipe.snapshots[-1],
         "batch_size": recipe.batch_size,
-        "snapshots_per_run": len(recipe.snapshots),
+        "snapshots_per_run": recipe.num_snapshots,
         "rows": rows,
         "bytes": rows * net.spec.num_params * _FLOAT,
         "operations": per_step * recipe.snapshots[-1] * runs + per_image * num_test * rows,
@@ -109,16 +110,18 @@ def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any
     facts = {"name": kind, "learned": generators.is_learned(generator)}
     if not facts["learned"]:
         return {**facts, "num_params": 0, "tokens": None, "steps": 0, "operations": 0.0, "peak_memory_bytes": 0}
-    # Two rows of zeros stand in for the training networks: preparation only has to see their width.
-    zeros = population.Population.create(np.zeros((2, net.spec.num_params), np.float32), net.spec)
+    # Two checkpoints of zeros stand in for the training networks: preparation only has to see their width.
+    zeros = np.zeros((2, net.spec.num_params), np.float32)
+    zeros = population.Population.create(zeros, net.spec, run=0, step=np.arange(2), loss=0.0, accuracy=0.0)
     prepared, constants = generator.prepare(zeros)
     key = jax.eval_shape(lambda: jax.random.key(0))
     done: dict[str, Any] = {"constants": jax.tree.map(_shape_of, constants)}
     stages, operations, memory = {}, 0.0, 0
     for stage in generator.stages():
         params, model_state = jax.eval_shape(stage.init, key, done)
-        batch = jax.ShapeDtypeStruct((stage.batch_size,) + prepared.shape[1:], jnp.float32)
         keys = jax.eval_shape(lambda n=stage.batch_size: jax.random.split(jax.random.key(0), n))
+        chosen = jax.ShapeDtypeStruct((stage.batch_size,), jnp.int32)
+        batch = jax.eval_shape(stage.gather, jax.tree.map(_shape_of, prepared), chosen, keys)
 
         def gradient(params, model_state, done, batch, keys, stage=stage):
             return jax.grad(lambda p: stage.loss(p, model_state, done, batch, keys, None)[0])(params)
@@ -137,7 +140,9 @@ def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any
         copies = 4 + (stage.ema_decay is not None)  # parameters, gradient, two moments, average
         memory = max(memory, _FLOAT * count * copies)
         done = {**done, stage.name: {"params": params, "model_state": model_state}}
-    rows = config["zoo"]["num_runs"] * (1 if config["zoo"]["use"] == "last" else snapshots)
+    whole = generator.TRAJECTORIES or config["zoo"]["use"] == "all"
+    rows = config["zoo"]["num_runs"] * (snapshots if whole else 1)
+    per_row = sum(math.prod(x.shape[1:]) for x in jax.tree.leaves(prepared))
     return {
         **facts,
         "num_params": sum(s["num_params"] for s in stages.values()),
@@ -145,7 +150,7 @@ def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any
         "steps": sum(s["steps"] for s in stages.values()),
         "stages": stages,
         "operations": operations,
-        "peak_memory_bytes": memory + _FLOAT * rows * math.prod(prepared.shape[1:]),
+        "peak_memory_bytes": memory + _FLOAT * rows * per_row,
     }
 
 

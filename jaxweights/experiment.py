@@ -249,6 +249,7 @@ class Experiment:
         """Trains every learned generator and fits every closed-form one; returns their states by name."""
         opened = self._open_zoo()
         training = opened.read(self.training_rows(opened))
+        trajectories = np.flatnonzero(opened.records["split"] == population.TRAIN)
         states = {}
         for i, (name, (generator, trained)) in enumerate(self.generators.items()):
             if name != trained:
@@ -262,7 +263,7 @@ class Experiment:
 
                     states[name] = fit.fit(
                         generator,
-                        training,
+                        opened.read(trajectories) if generator.TRAJECTORIES else training,
                         self.mesh,
                         key=jax.random.fold_in(self.key(1), i),
                         path=self.workdir / "generators" / name,
@@ -297,7 +298,12 @@ class Experiment:
         opened = self._open_zoo()
         rows = self.training_rows(opened)
         keys = self._sample_keys(generator.name)
-        samples = generators.draw(generator, state, keys, self._starts(opened), self.mesh)
+
+        def measure(weights):
+            result = evaluate(self.net, weights, self.test_images, self.dataset.test_labels, self.mesh)
+            return population.Population.create(weights, self.net.spec, accuracy=result.accuracy, loss=result.loss)
+
+        samples = generators.draw(generator, state, keys, self._starts(opened), measure, self.mesh)
         weights, parents = np.asarray(samples.weights), np.asarray(samples.parents)
         finite = np.isfinite(weights).all(axis=1)
         if not finite.all():

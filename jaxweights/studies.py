@@ -20,6 +20,7 @@ from jaxweights import data, generators, nets, parallel, population
 from jaxweights.audit import distances, probes, published, statistics, symmetry
 from jaxweights.evaluate import evaluate
 from jaxweights.population import Population
+from jaxweights.progress import Progress
 
 _BLOCK = 256  # networks encoded or decoded at a time, over all devices
 
@@ -117,7 +118,12 @@ def run(
       JSON data (`reconstruction`, `probes`, `symmetry`, `published`, `samplers`), and per-network arrays for the
       figures.
     """
-    autoencoder = Autoencoder(generator, state, mesh)
+    with Progress(5, f"studies of {generator.name}", "studies") as bar:
+        return _run(subject, Autoencoder(generator, state, mesh), settings, resamples, seed, bar)
+
+
+def _run(subject, autoencoder, settings, resamples, seed, bar):
+    mesh = autoencoder.mesh
     images = np.asarray(data.standardise(subject.dataset.test_images, subject.dataset.scale, subject.dataset.shift))
     labels = subject.dataset.test_labels
     rng = np.random.default_rng([seed, 20_000])
@@ -130,6 +136,7 @@ def run(
     for split, networks in (("train", subject.train), ("heldout", subject.heldout)):
         accuracy = evaluate(subject.net, decoded[split], images, labels, mesh).accuracy
         reconstruction[split] = _reconstruction(networks, decoded[split], accuracy, subject.train, resamples, rng)
+    bar.update(1, "reconstruction")
     last = subject.train.select(np.flatnonzero(population.last_checkpoints(subject.train.records)))
     chosen = rng.permutation(len(last))[: settings["symmetry_networks"]]
     symmetry_metrics, symmetry_arrays = symmetry.study(
@@ -144,6 +151,7 @@ def run(
         resamples=resamples,
         rng=rng,
     )
+    bar.update(2, "symmetry")
     published_metrics, published_arrays = published.run(
         subject.net,
         images,
@@ -158,13 +166,17 @@ def run(
         resamples=resamples,
         rng=rng,
     )
+    bar.update(3, "published protocol")
+    probed = _probes(subject, latents, settings["probe_images"], mesh)
+    bar.update(4, "probes")
     metrics = {
         "reconstruction": reconstruction,
-        "probes": _probes(subject, latents, settings["probe_images"], mesh),
+        "probes": probed,
         "symmetry": symmetry_metrics,
         "published": published_metrics,
         "samplers": _samplers(subject, latents["train"], resamples, rng, mesh),
     }
+    bar.update(5, "samplers")
     return metrics, {**symmetry_arrays, **published_arrays}
 
 

@@ -32,6 +32,7 @@ CONFIG = {
     "start": "own",
     "snapshots": (0, 7, -1),
     "snapshot_epochs": (),
+    "random_snapshots": 0,
     "learning_rate": 0.1,
     "momentum": 0.9,
     "weight_decay": 5e-4,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxweights import parallel
 from jaxweights.errors import UserError
-from jaxweights.generators import baselines, hyperrep, imported, pdiff
+from jaxweights.generators import baselines, gpt, hyperrep, imported, pdiff
 from jaxweights.generators.base import ClosedFormGenerator, LearnedGenerator, Samples, Stage
 from jaxweights.population import Population
 
@@ -35,6 +36,7 @@ GENERATORS = {
     "file": imported.Imported,
     "pdiff": pdiff.PDiff,
     "hyperrep": hyperrep.HyperRep,
+    "gpt": gpt.GPT,
 }
 
 
@@ -106,9 +108,25 @@ def draw(
     state: Any,
     keys: jax.Array,
     starts: Population,
+    measure: Callable[[np.ndarray], Population],
     mesh: jax.sharding.Mesh,
 ) -> Samples:
-    """One sample per key, those of a learned generator sharded over the mesh; see `LearnedGenerator.inputs`."""
-    if is_learned(generator):
-        return parallel.map_rows(generator.sample, mesh)(state, generator.inputs(state, keys, starts))
-    return jax.jit(generator.sample)(state, keys)
+    """One sample per key, those of a learned generator sharded over the mesh.
+
+    Args:
+      generator: closed-form or learned.
+      state: of the fitted or trained generator.
+      keys: `[n]` typed PRNG keys.
+      starts: see `LearnedGenerator.inputs`.
+      measure: see `LearnedGenerator.again`.
+      mesh: devices.
+    """
+    if not is_learned(generator):
+        return jax.jit(generator.sample)(state, keys)
+    program = parallel.map_rows(generator.sample, mesh)
+    state = jax.device_put(state, parallel.replicated(mesh))
+    inputs = generator.inputs(state, keys, starts)
+    while inputs is not None:
+        samples = program(state, inputs)
+        inputs = generator.again(inputs, samples, measure)
+    return samples

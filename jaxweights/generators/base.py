@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
+import numpy as np
 import optax
 
 from jaxweights.population import Population
@@ -78,10 +79,12 @@ class LearnedGenerator(Protocol):
       name: of the generator.
       SAMPLING: names of the fields that change how samples are drawn and nothing of the training. One trained generator
         serves any number of settings of these (`{"of": name, ...}` in a config).
+      TRAJECTORIES: whether it learns from all kept checkpoints of the training runs, whatever `zoo.use` says.
     """
 
     name: str
     SAMPLING: ClassVar[frozenset[str]] = frozenset()
+    TRAJECTORIES: ClassVar[bool] = False
 
     def prepare(self, training: Population) -> tuple[Any, Any]:
         """Returns `(data, constants)`: training examples, a pytree of arrays with a leading axis of examples (mostly
@@ -112,6 +115,17 @@ class LearnedGenerator(Protocol):
         """
         del state, starts
         return keys
+
+    def again(self, inputs: Any, samples: Samples, measure: Callable[[np.ndarray], Population]) -> Any:
+        """What another round of sampling starts from, or None (the default) where the samples are done.
+
+        Args:
+          inputs: of the round that was.
+          samples: its outcome.
+          measure: evaluates weights `[n, P]`: a population with `loss` and `accuracy`.
+        """
+        del inputs, samples, measure
+        return None
 
     def sample(self, state: Mapping[str, Any], inputs: Any) -> Samples:
         """Makes one sample per row of `inputs` from `{"constants": ..., stage name: {"params", "model_state"}, ...}`.

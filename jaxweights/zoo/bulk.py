@@ -22,6 +22,8 @@ from jaxweights.zoo.trainer import Trainer, pack
 
 _DISPATCH_SECONDS = 1.5  # steps per dispatch are chosen so that the bar moves about this often
 _CHUNK_BYTES = 256 << 20  # snapshots of one chunk in memory
+_CHUNK_RUNS = 1024
+_SLOTS = 16  # snapshots of a run per dispatch
 
 
 def train_zoo(
@@ -81,9 +83,9 @@ def train_zoo(
         done = 0
         for c in missing:
             runs = np.arange(c * chunk, min((c + 1) * chunk, total))
-            snapshots = _train_chunk(trainer, data, seed, runs, bar, done)
+            trained = _train_chunk(trainer, data, seed, runs, bar, done)
             done += len(runs) * recipe.snapshots[-1]
-            store.append(c, _records(net, recipe, seed, runs, num_runs, snapshots, images, dataset.test_labels, mesh))
+            store.append(c, _records(net, seed, runs, num_runs, trained, images, dataset.test_labels, mesh))
     store.finish()
     diverged = np.unique(store.records["run"][store.records["split"] == population.DIVERGED])
     if len(diverged):
@@ -92,35 +94,37 @@ def train_zoo(
     return store
 
 
+def runs_in_memory(num_params: int, num_snapshots: int, total: int) -> int:
+    """Runs per chunk, before rounding up to whole lanes and devices, that keep a chunk's snapshots in bounds."""
+    return min(total, max(1, min(_CHUNK_RUNS, _CHUNK_BYTES // (4 * num_params * num_snapshots))))
+
+
 def _chunk_runs(trainer: Trainer, total: int, wanted: int) -> int:
-    row = 4 * trainer.net.spec.num_params * len(trainer.recipe.snapshots)
-    limit = wanted or max(1, min(1024, _CHUNK_BYTES // row))
-    limit = min(limit, total)
+    limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, total)
+    limit = min(wanted or limit, total)
     return -(-limit // trainer.granule) * trainer.granule
 
 
-def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int) -> tuple[np.ndarray, dict]:
-    """Trains one chunk; returns its snapshots `[R, S, P]` and hyper-parameters."""
+def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int):
+    """Trains one chunk; returns its snapshots `[R, S, P]`, their steps `[R, S]` and the hyper-parameters."""
     recipe = trainer.recipe
     padded = np.concatenate([runs, np.repeat(runs[-1:], -len(runs) % trainer.granule)])
     state = trainer.init(seed, padded)
     hyper = {k: np.asarray(v)[: len(runs)] for k, v in state.hyper.items()}
-    out = np.empty((len(runs), len(recipe.snapshots), trainer.net.spec.num_params), np.float32)
-    slots = 1 if len(recipe.snapshots) == 1 else min(len(recipe.snapshots), 16)
+    steps = trainer.snapshot_steps(seed, padded)
+    out = np.empty((len(runs), recipe.num_snapshots, trainer.net.spec.num_params), np.float32)
+    slots = min(recipe.num_snapshots, _SLOTS)
     step, per_dispatch = 0, min(recipe.steps, 8)
-    waiting = list(recipe.snapshots)
-    while waiting:
-        stop = min(step + per_dispatch, recipe.snapshots[-1])
-        inside = [s for s in waiting if s <= stop][:slots]
-        if len(inside) == slots:
-            stop = inside[-1]
-        bounds = [step] + inside + [stop] * (slots - len(inside))
+    taken = np.zeros(len(padded), int)  # snapshots of each run so far
+    while (taken < recipe.num_snapshots).any():
+        stop, bounds, count = _next_bounds(steps, taken, step, step + per_dispatch, slots)
         begin = time.monotonic()
-        state, snapshots = trainer.advance(state, data, np.array(bounds))
-        if inside:
-            first = len(recipe.snapshots) - len(waiting)
-            out[:, first : first + len(inside)] = np.asarray(snapshots)[: len(runs), : len(inside)]
-            waiting = waiting[len(inside) :]
+        state, snapshots = trainer.advance(state, data, bounds if recipe.random_snapshots else bounds[0])
+        if count.any():
+            kept = np.asarray(snapshots)
+            for r in range(len(runs)):
+                out[r, taken[r] : taken[r] + count[r]] = kept[r, : count[r]]
+            taken += count
         jax.block_until_ready(state.words)
         seconds = time.monotonic() - begin
         if stop > step:
@@ -129,12 +133,34 @@ def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done:
             models = rate * len(runs) / recipe.snapshots[-1]
             bar.update(done + len(runs) * stop, f"{progress.human(models)} models/s")
         step = stop
-    return out, hyper
+    return out, steps[: len(runs)], hyper
 
 
-def _records(net, recipe, seed, runs, num_runs, trained, images, labels, mesh) -> Population:
+def _next_bounds(steps: np.ndarray, taken: np.ndarray, start: int, stop: int, slots: int):
+    """Bounds of the next dispatch, which ends where the first run has filled its slots, if not at `stop`.
+
+    Args:
+      steps: `[R, S]`, ascending, of all snapshots.
+      taken: `[R]`, how many of them each run has behind it.
+      start: step where the dispatch begins.
+      stop: step where it ends at the latest.
+      slots: snapshots that a run can keep in one dispatch.
+
+    Returns:
+      The step where it ends, bounds `[R, slots + 1]`, and the snapshots of each run within them `[R]`.
+    """
+    ahead = taken[:, None] + np.arange(slots)[None, :]
+    due = np.take_along_axis(steps, np.minimum(ahead, steps.shape[1] - 1), axis=1)
+    ahead = ahead < steps.shape[1]
+    stop = min(stop, steps[0, -1], *due[ahead[:, -1], -1])
+    inside = ahead & (due <= stop)
+    bounds = np.concatenate([np.full((len(steps), 1), start), np.where(inside, due, stop)], axis=1)
+    return int(stop), bounds, inside.sum(axis=1)
+
+
+def _records(net, seed, runs, num_runs, trained, images, labels, mesh) -> Population:
     """Evaluates the snapshots of a chunk and lays them out run by run."""
-    snapshots, hyper = trained
+    snapshots, steps, hyper = trained
     rows = snapshots.reshape(-1, snapshots.shape[-1])
     result = evaluate(net, rows, images, labels, mesh)
     count = snapshots.shape[1]
@@ -146,7 +172,7 @@ def _records(net, recipe, seed, runs, num_runs, trained, images, labels, mesh) -
         rows,
         net.spec,
         run=np.repeat(runs, count),
-        step=np.tile(recipe.snapshots, len(runs)),
+        step=steps.reshape(-1),
         seed=seed,
         split=np.repeat(split, count),
         loss=result.loss,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxweights import shuffle
 from jaxweights.errors import UserError
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -90,6 +91,8 @@ class Recipe:
       snapshots: the steps after which weights are kept, ascending; 0 is the initialisation. A run ends with the last
         of them, whatever `steps` is; the schedule of the learning rate is that of `steps`.
       hyper: distribution of every name in `HYPER_PARAMETERS`.
+      random_snapshots: further steps whose weights are kept, strictly between the first and the last of `snapshots`,
+        that every run draws for itself.
     """
 
     steps: int
@@ -101,13 +104,15 @@ class Recipe:
     start: str
     snapshots: tuple[int, ...]
     hyper: tuple[tuple[str, Distribution], ...]
+    random_snapshots: int = 0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], num_examples: int) -> Recipe:
         """Reads the `zoo` part of a config.
 
         Args:
-          config: the fields of this class by name (hyper-parameters directly by theirs); either `steps` or `epochs`.
+          config: the fields of this class by name (hyper-parameters directly by theirs); either `steps` or `epochs`;
+            at most one of `snapshots`, `snapshot_epochs` and `random_snapshots`, which may be missing.
           num_examples: training examples, from which the steps of an epoch follow.
 
         Raises:
@@ -138,6 +143,19 @@ class Recipe:
                 f"is the last), and zoo.snapshot_epochs ascending epochs of {num_examples // batch} steps; got "
                 f"{tuple(config['snapshots'])} and {tuple(config['snapshot_epochs'])}."
             )
+        drawn = int(config["random_snapshots"])
+        if drawn and (tuple(config["snapshots"]) != (-1,) or config["snapshot_epochs"]):
+            raise UserError(
+                f"zoo.random_snapshots = {drawn} keeps the initialisation, {drawn} random steps of every run and the "
+                "end; it excludes other choices of snapshots. Leave zoo.snapshots at (-1,) and zoo.snapshot_epochs at "
+                f"(), or set zoo.random_snapshots to 0; got {tuple(config['snapshots'])} and "
+                f"{tuple(config['snapshot_epochs'])}."
+            )
+        if not 0 <= drawn < steps:
+            raise UserError(
+                f"zoo.random_snapshots is {drawn}, but must lie between 0 and {steps - 1}, the number of steps between "
+                "the initialisation and the end of a run."
+            )
         return cls(
             steps=steps,
             batch_size=batch,
@@ -146,9 +164,35 @@ class Recipe:
             schedule=one_of("schedule", SCHEDULES),
             batch_order=one_of("batch_order", ("own", "shared")),
             start=one_of("start", ("own", "shared")),
-            snapshots=snapshots,
+            snapshots=(0, steps) if drawn else snapshots,
             hyper=tuple((name, Distribution.parse(config[name], name)) for name in HYPER_PARAMETERS),
+            random_snapshots=drawn,
         )
+
+    @property
+    def num_snapshots(self) -> int:
+        """Snapshots of each run."""
+        return len(self.snapshots) + self.random_snapshots
+
+    def sample_snapshots(self, key: jax.Array) -> jax.Array:
+        """Steps after which one run keeps its weights.
+
+        The random ones are uniform without replacement, as in G.pt's data set (Peebles et al., arXiv 2209.12892): the
+        first entries of a permutation keyed by the run.
+
+        Args:
+          key: of the run's draw; without effect where nothing is random.
+
+        Returns:
+          `[num_snapshots]` int32, ascending.
+        """
+        fixed = jnp.asarray(self.snapshots, jnp.int32)
+        if not self.random_snapshots:
+            return fixed
+        first, last = self.snapshots[0], self.snapshots[-1]
+        positions = jnp.arange(self.random_snapshots, dtype=jnp.int32)
+        drawn = shuffle.permuted(positions, jax.random.key_data(key), last - first - 1) + first + 1
+        return jnp.sort(jnp.concatenate([fixed, drawn]))
 
     def sample_hyper(self, key: jax.Array) -> dict[str, jax.Array]:
         """Hyper-parameters of one run, float32 scalars."""

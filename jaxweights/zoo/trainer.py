@@ -22,6 +22,8 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxweights import nets, parallel, shuffle
 from jaxweights.zoo.recipe import Recipe
 
+_SNAPSHOT_KEY = 3  # 0 to 2 of a run's key are its initialisation, batch order and hyper-parameters
+
 
 class RunState(NamedTuple):
     """State of `[R]` runs between dispatches; every leaf has a leading run axis."""
@@ -104,6 +106,19 @@ class Trainer:
         """Runs per dispatch are a multiple of this."""
         return self.width * self.mesh.size
 
+    def snapshot_steps(self, seed: int, run_ids: np.ndarray) -> np.ndarray:
+        """Steps after which the given runs keep their weights, `[R, S]` int32, every row ascending."""
+        if not self.recipe.random_snapshots:
+            return np.tile(np.array(self.recipe.snapshots, np.int32), (len(run_ids), 1))
+        return np.asarray(self._snapshot_steps(jax.random.key(seed), np.asarray(run_ids, np.uint32)))
+
+    @functools.cached_property
+    def _snapshot_steps(self):
+        def one(zoo_key, run_id):
+            return self.recipe.sample_snapshots(jax.random.fold_in(_run_key(zoo_key, run_id), _SNAPSHOT_KEY))
+
+        return jax.jit(jax.vmap(one, in_axes=(None, 0)))
+
     def init(self, seed: int, run_ids: np.ndarray) -> RunState:
         """Initial states of the given runs, sharded over the mesh; their number is a multiple of `granule`."""
         run_ids = jax.device_put(np.asarray(run_ids, np.uint32), parallel.sharded(self.mesh))
@@ -112,7 +127,7 @@ class Trainer:
     @functools.cached_property
     def _init(self):
         def one(zoo_key, run_id):
-            key = jax.random.fold_in(jax.random.fold_in(zoo_key, 0), run_id)
+            key = _run_key(zoo_key, run_id)
             init_key, order_key, hyper_key = (jax.random.fold_in(key, i) for i in range(3))
             shared = jax.random.fold_in(zoo_key, 1)
             if self.recipe.start == "shared":
@@ -138,40 +153,64 @@ class Trainer:
         Args:
           state: of R runs.
           data: from `put`.
-          bounds: `[K + 1]` ascending steps; traced, so one program serves any schedule with the same K.
+          bounds: `[K + 1]` ascending steps for all runs, or `[R, K + 1]`, every run's own, with the same first and the
+            same last step in all rows. The first may equal the second; equal ones are otherwise allowed at the end
+            only. Traced, so one program serves any schedule with the same K.
 
         Returns:
-          The state after `bounds[-1]` steps, and `[R, K, P]` weights after `bounds[1:]` steps.
+          The state after the last step of the bounds, and `[R, K, P]` weights after all of them but the first. Where
+          every run has its own bounds and several lanes, the last of several equal bounds may hold anything.
         """
-        return self._advance(state, data, jnp.asarray(bounds, jnp.int32))
+        bounds = np.asarray(bounds, np.int32)
+        if bounds.ndim == 1:
+            return self._advance(state, data, jnp.asarray(bounds))
+        return self._advance_own(state, data, jax.device_put(bounds, parallel.sharded(self.mesh)))
 
     @functools.cached_property
     def _advance(self):
+        return self._compiled(PartitionSpec())
+
+    @functools.cached_property
+    def _advance_own(self):
+        return self._compiled(PartitionSpec(parallel.AXIS))
+
+    def _compiled(self, bounds: PartitionSpec):
         split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
         body = jax.shard_map(
-            self._shard, mesh=self.mesh, in_specs=(split, whole, whole), out_specs=(split, split), check_vma=False
+            self._shard, mesh=self.mesh, in_specs=(split, whole, bounds), out_specs=(split, split), check_vma=False
         )
         return jax.jit(body, donate_argnums=0)
 
     def _shard(self, state: RunState, data: TrainData, bounds: jax.Array):
         lanes = min(self.width, state.words.shape[0])
+        own = bounds.ndim == 2
         # A shared order is one array for all lanes, so the batch stays unbatched under vmap.
         axes = RunState(0, 0, None if self.recipe.batch_order == "shared" else 0, 0)
 
-        def group(state: RunState):
+        def group(state: RunState, bounds: jax.Array):
             if self.recipe.batch_order == "shared":
                 state = state._replace(words=state.words[0])
-            new, snapshots = jax.vmap(lambda s: self._run(s, data, bounds), in_axes=(axes,), out_axes=(axes, 0))(state)
+            if own:
+                train = functools.partial(self._run_in_step, data, bounds[0, 0], bounds[0, -1])
+            else:
+                train = functools.partial(self._run, data)
+            new, snapshots = jax.vmap(train, in_axes=(axes, 0 if own else None), out_axes=(axes, 0))(state, bounds)
             if self.recipe.batch_order == "shared":
                 new = new._replace(words=jnp.broadcast_to(new.words[None, :], (lanes, 2)))
             return new, snapshots
 
-        if lanes == 1 and self.recipe.batch_order == "own":
-            return jax.lax.map(lambda s: self._run(s, data, bounds), state)
-        groups = jax.tree.map(lambda x: x.reshape((-1, lanes) + x.shape[1:]), state)
-        return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), jax.lax.map(group, groups))
+        def over(train, state, bounds):
+            if own:
+                return jax.lax.map(lambda x: train(*x), (state, bounds))
+            return jax.lax.map(lambda s: train(s, bounds), state)
 
-    def _run(self, state: RunState, data: TrainData, bounds: jax.Array) -> tuple[RunState, jax.Array]:
+        if lanes == 1 and self.recipe.batch_order == "own":
+            return over(functools.partial(self._run, data), state, bounds)
+        groups = jax.tree.map(lambda x: x.reshape((-1, lanes) + x.shape[1:]), state)
+        trained = over(group, groups, bounds.reshape((-1, lanes) + bounds.shape[1:]) if own else bounds)
+        return jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), trained)
+
+    def _run(self, data: TrainData, state: RunState, bounds: jax.Array) -> tuple[RunState, jax.Array]:
         """One run from `bounds[0]` to `bounds[-1]`."""
 
         def interval(carry, limits):
@@ -183,6 +222,26 @@ class Trainer:
         limits = jnp.stack([bounds[:-1], bounds[1:]], axis=1)
         (params, opt_state), snapshots = jax.lax.scan(interval, (state.params, state.opt_state), limits)
         return state._replace(params=params, opt_state=opt_state), snapshots
+
+    def _run_in_step(
+        self, data: TrainData, start: jax.Array, stop: jax.Array, state: RunState, bounds: jax.Array
+    ) -> tuple[RunState, jax.Array]:
+        """The same for one of several lanes with different bounds: loops of different lengths would all run to the
+        longest under `vmap`, so the lanes take every step together and each writes its weights when they are due.
+        """
+        due = bounds[1:]
+        vector = self.net.spec.flatten(state.params)
+
+        def step(i, carry):
+            trained, kept = carry
+            trained = self._step(state, data, i, trained)
+            hit = due == i + 1
+            slot = jnp.where(hit.any(), jnp.argmax(hit), len(due))  # one past the end is dropped
+            return trained, kept.at[slot].set(self.net.spec.flatten(trained[0]), mode="drop")
+
+        kept = jnp.broadcast_to(vector[None, :], (len(due), len(vector)))
+        trained, kept = jax.lax.fori_loop(start, stop, step, ((state.params, state.opt_state), kept))
+        return state._replace(params=trained[0], opt_state=trained[1]), kept
 
     def _step(self, state: RunState, data: TrainData, step: jax.Array, carry):
         params, opt_state = carry
@@ -208,3 +267,8 @@ class Trainer:
             )
         images = pixels.reshape((len(rows),) + self.net.input_shape)
         return images * data.scale[None, None, None, :] + data.shift[None, None, None, :], data.labels[rows]
+
+
+def _run_key(zoo_key: jax.Array, run_id: jax.Array) -> jax.Array:
+    """The key of everything that a run draws for itself."""
+    return jax.random.fold_in(jax.random.fold_in(zoo_key, 0), run_id)

@@ -60,6 +60,7 @@ class Network:
             "start": "own",
             "snapshots": (-1,),
             "snapshot_epochs": (),
+            "random_snapshots": 0,
             "learning_rate": 0.01,
             "momentum": 0.9,
             "weight_decay": 5e-4,

@@ -172,9 +172,9 @@ def _matmul(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
     return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def _products(indices: str, x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
-    """Products of every example and head, of `dtype`, summed in float32."""
-    return jnp.einsum(indices, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
+def _products(x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
+    """`[n, heads, i, j]` times `[n, heads, j, k]`; products of `dtype`, summed in float32."""
+    return jnp.matmul(x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
 
 
 class TokenDense(nn.Module):
@@ -329,10 +329,14 @@ def _block(x: jax.Array, p: Mapping[str, jax.Array], masks: tuple, a: Architectu
     hidden = _norm(x, p["norm_1_scale"], p["norm_1_bias"]) if a.normalize else x
     qkv = _matmul(hidden, p["qkv_kernel"], a.dtype) + p["qkv_bias"][None, None, :]
     # Split, not indexed: the gradient is one concatenation instead of three padded sums.
-    q, k, v = (part.reshape(n, tokens, a.heads, d // a.heads) for part in lax.split(qkv, (d, d, d), axis=2))
-    scores = _products("bihd,bjhd->bhij", q, k, a.dtype) / math.sqrt(d // a.heads)
-    attention = _drop(jax.nn.softmax(scores, axis=-1), masks[0], a.dropout)
-    mixed = _products("bhij,bjhd->bihd", attention, v, a.dtype).reshape(n, tokens, d)
+    parts = lax.split(qkv, (d, d, d), axis=2)
+    q, k, v = (part.reshape(n, tokens, a.heads, d // a.heads).transpose(0, 2, 1, 3) for part in parts)
+    scores = _products(q / math.sqrt(d // a.heads), jnp.swapaxes(k, 2, 3), a.dtype)
+    # The softmax's division waits until after the product with v, which is smaller than the attention matrix.
+    attention = jnp.exp(scores - lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    total = jnp.sum(attention, axis=-1)
+    mixed = _products(_drop(attention, masks[0], a.dropout), v, a.dtype) / total[:, :, :, None]
+    mixed = mixed.transpose(0, 2, 1, 3).reshape(n, tokens, d)
     mixed = _matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
     x = x + _drop(mixed, masks[1], a.dropout)
     hidden = _norm(x, p["norm_2_scale"], p["norm_2_bias"]) if a.normalize else x
