@@ -91,7 +91,8 @@ class Subject:
 
 def is_autoencoder(generator: Any) -> bool:
     """Whether a generator encodes networks and decodes latents."""
-    return generators.is_learned(generator) and hasattr(generator, "encode") and hasattr(generator, "decode")
+    methods = (getattr(generator, name, None) for name in ("encode", "decode"))
+    return generators.is_learned(generator) and all(callable(method) for method in methods)
 
 
 def run(

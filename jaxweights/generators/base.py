@@ -53,12 +53,12 @@ class Stage:
         `gather`) and `keys` `[b]` are this device's share; the value is the mean over that share. All randomness comes
         from the per-example keys, and batch statistics are averaged over `axis_name` when it is given, so that the
         result does not depend on the number of devices. `metrics` is a flat dict of scalars.
+      ema_decay: decay of the exponential moving average of the parameters, or None for none; where it is given, the
+        stage's result holds the averaged parameters as `params`.
       gather: `(data, rows, keys) -> batch` makes the examples of a step from the prepared data, row numbers `[b]` and
         the per-example keys; the default takes the rows. For generators whose examples are drawn within a row, such as
         pairs of checkpoints of one run.
       auxiliary: top-level keys of the parameters that serve training alone; they do not count as the generator's size.
-      ema_decay: decay of the exponential moving average of the parameters, or None for none; where it is given, the
-        stage's result holds the averaged parameters as `params`.
     """
 
     name: str
@@ -67,9 +67,9 @@ class Stage:
     optimizer: optax.GradientTransformation
     init: Callable[[jax.Array, Mapping[str, Any]], tuple[Any, Any]]
     loss: Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
+    ema_decay: float | None = None
     gather: Callable[..., Any] = lambda data, rows, keys: jax.tree.map(lambda leaf: leaf[rows], data)
     auxiliary: tuple[str, ...] = ()
-    ema_decay: float | None = None
 
 
 class LearnedGenerator(Protocol):
