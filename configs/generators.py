@@ -158,24 +158,3 @@ def hyperrep_small(name: str = "hyperrep", steps: int = 1500) -> ConfigDict:
         }
     )
     return config
-
-
-def gpt_small(steps: int = 2000) -> ConfigDict:
-    """G.pt at a size that two cores train in minutes."""
-    return ConfigDict(
-        {
-            "kind": "gpt",
-            "chunk": 256,
-            "width": 96,
-            "blocks": 3,
-            "heads": 4,
-            "num_timesteps": 200,
-            "beta_start": 5e-4,  # a fifth of the published steps, so five times the noise of each
-            "beta_end": 0.1,
-            "steps": steps,
-            "warmup_steps": 100,
-            "batch_size": 64,
-            "learning_rate": 2e-3,
-            "ema_decay": 0.99,
-        }
-    )
