@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 
 from jaxweights.errors import UserError
-from jaxweights.generators.layers import Initial, constant, normal, parameter
+from jaxweights.generators.layers import Initial, constant, matmul, normal, parameter
 from jaxweights.spec import WeightSpec
 
 _INIT_STD = 0.02
@@ -157,14 +157,6 @@ def metric_features(asked: jax.Array, start: jax.Array, table: jax.Array) -> jax
     return scalar_features(jnp.stack([asked - start, asked, start], axis=1), table)
 
 
-def _matmul(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
-    """`[..., in]` times `[in, out]`; products of `dtype` summed in float32."""
-    # Rows in one axis: the kernel's gradient over several is four times as slow in loops on CPU.
-    rows = x.astype(dtype).reshape(-1, x.shape[-1])
-    out = jnp.matmul(rows, kernel.astype(dtype), preferred_element_type=jnp.float32)
-    return out.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
 def _products(indices: str, x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
     """Batched products of `dtype`, summed in float32."""
     return jnp.einsum(indices, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
@@ -267,16 +259,16 @@ class Blocks(nn.Module):
 def _block(x: jax.Array, p: Mapping[str, jax.Array], a: Architecture) -> jax.Array:
     n, tokens, d = x.shape
     hidden = _norm(x, p["norm_1_scale"], p["norm_1_bias"])
-    qkv = _matmul(hidden, p["qkv_kernel"], a.dtype) + p["qkv_bias"][None, None, :]
+    qkv = matmul(hidden, p["qkv_kernel"], a.dtype) + p["qkv_bias"][None, None, :]
     # Split, not indexed: the gradient is one concatenation instead of three padded sums.
     q, k, v = (part.reshape(n, tokens, a.heads, d // a.heads) for part in lax.split(qkv, (d, d, d), axis=2))
     scores = _products("bihd,bjhd->bhij", q, k, a.dtype) / math.sqrt(d // a.heads)
     mixed = _products("bhij,bjhd->bihd", jax.nn.softmax(scores, axis=-1), v, a.dtype).reshape(n, tokens, d)
-    x = x + _matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
+    x = x + matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
     hidden = _norm(x, p["norm_2_scale"], p["norm_2_bias"])
-    hidden = _matmul(hidden, p["up_kernel"], a.dtype) + p["up_bias"][None, None, :]
+    hidden = matmul(hidden, p["up_kernel"], a.dtype) + p["up_bias"][None, None, :]
     hidden = jax.nn.gelu(hidden, approximate=False)
-    return x + _matmul(hidden, p["down_kernel"], a.dtype) + p["down_bias"][None, None, :]
+    return x + matmul(hidden, p["down_kernel"], a.dtype) + p["down_bias"][None, None, :]
 
 
 class Transformer(nn.Module):
@@ -332,7 +324,7 @@ class Transformer(nn.Module):
 
     def embed_times(self, times: jax.Array) -> jax.Array:
         """Tokens `[n, width]` of embedded timesteps `[n, size]`."""
-        embedded = _matmul(times, self.scalar_kernel[0], self.architecture.dtype)
+        embedded = matmul(times, self.scalar_kernel[0], self.architecture.dtype)
         return self.norm_in(embedded) + self.positions[2 * self.layout.num_tokens][None, :]
 
     def denoise(self, x_t: jax.Array, start: jax.Array, times: jax.Array, conditions: jax.Array) -> jax.Array:

@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 
 from jaxweights.errors import UserError
-from jaxweights.generators.layers import Dense, constant, normal, parameter, uniform
+from jaxweights.generators.layers import Dense, constant, matmul, normal, parameter, uniform
 from jaxweights.spec import FIXED, WeightSpec
 
 _NORM_EPSILON = 1e-6
@@ -164,14 +164,6 @@ def check_layout(layout: Layout, encoding: str) -> None:
             )
 
 
-def _matmul(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
-    """`[..., in]` times `[in, out]`; products of `dtype` summed in float32."""
-    # Rows in one axis: the kernel's gradient over several is four times as slow in loops on CPU.
-    rows = x.astype(dtype).reshape(-1, x.shape[-1])
-    out = jnp.matmul(rows, kernel.astype(dtype), preferred_element_type=jnp.float32)
-    return out.reshape(*x.shape[:-1], kernel.shape[-1])
-
-
 def _products(x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
     """`[n, heads, i, j]` times `[n, heads, j, k]`; products of `dtype`, summed in float32."""
     return jnp.matmul(x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
@@ -194,7 +186,7 @@ class TokenDense(nn.Module):
         fan_in = x.shape[-1]
         kernel = parameter(self, "kernel", (fan_in, self.features), uniform(fan_in))
         bias = parameter(self, "bias", (self.features,), uniform(fan_in))
-        return _matmul(x, kernel, self.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        return matmul(x, kernel, self.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 class Embedding(nn.Module):
@@ -327,7 +319,7 @@ class Blocks(nn.Module):
 def _block(x: jax.Array, p: Mapping[str, jax.Array], masks: tuple, a: Architecture) -> jax.Array:
     n, tokens, d = x.shape
     hidden = _norm(x, p["norm_1_scale"], p["norm_1_bias"]) if a.normalize else x
-    qkv = _matmul(hidden, p["qkv_kernel"], a.dtype) + p["qkv_bias"][None, None, :]
+    qkv = matmul(hidden, p["qkv_kernel"], a.dtype) + p["qkv_bias"][None, None, :]
     # Split, not indexed: the gradient is one concatenation instead of three padded sums.
     parts = lax.split(qkv, (d, d, d), axis=2)
     q, k, v = (part.reshape(n, tokens, a.heads, d // a.heads).transpose(0, 2, 1, 3) for part in parts)
@@ -337,12 +329,12 @@ def _block(x: jax.Array, p: Mapping[str, jax.Array], masks: tuple, a: Architectu
     total = jnp.sum(attention, axis=-1)
     mixed = _products(_drop(attention, masks[0], a.dropout), v, a.dtype) / total[:, :, :, None]
     mixed = mixed.transpose(0, 2, 1, 3).reshape(n, tokens, d)
-    mixed = _matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
+    mixed = matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
     x = x + _drop(mixed, masks[1], a.dropout)
     hidden = _norm(x, p["norm_2_scale"], p["norm_2_bias"]) if a.normalize else x
-    hidden = nn.relu(_matmul(hidden, p["up_kernel"], a.dtype) + p["up_bias"][None, None, :])
+    hidden = nn.relu(matmul(hidden, p["up_kernel"], a.dtype) + p["up_bias"][None, None, :])
     hidden = _drop(hidden, masks[2], a.dropout)
-    hidden = _matmul(hidden, p["down_kernel"], a.dtype) + p["down_bias"][None, None, :]
+    hidden = matmul(hidden, p["down_kernel"], a.dtype) + p["down_bias"][None, None, :]
     return x + _drop(hidden, masks[3], a.dropout)
 
 
