@@ -1,6 +1,7 @@
 """Every field of an experiment with its default. A config file starts from here and says what is different."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
@@ -10,16 +11,19 @@ def get_config() -> ConfigDict:
     config.num_samples = 256  # networks drawn from every generator
 
     config.data = ConfigDict()
-    config.data.name = "digits"  # digits, mnist, fashion_mnist, svhn, cifar10, cifar100, or a name found in --data_dir
+    # digits, cartpole, mnist, fashion_mnist, svhn, cifar10, cifar100, or a name found in --data_dir
+    config.data.name = "digits"
+    config.data.mean = ()  # of pixels from 0 to 1, one per colour, with std; () for the published ones
+    config.data.std = ()
     config.data.grey = False  # colour images to grey
     config.data.crop = 0  # side of the centre crop, 0 for none
     config.data.train_limit = 0  # first so many training images, 0 for all
     config.data.test_limit = 0
 
     config.net = ConfigDict()
-    config.net.name = "mlp"  # mlp or cnn; the other fields are the settings of that network
+    config.net.name = "mlp"  # mlp, cnn, convnet or actor; the other fields are the settings of that network
     config.net.hidden = (16,)
-    config.net.activation = "relu"  # relu, leaky_relu, tanh, sigmoid, silu, gelu
+    config.net.activation = "relu"  # relu, leaky_relu, tanh, sigmoid, silu, gelu, selu
     config.net.init = "torch"  # torch, uniform, normal, xavier_*, kaiming_*
 
     zoo = config.zoo = ConfigDict()
@@ -29,7 +33,8 @@ def get_config() -> ConfigDict:
     zoo.use = "last"  # checkpoints that generators learn from: last (of each run) or all
     zoo.steps = 0  # optimizer steps per run, or 0 for
     zoo.epochs = 40  # so many epochs
-    zoo.batch_size = 64
+    zoo.batch_size = 64  # examples per step; of policies, environments that act at the same time
+    zoo.augment = "none"  # of training images: none, flip_crop
     zoo.batch_order = "own"  # own: every run shuffles for itself; shared: all runs see the same batches (faster)
     zoo.start = "own"  # own: every run has its own initialisation; shared: one for all
     zoo.snapshots = (-1,)  # steps whose weights are kept, ascending; 0 is the initialisation, -1 the end
@@ -44,6 +49,20 @@ def get_config() -> ConfigDict:
     zoo.momentum = 0.9
     zoo.weight_decay = 0.0
     zoo.init_scale = 1.0
+    zoo.largest_weight = 0.0  # runs with a larger one at any snapshot are left out as diverged, 0 for no limit
+    # How policies learn in their environment; zoo.steps are its updates.
+    zoo.ppo = ConfigDict(
+        {
+            "horizon": 16,  # steps of every environment per update
+            "epochs": 8,  # passes over them
+            "minibatches": 2,
+            "clip": 0.2,
+            "discount": 0.99,
+            "trace": 0.95,  # lambda of the advantage estimate
+            "value_weight": 2.0,
+            "gradient_clip": 2.0,
+        }
+    )
     zoo.chunk_size = 0  # runs per chunk of the store, 0 to choose by memory
     zoo.lanes = 0  # models per vmap, 0 to choose by network and backend
 
@@ -54,10 +73,18 @@ def get_config() -> ConfigDict:
     config.audit.hull_neighbours = 32  # training networks that an interpolation may combine
     config.audit.hull_aligned_neighbours = 8  # likewise, after alignment
 
-    config.studies = ConfigDict()  # of generators that encode networks and decode latents
+    config.studies = ConfigDict()
+    # Of generators that encode networks and decode latents.
     config.studies.symmetry_networks = 128  # whose transformed copies are reconstructed
     config.studies.rescaling_log_std = 0.5  # of the scales of ReLU networks' hidden units
     config.studies.probe_images = 5000  # training images that the generalization gap is measured on
     config.studies.published_top = 0.3  # share of the best networks that the published noise baseline starts from
     config.studies.published_noise = (0.02, 0.04)  # its amplitudes, in weight units
+    # Of generators that improve networks up to a metric that they are asked for.
+    config.studies.prompted_networks = 16  # starts from held-out runs, and as many from training runs
+    config.studies.prompts = 20  # metrics asked for per start, from the best one to its own
+    config.studies.best_prompt = placeholder(float)  # the best one; unset: the best of the training networks
+    config.studies.rounds = 5  # of recursive prompting
+    config.studies.walks = 4  # paths through the noise that networks are made from
+    config.studies.walk_points = 9  # networks per path
     return config

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.data.name = "mnist"
     config.data.grey = False
     config.data.crop = 0
-    config.data.train_limit = 5_000
+    config.data.train_limit = 4_000
     config.data.test_limit = 4_000
     config.zoo.num_runs = 200
     config.zoo.num_heldout = 40

@@ -76,12 +76,7 @@ def _data_shape(settings: Mapping[str, Any], data_dir: str | None):
 def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_test: int) -> dict[str, Any]:
     recipe = Recipe.from_config(settings, num_train)
     runs = settings["num_runs"] + settings["num_heldout"]
-    batch = jax.ShapeDtypeStruct((recipe.batch_size,) + net.input_shape, jnp.float32)
-    labels = jax.ShapeDtypeStruct((recipe.batch_size,), jnp.int32)
-    vector = jax.ShapeDtypeStruct((net.spec.num_params,), jnp.float32)
-    step = jax.grad(lambda w, x, y: jnp.mean(nets.cross_entropy(net.apply(w, x), y)))
-    per_step = _operations(step, vector, batch, labels)
-    per_image = _operations(net.apply, vector, jax.ShapeDtypeStruct((1,) + net.input_shape, jnp.float32))
+    per_step, per_example = _zoo_operations(net, recipe)
     rows = runs * recipe.num_snapshots
     pixels = math.prod(net.input_shape)
     chunk = runs_in_memory(net.spec.num_params, recipe.num_snapshots, runs)
@@ -101,9 +96,25 @@ def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_tes
         "snapshots_per_run": recipe.num_snapshots,
         "rows": rows,
         "bytes": rows * net.spec.num_params * _FLOAT,
-        "operations": per_step * recipe.snapshots[-1] * runs + per_image * num_test * rows,
+        "operations": per_step * recipe.snapshots[-1] * runs + per_example * num_test * rows,
         "peak_memory_bytes": memory,
     }
+
+
+def _zoo_operations(net: nets.TaskNet, recipe: Recipe) -> tuple[float, float]:
+    """Operations of one optimizer step, and of evaluating one network on one example."""
+    vector = jax.ShapeDtypeStruct((net.spec.num_params,), jnp.float32)
+    batch = jax.ShapeDtypeStruct((recipe.batch_size,) + net.input_shape, jnp.float32)
+    labels = jax.ShapeDtypeStruct((recipe.batch_size,), jnp.int32)
+    step = _operations(
+        jax.grad(lambda w, x, y: jnp.mean(nets.cross_entropy(net.apply(w, x), y))), vector, batch, labels
+    )
+    forward = _operations(net.apply, vector, jax.ShapeDtypeStruct((1,) + net.input_shape, jnp.float32))
+    if net.environment is None:
+        return step, forward
+    # An update acts for some steps and passes over them several times, with a critic as large as the actor.
+    update = recipe.ppo.horizon * (recipe.batch_size * forward + 2 * recipe.ppo.epochs * step)
+    return update, net.environment.episode * forward
 
 
 def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any], snapshots: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ running again resumes. The layout of a workdir:
     generators/<name>/      checkpoints of a learned generator
     samples/<name>/         population of generated networks
     audit/<series>.npz      per-network measurements
-    studies/<name>.*        reconstruction, probes, symmetry and published evaluation of a weight autoencoder
+    studies/<name>.*        what was found out about a trained generator: a weight autoencoder or a prompted one
     figures/                PNG and SVG files
 """
 
@@ -95,8 +95,8 @@ class Experiment:
 
     @functools.cached_property
     def dataset(self) -> data.Dataset:
-        """The images and labels."""
-        settings = {k: v for k, v in self.config["data"].items() if v not in (None, 0, False)}
+        """The images and labels, or the initial states of episodes."""
+        settings = {k: v for k, v in self.config["data"].items() if v}
         return data.load(**settings, data_dir=self.data_dir)
 
     @functools.cached_property
@@ -106,7 +106,7 @@ class Experiment:
 
     @functools.cached_property
     def test_images(self) -> np.ndarray:
-        """Standardised test images `[T, H, W, C]` float32."""
+        """Standardised test images `[T, H, W, C]` float32, or initial states `[T, 4]`."""
         return np.asarray(data.standardise(self.dataset.test_images, self.dataset.scale, self.dataset.shift))
 
     def key(self, purpose: int) -> jax.Array:
@@ -228,11 +228,11 @@ class Experiment:
         first = np.unique(run[order], return_index=True)[1]
         return opened.read(heldout[order][first])
 
-    def _heldout_checkpoints(self, opened: store.PopulationStore) -> np.ndarray:
-        """Row numbers of the held-out runs' checkpoints, as many per run as generators are trained on."""
+    def _checkpoints(self, opened: store.PopulationStore, split: str, generator) -> np.ndarray:
+        """Row numbers of a split's checkpoints, as many per run as that generator is trained on."""
         records = opened.records
-        chosen = records["split"] == population.HELDOUT
-        if self.config["zoo"]["use"] == "last":
+        chosen = records["split"] == split
+        if self.config["zoo"]["use"] == "last" and not generator.TRAJECTORIES:
             chosen &= population.last_checkpoints(records)
         return np.flatnonzero(chosen)
 
@@ -341,19 +341,17 @@ class Experiment:
                 controls=tuple(CONTROLS),
             )
             metrics = audit.run(subject, self.config["audit"], self.config["seed"], self.mesh, self.workdir / "audit")
-        found = self.studies(opened, train_rows, samples)
+        found = self.studies(opened, samples)
         if found:
             metrics["studies"] = found
         metrics |= {"zoo": self._zoo_summary(opened), "timing": self._timing(), "versions": provenance.versions()}
         files.write_json(self.workdir / "metrics.json", metrics)
         return metrics
 
-    def studies(
-        self, opened: store.PopulationStore, train_rows: np.ndarray, samples: Mapping[str, store.PopulationStore]
-    ) -> dict[str, Any]:
-        """Studies every weight autoencoder among the generators; returns `studies/<name>.json` by name."""
+    def studies(self, opened: store.PopulationStore, samples: Mapping[str, store.PopulationStore]) -> dict[str, Any]:
+        """Studies every trained generator that there is a study of; returns `studies/<name>.json` by name."""
         out: dict[str, Any] = {}
-        chosen = {n: g for n, (g, trained) in self.generators.items() if n == trained and studies.is_autoencoder(g)}
+        chosen = {n: g for n, (g, trained) in self.generators.items() if n == trained and studies.exist_for(g)}
         missing = [n for n in chosen if not (self.workdir / "studies" / f"{n}.json").exists()]
         states = self.train_generators() if missing else {}
         for name, generator in chosen.items():
@@ -361,11 +359,13 @@ class Experiment:
             if name in missing:
                 ways = {n: g for n, (g, trained) in self.generators.items() if trained == name}
                 recipe = zoo.Recipe.from_config(self.config["zoo"], len(self.dataset.train_labels))
+                # Studies of trajectories look at few of their networks.
+                read = opened.view if generator.TRAJECTORIES else opened.read
                 subject = studies.Subject(
                     net=self.net,
                     dataset=self.dataset,
-                    train=opened.read(train_rows),
-                    heldout=opened.read(self._heldout_checkpoints(opened)),
+                    train=read(self._checkpoints(opened, population.TRAIN, generator)),
+                    heldout=read(self._checkpoints(opened, population.HELDOUT, generator)),
                     steps_per_epoch=len(self.dataset.train_labels) // recipe.batch_size,
                     generated={n: samples[n].read() for n in ways},
                     samplers={
@@ -495,3 +495,4 @@ def check(config: Mapping[str, Any]) -> None:
                 f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
             )
     generators.resolve(config["generators"])
+    studies.check(config["studies"])

@@ -33,8 +33,8 @@ def table(facts: dict) -> str:
     rows = [
         (
             "data",
-            f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} images of "
-            f"{facts['data']['shape']}",
+            f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} "
+            f"{'images' if len(facts['data']['shape']) == 3 else 'initial states'} of {facts['data']['shape']}",
         ),
         ("task network", f"{zoo['network']}, {zoo['num_params']:,} parameters"),
         (

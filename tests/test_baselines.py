@@ -69,6 +69,12 @@ def test_noise_has_its_amplitude(rows):
     for _, span in NET.spec.spans():
         ratio = (relative - rows[parents])[:, span].std() / rows[:, span].std()
         assert abs(ratio - 0.1) < 0.01  # at least 800 draws: standard error 2.5 %
+    # Tensors of different amplitude, so that one amplitude for all is not that of any of them.
+    rows = rows * np.linspace(0.1, 10, P, dtype=np.float32)[None, :]
+    relative, parents = draw({"kind": "noise", "sigma": 0.1, "relative": True, "relative_to": "all"}, rows)
+    noise = (relative - rows[parents]).ravel() / (0.1 * rows.std(dtype=np.float64))
+    # Entries of different size round differently; the largest is a thousand times the noise.
+    assert stats.kstest(noise, "norm").pvalue > 1e-3
 
 
 def test_averages_are_means_of_distinct_rows(rows):
@@ -144,6 +150,11 @@ def test_too_few_training_networks_are_refused(rows):
             draw(config, rows)
     with pytest.raises(UserError, match="needs at least 2"):
         draw({"kind": "interpolation"}, rows[:1])
+
+
+def test_unknown_units_of_noise_are_refused():
+    with pytest.raises(UserError, match="relative_to is 'row'"):
+        generators.build("x", {"kind": "noise", "relative_to": "row"})
 
 
 def test_imported_networks_come_from_their_file(tmp_path, rows):

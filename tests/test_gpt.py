@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from jaxweights import diffusion as dif
 from jaxweights import fit, nets, parallel
 from jaxweights.errors import UserError
-from jaxweights.generators.gpt import GPT, generator, network
+from jaxweights.generators import layers
+from jaxweights.generators.gpt import GPT, generator, importer, network
 from jaxweights.population import Population
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "gpt_reference.npz"
@@ -110,16 +111,43 @@ def test_loss_and_gradient_agree_with_the_published_ones(golden):
     agree(value, golden["loss"])
     theirs = {key.removeprefix("gradient/"): g for key, g in golden.items() if key.startswith("gradient/")}
     theirs["scalar_embedder.frequencies"] = golden["chunk/frequencies"]
-    expected = network.from_torch(theirs, state["constants"]["layout"], built.architecture)[0]
+    expected = importer.from_torch(theirs, state["constants"]["layout"], built.architecture)[0]
     # The keys' biases have a gradient of zero but for rounding: compare on the scale of the whole gradient.
     agree(gradient, expected, scale=float(optax.global_norm(expected)))
     # Weight decay: the same parameters.
     decayed = json.loads(str(golden["decayed"]))
     theirs = {name: np.full_like(value, name in decayed) for name, value in theirs.items()}
-    expected = network.from_torch(theirs, state["constants"]["layout"], built.architecture)[0]
+    expected = importer.from_torch(theirs, state["constants"]["layout"], built.architecture)[0]
     jax.tree.map(
         np.testing.assert_array_equal, expected, jax.tree.map(np.full_like, expected, generator.is_matrix(expected))
     )
+
+
+def test_the_error_function_is_accurate_to_float32():
+    x = np.concatenate([np.linspace(-6, 6, 200_001), np.logspace(-30, 0, 1001), [np.inf]]).astype(np.float32)
+    x = x[x != 0]
+    # Two sums of six terms, a quotient and a product.
+    np.testing.assert_allclose(jax.jit(layers.erf)(x), special.erf(x.astype(np.float64)), rtol=4 * 2.0**-23)
+    x = x[np.abs(x) < 6]
+    value, derivative = jax.jit(lambda x: jax.jvp(layers.gelu, (x,), (jnp.ones_like(x),)))(x)
+    below, density = stats.norm.cdf(x.astype(np.float64)), stats.norm.pdf(x.astype(np.float64))
+    np.testing.assert_allclose(value / x, below, atol=4 * 2.0**-23)
+    np.testing.assert_allclose(derivative, below + x * density, atol=4 * 2.0**-23)
+
+
+def test_blocks_computed_again_need_less_memory_and_give_the_same():
+    sizes = network.Architecture(width=16, blocks=6, heads=2, num_frequencies=1, dtype="float32")
+    x = jax.random.normal(jax.random.key(0), (32, 10, 16))
+    params = jax.jit(network.Blocks(sizes, 4).init)(jax.random.key(1), x)
+    found, memory = [], []
+    for remat in (False, True):
+        blocks = network.Blocks(dataclasses.replace(sizes, remat=remat), 4)
+        gradient = jax.jit(jax.grad(lambda p, blocks=blocks: jnp.mean(jnp.square(blocks.apply(p, x)))))
+        program = gradient.lower(params).compile()
+        found.append(program(params))
+        memory.append(program.memory_analysis().temp_size_in_bytes)
+    agree(found[1], found[0], 1e-5, scale=float(optax.global_norm(found[0])))
+    assert memory[1] < 0.5 * memory[0]
 
 
 def test_optimizer_agrees_with_the_published_one(golden):
@@ -373,7 +401,7 @@ def test_training_populations_without_pairs_or_metrics_are_refused(zoo):
     with pytest.raises(UserError, match="5 of 5 training runs have a single one"):
         GPT(**TINY).prepare(zoo.select(np.flatnonzero(zoo.records["step"] == 7)))
     with pytest.raises(UserError, match="no such column"):
-        GPT(**TINY, conditioning="return").prepare(zoo)
+        GPT(**TINY, conditioning="reward").prepare(zoo)
     unmeasured = Population.create(zoo.weights, NET.spec, run=zoo.records["run"], step=zoo.records["step"])
     with pytest.raises(UserError, match="finite number under 'loss'"):
         GPT(**TINY).prepare(unmeasured)

@@ -15,7 +15,7 @@ from scipy import stats
 
 from jaxweights import nets, parallel
 from jaxweights.errors import UserError
-from jaxweights.generators.hyperrep import HyperRep, loss, network, views
+from jaxweights.generators.hyperrep import HyperRep, importer, loss, network, views
 from jaxweights.generators.hyperrep.network import Layout
 from jaxweights.generators.layers import initialise
 from jaxweights.population import Population
@@ -70,7 +70,7 @@ def test_encoder_and_decoder_agree_with_the_published_ones(golden, number, name)
     drawn = draw({**shapes, "x": (6, net.spec.num_params)}, number)
     x = drawn.pop("x")
     generator = HyperRep(**settings)
-    params = network.from_torch(drawn, Layout(net.spec), generator.architecture)
+    params = importer.from_torch(drawn, Layout(net.spec), generator.architecture)
     state = {"constants": {"layout": Layout(net.spec)}, "autoencoder": {"params": {"autoencoder": params}}}
     z, y = jax.jit(lambda state: (generator.encode(state, x), generator.decode(state, golden[f"{name}/z"])))(state)
     agree(z, golden[f"{name}/z"])
@@ -102,7 +102,7 @@ def published(golden):
     )
     generator = HyperRep(**SMALL, **TRAINING)
     params = {
-        "autoencoder": network.from_torch({k: drawn[k] for k in shapes}, layout, generator.architecture),
+        "autoencoder": importer.from_torch({k: drawn[k] for k in shapes}, layout, generator.architecture),
         "projection": head_from_torch({k: drawn[f"head.{k}"] for k in head}),
     }
     rows = drawn["training"]
@@ -177,7 +177,7 @@ def published_gradient(golden, generator):
     state = {name: golden[f"gradient/{name}"] for name in names}
     head = {name.removeprefix("head."): state.pop(name) for name in names if name.startswith("head.")}
     return {
-        "autoencoder": network.from_torch(state, Layout(NET.spec), generator.architecture),
+        "autoencoder": importer.from_torch(state, Layout(NET.spec), generator.architecture),
         "projection": head_from_torch(head),
     }
 
@@ -519,4 +519,4 @@ def test_settings_that_do_not_fit_the_task_network_are_refused(golden):
         ({"decoder_bias": True, "latent_dim": 6}, "has shape"),
     ):
         with pytest.raises(UserError, match=message):
-            network.from_torch(drawn, Layout(NET.spec), HyperRep(**{**SMALL, **settings}).architecture)
+            importer.from_torch(drawn, Layout(NET.spec), HyperRep(**{**SMALL, **settings}).architecture)

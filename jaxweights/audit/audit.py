@@ -7,6 +7,7 @@ Nothing here knows which generator made a series.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import numpy as np
 
 from jaxweights import files, nets, parallel
 from jaxweights.audit import alignment, distances, hull, similarity, statistics, verdict
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluate import Evaluation, evaluate
 from jaxweights.population import Population
 from jaxweights.progress import Progress
 
@@ -149,16 +150,16 @@ class _Measurer:
         self.subject, self.mesh, self.settings = subject, mesh, settings
         self.train = subject.train.weights
         self.runs = subject.train.records["run"]
-        self.errors = evaluate(subject.net, self.train, subject.images, subject.labels, mesh).errors
         groups = subject.net.spec.groups
         self.units = subject.net.spec.units(0) if len(groups) == 1 else None
 
     def __call__(self, networks: Population, leave_out_own_run: bool) -> Measured:
         subject, weights = self.subject, networks.weights
-        result = evaluate(subject.net, weights, subject.images, subject.labels, self.mesh)
+        result = self.trained if networks is subject.train else self._evaluate(weights)
         own = {"query_groups": networks.records["run"], "reference_groups": self.runs} if leave_out_own_run else {}
         available = len(self.train) - (np.unique(self.runs, return_counts=True)[1].max() if leave_out_own_run else 0)
-        iou, _ = similarity.max_error_iou(result.errors, self.errors, len(subject.labels), mesh=self.mesh, **own)
+        reference = self.trained.errors
+        iou, _ = similarity.max_error_iou(result.errors, reference, len(subject.labels), mesh=self.mesh, **own)
         count = int(min(max(self.settings["hull_neighbours"], NEIGHBOURS), available))
         raw = distances.nearest(weights, self.train, count, mesh=self.mesh, **own)
         residual = self._residual(weights, raw.indices, None)
@@ -188,6 +189,14 @@ class _Measurer:
             hull_residual=residual,
             **fields,
         )
+
+    @functools.cached_property
+    def trained(self) -> Evaluation:
+        """The training networks', which every series needs and a finished audit does not."""
+        return self._evaluate(self.train)
+
+    def _evaluate(self, weights) -> Evaluation:
+        return evaluate(self.subject.net, weights, self.subject.images, self.subject.labels, self.mesh)
 
     def _aligned(self, queries, reference, k=1, mesh=None, **groups) -> _Aligned:
         """`alignment.aligned_nearest` in blocks of one size, so that series of any length share one compiled

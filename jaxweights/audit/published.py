@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxweights import nets
 from jaxweights.audit import distances, similarity, statistics
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluate import Evaluation, evaluate
 from jaxweights.population import Population, last_checkpoints, top_rows
 
 TRAINING = "training"
@@ -42,6 +42,7 @@ def run(
     generated: Mapping[str, Population],
     *,
     key: jax.Array,
+    evaluated: Evaluation | None = None,
     noise: tuple[float, ...] = AMPLITUDES,
     top: float = TOP,
     faithful: bool = False,
@@ -69,6 +70,7 @@ def run(
       reconstructed: reconstruction of every training row, with run, step and accuracy of the *original* checkpoint.
       generated: generated networks by series name.
       key: PRNG key of the noise; that of a row depends on its place among the reconstructions and on nothing else.
+      evaluated: what `evaluate` finds for `reconstructed`, where it is known already.
       noise: amplitudes, absolute.
       top: share of the networks that noise is added to, ties at the quantile included.
       faithful: two networks without errors have overlap 0, as the published formula has it, and the last checkpoints
@@ -99,7 +101,7 @@ def run(
             f"there is {last.sum()}. Train the generator on at least two runs."
         )
     noisy = _noisy(reconstructed, _best(records["accuracy"], top), noise, key)
-    reference = evaluate(net, weights, images, labels, mesh)
+    reference = evaluate(net, weights, images, labels, mesh) if evaluated is None else evaluated
     rows, last_rows = np.arange(len(weights)), np.flatnonzero(last)
     settings = {"mesh": mesh, "faithful": faithful}
     arrays = {

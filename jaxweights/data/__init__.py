@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import pathlib
 
-from jaxweights.data import digits, npz, prepared
+from jaxweights.data import cartpole, digits, npz, prepared
 from jaxweights.data.dataset import ALIASES, KNOWN, Dataset, Raw, check, finish, standardise
 from jaxweights.data.files import read_files
 from jaxweights.errors import UserError
@@ -34,18 +34,19 @@ def load(
 ) -> Dataset:
     """Loads an image set into memory; never downloads.
 
-    `digits` is embedded. Any other name is looked for in `data_dir`, in this order: a directory prepared by
-    tensorflow-datasets as array_record, one prepared as tfrecord (`<name>/<version>`), the four idx files of the MNIST
-    family (in `data_dir/<name>` or `data_dir` itself), and `<name>.npz`. The images keep the order of their source: of
-    the files, or the shuffled one in which tensorflow-datasets stored them. Limits take the first images of that order.
+    `digits` is embedded, and so are the initial states of `cartpole`, which take the place of images. Any other name is
+    looked for in `data_dir`, in this order: a directory prepared by tensorflow-datasets as array_record, one prepared
+    as tfrecord (`<name>/<version>`), the four idx files of the MNIST family (in `data_dir/<name>` or in `data_dir`
+    itself), and `<name>.npz`. The images keep the order of their source: of the files, or the shuffled one in which
+    tensorflow-datasets stored them. Limits take the first images of that order.
 
     Standardisation: `mean` and `std` if given; else the published constants (MNIST 0.1307 and 0.3081, Fashion-MNIST
     0.2860 and 0.3530, SVHN 0.5 and 0.5, both CIFAR sets the CIFAR-100 constants of P-diff); else, as for the digits,
     other sets, and colour sets made grey that have constants per colour, mean and deviation of the training pixels.
 
     Args:
-      name: `digits`, `mnist`, `fashion_mnist`, `svhn_cropped` (or `svhn`), `cifar10`, `cifar100`, any name that is
-        found in `data_dir`, or the path of an `.npz` file (see `jaxweights.data.npz.read`).
+      name: `digits`, `cartpole`, `mnist`, `fashion_mnist`, `svhn_cropped` (or `svhn`), `cifar10`, `cifar100`, any name
+        that is found in `data_dir`, or the path of an `.npz` file (see `jaxweights.data.npz.read`).
       data_dir: directory to look in; None for that of tensorflow-datasets (`default_data_dir`). May also be the path of
         an `.npz` file with the images of `name`.
       mean: scalar or one per channel, of pixels divided by their full scale (255 for bytes, 16 for digits, 1 for
@@ -63,6 +64,10 @@ def load(
       UserError: the data set is unknown or absent (the message says what to run), a file is damaged, or images, labels
         or settings do not fit together.
     """
+    if name == "cartpole":
+        if mean is not None or std is not None or grey or crop:
+            raise UserError("data set 'cartpole' has no images; leave mean, std, grey and crop as they are.")
+        return cartpole.read(train_limit, test_limit)
     name = ALIASES.get(name, name)
     folder = default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser()
     raw, name = _find(name, folder)

@@ -1,4 +1,4 @@
-"""Accuracy, loss and error masks of thousands of weight vectors over a whole test set.
+"""Accuracy, loss and error masks of thousands of weight vectors over a whole test set; policies: see `episodes`.
 
 Models are mapped with `vmap` against one shared batch of images, so that the first layer of all models of a block is a
 single matrix product; blocks of models and tiles of images are sized so that the activations stay in cache (CPU) or
@@ -17,15 +17,17 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import nets, parallel
+from jaxweights.evaluate import episodes
 
 
 class Evaluation(NamedTuple):
     """What evaluation finds for N models on T examples.
 
     Attributes:
-      accuracy: `[N]` float64, fraction of examples classified rightly.
-      loss: `[N]` float64, mean cross-entropy in nats; NaN or infinite for models with such weights.
-      errors: `[N, ceil(T / 8)]` uint8, bit-packed masks of the examples classified wrongly (`numpy.packbits` order).
+      accuracy: `[N]` float64, fraction of examples classified rightly; of a policy, of episodes that last to their end.
+      loss: `[N]` float64, mean cross-entropy in nats, NaN or infinite for models with such weights; of a policy, minus
+        the mean return.
+      errors: `[N, ceil(T / 8)]` uint8, bit-packed masks of the other examples (`numpy.packbits` order).
     """
 
     accuracy: np.ndarray
@@ -41,19 +43,22 @@ def evaluate(
     mesh: Mesh,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluates weight vectors on labelled images.
+    """Evaluates weight vectors on labelled images, or on the episodes that begin in given states.
 
     Args:
-      net: the task network.
+      net: the task network; one with an `environment` is a policy.
       weights: `[N, P]` float32, an array or anything that slices to one (a store's lazy weights).
-      images: `[T, H, W, C]` float32, standardised.
-      labels: `[T]` integers.
+      images: `[T, H, W, C]` float32, standardised; for a policy initial states `[T, 4]`.
+      labels: `[T]` integers; without effect on policies.
       mesh: models are sharded over its devices.
       progress: called with (models done, N).
 
     Returns:
       The `Evaluation`. A model whose logits are not finite counts as wrong on the examples concerned.
     """
+    if net.environment is not None:
+        returns, failed = episodes.rollouts(net, weights, images, mesh, progress)
+        return Evaluation(1.0 - failed.mean(axis=1), -returns, np.packbits(failed, axis=1))
     program, shape = _plan(net, images.shape, mesh)
     total = len(labels)
     padded = parallel.pad_rows(np.asarray(images, np.float32), shape.images)
@@ -113,7 +118,7 @@ def block_shape(net: nets.TaskNet, backend: str) -> BlockShape:
     if backend != "cpu":
         images = int(np.clip((1 << 30) // (4 * net.prepared_size) // 8 * 8, 8, 1024))
         return BlockShape(images, _models(net, images, 1 << 30), 1)
-    if net.name == "cnn":
+    if net.convolutional:
         return BlockShape(16, 8, 8)
     return BlockShape(1024, _models(net, 1024, 16 << 20), 1)
 

@@ -6,7 +6,7 @@ Each is a closed-form generator (`base.ClosedFormGenerator`): fitted on training
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +54,21 @@ class Noise:
 
     Attributes:
       sigma: standard deviation of the noise.
-      relative: multiply it by the standard deviation of the tensor that an entry belongs to, over all training rows, as
-        P-diff's own evaluator does; the memorization paper uses absolute amplitudes.
+      relative: multiply it by a standard deviation of the training rows; the memorization paper uses amplitudes that
+        are absolute (Hyper-Representations) or relative to all entries (G.pt).
+      relative_to: "tensor" for the entries of the tensor that a weight belongs to, as in P-diff's own evaluator, or
+        "all" entries of the vectors.
     """
 
     sigma: float = 0.05
     relative: bool = False
+    relative_to: Literal["tensor", "all"] = "tensor"
     name: str = "noise"
+
+    def __post_init__(self) -> None:
+        """Raises UserError for an unknown unit."""
+        if self.relative_to not in ("tensor", "all"):
+            raise UserError(f'generator {self.name}: relative_to is {self.relative_to!r}; set it to "tensor" or "all".')
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows and the noise amplitude of every entry."""
@@ -68,7 +76,8 @@ class Noise:
         weights = training.weights
         amplitude = np.full(weights.shape[1], self.sigma, np.float32)
         if self.relative:
-            for _, span in training.spec.spans():
+            tensors = [span for _, span in training.spec.spans()]
+            for span in tensors if self.relative_to == "tensor" else [slice(None)]:
                 amplitude[span] *= weights[:, span].std(dtype=np.float64)
         return {"weights": jnp.asarray(weights), "amplitude": jnp.asarray(amplitude)}
 

@@ -1,4 +1,4 @@
-"""Task networks: the small classifiers whose weights everything here is about.
+"""Task networks: the small classifiers and policies whose weights everything here is about.
 
 To add one: a Linen module with explicitly named layers, a function that lists its leaves and groups, one line in
 `NETWORKS`.
@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxweights.environments import CartPole
 from jaxweights.errors import UserError
-from jaxweights.nets import cnn, mlp
+from jaxweights.nets import actor, cnn, convnet, mlp
 from jaxweights.nets.layers import DRAWS, uniform_draws
 from jaxweights.spec import WeightSpec
 
@@ -27,17 +28,17 @@ class TaskNet:
     """A pure network on flat weight vectors.
 
     Attributes:
-      name: registry name, "mlp" or "cnn".
+      name: registry name, a key of `NETWORKS`.
       module: the Linen module.
       spec: meaning of a flat vector.
-      input_shape: `(H, W, C)` of an image.
-      num_classes: number of logits.
+      input_shape: `(H, W, C)` of an image, or `(4,)` of an observation.
+      num_classes: number of logits, or of actions.
     """
 
     name: str
     module: nn.Module
     spec: WeightSpec
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
 
     def init(self, key: jax.Array) -> jax.Array:
@@ -48,13 +49,23 @@ class TaskNet:
         return self.spec.flatten(variables["params"])
 
     def apply(self, vector: jax.Array, images: jax.Array) -> jax.Array:
-        """Logits `[B, num_classes]` of standardised images `[B, H, W, C]`, or of what `prepare` made of them, under
-        the weights `[P]`."""
+        """Logits `[B, num_classes]` of standardised images `[B, H, W, C]`, or of what `prepare` made of them, under the
+        weights `[P]`; for a policy mean actions of observations `[B, 4]`."""
         return self.module.apply({"params": self.spec.unflatten(vector)}, images)
 
     def prepare(self, images: jax.Array):
         """The part of `apply` that depends on the images alone, for many models that see the same ones."""
-        return self.module.prepare(images) if hasattr(self.module, "prepare") else images
+        return self.module.prepare(images) if self.convolutional else images
+
+    @property
+    def environment(self) -> CartPole | None:
+        """Where the network acts, for a policy; None for a classifier."""
+        return getattr(self.module, "environment", None)
+
+    @property
+    def convolutional(self) -> bool:
+        """Whether the first layers are convolutions, which have images to prepare."""
+        return hasattr(self.module, "prepare")
 
     @functools.cached_property
     def prepared_size(self) -> int:
@@ -74,7 +85,12 @@ class TaskNet:
         return sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
 
 
-NETWORKS: dict[str, Callable[..., tuple[nn.Module, WeightSpec]]] = {"mlp": mlp.build, "cnn": cnn.build}
+NETWORKS: dict[str, Callable[..., tuple[nn.Module, WeightSpec]]] = {
+    "mlp": mlp.build,
+    "cnn": cnn.build,
+    "convnet": convnet.build,
+    "actor": actor.build,
+}
 
 
 def build(config: Mapping[str, Any], input_shape: Sequence[int], num_classes: int) -> TaskNet:
@@ -82,8 +98,8 @@ def build(config: Mapping[str, Any], input_shape: Sequence[int], num_classes: in
 
     Args:
       config: `name` and the keyword arguments of that network's `build`.
-      input_shape: `(H, W, C)`.
-      num_classes: number of classes.
+      input_shape: `(H, W, C)`, or `(4,)` of a cart-pole.
+      num_classes: number of classes, or of actions.
 
     Raises:
       UserError: unknown name (the message lists the known ones) or unknown settings.

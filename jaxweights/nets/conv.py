@@ -112,6 +112,11 @@ def from_batch_minor(x: jax.Array) -> jax.Array:
     return x.transpose(3, 1, 2, 0)
 
 
+def pad_map(x: jax.Array, padding: int) -> jax.Array:
+    """Batch-minor activations `[C, H, W, B]` with so many zeros on each side of the map."""
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0))) if padding else x
+
+
 def choose(input_shape: tuple[int, int, int], kernel_shape: tuple[int, ...], *, pool: bool, backend: str) -> Plan:
     """The plan of a layer on a backend: the tile with the lowest price, the smallest among equals.
 
@@ -147,14 +152,14 @@ def choose(input_shape: tuple[int, int, int], kernel_shape: tuple[int, ...], *, 
 
 
 def conv_pool(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, *, pool: bool, implementation: str | Plan = "auto"
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, pool: bool, implementation: str | Plan = "auto"
 ) -> jax.Array:
     """Convolution (stride 1, no padding), bias, and 2x2 max-pooling with stride 2 where `pool`.
 
     Args:
       x: inputs `[B, H, W, C]`, float32.
       kernel: `[kh, kw, C, O]`, float32.
-      bias: `[O]`, float32.
+      bias: `[O]`, float32, or None for none.
       pool: whether to pool; a last odd row or column of the map is dropped, as `reduce_window` without padding does.
       implementation: "auto" (the plan of `choose` for the default backend), "banded", "lax", or a `Plan`.
 
@@ -166,45 +171,53 @@ def conv_pool(
     """
     plan = _plan(x.shape[1:], kernel, bias, pool, implementation)
     if plan.implementation == "lax":
-        return _lax(x, kernel, pool, batch_minor=False) + bias[None, None, None, :]
+        y = _lax(x, kernel, pool, batch_minor=False)
+        return y if bias is None else y + bias[None, None, None, :]
     return from_batch_minor(_banded(to_batch_minor(x), kernel, bias, pool, plan.tile))
 
 
 def conv_pool_batch_minor(
-    x: jax.Array, kernel: jax.Array, bias: jax.Array, *, pool: bool, implementation: str | Plan = "auto"
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, *, pool: bool, implementation: str | Plan = "auto"
 ) -> jax.Array:
     """`conv_pool` of inputs `[C, H, W, B]`, giving `[O, H', W', B]`; the layout in which layers follow one another."""
     channels, height, width, _ = x.shape
     plan = _plan((height, width, channels), kernel, bias, pool, implementation)
     if plan.implementation == "lax":
-        return _lax(x, kernel, pool, batch_minor=True) + bias[:, None, None, None]
+        return _biased(_lax(x, kernel, pool, batch_minor=True), bias)
     return _banded(x, kernel, bias, pool, plan.tile)
 
 
-def unfold(x: jax.Array, window: tuple[int, int], *, pool: bool) -> Unfolded:
+def unfold(x: jax.Array, window: tuple[int, int], *, pool: bool, stride: int = 1) -> Unfolded:
     """What every position of a convolution sees, for `conv_pool_unfolded`.
 
     Args:
       x: batch-minor inputs `[C, H, W, B]`.
       window: rows and columns of the kernel.
       pool: whether 2x2 max-pooling follows.
+      stride: rows and columns from one position to the next; 1 with pooling.
 
     Raises:
-      UserError: an input that is too small.
+      UserError: an input that is too small, or pooling with a stride.
     """
-    (kh, kw), step = window, 2 if pool else 1
+    if pool and stride > 1:
+        raise UserError(f"A convolution with stride {stride} is not pooled here; choose one of the two.")
+    (kh, kw), step = window, 2 if pool else stride
     channels, height, width, batch = x.shape
     used_rows, used_cols = _used_outputs((height, width), window, pool)
+    if stride > 1:  # whole strides: a position stands for itself and for those that are skipped after it
+        used_rows, used_cols = (-(-n // stride) * stride for n in (used_rows, used_cols))
+        x = jnp.pad(x, ((0, 0), (0, used_rows + kh - 1 - height), (0, used_cols + kw - 1 - width), (0, 0)))
     phases, down, across = _phases(x[:, : used_rows + kh - 1, : used_cols + kw - 1], window, (step, step))
     rows, cols = used_rows // step, used_cols // step
     wide = jnp.concatenate([phases[:, :f, :, :, b : b + cols] for b, f in across], axis=1)
     seen = jnp.concatenate([wide[:d, :, :, a : a + rows] for a, d in down])
-    windows = [seen[dy : dy + kh, dx : dx + kw] for dy in range(step) for dx in range(step)]
-    return Unfolded(jnp.stack(windows, axis=3).reshape(kh * kw * channels, step**2, rows, cols, batch))
+    inside = range(step if pool else 1)
+    windows = [seen[dy : dy + kh, dx : dx + kw] for dy in inside for dx in inside]
+    return Unfolded(jnp.stack(windows, axis=3).reshape(kh * kw * channels, len(windows), rows, cols, batch))
 
 
 def conv_pool_unfolded(
-    x: Unfolded, kernel: jax.Array, bias: jax.Array, activation: Callable[[jax.Array], jax.Array] = lambda y: y
+    x: Unfolded, kernel: jax.Array, bias: jax.Array | None, activation: Callable[[jax.Array], jax.Array] = lambda y: y
 ) -> jax.Array:
     """`activation(conv_pool_batch_minor(...))` of inputs that are unfolded already, giving `[O, H', W', B]`.
 
@@ -216,21 +229,22 @@ def conv_pool_unfolded(
     """
     inputs, positions, *outputs = x.columns.shape
     weights = kernel.reshape(-1, kernel.shape[-1])
-    if weights.shape[0] != inputs or bias.shape != weights.shape[1:]:
+    if weights.shape[0] != inputs or (bias is not None and bias.shape != weights.shape[1:]):
         raise UserError(
-            f"A convolution with kernel {kernel.shape} and bias {bias.shape} does not fit inputs that are unfolded "
+            f"A convolution with kernel {kernel.shape} and bias {_shape(bias)} does not fit inputs that are unfolded "
             f"to {inputs} values per position."
         )
     product = lax.dot_general(weights, x.columns.reshape(inputs, -1), (((0,), (0,)), ((), ())))
     product = product.reshape(weights.shape[1], positions, -1).swapaxes(0, 1)
-    y = (product[0] if positions == 1 else _max_of_four(product)) + bias[:, None]
+    y = _biased(product[0] if positions == 1 else _max_of_four(product), bias)
     return activation(y).reshape(-1, *outputs)
 
 
 def _plan(input_shape, kernel, bias, pool, implementation) -> Plan:
-    if kernel.ndim != 4 or kernel.shape[2] != input_shape[2] or bias.shape != kernel.shape[3:]:
+    fits = kernel.ndim == 4 and kernel.shape[2] == input_shape[2] and (bias is None or bias.shape == kernel.shape[3:])
+    if not fits:
         raise UserError(
-            f"A convolution with kernel {kernel.shape} and bias {bias.shape} does not fit inputs (H, W, C) = "
+            f"A convolution with kernel {kernel.shape} and bias {_shape(bias)} does not fit inputs (H, W, C) = "
             f"{tuple(input_shape)}; it needs a kernel (kh, kw, C, O) and a bias (O,)."
         )
     _used_outputs(input_shape[:2], kernel.shape[:2], pool)
@@ -284,7 +298,16 @@ def _banded(x, kernel, bias, pool, tile):
         th, tw, used_rows, used_cols = th // 2, tw // 2, used_rows // 2, used_cols // 2
     y = product.reshape(th, tw, channels, rows, cols, batch).transpose(2, 3, 0, 4, 1, 5)
     y = y.reshape(channels, rows * th, cols * tw, batch)
-    return y[:, :used_rows, :used_cols] + bias[:, None, None, None]
+    return _biased(y[:, :used_rows, :used_cols], bias)
+
+
+def _biased(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Channels-first outputs `[O, ...]` with a bias `[O]` added, where there is one."""
+    return y if bias is None else y + bias.reshape((-1,) + (1,) * (y.ndim - 1))
+
+
+def _shape(bias: jax.Array | None) -> tuple[int, ...] | None:
+    return None if bias is None else bias.shape
 
 
 def patches(x: jax.Array, window: tuple[int, int], tile: tuple[int, int]) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.conv import Unfolded, conv_pool_batch_minor, conv_pool_unfolded
+from jaxweights.nets.conv import Unfolded, conv_pool_batch_minor, conv_pool_unfolded, pad_map
 
 # Activation name to (function, scaling symmetry of the units before it).
 ACTIVATIONS: dict[str, tuple[Callable, str]] = {
@@ -22,6 +22,7 @@ ACTIVATIONS: dict[str, tuple[Callable, str]] = {
     "sigmoid": (nn.sigmoid, "none"),
     "silu": (nn.silu, "none"),
     "gelu": (lambda x: nn.gelu(x, approximate=False), "none"),
+    "selu": (nn.selu, "none"),
 }
 
 
@@ -37,8 +38,35 @@ def scaling(name: str, pooled: bool = False) -> str:
     return "none" if symmetry == "sign" and pooled else symmetry
 
 
+def _orthogonal(gain: float) -> tuple[Callable, Callable]:
+    """Orthonormal rows or columns, whichever are fewer, times a gain, as `torch.nn.init.orthogonal_`; biases as
+    "torch"."""
+
+    def kernel(u, i, o):
+        wide = u.shape[0] < u.shape[1]
+        columns = _orthonormal(_normal(u.T if wide else u))
+        return gain * (columns.T if wide else columns)
+
+    return kernel, lambda u, i, o: u / math.sqrt(i)
+
+
+def _orthonormal(a: jax.Array) -> jax.Array:
+    """Gram-Schmidt on the columns of `[n, k]`, k <= n: the Q of a QR decomposition whose R has a positive diagonal.
+
+    Not `jnp.linalg.qr`: LAPACK calls of several CPU devices wait for the threads of one pool, and for each other.
+    """
+
+    def column(j, done):
+        v = a[:, j]
+        for _ in range(2):  # the second time removes what rounding left
+            v = v - done @ (done.T @ v)
+        return done.at[:, j].set(v / jnp.linalg.norm(v))
+
+    return jax.lax.fori_loop(0, a.shape[1], column, jnp.zeros_like(a))
+
+
 # Name to (kernel, bias), each `(u, fan_in, fan_out) -> values` of uniform draws u in (-1, 1). "torch" is PyTorch's
-# default for linear and convolution layers; the others are those of the Hyper-Representations zoos, where every bias
+# default for linear and convolution layers; the next ones are those of the Hyper-Representations zoos, where every bias
 # starts at 0.01.
 INITIALISERS: dict[str, tuple[Callable, Callable]] = {
     "torch": (lambda u, i, o: u / math.sqrt(i), lambda u, i, o: u / math.sqrt(i)),
@@ -48,6 +76,10 @@ INITIALISERS: dict[str, tuple[Callable, Callable]] = {
     "xavier_normal": (lambda u, i, o: math.sqrt(2 / (i + o)) * _normal(u), lambda u, i, o: jnp.full_like(u, 0.01)),
     "kaiming_uniform": (lambda u, i, o: math.sqrt(6 / i) * u, lambda u, i, o: jnp.full_like(u, 0.01)),
     "kaiming_normal": (lambda u, i, o: math.sqrt(2 / i) * _normal(u), lambda u, i, o: jnp.full_like(u, 0.01)),
+    # Gains of reinforcement learning, from hidden layers to critics' and actors' outputs; for matrices only.
+    "orthogonal": _orthogonal(math.sqrt(2)),
+    "orthogonal_1": _orthogonal(1.0),
+    "orthogonal_0.01": _orthogonal(0.01),
 }
 
 # Variable collection in which a caller may hand every parameter its uniform draws, all from one call of the generator:
@@ -95,11 +127,11 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution (stride 1, no padding), bias, 2x2 max-pooling where `pool`, and the named activation function, for
-    batch-minor inputs `[C, H, W, B]`.
+    """Convolution, bias where `use_bias`, 2x2 max-pooling where `pool`, and the named activation function, for
+    batch-minor inputs `[C, H, W, B]` with `padding` zeros put around them.
 
     Between convolutions the batch is the last axis (see `nets/conv.py`); `to_batch_minor` and `from_batch_minor`
-    convert. Inputs that `unfold` has made ready for this window and pooling are taken as well.
+    convert. Inputs that `unfold` has made ready for this window, pooling and padding are taken as well.
     """
 
     features: int
@@ -107,16 +139,19 @@ class Conv(nn.Module):
     pool: bool
     activation: str
     initialiser: str = "torch"
+    padding: int = 0
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
         area, unfolded = self.window**2, isinstance(x, Unfolded)
         inputs = x.columns.shape[0] // area if unfolded else x.shape[0]
-        shape = (self.window, self.window, inputs, self.features)
-        kernel = _parameter(self, "kernel", shape, area * inputs, area * self.features)
-        bias = _parameter(self, "bias", (self.features,), area * inputs, area * self.features)
+        shape, fans = (self.window, self.window, inputs, self.features), (area * inputs, area * self.features)
+        kernel = _parameter(self, "kernel", shape, *fans)
+        bias = _parameter(self, "bias", (self.features,), *fans) if self.use_bias else None
         if unfolded:
             return conv_pool_unfolded(x, kernel, bias, activation(self.activation))
+        x = pad_map(x, self.padding)
         return activation(self.activation)(conv_pool_batch_minor(x, kernel, bias, pool=self.pool))
 
 

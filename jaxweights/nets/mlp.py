@@ -12,12 +12,14 @@ from jaxweights.spec import FIXED, Group, WeightSpec, dense_leaves
 
 
 class MLP(nn.Module):
-    """Dense layers fc1, fc2, ... on the flattened image, an activation after each but the last."""
+    """Dense layers fc1, fc2, ... on the flattened image, an activation after each but the last, which may have an
+    initialiser of its own."""
 
     hidden: tuple[int, ...]
     num_classes: int
     activation: str = "relu"
     initialiser: str = "torch"
+    last_initialiser: str = ""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -25,7 +27,8 @@ class MLP(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.hidden):
             x = act(Dense(width, self.initialiser, name=f"fc{i + 1}")(x))
-        return Dense(self.num_classes, self.initialiser, name=f"fc{len(self.hidden) + 1}")(x)
+        last = self.last_initialiser or self.initialiser
+        return Dense(self.num_classes, last, name=f"fc{len(self.hidden) + 1}")(x)
 
 
 def build(

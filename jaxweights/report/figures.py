@@ -90,7 +90,7 @@ def accuracy_novelty(
 ) -> pathlib.Path:
     """Accuracy against error similarity and against distance, at most 100 networks per series drawn with the seed.
 
-    Accuracies are moved by up to a third of one test image, so that equal ones do not hide each other.
+    Accuracies are moved by up to a third of one test example, so that equal ones do not hide each other.
 
     Args:
       series: all of them.

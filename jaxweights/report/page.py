@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxweights import data, files, nets, population
 from jaxweights.population import Population
-from jaxweights.report import boundary, figures, studies, style, tables, template
+from jaxweights.report import actions, boundary, figures, studies, style, tables, template
 from jaxweights.report.style import Picture, Section
 
 _PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
@@ -38,10 +38,10 @@ def write(
       metrics: what the audit returned, with `zoo`, `timing` and `versions`, and `studies` where there are any.
       config: of the experiment.
       net: task network.
-      dataset: its images.
+      dataset: its images, or initial states.
       train: training networks, in the order that the measurements refer to.
       samples: generated networks by series name.
-      mesh: devices for the decision regions.
+      mesh: devices for the decision regions or actions.
 
     Returns:
       The path of `report.html`.
@@ -80,7 +80,7 @@ def _measurement_pictures(series, metrics, dataset, seed, folder) -> list[Pictur
         Picture(
             figures.accuracy_novelty(series, len(dataset.test_labels), folder, seed, limit),
             "Accuracy against novelty",
-            f"At most {style.MAX_POINTS} networks per series, spread by a third of a test image. Left: similarity of "
+            f"At most {style.MAX_POINTS} networks per series, spread by a third of a test example. Left: similarity of "
             "mistakes; right of the dashed line lies what only 5 % of held-out runs reach. Right: distance of "
             "weights. Accurate and novel is up and left in the first column, up and right in the second.",
         ),
@@ -88,8 +88,11 @@ def _measurement_pictures(series, metrics, dataset, seed, folder) -> list[Pictur
 
 
 def _subject_pictures(series, seed, net, dataset, train, samples, mesh, folder) -> list[Picture]:
-    """Heatmap and decision regions of every learned generator (or of one other series where there is none)."""
-    plane = boundary.fit_plane(np.asarray(data.standardise(dataset.test_images, dataset.scale, dataset.shift)))
+    """Heatmap, and decision regions or actions, of every learned generator (or of one other series where there is
+    none)."""
+    classifies = net.environment is None
+    if classifies:
+        plane = boundary.fit_plane(np.asarray(data.standardise(dataset.test_images, dataset.scale, dataset.shift)))
     heatmaps, regions = [], []
     for number, subject in enumerate(style.subjects(series)):
         suffix = f"_{subject.name}" if number else ""
@@ -106,6 +109,18 @@ def _subject_pictures(series, seed, net, dataset, train, samples, mesh, folder) 
         )
         count = min(figures.SHOWN_NETWORKS, len(generated))
         shown = np.concatenate([generated.weights[:count], train.weights[subject.measured.nearest_row[:count]]])
+        if not classifies:
+            path = actions.draw(subject, train, actions.chart(net, shown, mesh), folder, f"actions{suffix}")
+            regions.append(
+                Picture(
+                    path,
+                    f"Actions: {subject.label} beside the nearest training networks",
+                    "Mean action by angle and angular velocity of the pole, while the cart rests in the middle: red "
+                    "pushes towards positive positions, blue towards negative ones. A pole of positive angle leans to "
+                    "the positive side.",
+                )
+            )
+            continue
         classes = boundary.classify(net, shown, plane, mesh)
         path = boundary.draw(subject, train, classes, plane, dataset, folder, f"decision_boundaries{suffix}")
         regions.append(

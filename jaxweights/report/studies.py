@@ -1,7 +1,8 @@
-"""What was found out about weight autoencoders: reconstruction, probes, symmetries, the published protocol, samplers.
+"""What was found out about trained generators: autoencoders here, prompted ones in `prompting`.
 
-Every part of `metrics.json` under `studies.<generator>` may be absent; what is there is shown. Sentences that draw a
-conclusion are chosen by the numbers: one is above another where their 95 % intervals do not meet.
+Of autoencoders: reconstruction, probes, symmetries, the published protocol, samplers. Every part of `metrics.json`
+under `studies.<generator>` may be absent; what is there is shown. Sentences that draw a conclusion are chosen by the
+numbers: one is above another where their 95 % intervals do not meet.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxweights.audit import audit, symmetry
-from jaxweights.errors import UserError
-from jaxweights.report import figures, style, tables
+from jaxweights.report import compare, figures, prompting, style, tables
 from jaxweights.report.style import Picture, Section, Series
 from jaxweights.report.tables import Estimate, Measure
 
@@ -73,22 +73,15 @@ def parts(
             )
             found.append(Picture(path, f"Symmetries: {style.label(name)}", caption))
         if study.get("published", {}).get("series"):
-            arrays = _arrays(workdir / "studies" / f"{name}.npz", name)
+            arrays = compare.read_arrays(workdir, name)
             found += _published_parts(name, study["published"]["series"], series, metrics, arrays, seed, folder)
         if study.get("samplers"):
             content = samplers_table(study["samplers"], metrics) + samplers_text(study["samplers"], metrics)
             found.append(Section(f"samplers-{name}", f"Samplers: {style.label(name)}", content))
+        if "alignment" in study:
+            colour = next((s.colour for s in series if s.name == name), "#d62728")
+            found += prompting.parts(name, study, compare.read_arrays(workdir, name), colour, folder)
     return found
-
-
-def _arrays(path: pathlib.Path, name: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"The study of {style.label(name)} has no arrays ({path}). Run launch.audit (or launch.run) again."
-        ) from error
 
 
 def _autoencoder_parts(name, study, folder) -> Iterator[Picture | Section]:
@@ -133,35 +126,9 @@ def _published_parts(name, published, series, metrics, arrays, seed, folder) -> 
 # -- tables and sentences --------------------------------------------------------------------------------------------
 
 
-def _table(
-    rows: Mapping[str, Mapping[str, Any]], texts: Mapping[str, Mapping[str, str]], measures: Sequence[Measure]
-) -> str:
-    """Rows against ready-made cells (by title and row) and measures; empty columns are left out."""
-    measures = [m for m in measures if any(m.find(entry) for entry in rows.values())]
-    texts = {title: cells for title, cells in texts.items() if any(cells.values())}
-    body = []
-    for name, entry in rows.items():
-        counts = [found.n for m in measures if (found := m.find(entry)) is not None and found.n is not None]
-        n = counts[0] if counts else None
-        role = f'<small class="role">n&nbsp;=&nbsp;{n:,}</small>' if n is not None else ""
-        cells = [column[name] or _NONE for column in texts.values()] + [tables.cell(m, entry, n) for m in measures]
-        body.append([html.escape(name) + role, *cells])
-    return tables.grid(["", *texts, *(m.title for m in measures)], body, "numbers")
-
-
-_NONE = '<span class="none">&ndash;</span>'
-
-
 def _r2(value: float | None) -> str:
     """An R2 as text; a dash where it is not defined."""
     return "&ndash;" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.3g}"
-
-
-def _order(a: Estimate | None, b: Estimate | None) -> int:
-    """-1 or 1 where a is below or above b beyond both intervals, else 0."""
-    if a is None or b is None or None in (a.low, a.high, b.low, b.high):
-        return 0
-    return (a.low > b.high) - (a.high < b.low)
 
 
 def reconstruction_table(reconstruction: Mapping[str, Any]) -> str:
@@ -173,7 +140,7 @@ def reconstruction_table(reconstruction: Mapping[str, Any]) -> str:
     )
     present = {title: reconstruction[split] for split, title in _SPLITS.items() if split in reconstruction}
     r2 = {title: _r2(entry.get("r2")) for title, entry in present.items()}
-    return _table(present, {"R&sup2;": r2}, measures)
+    return compare.table(present, {"R&sup2;": r2}, measures)
 
 
 def reconstruction_text(reconstruction: Mapping[str, Any]) -> str:
@@ -238,7 +205,7 @@ def symmetry_text(study: Mapping[str, Any]) -> str:
         if row == symmetry.ORIGINAL:
             continue
         own = {m: Estimate.of(entry[m]) for m in symmetry.MEASURES}
-        orders = [_order(own[m], original[m]) for m in symmetry.MEASURES]
+        orders = [compare.order(own[m], original[m]) for m in symmetry.MEASURES]
         if all(own[m].value <= _SAME * original[m].value for m in symmetry.MEASURES):
             verdict = "are reconstructed as the same function: the autoencoder knows this symmetry"
         elif orders == [-1, -1]:
@@ -278,7 +245,7 @@ def protocols_table(published: Mapping[str, Any], metrics: Mapping[str, Any]) ->
         Measure(("corrected", "tests", "z_u"), "corrected: Z_U", 1, 1),
     ]
     verdicts = {name: tables.badge(tables.label_of(entry["corrected"])) for name, entry in rows.items()}
-    return _table(rows, {"corrected: verdict": verdicts}, measures)
+    return compare.table(rows, {"corrected: verdict": verdicts}, measures)
 
 
 def samplers_table(samplers: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -298,7 +265,7 @@ def samplers_table(samplers: Mapping[str, Any], metrics: Mapping[str, Any]) -> s
         "mode": {name: html.escape(str(entry["sampler"].get("mode") or "")) for name, entry in rows.items()},
         "verdict": {name: tables.badge(tables.label_of(entry["series"])) for name, entry in rows.items()},
     }
-    return _table(rows, texts, measures)
+    return compare.table(rows, texts, measures)
 
 
 def _sampler_kind(sampler: Mapping[str, Any]) -> str:
@@ -336,7 +303,7 @@ def _compare_modes(
         if None in found:
             return 0, ""
         texts = [measure.number(f.value, measure.decimals(f)) for f in found]
-        return _order(*found), f"{texts[0]} against {texts[1]}"
+        return compare.order(*found), f"{texts[0]} against {texts[1]}"
 
     def choose(order: int, below: str, equal: str, above: str) -> str:
         return {-1: below, 0: equal, 1: above}[order]

@@ -93,7 +93,7 @@ MAIN = (
     Measure(("tests", "interpolated_share"), "interpolated (%)", 100, 1),
 )
 MORE = (
-    Measure(("loss",), "loss (nats)"),
+    Measure(("loss",), "loss"),
     Measure(("hull_residual",), "distance to mixtures"),
     Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
     Measure(("tests", "iou_above_heldout"), "error IoU above held-out (%)", 100, 1),
@@ -331,7 +331,7 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
         ),
         (
             "max error IoU",
-            "Of the test images that two networks get wrong, the share that both get wrong (intersection over "
+            "Of the test examples that two networks get wrong, the share that both get wrong (intersection over "
             f"union), with the most similar training network ({zeng}). 1 means the same mistakes. Held-out runs show "
             "what independent training reaches.",
         ),
@@ -357,6 +357,12 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
             "Share of networks that are no copies, but that a weighted mixture of training networks explains: the "
             "distance to the best mixture is below half of the median of held-out runs. An interpolation is no "
             "invention, however far it is from each single network.",
+        ),
+        (
+            "accuracy, loss",
+            "Of classifiers: share of test images that are classified rightly, and mean cross-entropy in nats. Of "
+            "policies: share of episodes that last to their end, and minus the mean return; an episode that fails "
+            "before counts as an error.",
         ),
         ("distance to mixtures", "Distance to the best convex combination of the nearest training networks."),
         (

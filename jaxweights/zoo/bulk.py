@@ -17,8 +17,9 @@ from jaxweights.data import Dataset, standardise
 from jaxweights.evaluate import evaluate
 from jaxweights.population import Population
 from jaxweights.store import INDEX, PopulationStore
+from jaxweights.zoo.ppo import PolicyTrainer
 from jaxweights.zoo.recipe import Recipe
-from jaxweights.zoo.trainer import Trainer, pack
+from jaxweights.zoo.trainer import Trainer
 
 _DISPATCH_SECONDS = 1.5  # steps per dispatch are chosen so that the bar moves about this often
 _CHUNK_BYTES = 256 << 20  # snapshots of one chunk in memory
@@ -44,7 +45,8 @@ def train_zoo(
     out.
 
     Chunks that the store already has are not trained again, and the others come out bit for bit as in an uninterrupted
-    call. Runs with a non-finite weight or loss at any snapshot get the split "diverged".
+    call. Runs with a non-finite weight or loss, or a weight above the recipe's limit, at any snapshot get the split
+    "diverged".
 
     Args:
       path: folder of the store; created, or resumed.
@@ -66,7 +68,8 @@ def train_zoo(
     store = PopulationStore.open(path, drop_missing=True) if (path / INDEX).exists() else None
     if store is not None:  # chunks and lanes of the first call, whatever machine this one runs on
         chunk, lanes = store.provenance["chunk_size"], store.provenance["lanes"]
-    trainer = Trainer(net, recipe, len(dataset.train_labels), mesh, lanes)
+    kind = Trainer if net.environment is None else PolicyTrainer
+    trainer = kind(net, recipe, len(dataset.train_labels), mesh, lanes)
     if store is None:
         chunk = _chunk_runs(trainer, total, chunk_size)
         facts = {**provenance, "chunk_size": chunk, "lanes": trainer.width, "batch_order": recipe.batch_order}
@@ -76,7 +79,7 @@ def train_zoo(
         if not store.complete:
             store.finish()
         return store
-    data = trainer.put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift))
+    data = trainer.load(dataset)
     images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
     runs_to_do = sum(min(chunk, total - c * chunk) for c in missing)
     with progress.Progress(runs_to_do * recipe.snapshots[-1], f"zoo ({runs_to_do} runs)", "steps") as bar:
@@ -85,7 +88,8 @@ def train_zoo(
             runs = np.arange(c * chunk, min((c + 1) * chunk, total))
             trained = _train_chunk(trainer, data, seed, runs, bar, done)
             done += len(runs) * recipe.snapshots[-1]
-            store.append(c, _records(net, seed, runs, num_runs, trained, images, dataset.test_labels, mesh))
+            largest = recipe.largest_weight
+            store.append(c, _records(net, seed, runs, num_runs, trained, images, dataset.test_labels, largest, mesh))
     store.finish()
     diverged = np.unique(store.records["run"][store.records["split"] == population.DIVERGED])
     if len(diverged):
@@ -158,13 +162,13 @@ def _next_bounds(steps: np.ndarray, taken: np.ndarray, start: int, stop: int, sl
     return int(stop), bounds, inside.sum(axis=1)
 
 
-def _records(net, seed, runs, num_runs, trained, images, labels, mesh) -> Population:
+def _records(net, seed, runs, num_runs, trained, images, labels, largest_weight, mesh) -> Population:
     """Evaluates the snapshots of a chunk and lays them out run by run."""
     snapshots, steps, hyper = trained
     rows = snapshots.reshape(-1, snapshots.shape[-1])
     result = evaluate(net, rows, images, labels, mesh)
     count = snapshots.shape[1]
-    bad = ~np.isfinite(rows).all(axis=1) | ~np.isfinite(result.loss)
+    bad = ~(np.isfinite(rows) & (np.abs(rows) <= largest_weight)).all(axis=1) | ~np.isfinite(result.loss)
     diverged = bad.reshape(len(runs), count).any(axis=1)
     split = np.where(runs < num_runs, population.TRAIN, population.HELDOUT)
     split = np.where(diverged, population.DIVERGED, split)

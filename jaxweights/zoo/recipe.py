@@ -16,6 +16,7 @@ from jaxweights.errors import UserError
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "cosine_per_epoch")
+AUGMENTATIONS = ("none", "flip_crop")
 HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
 
 
@@ -74,6 +75,49 @@ class Distribution:
 
 
 @dataclasses.dataclass(frozen=True)
+class PPO:
+    """Proximal policy optimisation (Schulman et al., arXiv 1707.06347); the defaults are those of G.pt's data set.
+
+    The environments that act in parallel are the recipe's `batch_size`, an optimizer step of the recipe is one update:
+    `horizon` steps of all environments, then `epochs` passes over them.
+
+    Attributes:
+      horizon: steps of every environment per update.
+      epochs: passes over them per update.
+      minibatches: of a pass: consecutive pieces of the horizon, as in the published code, which does not shuffle.
+      clip: range of the probability ratio around 1.
+      discount: of later rewards, gamma.
+      trace: lambda of the generalised advantage estimate.
+      value_weight: of the critic's squared error beside the policy's loss.
+      gradient_clip: largest norm of the gradient of actor and critic together.
+    """
+
+    horizon: int = 16
+    epochs: int = 8
+    minibatches: int = 2
+    clip: float = 0.2
+    discount: float = 0.99
+    trace: float = 0.95
+    value_weight: float = 2.0
+    gradient_clip: float = 2.0
+
+    def __post_init__(self):
+        for field in ("horizon", "epochs", "minibatches"):
+            if getattr(self, field) < 1:
+                raise UserError(f"zoo.ppo.{field} is {getattr(self, field)}; set it to at least 1.")
+        if self.horizon % self.minibatches:
+            raise UserError(
+                f"zoo.ppo.horizon is {self.horizon}, which {self.minibatches} minibatches do not divide; change one."
+            )
+        for field, most in (("clip", 1), ("discount", 1), ("trace", 1)):
+            if not 0 <= getattr(self, field) <= most:
+                raise UserError(f"zoo.ppo.{field} is {getattr(self, field)}; set it between 0 and {most}.")
+        for field in ("value_weight", "gradient_clip"):
+            if not getattr(self, field) > 0:
+                raise UserError(f"zoo.ppo.{field} is {getattr(self, field)}; set it above 0.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """The training of one run; static, hashable, the same for all runs of a zoo.
 
@@ -93,6 +137,10 @@ class Recipe:
       hyper: distribution of every name in `HYPER_PARAMETERS`.
       random_snapshots: further steps whose weights are kept, strictly between the first and the last of `snapshots`,
         that every run draws for itself.
+      augment: "none", or "flip_crop": a random mirror image, and a random cut of the image with a border of zeros, for
+        every example of every step.
+      largest_weight: a run with a larger one (in magnitude) at any snapshot counts as diverged.
+      ppo: how a policy learns in its environment; without effect on other networks.
     """
 
     steps: int
@@ -105,6 +153,9 @@ class Recipe:
     snapshots: tuple[int, ...]
     hyper: tuple[tuple[str, Distribution], ...]
     random_snapshots: int = 0
+    augment: str = "none"
+    largest_weight: float = math.inf
+    ppo: PPO = PPO()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], num_examples: int) -> Recipe:
@@ -119,10 +170,11 @@ class Recipe:
           UserError: unknown names or impossible values; the message names the field.
         """
 
-        def one_of(field, known):
-            if config[field] not in known:
-                raise UserError(f"Unknown zoo.{field} {config[field]!r}; known: {', '.join(known)}.")
-            return config[field]
+        def one_of(field, known, default=None):
+            value = config.get(field, default)
+            if value not in known:
+                raise UserError(f"Unknown zoo.{field} {value!r}; known: {', '.join(known)}.")
+            return value
 
         batch = int(config["batch_size"])
         if not 1 <= batch <= num_examples:
@@ -167,6 +219,9 @@ class Recipe:
             snapshots=(0, steps) if drawn else snapshots,
             hyper=tuple((name, Distribution.parse(config[name], name)) for name in HYPER_PARAMETERS),
             random_snapshots=drawn,
+            augment=one_of("augment", AUGMENTATIONS, "none"),
+            largest_weight=_limit(config.get("largest_weight", 0.0)),
+            ppo=_ppo(config.get("ppo", {})),
         )
 
     @property
@@ -220,3 +275,18 @@ class Recipe:
         else:
             parts = [optax.scale_by_adam()] + decay
         return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
+
+
+def _limit(largest_weight: float) -> float:
+    """The bound on weights that a config means; 0 stands for none."""
+    if not largest_weight >= 0:
+        raise UserError(f"zoo.largest_weight is {largest_weight}; set it above 0, or to 0 for no limit.")
+    return float(largest_weight) or math.inf
+
+
+def _ppo(settings: Mapping[str, Any]) -> PPO:
+    try:
+        return PPO(**settings)
+    except TypeError as error:
+        known = ", ".join(field.name for field in dataclasses.fields(PPO))
+        raise UserError(f"zoo.ppo has an unknown setting ({error}); known: {known}.") from error

@@ -20,6 +20,8 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import nets, parallel, shuffle
+from jaxweights.data import Dataset
+from jaxweights.zoo.augment import flip_and_cut
 from jaxweights.zoo.recipe import Recipe
 
 _SNAPSHOT_KEY = 3  # 0 to 2 of a run's key are its initialisation, batch order and hyper-parameters
@@ -29,8 +31,8 @@ class RunState(NamedTuple):
     """State of `[R]` runs between dispatches; every leaf has a leading run axis."""
 
     params: Any
-    opt_state: Any
-    words: jax.Array  # [R, 2] uint32, key of the batch order
+    opt_state: Any  # of the optimizer, and whatever else goes from step to step
+    words: jax.Array  # [R, 2] uint32, key of the batch order and of everything else that steps draw
     hyper: dict[str, jax.Array]  # [R] float32 each
 
 
@@ -66,12 +68,15 @@ def default_lanes(net: nets.TaskNet, recipe: Recipe, backend: str) -> int:
 
     Measured on two CPU cores (benchmarks/): with own batch orders a model at a time keeps its working set in cache and
     wins for CNNs and for inputs of hundreds of pixels, tiny networks want some tens of lanes to amortise the calls;
-    with a shared order more lanes make the first layer's single product larger. Accelerators want all the parallelism
+    with a shared order more lanes make the first layer's single product larger. Policies gain nothing from lanes, and
+    with one alone came out the same bit for bit on any number of CPU devices. Accelerators want all the parallelism
     there is.
     """
     if backend != "cpu":
         return 256
-    if net.name == "cnn":
+    if net.environment is not None:
+        return 1
+    if net.convolutional:
         return 2 if recipe.batch_order == "shared" else 1
     if recipe.batch_order == "shared":
         return 64
@@ -135,16 +140,27 @@ class Trainer:
             if self.recipe.batch_order == "shared":
                 order_key = jax.random.fold_in(shared, 1)
             hyper = self.recipe.sample_hyper(hyper_key)
-            params = self.net.spec.unflatten(self.net.init(init_key) * hyper["init_scale"])
-            optimizer = self.recipe.transformation(hyper, jnp.float32(0.0))
-            return RunState(params, optimizer.init(params), jax.random.key_data(order_key), hyper)
+            return RunState(*self._start(init_key, hyper), jax.random.key_data(order_key), hyper)
 
         split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
         many = jax.vmap(one, in_axes=(None, 0))
         return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(whole, split), out_specs=split))
 
+    def _start(self, key: jax.Array, hyper: dict[str, jax.Array]) -> tuple[Any, Any]:
+        """Parameters and optimizer state of one run before its first step."""
+        params = self.net.spec.unflatten(self.net.init(key) * hyper["init_scale"])
+        return params, self.recipe.transformation(hyper, jnp.float32(0.0)).init(params)
+
+    def _vector(self, params: Any) -> jax.Array:
+        """The weights `[P]` that a snapshot keeps."""
+        return self.net.spec.flatten(params)
+
+    def load(self, dataset: Dataset) -> TrainData:
+        """The training set on every device, for `advance`."""
+        return self.put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift))
+
     def put(self, data: TrainData) -> TrainData:
-        """The training set on every device."""
+        """The same of a packed set."""
         return jax.device_put(data, parallel.replicated(self.mesh))
 
     def advance(self, state: RunState, data: TrainData, bounds: np.ndarray) -> tuple[RunState, jax.Array]:
@@ -152,7 +168,7 @@ class Trainer:
 
         Args:
           state: of R runs.
-          data: from `put`.
+          data: from `load`.
           bounds: `[K + 1]` ascending steps for all runs, or `[R, K + 1]`, every run's own, with the same first and the
             same last step in all rows. The first may equal the second; equal ones are otherwise allowed at the end
             only. Traced, so one program serves any schedule with the same K.
@@ -217,7 +233,7 @@ class Trainer:
             params, opt_state = jax.lax.fori_loop(
                 limits[0], limits[1], functools.partial(self._step, state, data), carry
             )
-            return (params, opt_state), self.net.spec.flatten(params)
+            return (params, opt_state), self._vector(params)
 
         limits = jnp.stack([bounds[:-1], bounds[1:]], axis=1)
         (params, opt_state), snapshots = jax.lax.scan(interval, (state.params, state.opt_state), limits)
@@ -230,14 +246,14 @@ class Trainer:
         longest under `vmap`, so the lanes take every step together and each writes its weights when they are due.
         """
         due = bounds[1:]
-        vector = self.net.spec.flatten(state.params)
+        vector = self._vector(state.params)
 
         def step(i, carry):
             trained, kept = carry
             trained = self._step(state, data, i, trained)
             hit = due == i + 1
             slot = jnp.where(hit.any(), jnp.argmax(hit), len(due))  # one past the end is dropped
-            return trained, kept.at[slot].set(self.net.spec.flatten(trained[0]), mode="drop")
+            return trained, kept.at[slot].set(self._vector(trained[0]), mode="drop")
 
         kept = jnp.broadcast_to(vector[None, :], (len(due), len(vector)))
         trained, kept = jax.lax.fori_loop(start, stop, step, ((state.params, state.opt_state), kept))
@@ -266,7 +282,10 @@ class Trainer:
                 jax.lax.bitcast_convert_type(pixels, jnp.uint8).reshape(len(rows), -1)[:, :size].astype(jnp.float32)
             )
         images = pixels.reshape((len(rows),) + self.net.input_shape)
-        return images * data.scale[None, None, None, :] + data.shift[None, None, None, :], data.labels[rows]
+        images = images * data.scale[None, None, None, :] + data.shift[None, None, None, :]
+        if self.recipe.augment == "flip_crop":
+            images = flip_and_cut(images, jax.random.fold_in(jax.random.wrap_key_data(words), step))
+        return images, data.labels[rows]
 
 
 def _run_key(zoo_key: jax.Array, run_id: jax.Array) -> jax.Array:

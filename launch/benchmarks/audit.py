@@ -5,20 +5,17 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from jaxweights import parallel
-from jaxweights.audit import alignment, distances, similarity
-from launch.benchmarks import measure, networks
+from jaxweights.audit import distances, similarity
+from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work
 
-MODELS, EXAMPLES, PARAMETERS, ALIGNED = 5000, 10_000, 3000, 1000
+MODELS, EXAMPLES, PARAMETERS = 5000, 10_000, 3000
 
 
 def cases() -> list[Case]:
-    """Error IoU, nearest neighbours, and permutation-aligned nearest neighbours of G.pt's MNIST networks."""
-    units = networks.MNIST.net.spec.units(0)
-    per_pair = 2.0 * units[0].shape[0] ** 2 * units[0].shape[1]
+    """Error IoU and nearest neighbours; the suite `gpt` has aligned ones."""
     return [
         Case(
             f"error IoU, {MODELS} x {MODELS}, {EXAMPLES} examples",
@@ -31,12 +28,6 @@ def cases() -> list[Case]:
             "pairs/s",
             2.0 * PARAMETERS,
             {"ours": _nearest, "plain_jax": _nearest_numpy, "torch_loop": _nearest_torch},
-        ),
-        Case(
-            f"aligned nearest, {ALIGNED} x {ALIGNED}, MNIST MLP",
-            "pairs/s",
-            per_pair,
-            {"ours": functools.partial(_aligned, units), "torch_loop": functools.partial(_aligned_torch, units)},
         ),
     ]
 
@@ -134,37 +125,3 @@ def _nearest_torch() -> Work | None:
                 torch.cdist(vectors[start : start + 1000], vectors).topk(2, largest=False)
 
     return Work(run, lambda times: times * float(MODELS**2))
-
-
-@functools.cache
-def _networks() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(ALIGNED, networks.MNIST.net.spec.num_params)).astype(np.float32)
-
-
-def _aligned(units) -> Work:
-    mesh = parallel.make_mesh()
-    ids = np.arange(ALIGNED)
-
-    def run(times):
-        for _ in range(times):
-            alignment.aligned_nearest(
-                _networks(), _networks(), *units, k=1, query_groups=ids, reference_groups=ids, mesh=mesh
-            )
-
-    return Work(run, lambda times: times * float(ALIGNED**2))
-
-
-def _aligned_torch(units) -> Work | None:
-    """The published form: `torch.cdist` of the units of one query with all, SciPy's assignment for every pair."""
-    torch = measure.torch()
-    if torch is None:
-        return None
-    grouped = torch.from_numpy(_networks()[:, units[0]])
-
-    def run(rows):
-        for i in range(rows):
-            costs = (torch.cdist(grouped, grouped[i % ALIGNED][None].expand_as(grouped)) ** 2).numpy()
-            best = min(cost[linear_sum_assignment(cost)].sum() for cost in costs)
-            assert best >= 0
-
-    return Work(run, lambda rows: rows * float(ALIGNED))

@@ -15,7 +15,7 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
-from jaxweights.generators.gpt import network
+from jaxweights.generators.gpt import importer, network
 from jaxweights.generators.gpt.network import Architecture, Layout, Transformer
 from jaxweights.generators.layers import initialise
 from jaxweights.population import Population
@@ -53,8 +53,8 @@ class GPT(LearnedGenerator):
 
     Attributes:
       name: of the generator.
-      conditioning: metric of a checkpoint: "loss", "error" (percent of test images), or the name of any column of the
-        records.
+      conditioning: metric of a checkpoint: "loss", "error" (percent of test images), "return" (of a policy, whose loss
+        is its negative), or the name of any column of the records.
       scale: that weights are multiplied with before the transformer sees them; 0 for 0.538 over their standard
         deviation in the training rows, which is how the published coefficients came about (MNIST: 4.185).
       tokens: "chunk" (pieces of each tensor) or "tensor" (whole ones).
@@ -65,6 +65,7 @@ class GPT(LearnedGenerator):
       num_frequencies: that scalars are embedded with.
       max_frequency_log2: logarithm of the highest.
       dtype: of the matrix products; parameters, normalisations, softmax and loss are float32.
+      remat: compute each block again for its gradient instead of keeping its intermediate values; less memory, slower.
       num_timesteps: T of the diffusion.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
@@ -97,6 +98,7 @@ class GPT(LearnedGenerator):
     num_frequencies: int = 128
     max_frequency_log2: float = 14.0
     dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
     num_timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
@@ -164,7 +166,7 @@ class GPT(LearnedGenerator):
             )
         data = {
             "weights": np.asarray(training.weights, np.float32),
-            "metric": self._metric(training, "the training rows"),
+            "metric": self.metric(training, "the training rows"),
             "order": np.lexsort((step, run)).astype(np.int32),
             "first": (np.cumsum(counts) - counts)[inverse].astype(np.int32),
             "count": counts[inverse].astype(np.int32),
@@ -201,7 +203,7 @@ class GPT(LearnedGenerator):
                 "zoo.num_heldout to at least 1."
             )
         rows = np.arange(len(keys)) % len(starts)
-        metric = self._metric(starts, "the held-out networks to start from")
+        metric = self.metric(starts, "the held-out networks to start from")
         return {
             "keys": keys,
             "weights": np.asarray(starts.weights[rows], np.float32),
@@ -218,7 +220,7 @@ class GPT(LearnedGenerator):
         if rounds[0] >= self.recursion:
             return None
         weights = np.asarray(samples.weights)
-        metric = self._metric(measure(weights), "the networks of the last round")
+        metric = self.metric(measure(weights), "the networks of the last round")
         return {**inputs, "weights": weights, "metric": metric, "round": rounds}
 
     def sample(self, state: Mapping[str, Any], inputs: Mapping[str, jax.Array]) -> Samples:
@@ -277,7 +279,7 @@ class GPT(LearnedGenerator):
         """The state of a published model, ready for `sample`.
 
         Args:
-          checkpoint: state dict as arrays, see `network.from_torch`; `G_ema` of the published files.
+          checkpoint: state dict as arrays, see `importer.from_torch`; `G_ema` of the published files.
           spec: of the task network.
 
         Raises:
@@ -285,7 +287,7 @@ class GPT(LearnedGenerator):
         """
         if not self.scale:
             raise UserError("generator gpt: set scale to the coefficient that the published model was trained with.")
-        params, table = network.from_torch(checkpoint, self._layout(spec), self.architecture)
+        params, table = importer.from_torch(checkpoint, self._layout(spec), self.architecture)
         return {
             "constants": self._constants(spec, self.scale, table),
             STAGE: {"params": params, "model_state": {}},
@@ -308,6 +310,34 @@ class GPT(LearnedGenerator):
         facts = {"prompt": self.prompt, "sampler": self.sampler, "recursion": self.recursion}
         return facts | ({"steps": self.sampling_steps, "eta": self.eta} if self.sampler == "ddim" else {})
 
+    def metric(self, population: Population, what: str) -> np.ndarray:
+        """The metric that `conditioning` names, `[N]` float32 for the N rows of a population.
+
+        Args:
+          population: evaluated networks.
+          what: they are, for errors.
+
+        Raises:
+          UserError: rows without this metric, or with one that is not finite.
+        """
+        if self.conditioning == "error":
+            metric = 100.0 * (1.0 - population.records["accuracy"])
+        elif self.conditioning == "return":
+            metric = -population.records["loss"]
+        elif self.conditioning in population.records:
+            metric = population.records[self.conditioning]
+        else:
+            raise UserError(
+                f"generator gpt: conditioning is {self.conditioning!r}, but {what} have no such column. Set it to "
+                f'"error", "return" or one of {", ".join(sorted(population.records))}.'
+            )
+        if metric.dtype.kind not in "fiu" or not np.isfinite(metric).all():
+            raise UserError(
+                f"generator gpt: {what} do not all have a finite number under {self.conditioning!r}, which "
+                "conditioning names. Measure these networks, or set conditioning to another column."
+            )
+        return metric.astype(np.float32)
+
     def schedule(self, step: jax.Array) -> jax.Array:
         """Learning rate at a step, counted from 0: half a cosine times a linear rise."""
         # Half of 1 + cos(2 x), without its cancellation near the end.
@@ -328,24 +358,6 @@ class GPT(LearnedGenerator):
 
     def _module(self, constants: Mapping[str, Any]) -> Transformer:
         return Transformer(constants["layout"], self.architecture)
-
-    def _metric(self, population: Population, what: str) -> np.ndarray:
-        """The metric `[N]` float32 of a population's rows."""
-        if self.conditioning == "error":
-            metric = 100.0 * (1.0 - population.records["accuracy"])
-        elif self.conditioning in population.records:
-            metric = population.records[self.conditioning]
-        else:
-            raise UserError(
-                f"generator gpt: conditioning is {self.conditioning!r}, but {what} have no such column. Set it to "
-                f'"error" or one of {", ".join(sorted(population.records))}.'
-            )
-        if metric.dtype.kind not in "fiu" or not np.isfinite(metric).all():
-            raise UserError(
-                f"generator gpt: {what} do not all have a finite number under {self.conditioning!r}, which "
-                "conditioning names. Measure these networks, or set conditioning to another column."
-            )
-        return metric.astype(np.float32)
 
     def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         module = self._module(done["constants"])

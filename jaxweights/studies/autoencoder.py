@@ -12,81 +12,34 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import data, generators, nets, parallel, population
+from jaxweights import data, generators, parallel, population
 from jaxweights.audit import distances, probes, published, statistics, symmetry
 from jaxweights.evaluate import evaluate
-from jaxweights.population import Population
 from jaxweights.progress import Progress
+from jaxweights.studies.base import Rowwise, Subject
 
-_BLOCK = 256  # networks encoded or decoded at a time, over all devices
 
-
-@dataclasses.dataclass(frozen=True)
 class Autoencoder:
-    """A trained generator as two functions on the host.
+    """A trained generator as functions on the host.
 
     Attributes:
-      generator: has `encode` and `decode`.
-      state: of the trained generator.
       mesh: networks are sharded over its devices.
+      encode: weights `[n, P]` to latents `[n, L]`, float32.
+      decode: latents `[n, L]` to weights `[n, P]`, float32.
     """
 
-    generator: Any
-    state: Mapping[str, Any]
-    mesh: Mesh
-
-    def __post_init__(self):
-        object.__setattr__(self, "state", jax.device_put(self.state, parallel.replicated(self.mesh)))
-        for name in ("encode", "decode"):
-            object.__setattr__(self, f"_{name}", parallel.map_rows(getattr(self.generator, name), self.mesh))
-
-    def encode(self, weights: np.ndarray) -> np.ndarray:
-        """Latents `[n, L]` of weights `[n, P]`, float32."""
-        return self._blocks(self._encode, weights)
-
-    def decode(self, latents: np.ndarray) -> np.ndarray:
-        """Weights `[n, P]` of latents `[n, L]`, float32."""
-        return self._blocks(self._decode, latents)
+    def __init__(self, generator: Any, state: Mapping[str, Any], mesh: Mesh):
+        state = jax.device_put(state, parallel.replicated(mesh))
+        self.mesh = mesh
+        self.encode = Rowwise(generator.encode, state, mesh)
+        self.decode = Rowwise(generator.decode, state, mesh)
 
     def reconstruct(self, weights: np.ndarray) -> np.ndarray:
         """Weights `[n, P]`, encoded and decoded."""
         return self.decode(self.encode(weights))
-
-    def _blocks(self, program, rows: np.ndarray) -> np.ndarray:
-        size = min(_BLOCK, -(-len(rows) // self.mesh.size) * self.mesh.size)
-        padded = parallel.pad_rows(np.asarray(rows, np.float32), size)
-        parts = [
-            np.asarray(program(self.state, jnp.asarray(padded[i : i + size]))) for i in range(0, len(padded), size)
-        ]
-        return np.concatenate(parts)[: len(rows)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """What the studies look at.
-
-    Attributes:
-      net: task network.
-      dataset: its images.
-      train: the networks that generators were trained on.
-      heldout: all checkpoints of the held-out runs.
-      steps_per_epoch: of the zoo's recipe.
-      generated: samples of every way of sampling from this generator, by series name.
-      samplers: the generator with that way's settings, and what its samples started from (`LearnedGenerator.inputs`),
-        by series name.
-    """
-
-    net: nets.TaskNet
-    dataset: data.Dataset
-    train: Population
-    heldout: Population
-    steps_per_epoch: int
-    generated: Mapping[str, Population]
-    samplers: Mapping[str, tuple[Any, Mapping[str, Any]]]
 
 
 def is_autoencoder(generator: Any) -> bool:
@@ -125,18 +78,18 @@ def run(
 
 def _run(subject, autoencoder, settings, resamples, seed, bar):
     mesh = autoencoder.mesh
-    images = np.asarray(data.standardise(subject.dataset.test_images, subject.dataset.scale, subject.dataset.shift))
-    labels = subject.dataset.test_labels
+    images, labels = subject.test_images, subject.dataset.test_labels
     rng = np.random.default_rng([seed, 20_000])
     latents = {
         "train": autoencoder.encode(subject.train.weights),
         "heldout": autoencoder.encode(subject.heldout.weights),
     }
     decoded = {split: autoencoder.decode(z) for split, z in latents.items()}
-    reconstruction = {}
-    for split, networks in (("train", subject.train), ("heldout", subject.heldout)):
-        accuracy = evaluate(subject.net, decoded[split], images, labels, mesh).accuracy
-        reconstruction[split] = _reconstruction(networks, decoded[split], accuracy, subject.train, resamples, rng)
+    evaluated = {split: evaluate(subject.net, w, images, labels, mesh) for split, w in decoded.items()}
+    reconstruction = {
+        split: _reconstruction(networks, decoded[split], evaluated[split].accuracy, subject.train, resamples, rng)
+        for split, networks in (("train", subject.train), ("heldout", subject.heldout))
+    }
     bar.update(1, "reconstruction")
     last = subject.train.select(np.flatnonzero(population.last_checkpoints(subject.train.records)))
     chosen = rng.permutation(len(last))[: settings["symmetry_networks"]]
@@ -159,6 +112,7 @@ def _run(subject, autoencoder, settings, resamples, seed, bar):
         labels,
         mesh,
         reconstructed=dataclasses.replace(subject.train, weights=decoded["train"]),
+        evaluated=evaluated["train"],
         generated=subject.generated,
         noise=tuple(settings["published_noise"]),
         top=settings["published_top"],

@@ -1,0 +1,54 @@
+"""The policy of G.pt's cart-pole data set: a Gaussian around an MLP 4-32-32-1, 1,250 parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxweights.environments import CartPole
+from jaxweights.errors import UserError
+from jaxweights.nets.mlp import MLP
+from jaxweights.spec import FIXED, Group, Leaf, WeightSpec, dense_leaves
+
+
+class Actor(nn.Module):
+    """The mean action, an MLP with SELU; and `log_std`, which says how actions scatter around it.
+
+    Their standard deviation is `exp(2 * log_std)`: the published code gives the variance to a distribution that takes
+    the deviation there.
+    """
+
+    hidden: tuple[int, ...]
+    actions: int
+    environment: CartPole = CartPole()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        self.param("log_std", lambda key: jnp.zeros(self.actions))
+        return MLP(self.hidden, self.actions, "selu", "orthogonal", "orthogonal_0.01", name="actor")(x)
+
+
+def build(
+    input_shape: tuple[int, ...], num_actions: int, *, hidden: Sequence[int] = (32, 32)
+) -> tuple[Actor, WeightSpec]:
+    """The policy and its spec; every hidden layer is one permutation group, and SELU admits no rescaling.
+
+    The flat order is that of the published state dict, where `log_std` stands before the layers.
+
+    Raises:
+      UserError: not the cart-pole's four observations and one action.
+    """
+    if tuple(input_shape) != (4,) or num_actions != 1:
+        raise UserError(
+            f"The actor network acts on the cart-pole, but the data have inputs {tuple(input_shape)} and {num_actions} "
+            "classes. Set data.name to cartpole, or net.name to a classifier."
+        )
+    widths = (*hidden, num_actions)
+    leaves = (Leaf("log_std", (num_actions,), (num_actions,), (FIXED,), (0,), (0,)),)
+    for i, width in enumerate(widths):
+        inputs, reads = (widths[i - 1], i - 1) if i else (input_shape[-1], FIXED)
+        leaves += dense_leaves(f"actor/fc{i + 1}", inputs, width, reads, i if i < len(hidden) else FIXED)
+    return Actor(tuple(hidden), num_actions), WeightSpec(leaves, tuple(Group(width) for width in hidden))

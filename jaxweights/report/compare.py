@@ -1,0 +1,55 @@
+"""What the parts of the report about studies share: their arrays, tables of their entries, comparisons of estimates."""
+
+from __future__ import annotations
+
+import html
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxweights.errors import UserError
+from jaxweights.report import style, tables
+from jaxweights.report.tables import Estimate, Measure
+
+_NONE = '<span class="none">&ndash;</span>'
+
+
+def read_arrays(workdir: pathlib.Path, name: str) -> dict[str, np.ndarray]:
+    """The per-network arrays of a generator's study.
+
+    Raises:
+      UserError: they are missing.
+    """
+    path = workdir / "studies" / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"The study of {style.label(name)} has no arrays ({path}). Run launch.audit (or launch.run) again."
+        ) from error
+
+
+def table(
+    rows: Mapping[str, Mapping[str, Any]], texts: Mapping[str, Mapping[str, str]], measures: Sequence[Measure]
+) -> str:
+    """Rows against ready-made cells (by title and row) and measures; empty columns are left out."""
+    measures = [m for m in measures if any(m.find(entry) for entry in rows.values())]
+    texts = {title: cells for title, cells in texts.items() if any(cells.values())}
+    body = []
+    for name, entry in rows.items():
+        counts = [found.n for m in measures if (found := m.find(entry)) is not None and found.n is not None]
+        n = counts[0] if counts else None
+        role = f'<small class="role">n&nbsp;=&nbsp;{n:,}</small>' if n is not None else ""
+        cells = [column[name] or _NONE for column in texts.values()] + [tables.cell(m, entry, n) for m in measures]
+        body.append([html.escape(name) + role, *cells])
+    return tables.grid(["", *texts, *(m.title for m in measures)], body, "numbers")
+
+
+def order(a: Estimate | None, b: Estimate | None) -> int:
+    """-1 or 1 where a is below or above b beyond both intervals, else 0."""
+    if a is None or b is None or None in (a.low, a.high, b.low, b.high):
+        return 0
+    return (a.low > b.high) - (a.high < b.low)
