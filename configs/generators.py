@@ -46,9 +46,9 @@ def gpt_small(steps: int, width: int = 384, blocks: int = 2) -> ConfigDict:
             "heads": 4,
             "num_frequencies": 32,
             "max_frequency_log2": 6.0,
-            "num_timesteps": 200,
-            "beta_start": 5e-4,  # a fifth of the steps, five times the variances: the schedule has to end in noise
-            "beta_end": 0.1,
+            "num_timesteps": 100,
+            "beta_start": 1e-3,  # a tenth of the steps, ten times the variances: the schedule has to end in noise
+            "beta_end": 0.2,
             "steps": steps,
             "warmup_steps": 100,
             "batch_size": 64,

@@ -24,6 +24,6 @@ def get_config() -> ConfigDict:
     zoo.weight_decay = 5e-4
     zoo.random_snapshots = 23
     config.generators = generators.gpt_baselines()
-    config.generators.gpt = generators.gpt_small(steps=2500)
+    config.generators.gpt = generators.gpt_small(steps=1600)
     config.generators.gpt_recursive = ConfigDict({"of": "gpt", "recursion": 4})
     return config
