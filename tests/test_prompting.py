@@ -144,7 +144,15 @@ def test_alignment_is_the_mean_over_networks_and_leaves_out_those_without_prompt
     pairs = list(zip(asked, achieved, strict=True))[:2]
     one_by_one = [1 - ((a - b) ** 2).sum() / ((a - a.mean()) ** 2).sum() for a, b in pairs]
     assert found["r2"] == (pytest.approx(np.mean(one_by_one), abs=1e-6), 2)
-    assert prompting._alignment(asked[2:], achieved[2:], asked[2:, -1], mean)["r2"] is None
+    assert found["correlation"] == (pytest.approx(np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs])), 2)
+    nothing = prompting._alignment(asked[2:], achieved[2:], asked[2:, -1], mean)
+    assert nothing["r2"] is None and nothing["correlation"] is None
+
+
+def test_correlation_sees_outcomes_that_follow_and_miss():
+    asked = np.linspace(0.0, [1.0, 2.0, 3.0, 4.0], 5, axis=1)
+    achieved = np.stack([asked[0] / 2 + 7, -asked[1], np.full(5, 2.0), asked[3]])
+    np.testing.assert_allclose(prompting.correlation(asked, achieved), [1, -1, 0, 1], atol=1e-12)
 
 
 def test_the_best_prompt_follows_the_direction_of_the_metric_and_the_config():
@@ -268,9 +276,12 @@ def around(value, half, n=16):
     return {"mean": value, "ci95": [value - half, value + half], "n": n}
 
 
-def findings(r2=0.9, seen=0.9, reached=0.4, rounds=(2.3, 0.5, 0.4), trained=0.4, maximised=False, ends=1.0):
+def findings(
+    r2=0.9, seen=0.9, follows=0.0, reached=0.4, rounds=(2.3, 0.5, 0.4), trained=0.4, maximised=False, ends=1.0
+):
     def entry(value):
-        return {"r2": around(value, 0.05), "absolute_error": around(0.1, 0.01), "start": around(2.3, 0.02)}
+        found = {"r2": value, "correlation": follows, "absolute_error": 0.1, "start": 2.3}
+        return {name: around(x, 0.05) for name, x in found.items()}
 
     walk = {"from_start": 5.0, "ends": ends, "step": 0.2, "largest_step": 0.3, "lowest": 0.3, "highest": 0.5}
     walk |= {"neighbours_iou": 0.9, "ends_iou": 0.6}
@@ -293,6 +304,7 @@ def findings(r2=0.9, seen=0.9, reached=0.4, rounds=(2.3, 0.5, 0.4), trained=0.4,
     [
         ({}, ("outcomes follow prompts", "do not differ", "become better")),
         ({"r2": -1.5}, ("do not follow prompts", "more closely")),
+        ({"r2": -1.5, "follows": 0.8}, ("rise and fall with the prompts", "but miss them")),
         ({"r2": 0.01}, ("it is open", "more closely")),
         ({"seen": 0.5}, ("less closely",)),
         ({"reached": 2.3}, ("do not become clearly better",)),

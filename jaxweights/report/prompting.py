@@ -80,6 +80,7 @@ def alignment_table(study: Mapping[str, Any]) -> str:
         Measure(("at_best",), f"achieved, asked for {study['best']:.3g}"),
         Measure(("absolute_error",), "mean |achieved &minus; asked|"),
         Measure(("r2",), "prompt alignment (R&sup2;)"),
+        Measure(("correlation",), "correlation"),
     )
     return compare.table({_GROUPS[group]: entry for group, entry in study["alignment"].items()}, {}, measures)
 
@@ -87,9 +88,16 @@ def alignment_table(study: Mapping[str, Any]) -> str:
 def alignment_text(study: Mapping[str, Any]) -> str:
     """Whether outcomes follow prompts, on runs that the generator has not seen; HTML."""
     seen, unseen = (Estimate.of(study["alignment"].get(g, {}).get("r2")) for g in (prompting.TRAIN, prompting.HELDOUT))
+    follows = Estimate.of(study["alignment"].get(prompting.HELDOUT, {}).get("correlation"))
     sentences = []
     if unseen is None:
         sentences.append("The held-out starts are as good as the best prompt: there was nothing to ask for.")
+    elif unseen.high <= 0 and follows.low > 0:
+        sentences.append(
+            f"On held-out runs outcomes rise and fall with the prompts (correlation {follows.value:.2g}), but miss "
+            "them: one and the same outcome, whatever is asked for, could come as close to them all "
+            f"(R&sup2; {unseen.value:.2g})."
+        )
     elif unseen.high <= 0:
         sentences.append(
             "On held-out runs outcomes do not follow prompts: one and the same outcome, whatever is asked for, could "

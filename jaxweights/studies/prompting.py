@@ -107,8 +107,9 @@ def run(
 
     Returns:
       JSON data, estimates as `{"mean", "ci95", "n"}`: `metric`, `maximised`, `prompt`, `best` (first prompt of every
-      sweep); `alignment.<group>` with `r2` (None where there was nothing to ask for), `absolute_error` (mean distance
-      of achieved from asked), `start` (metric of the starts) and `at_best` (achieved by the first prompt);
+      sweep); `alignment.<group>` with `r2` and `correlation` (None where there was nothing to ask for),
+      `absolute_error` (mean distance of achieved from asked), `start` (metric of the starts) and `at_best` (achieved by
+      the first prompt);
       `recursion.rounds.<number>` and `recursion.training` (`first` and `last` checkpoints of the held-out runs);
       `walk`, means over the paths. And arrays: `alignment/<group>/<field of Sweep>`, `recursion/rounds`,
       `recursion/training` and `recursion/steps` (see `recursion` and `trajectories`), `walk/<field of Walk>`.
@@ -253,11 +254,23 @@ def r_squared(asked: np.ndarray, achieved: np.ndarray) -> np.ndarray:
     return 1.0 - np.square(asked - achieved).sum(axis=1) / (spread + _EPSILON)
 
 
+def correlation(asked: np.ndarray, achieved: np.ndarray) -> np.ndarray:
+    """Pearson's correlation `[n]` of outcomes with prompts, of every network over its prompts, from `[n, S]` each.
+
+    1 where outcomes rise and fall with the prompts, even if they miss them, which R^2 does not tell from outcomes that
+    have nothing to do with them. 0 where all outcomes are the same.
+    """
+    asked, achieved = (x - x.mean(axis=1, keepdims=True) for x in (asked, achieved))
+    lengths = np.linalg.norm(asked, axis=1) * np.linalg.norm(achieved, axis=1)
+    return (asked * achieved).sum(axis=1) / np.maximum(lengths, _EPSILON)
+
+
 def _alignment(asked, achieved, start, mean) -> dict[str, Any]:
     """Estimates of one group; networks that are as good as the best prompt have nothing to be asked for."""
     spread = np.ptp(asked, axis=1) > 0
     return {
         "r2": mean(r_squared(asked[spread], achieved[spread])) if spread.any() else None,
+        "correlation": mean(correlation(asked[spread], achieved[spread])) if spread.any() else None,
         "absolute_error": mean(np.abs(achieved - asked).mean(axis=1)),
         "start": mean(start),
         "at_best": mean(achieved[:, 0]),
