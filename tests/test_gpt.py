@@ -388,6 +388,8 @@ def test_preparation(zoo):
     assert constants["scale"] == pytest.approx(0.538 / zoo.weights.std(dtype=np.float64, ddof=1), rel=1e-6)
     assert GPT(**TINY, scale=4.185).prepare(zoo)[1]["scale"] == np.float32(4.185)
     np.testing.assert_array_equal(GPT(**TINY, conditioning="error").prepare(zoo)[0]["metric"], 75.0)
+    returns = GPT(**TINY, conditioning="return").metric(zoo, "policies")
+    np.testing.assert_array_equal(returns, -zoo.records["loss"].astype(np.float32))
     ragged = zoo.select(np.delete(np.arange(len(zoo)), [3, 8]))
     data, _ = GPT(**TINY).prepare(ragged)
     run, step = ragged.records["run"], ragged.records["step"]
