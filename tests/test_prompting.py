@@ -304,7 +304,8 @@ def findings(
     [
         ({}, ("outcomes follow prompts", "do not differ", "become better")),
         ({"r2": -1.5}, ("do not follow prompts", "more closely")),
-        ({"r2": -1.5, "follows": 0.8}, ("rise and fall with the prompts", "but miss them")),
+        ({"r2": -1.5, "follows": 0.8}, ("rise and fall with the prompts", "but do not meet them")),
+        ({"r2": 0.01, "follows": 0.8}, ("rise and fall with the prompts", "but do not meet them")),
         ({"r2": 0.01}, ("it is open", "more closely")),
         ({"seen": 0.5}, ("less closely",)),
         ({"reached": 2.3}, ("do not become clearly better",)),

@@ -92,19 +92,18 @@ def alignment_text(study: Mapping[str, Any]) -> str:
     sentences = []
     if unseen is None:
         sentences.append("The held-out starts are as good as the best prompt: there was nothing to ask for.")
-    elif unseen.high <= 0 and follows.low > 0:
+    elif unseen.low > 0:
+        sentences.append(f"On held-out runs outcomes follow prompts (R&sup2; {unseen.value:.2g}; 1: all are met).")
+    elif follows.low > 0:
         sentences.append(
-            f"On held-out runs outcomes rise and fall with the prompts (correlation {follows.value:.2g}), but miss "
-            "them: one and the same outcome, whatever is asked for, could come as close to them all "
-            f"(R&sup2; {unseen.value:.2g})."
+            f"On held-out runs outcomes rise and fall with the prompts (correlation {follows.value:.2g}) but do not "
+            f"meet them (R&sup2; {unseen.value:.2g}; 0: what one and the same outcome for all prompts could reach)."
         )
     elif unseen.high <= 0:
         sentences.append(
             "On held-out runs outcomes do not follow prompts: one and the same outcome, whatever is asked for, could "
             f"meet them at least as well (R&sup2; {unseen.value:.2g})."
         )
-    elif unseen.low > 0:
-        sentences.append(f"On held-out runs outcomes follow prompts (R&sup2; {unseen.value:.2g}; 1: all are met).")
     else:
         sentences.append(
             f"On held-out runs it is open whether outcomes follow prompts (R&sup2; {unseen.value:.2g}, an interval "
