@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from jaxweights import fit, generators, parallel
+from jaxweights import generators, parallel
 from jaxweights.audit import alignment
 from jaxweights.generators.gpt import network
 from jaxweights.population import Population
@@ -104,21 +104,7 @@ def _sample(settings) -> Work:
 
 def _train(settings) -> Work:
     generator = _generator(settings, batch_size=BATCH, num_timesteps=1000)
-    data, constants = generator.prepare(_training())
-    (stage,) = generator.stages()
-    trainer = fit.StageTrainer(
-        stage, data, {"constants": constants}, parallel.make_mesh(), jax.random.key(0), "benchmark"
-    )
-    box = [trainer.init()]
-
-    def run(times):
-        while times:
-            count = min(times, 256)
-            box[0], metrics = trainer.advance(box[0], count)
-            jax.block_until_ready(metrics)
-            times -= count
-
-    return Work(run, lambda times: times * float(BATCH))
+    return measure.training(generator, _training(), lambda times: times * float(BATCH))
 
 
 def _torch_sample(settings) -> Work | None:

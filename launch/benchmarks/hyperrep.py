@@ -13,7 +13,7 @@ import math
 import jax
 import numpy as np
 
-from jaxweights import fit, generators, parallel
+from jaxweights import generators, parallel
 from jaxweights.population import Population
 from launch.benchmarks import measure, networks
 from launch.benchmarks.measure import Case, Work
@@ -61,22 +61,7 @@ def _generator(settings):
 
 
 def _train(settings) -> Work:
-    generator = _generator(settings)
-    data, constants = generator.prepare(_training())
-    (stage,) = generator.stages()
-    trainer = fit.StageTrainer(
-        stage, data, {"constants": constants}, parallel.make_mesh(), jax.random.key(0), "benchmark"
-    )
-    box = [trainer.init()]
-
-    def run(times):
-        while times:
-            count = min(times, 256)
-            box[0], metrics = trainer.advance(box[0], count)
-            jax.block_until_ready(metrics)
-            times -= count
-
-    return Work(run, float)
+    return measure.training(_generator(settings), _training(), float)
 
 
 def _state(generator):

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxweights import parallel
+from jaxweights import fit, parallel
 
 COMPETITORS = ("ours", "plain_jax", "torch_loop", "torch_func")
 
@@ -117,6 +117,24 @@ def compiled(function, *args) -> tuple[Any, float, float | None]:
         size = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes + analysis.output_size_in_bytes
         mib = (size - analysis.alias_size_in_bytes) / 2**20
     return program, took, mib
+
+
+def training(generator, population, units: Callable[[int], float]) -> Work:
+    """Optimizer steps of a learned generator of one stage; `units` are those of a number of steps."""
+    data, constants = generator.prepare(population)
+    (stage,) = generator.stages()
+    mesh, key = parallel.make_mesh(), jax.random.key(0)
+    trainer = fit.StageTrainer(stage, data, {"constants": constants}, mesh, key, "benchmark")
+    box = [trainer.init()]
+
+    def run(times):
+        while times:
+            count = min(times, 256)
+            box[0], metrics = trainer.advance(box[0], count)
+            jax.block_until_ready(metrics)
+            times -= count
+
+    return Work(run, units)
 
 
 def torch():
