@@ -4,9 +4,8 @@
 
 Five minutes on two cores, nothing to download. The published runs have 512 environments, 500 updates and a learning
 rate of 3e-4 (`configs/paper/gpt_cartpole.py`); with 32 environments and 200 updates at 1e-3 policies learn to keep the
-pole upright for all of the 500 steps as well, after 80 to 160 updates. This G.pt, however,
-is too small and has seen too few runs for networks that work: its samples drop the pole (mean return 3, trained
-policies 418).
+pole upright for all of the 500 steps as well, after 80 to 160 updates. This G.pt, however, is too small and has seen
+too few runs for networks that work: its samples drop the pole (mean return 3, trained policies 418).
 """
 
 from ml_collections import ConfigDict

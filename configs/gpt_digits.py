@@ -2,7 +2,7 @@
 
     python -m launch.run --config=configs/gpt_digits.py --workdir=runs/gpt_digits
 
-Under five minutes on two cores, nothing to download.
+Four minutes on two cores with AVX-512, nothing to download.
 """
 
 from ml_collections import ConfigDict
