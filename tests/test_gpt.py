@@ -12,7 +12,7 @@ import pytest
 from scipy import special, stats
 
 from jaxweights import diffusion as dif
-from jaxweights import fit, nets, parallel
+from jaxweights import fit, generators, nets, parallel
 from jaxweights.errors import UserError
 from jaxweights.generators import layers
 from jaxweights.generators.gpt import GPT, generator, importer, network
@@ -308,6 +308,18 @@ def test_samples_depend_on_their_own_row_alone(zoo, states, sample):
     np.testing.assert_array_equal(part, whole[rows])
     # Rows 2 and 7 have the same start and other keys.
     assert np.abs(part[0] - part[1]).max() > 1e-4 * np.abs(part[0]).max()
+
+
+def test_bfloat16_samples_of_the_same_training_are_close_but_not_equal(zoo, states, sample):
+    resolved = generators.resolve({"gpt": {"kind": "gpt", **TINY}, "fast": {"of": "gpt", "dtype": "bfloat16"}})
+    fast, trained = resolved["fast"]
+    assert trained == "gpt"
+    inputs = fast.inputs(states[1], jax.random.split(jax.random.key(5), 8), zoo)
+    exact = np.asarray(sample(states[1], inputs).weights)
+    found = np.asarray(parallel.map_rows(fast.sample, parallel.make_mesh(8))(states[1], inputs).weights)
+    moved = np.abs(exact - inputs["weights"]).max()
+    # Products of 8 bits, over ten timesteps.
+    assert 0 < np.abs(found - exact).max() < 0.05 * moved
 
 
 class Shifting(GPT):

@@ -49,6 +49,7 @@ def cases() -> list[Case]:
     found = [Case(f"aligned nearest, {ALIGNED} x {ALIGNED}, MNIST MLP", "pairs/s", per_pair, aligned)]
     kinds = (
         (f"sampling, {SAMPLES} networks", "network-steps/s", 1, _sample, _torch_sample),
+        (f"sampling, {SAMPLES} networks, bfloat16", "network-steps/s", 1, _sample_bf16, _torch_sample_bf16),
         (f"training, batch {BATCH}", "pairs/s", 3, _train, _torch_train),
     )
     for kind, unit, passes, ours, theirs in kinds:
@@ -102,12 +103,20 @@ def _sample(settings) -> Work:
     return Work(run, lambda times: times * float(SAMPLES * TIMESTEPS))
 
 
+def _sample_bf16(settings) -> Work:
+    return _sample({**settings, "dtype": "bfloat16"})
+
+
 def _train(settings) -> Work:
     generator = _generator(settings, batch_size=BATCH, num_timesteps=1000)
     return measure.training(generator, _training(), lambda times: times * float(BATCH))
 
 
-def _torch_sample(settings) -> Work | None:
+def _torch_sample_bf16(settings) -> Work | None:
+    return _torch_sample(settings, bfloat16=True)
+
+
+def _torch_sample(settings, bfloat16: bool = False) -> Work | None:
     torch = measure.torch()
     if torch is None:
         return None
@@ -119,7 +128,7 @@ def _torch_sample(settings) -> Work | None:
     metric = torch.rand(len(starts))
 
     def run(times):
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             for _ in range(times):
                 for start, loss in zip(starts.split(MICRO_BATCH), metric.split(MICRO_BATCH), strict=True):
                     x = torch.randn_like(start)

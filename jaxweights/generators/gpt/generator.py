@@ -85,7 +85,7 @@ class GPT(LearnedGenerator):
     """
 
     TRAJECTORIES: ClassVar[bool] = True
-    SAMPLING: ClassVar[frozenset[str]] = frozenset({"prompt", "sampler", "sampling_steps", "eta", "recursion"})
+    SAMPLING: ClassVar[frozenset[str]] = frozenset({"prompt", "sampler", "sampling_steps", "eta", "recursion", "dtype"})
 
     name: str = "gpt"
     conditioning: str = "loss"
