@@ -14,7 +14,7 @@ from scipy import special, stats
 from jaxweights import diffusion as dif
 from jaxweights import fit, generators, nets, parallel
 from jaxweights.errors import UserError
-from jaxweights.generators import layers
+from jaxweights.generators import layers, transformer
 from jaxweights.generators.gpt import GPT, generator, importer, network
 from jaxweights.population import Population
 
@@ -66,7 +66,7 @@ def golden_model(golden, name, seed, extra, **settings):
 
 def apply(built, state, x_t, start, timesteps, asked, metric):
     table = state["constants"]["frequencies"]
-    times = network.time_features(1000, table)[timesteps]
+    times = transformer.time_features(1000, table)[timesteps]
     metrics = network.metric_features(jnp.asarray(asked), jnp.asarray(metric), table)
     module = network.Transformer(state["constants"]["layout"], built.architecture)
     return module.apply({"params": state["transformer"]["params"]}, x_t, start, times, metrics)
@@ -89,12 +89,12 @@ def test_transformer_agrees_with_the_published_one(golden, number, name, dtype, 
 def test_scalars_are_embedded_as_published(golden):
     """Up to the largest timestep at the highest frequency, on the host and on the device."""
     table, t = golden["tensor/frequencies"], golden["t"]
-    np.testing.assert_allclose(network.time_features(1000, table)[t], golden["embedded_t"], atol=SINE)
-    embed = jax.jit(network.scalar_features)
+    np.testing.assert_allclose(transformer.time_features(1000, table)[t], golden["embedded_t"], atol=SINE)
+    embed = jax.jit(transformer.scalar_features)
     np.testing.assert_allclose(embed(t.astype(np.float32), table), golden["embedded_t"], atol=SINE)
     np.testing.assert_allclose(embed(golden["start_metric"], table), golden["embedded_metric"], atol=SINE)
     # PyTorch's powers and spacings are off by some units of the last place.
-    np.testing.assert_allclose(network.frequencies(128, 14.0), table, rtol=5 * 2.0**-23)
+    np.testing.assert_allclose(transformer.frequencies(128, 14.0), table, rtol=5 * 2.0**-23)
 
 
 def test_loss_and_gradient_agree_with_the_published_ones(golden):
@@ -119,7 +119,7 @@ def test_loss_and_gradient_agree_with_the_published_ones(golden):
     theirs = {name: np.full_like(value, name in decayed) for name, value in theirs.items()}
     expected = importer.from_torch(theirs, state["constants"]["layout"], built.architecture)[0]
     jax.tree.map(
-        np.testing.assert_array_equal, expected, jax.tree.map(np.full_like, expected, generator.is_matrix(expected))
+        np.testing.assert_array_equal, expected, jax.tree.map(np.full_like, expected, transformer.is_matrix(expected))
     )
 
 
@@ -136,12 +136,12 @@ def test_the_error_function_is_accurate_to_float32():
 
 
 def test_blocks_computed_again_need_less_memory_and_give_the_same():
-    sizes = network.Architecture(width=16, blocks=6, heads=2, num_frequencies=1, dtype="float32")
+    sizes = transformer.Architecture(width=16, blocks=6, heads=2, num_frequencies=1, dtype="float32")
     x = jax.random.normal(jax.random.key(0), (32, 10, 16))
-    params = jax.jit(network.Blocks(sizes, 4).init)(jax.random.key(1), x)
+    params = jax.jit(transformer.Blocks(sizes, 4).init)(jax.random.key(1), x)
     found, memory = [], []
     for remat in (False, True):
-        blocks = network.Blocks(dataclasses.replace(sizes, remat=remat), 4)
+        blocks = transformer.Blocks(dataclasses.replace(sizes, remat=remat), 4)
         gradient = jax.jit(jax.grad(lambda p, blocks=blocks: jnp.mean(jnp.square(blocks.apply(p, x)))))
         program = gradient.lower(params).compile()
         found.append(program(params))
@@ -206,7 +206,7 @@ def test_learning_rate_agrees_with_the_published_one(golden):
 def test_published_parameter_counts(settings, count):
     """The first as the published code counts, the others to the 0.1 million that the project page gives."""
     spec = nets.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10).spec
-    layout = network.Layout(spec, "chunk", 1000)
+    layout = transformer.Layout(spec, "chunk", 1000)
     assert layout.sizes == (1000,) * 7 + (840, 10, 100, 10)
     init = GPT(**settings).stages()[0].init
     params, _ = jax.eval_shape(init, jax.random.key(0), {"constants": {"layout": layout}})

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxweights import parallel
 from jaxweights.errors import UserError
-from jaxweights.generators import baselines, gpt, hyperrep, imported, pdiff
+from jaxweights.generators import baselines, gpt, hyperdiffusion, hyperrep, imported, pdiff
 from jaxweights.generators.base import ClosedFormGenerator, LearnedGenerator, Samples, Stage
 from jaxweights.population import Population
 
@@ -37,6 +37,7 @@ GENERATORS = {
     "pdiff": pdiff.PDiff,
     "hyperrep": hyperrep.HyperRep,
     "gpt": gpt.GPT,
+    "hyperdiffusion": hyperdiffusion.HyperDiffusion,
 }
 
 

@@ -58,6 +58,11 @@ class Stage:
       gather: `(data, rows, keys) -> batch` makes the examples of a step from the prepared data, row numbers `[b]` and
         the per-example keys; the default takes the rows. For generators whose examples are drawn within a row, such as
         pairs of checkpoints of one run.
+      gradient_clip: largest global norm of the gradient, or 0 for no limit.
+      shard_parameters: whether every device keeps a part of parameters, optimizer state and average instead of a copy.
+        Each array is split along its largest axis that the devices divide, gathered for the loss, and its gradient
+        summed where its part is kept (Rajbhandari et al., "ZeRO", stage 3). The optimizer has to act on every entry by
+        itself; norms belong into `gradient_clip`.
       auxiliary: top-level keys of the parameters that serve training alone; they do not count as the generator's size.
     """
 
@@ -69,6 +74,8 @@ class Stage:
     loss: Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
     ema_decay: float | None = None
     gather: Callable[..., Any] = lambda data, rows, keys: jax.tree.map(lambda leaf: leaf[rows], data)
+    gradient_clip: float = 0.0
+    shard_parameters: bool = False
     auxiliary: tuple[str, ...] = ()
 
 

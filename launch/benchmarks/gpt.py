@@ -24,7 +24,7 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxweights import generators, parallel
 from jaxweights.audit import alignment
-from jaxweights.generators.gpt import network
+from jaxweights.generators import transformer
 from jaxweights.population import Population
 from launch.benchmarks import measure, networks
 from launch.benchmarks.measure import Case, Work
@@ -59,8 +59,8 @@ def cases() -> list[Case]:
     return found
 
 
-def _layout() -> network.Layout:
-    return network.Layout(networks.MNIST.net.spec, "chunk", 1000)
+def _layout() -> transformer.Layout:
+    return transformer.Layout(networks.MNIST.net.spec, "chunk", 1000)
 
 
 def _forward_flop(settings) -> float:

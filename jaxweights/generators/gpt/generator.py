@@ -16,8 +16,9 @@ from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
 from jaxweights.generators.gpt import importer, network
-from jaxweights.generators.gpt.network import Architecture, Layout, Transformer
+from jaxweights.generators.gpt.network import Transformer
 from jaxweights.generators.layers import initialise
+from jaxweights.generators.transformer import Architecture, Layout, frequencies, is_matrix, time_features
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 
@@ -172,7 +173,7 @@ class GPT(LearnedGenerator):
             "count": counts[inverse].astype(np.int32),
         }
         scale = self.scale or _NORMALISED_STD / _std(data["weights"])
-        table = network.frequencies(self.num_frequencies, self.max_frequency_log2)
+        table = frequencies(self.num_frequencies, self.max_frequency_log2)
         return data, self._constants(training.spec, scale, table)
 
     def stages(self) -> tuple[Stage, ...]:
@@ -296,7 +297,7 @@ class GPT(LearnedGenerator):
     @property
     def architecture(self) -> Architecture:
         """Sizes of the transformer."""
-        return Architecture(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Architecture)})
+        return Architecture(self.width, self.blocks, self.heads, self.num_frequencies, self.dtype, self.remat)
 
     @property
     def diffusion(self) -> diffusion_lib.Diffusion:
@@ -353,7 +354,7 @@ class GPT(LearnedGenerator):
             "layout": self._layout(spec),
             "scale": np.float32(scale),
             "frequencies": table,
-            "time_features": network.time_features(self.num_timesteps, table),
+            "time_features": time_features(self.num_timesteps, table),
         }
 
     def _module(self, constants: Mapping[str, Any]) -> Transformer:
@@ -438,11 +439,6 @@ def permute_pairs(
     """Reorders the hidden units of each pair of `[b, P]` at random, both networks of a pair alike; keys `[b]`."""
     index = jax.vmap(lambda key: spec.permutation_index(spec.random_permutation(key)))(keys)
     return jnp.take_along_axis(start, index, axis=1), jnp.take_along_axis(target, index, axis=1)
-
-
-def is_matrix(params: Any) -> Any:
-    """Whether a parameter is a matrix of a dense layer, by its name; a tree of bools."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key.endswith("kernel"), params)
 
 
 def _std(weights: np.ndarray) -> float:

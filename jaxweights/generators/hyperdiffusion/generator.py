@@ -1,0 +1,321 @@
+"""HyperDiffusion as a generator: how the transformer is trained on weight vectors, and drawn from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxweights import diffusion as diffusion_lib
+from jaxweights.errors import UserError
+from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.generators.hyperdiffusion import importer, network
+from jaxweights.generators.hyperdiffusion.network import Transformer
+from jaxweights.generators.layers import initialise
+from jaxweights.generators.transformer import Architecture, Layout, frequencies, is_matrix, time_features
+from jaxweights.population import Population
+from jaxweights.spec import WeightSpec
+
+STAGE = "transformer"
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "normalise": ("none", "std", "per_parameter"),
+    "dtype": ("float32", "bfloat16"),
+}
+_AT_LEAST_ONE = (
+    "width",
+    "blocks",
+    "heads",
+    "num_frequencies",
+    "num_timesteps",
+    "augment",
+    "steps",
+    "batch_size",
+    "decay_every",
+)
+_AT_LEAST_ZERO = ("noise", "weight_decay", "gradient_clip")
+
+
+@dataclasses.dataclass(frozen=True)
+class HyperDiffusion(LearnedGenerator):
+    """HyperDiffusion as a `LearnedGenerator`; the defaults are the published setting for aeroplanes.
+
+    Batches all have the same size: an epoch leaves out what is left at its end, which the published loader makes a
+    smaller batch of.
+
+    Attributes:
+      name: of the generator.
+      normalise: what the transformer sees of a weight vector: "none" (as it is), "std" (over the standard deviation of
+        all entries), or "per_parameter" (every entry less its mean, over its standard deviation). Networks that were
+        all fitted from the same start differ by little beside what they share; only "per_parameter" shows a small
+        transformer little else.
+      scale: that vectors are multiplied with on top of that.
+      augment: networks of the same function that every training network stands for: itself, and its hidden units in
+        `augment - 1` fixed random orders, the same for all networks. One is drawn at every access. Those of a smaller
+        number are among those of a larger one.
+      noise: standard deviation, in weight units, of the Gaussian noise that is added to every vector at every access.
+      width: of the tokens.
+      blocks: of the transformer.
+      heads: of attention.
+      num_frequencies: that timesteps are embedded with.
+      max_frequency_log2: logarithm of the highest.
+      dropout: see `transformer.Architecture`.
+      dtype: of the matrix products; parameters, normalisations, softmax and loss are float32.
+      remat: compute each block again for its gradient instead of keeping its intermediate values; less memory, slower.
+      num_timesteps: T of the diffusion.
+      beta_start: first noise variance of the linear schedule.
+      beta_end: last noise variance. The published schedule ends with a signal of 0.08 times the vector, though samples
+        start from noise alone.
+      steps: optimizer steps; published: 6,000 epochs of 86 steps.
+      batch_size: vectors per step.
+      learning_rate: at the start.
+      decay_factor: that the learning rate is multiplied with
+      decay_every: after every so many steps; published: 200 epochs.
+      weight_decay: decoupled, times the learning rate.
+      decay_all: whether it acts on all parameters, as published, or on matrices alone.
+      gradient_clip: largest norm of the gradient, or 0 for no limit.
+      ema_decay: of the averaged parameters, which samples are drawn with, or None for none.
+      shard_parameters: split parameters and optimizer state over the devices instead of keeping copies, see `Stage`.
+      sampling_steps: number of DDIM steps, or None for all.
+      eta: of DDIM; 0 is deterministic.
+    """
+
+    SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "eta", "dtype"})
+
+    name: str = "hyperdiffusion"
+    normalise: Literal["none", "std", "per_parameter"] = "none"
+    scale: float = 1.0
+    augment: int = 1
+    noise: float = 0.0
+    width: int = 2880
+    blocks: int = 12
+    heads: int = 16
+    num_frequencies: int = 128
+    max_frequency_log2: float = 20.0
+    dropout: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    num_timesteps: int = 500
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    steps: int = 516_000
+    batch_size: int = 32
+    learning_rate: float = 2e-4
+    decay_factor: float = 0.9
+    decay_every: int = 17_200
+    weight_decay: float = 0.01
+    decay_all: bool = True
+    gradient_clip: float = 0.0
+    ema_decay: float | None = None
+    shard_parameters: bool = False
+    sampling_steps: int | None = None
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises UserError for settings that no model can be built from."""
+        for field, allowed in _CHOICES.items():
+            if getattr(self, field) not in allowed:
+                known = " or ".join(f'"{value}"' for value in allowed)
+                raise UserError(f"generator hyperdiffusion: {field} is {getattr(self, field)!r}; set it to {known}.")
+        for fields, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
+            for field in fields:
+                if getattr(self, field) < least:
+                    raise UserError(
+                        f"generator hyperdiffusion: {field} is {getattr(self, field)}; set it to at least {least}."
+                    )
+        if self.width % self.heads:
+            raise UserError(
+                f"generator hyperdiffusion: width {self.width} is not a multiple of the {self.heads} heads; change one "
+                "of them."
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"generator hyperdiffusion: dropout is {self.dropout}; set it to 0 or more, below 1.")
+        if not 0 <= self.eta <= 1:
+            raise UserError(f"generator hyperdiffusion: eta is {self.eta}; set it between 0 and 1.")
+        if not self.scale > 0:
+            raise UserError(f"generator hyperdiffusion: scale is {self.scale}; set it above 0.")
+        if not 1 <= (self.num_timesteps if self.sampling_steps is None else self.sampling_steps) <= self.num_timesteps:
+            raise UserError(
+                f"generator hyperdiffusion: sampling_steps is {self.sampling_steps}; set it between 1 and "
+                f"num_timesteps ({self.num_timesteps}), or to None for all."
+            )
+
+    def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
+        """The weights as they are; the moments that normalise them are among the constants.
+
+        Args:
+          training: rows `[N, P]`.
+
+        Returns:
+          `[N, P]` float32, and `layout` (static), `mean` and `std` (`[1]` or `[P]` float32: a vector is what the
+          transformer predicts times `std`, plus `mean`), `orders` `[augment, P]` int32 (the first leaves vectors as
+          they are) and the embedded timesteps `time_features` `[num_timesteps, 2 * num_frequencies + 1]` float32.
+        """
+        weights, spec = np.asarray(training.weights, np.float32), training.spec
+        orders = self._orders(spec)
+        mean, std = np.zeros(1), np.ones(1)
+        if self.normalise == "std":
+            std = np.std(weights, dtype=np.float64).reshape(1)
+        elif self.normalise == "per_parameter":
+            first = weights.mean(axis=0, dtype=np.float64)
+            second = np.square(first) + weights.var(axis=0, dtype=np.float64)
+            # Of all networks in all orders.
+            mean = first[orders].mean(axis=0)
+            std = np.sqrt(np.maximum(second[orders].mean(axis=0) - np.square(mean), 0.0))
+        # What never changes stays as it is.
+        std = np.where(std > 0, std, 1.0) / self.scale
+        table = frequencies(self.num_frequencies, self.max_frequency_log2)
+        return weights, self._constants(spec, mean, std, orders, table)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Returns the one stage "transformer"."""
+        rate = optax.exponential_decay(self.learning_rate, self.decay_every, self.decay_factor, staircase=True)
+        return (
+            Stage(
+                name=STAGE,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                optimizer=optax.adamw(rate, weight_decay=self.weight_decay, mask=None if self.decay_all else is_matrix),
+                init=self._init,
+                loss=self._loss,
+                ema_decay=self.ema_decay,
+                gradient_clip=self.gradient_clip,
+                shard_parameters=self.shard_parameters,
+            ),
+        )
+
+    def sample(self, state: Mapping[str, Any], inputs: jax.Array) -> Samples:
+        """Draws one network for every key."""
+        weights = self.draw(state, inputs)
+        return Samples(weights=weights, parents=jnp.full(inputs.shape, -1, jnp.int32))
+
+    def draw(
+        self,
+        state: Mapping[str, Any],
+        keys: jax.Array,
+        *,
+        initial: jax.Array | None = None,
+        noise: jax.Array | None = None,
+    ) -> jax.Array:
+        """Draws one network for every key, all together; pure, jit-compatible, a row depends on its own key alone.
+
+        Args:
+          state: of the trained generator.
+          keys: `[n]` typed PRNG keys.
+          initial: see `diffusion.sample_ddim`.
+          noise: the same.
+
+        Returns:
+          `[n, P]` float32 weights.
+        """
+        constants, params = state["constants"], state[STAGE]["params"]
+        # Once, not in every step.
+        params = jax.tree.map(lambda p, matrix: p.astype(self.dtype) if matrix else p, params, is_matrix(params))
+        module, variables = self._module(constants), {"params": params}
+        times = module.apply(variables, constants["time_features"], method="embed_times")
+
+        def predict(x: jax.Array, timesteps: jax.Array) -> jax.Array:
+            return module.apply(variables, x, times[timesteps], method="denoise")
+
+        shape = (constants["layout"].num_params,)
+        given = {"steps": self.sampling_steps, "eta": self.eta, "initial": initial, "noise": noise}
+        out = diffusion_lib.sample_ddim(self.diffusion, predict, keys, shape, **given)
+        return out * constants["std"][None, :] + constants["mean"][None, :]
+
+    def state_from_torch(self, checkpoint: Mapping[str, np.ndarray], spec: WeightSpec) -> dict[str, Any]:
+        """The state of a published model, ready for `sample`.
+
+        Args:
+          checkpoint: state dict as arrays, see `importer.from_torch`.
+          spec: of the task network.
+
+        Raises:
+          UserError: the checkpoint does not fit.
+        """
+        params, table = importer.from_torch(checkpoint, Layout(spec, "tensor", 0), self.architecture)
+        std = np.full(1, 1 / self.scale)
+        return {
+            "constants": self._constants(spec, np.zeros(1), std, self._orders(spec), table),
+            STAGE: {"params": params, "model_state": {}},
+        }
+
+    @property
+    def architecture(self) -> Architecture:
+        """Sizes of the transformer."""
+        return Architecture(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Architecture)})
+
+    @property
+    def diffusion(self) -> diffusion_lib.Diffusion:
+        """Schedule and objective."""
+        betas = diffusion_lib.linear_schedule(self.num_timesteps, self.beta_start, self.beta_end)
+        return diffusion_lib.Diffusion(betas, prediction="x0")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The settings of the sampler that matter, for the report."""
+        return {"sampler": "ddim", "steps": self.sampling_steps or self.num_timesteps, "eta": self.eta}
+
+    def _orders(self, spec: WeightSpec) -> np.ndarray:
+        """`[augment, P]` int32 gather indices, each of one order of the hidden units; the first is the given order."""
+        orders = [np.arange(spec.num_params)]
+        for number in range(1, self.augment):
+            key = jax.random.fold_in(jax.random.key(0), number)
+            orders.append(np.asarray(spec.permutation_index(spec.random_permutation(key))))
+        return np.stack(orders).astype(np.int32)
+
+    def _constants(
+        self, spec: WeightSpec, mean: np.ndarray, std: np.ndarray, orders: np.ndarray, table: np.ndarray
+    ) -> dict[str, Any]:
+        return {
+            "layout": Layout(spec, "tensor", 0),
+            "mean": mean.astype(np.float32),
+            "std": std.astype(np.float32),
+            "orders": orders,
+            "time_features": time_features(self.num_timesteps, table),
+        }
+
+    def _module(self, constants: Mapping[str, Any]) -> Transformer:
+        return Transformer(constants["layout"], self.architecture)
+
+    def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
+        module = self._module(done["constants"])
+        inputs = network.example_inputs(module.layout, module.architecture)
+        return initialise(module, key, *inputs)["params"], {}
+
+    def _loss(
+        self,
+        params: Any,
+        model_state: Any,
+        done: Mapping[str, Any],
+        batch: jax.Array,
+        keys: jax.Array,
+        axis_name: str | None,
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        """Mean squared error of the predicted vectors."""
+        constants, module = done["constants"], self._module(done["constants"])
+        if self.augment > 1:
+            choice = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.augment))(_keys(keys, _ORDER))
+            batch = jnp.take_along_axis(batch, constants["orders"][choice], axis=1)
+        if self.noise:
+            drawn = jax.vmap(lambda key: jax.random.normal(key, batch.shape[1:]))(_keys(keys, _NOISE))
+            batch = batch + self.noise * drawn
+        batch = (batch - constants["mean"][None, :]) / constants["std"][None, :]
+
+        def predict(x_t: jax.Array, timesteps: jax.Array) -> jax.Array:
+            times = constants["time_features"][timesteps]
+            return module.apply({"params": params}, x_t, times, _keys(keys, _DROPOUT))
+
+        return diffusion_lib.loss(self.diffusion, predict, batch, _keys(keys, _DIFFUSION)), (model_state, {})
+
+
+# What an example's key is used for.
+_ORDER, _NOISE, _DIFFUSION, _DROPOUT = range(4)
+
+
+def _keys(keys: jax.Array, purpose: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
