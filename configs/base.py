@@ -19,9 +19,20 @@ def get_config() -> ConfigDict:
     config.data.crop = 0  # side of the centre crop, 0 for none
     config.data.train_limit = 0  # first so many training images, 0 for all
     config.data.test_limit = 0
+    # Of neural fields; of images only the number of unseen ones counts.
+    config.data.signals = ConfigDict(
+        {
+            "unseen": 64,  # shapes or images that no network is fitted to
+            "samples": 16384,  # points per shape where its occupancy is known, half of them near the surface
+            "near": 0.01,  # standard deviation of their distance from it
+            "surface": 2048,  # points on each surface
+            "probes": 4096,  # points at which networks are compared
+            "moving": False,  # procedural shapes that move: four coordinates
+        }
+    )
 
     config.net = ConfigDict()
-    config.net.name = "mlp"  # mlp, cnn, convnet or actor; the other fields are the settings of that network
+    config.net.name = "mlp"  # mlp, cnn, convnet, actor or field; the other fields are the settings of that network
     config.net.hidden = (16,)
     config.net.activation = "relu"  # relu, leaky_relu, tanh, sigmoid, silu, gelu, selu
     config.net.init = "torch"  # torch, uniform, normal, xavier_*, kaiming_*
@@ -33,16 +44,17 @@ def get_config() -> ConfigDict:
     zoo.use = "last"  # checkpoints that generators learn from: last (of each run) or all
     zoo.steps = 0  # optimizer steps per run, or 0 for
     zoo.epochs = 40  # so many epochs
-    zoo.batch_size = 64  # examples per step; of policies, environments that act at the same time
+    zoo.batch_size = 64  # examples per step; of policies, environments that act at the same time; of fields, points
     zoo.augment = "none"  # of training images: none, flip_crop
     zoo.batch_order = "own"  # own: every run shuffles for itself; shared: all runs see the same batches (faster)
-    zoo.start = "own"  # own: every run has its own initialisation; shared: one for all
+    # own: every run has its own initialisation; shared: one for all; first_weights: of fields, run 0's last weights
+    zoo.start = "own"
     zoo.snapshots = (-1,)  # steps whose weights are kept, ascending; 0 is the initialisation, -1 the end
     zoo.snapshot_epochs = ()  # or, instead of steps, the epochs after which weights are kept
     zoo.random_snapshots = 0  # or the initialisation, so many random steps that every run draws for itself, and the end
     zoo.optimizer = "sgd"  # sgd, adam, adamw
     zoo.nesterov = False
-    zoo.schedule = "cosine"  # constant, cosine, cosine_per_epoch
+    zoo.schedule = "cosine"  # constant, cosine, cosine_per_epoch, plateau (of fields)
     # The next four are numbers, or distributions that every run draws from by its own key, e.g.
     # ConfigDict({"kind": "log_uniform", "low": 1e-3, "high": 1e-1}); kinds: uniform, log_uniform, choice (with values).
     zoo.learning_rate = 0.1
@@ -63,6 +75,16 @@ def get_config() -> ConfigDict:
             "gradient_clip": 2.0,
         }
     )
+    # How the learning rate of fields falls under the schedule of that name, by the mean loss of epochs.
+    zoo.plateau = ConfigDict(
+        {
+            "factor": 0.8,
+            "patience": 10,  # epochs without a better one before it falls
+            "min_rate": 1e-5,
+            "stop_patience": 50,  # epochs without a better one before a run ends, 0 for never
+        }
+    )
+    zoo.dtype = "float32"  # of the products while fields are fitted: float32, bfloat16
     zoo.chunk_size = 0  # runs per chunk of the store, 0 to choose by memory
     zoo.lanes = 0  # models per vmap, 0 to choose by network and backend
 
@@ -87,4 +109,11 @@ def get_config() -> ConfigDict:
     config.studies.rounds = 5  # of recursive prompting
     config.studies.walks = 4  # paths through the noise that networks are made from
     config.studies.walk_points = 9  # networks per path
+    # Of neural fields of shapes.
+    config.studies.shape_networks = 64  # of every series that are meshed
+    config.studies.shape_resolution = 96  # grid points per axis
+    config.studies.shape_level = 1.386  # logit of the surface: an occupancy of 0.8, as published
+    config.studies.shape_points = 2048  # on every surface
+    config.studies.shape_emd = 32  # shapes of every series that enter the earth mover's distance, 0 for none
+    config.studies.shape_up = "z"  # axis that points up on pictures: x, y or z
     return config

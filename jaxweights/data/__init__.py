@@ -1,4 +1,4 @@
-"""Image data: the embedded digits, sets prepared by tensorflow-datasets, idx files and `.npz` files.
+"""Data: the embedded digits, image sets prepared by tensorflow-datasets, idx and `.npz` files, and shapes.
 
 Nothing here downloads. `python -m launch.prepare_data` prepares a data set, from files or from the network.
 """
@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from jaxweights.data import cartpole, digits, npz, prepared
+from jaxweights.data import cartpole, digits, npz, prepared, shapes
 from jaxweights.data.dataset import ALIASES, KNOWN, Dataset, Raw, check, finish, standardise
 from jaxweights.data.files import read_files
+from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
 
-__all__ = ["Dataset", "default_data_dir", "load", "standardise"]
+__all__ = ["Dataset", "Signals", "default_data_dir", "load", "load_signals", "standardise"]
 
 
 def default_data_dir() -> pathlib.Path:
@@ -81,6 +84,39 @@ def load(
         train_limit=train_limit,
         test_limit=test_limit,
     )
+
+
+def load_signals(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    kind: Literal["occupancy", "image"],
+    runs: int,
+    signals: Mapping[str, Any],
+    **images: Any,
+) -> Dataset:
+    """Loads what a zoo of neural fields is fitted to; never downloads.
+
+    Args:
+      name: a procedural kind, a file or a folder of shapes (see `shapes.load`); for images any name that `load` takes.
+      data_dir: directory to look in, as for `load`.
+      kind: "occupancy" of shapes, or "image".
+      runs: signals to fit, one per run.
+      signals: how shapes are sampled, and how many stay unseen: `config.data.signals`.
+      **images: the other arguments of `load`, for images.
+
+    Returns:
+      The data set with its `signals`; the images are points at which networks are compared.
+
+    Raises:
+      UserError: unknown or absent data, or fewer signals than are needed.
+    """
+    if kind == "image":
+        return shapes.signals_of_images(load(name, data_dir, **images), runs, signals["unseen"])
+    if images:
+        raise UserError(f"data set '{name}' has shapes, no images; leave {', '.join(images)} as they are.")
+    folder = default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser()
+    return shapes.load(name, folder, runs=runs, **signals)
 
 
 def _find(name: str, folder: pathlib.Path) -> tuple[Raw, str]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
 
 # Images are converted and summed this many at a time, so that no float64 copy of a whole set ever exists.
@@ -29,6 +30,10 @@ class Dataset:
       scale: `[C]` float32.
       shift: `[C]` float32; the standardised image is `raw * scale + shift`, see `standardise`.
       source: where the arrays came from: format, file names, fingerprint of the content (host-independent).
+      signals: for neural fields, what each run is fitted to, in the order of the runs. The images are then points
+        `[T, d]` at which networks are compared, and their labels `[T, m]` uint8, whether m unseen signals are occupied
+        there.
+      unseen: these m signals, which no run is fitted to.
     """
 
     name: str
@@ -40,6 +45,13 @@ class Dataset:
     scale: np.ndarray
     shift: np.ndarray
     source: str
+    signals: Signals | None = None
+    unseen: Signals | None = None
+
+    @property
+    def num_examples(self) -> int:
+        """Examples that a run is trained on: images, initial states, or points of its signal."""
+        return len(self.train_labels) if self.signals is None else self.signals.num_points
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -246,7 +258,7 @@ def finish(
         num_classes=known.num_classes if known else int(raw.train_labels.max()) + 1,
         scale=scale,
         shift=shift,
-        source=f"{raw.files}; blake2b {_fingerprint(train_images, train_labels, test_images, test_labels)}",
+        source=f"{raw.files}; blake2b {fingerprint(train_images, train_labels, test_images, test_labels)}",
     )
 
 
@@ -351,7 +363,7 @@ def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.sqrt(average(lambda block: np.square(block - mean)))
 
 
-def _fingerprint(*arrays: np.ndarray) -> str:
+def fingerprint(*arrays: np.ndarray) -> str:
     """Returns 16 hexadecimal digits that depend on type, shape and content alone, not on the file format."""
     digest = hashlib.blake2b(digest_size=8)
     for array in arrays:

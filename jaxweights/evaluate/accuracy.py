@@ -1,4 +1,5 @@
-"""Accuracy, loss and error masks of thousands of weight vectors over a whole test set; policies: see `episodes`.
+"""Accuracy, loss and error masks of thousands of weight vectors over a whole test set; policies: see `episodes`,
+fields: see `fields`.
 
 Models are mapped with `vmap` against one shared batch of images, so that the first layer of all models of a block is a
 single matrix product; blocks of models and tiles of images are sized so that the activations stay in cache (CPU) or
@@ -17,17 +18,19 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import nets, parallel
-from jaxweights.evaluate import episodes
+from jaxweights.evaluate import episodes, fields
 
 
 class Evaluation(NamedTuple):
     """What evaluation finds for N models on T examples.
 
     Attributes:
-      accuracy: `[N]` float64, fraction of examples classified rightly; of a policy, of episodes that last to their end.
+      accuracy: `[N]` float64, fraction of examples classified rightly; of a policy, of episodes that last to their end;
+        of a field, the largest intersection over union with any of the given masks.
       loss: `[N]` float64, mean cross-entropy in nats, NaN or infinite for models with such weights; of a policy, minus
-        the mean return.
-      errors: `[N, ceil(T / 8)]` uint8, bit-packed masks of the other examples (`numpy.packbits` order).
+        the mean return; of a field, 1 - accuracy.
+      errors: `[N, ceil(T / 8)]` uint8, bit-packed masks of the other examples (`numpy.packbits` order); of a field, of
+        the points that it occupies, so that the IoU of two of them is that of the shapes.
     """
 
     accuracy: np.ndarray
@@ -43,13 +46,13 @@ def evaluate(
     mesh: Mesh,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluates weight vectors on labelled images, or on the episodes that begin in given states.
+    """Evaluates weight vectors on labelled images, on the episodes that begin in given states, or at points of space.
 
     Args:
-      net: the task network; one with an `environment` is a policy.
+      net: the task network; one with an `environment` is a policy, one with a `field` a neural field.
       weights: `[N, P]` float32, an array or anything that slices to one (a store's lazy weights).
-      images: `[T, H, W, C]` float32, standardised; for a policy initial states `[T, 4]`.
-      labels: `[T]` integers; without effect on policies.
+      images: `[T, H, W, C]` float32, standardised; for a policy initial states `[T, 4]`; for a field points `[T, d]`.
+      labels: `[T]` integers; without effect on policies; for a field `[T, m]` of 0 and 1, masks of m signals.
       mesh: models are sharded over its devices.
       progress: called with (models done, N).
 
@@ -59,6 +62,10 @@ def evaluate(
     if net.environment is not None:
         returns, failed = episodes.rollouts(net, weights, images, mesh, progress)
         return Evaluation(1.0 - failed.mean(axis=1), -returns, np.packbits(failed, axis=1))
+    if net.field is not None:
+        masks = fields.occupancy_masks(net, weights, images, labels, mesh, progress)
+        quality = masks.iou.max(axis=1)
+        return Evaluation(quality, np.where(masks.finite, 1.0 - quality, np.nan), masks.packed)
     program, shape = _plan(net, images.shape, mesh)
     total = len(labels)
     padded = parallel.pad_rows(np.asarray(images, np.float32), shape.images)
@@ -120,7 +127,9 @@ def block_shape(net: nets.TaskNet, backend: str) -> BlockShape:
         return BlockShape(images, _models(net, images, 1 << 30), 1)
     if net.convolutional:
         return BlockShape(16, 8, 8)
-    return BlockShape(1024, _models(net, 1024, 16 << 20), 1)
+    # Of deep networks a few images already fill memory.
+    images = int(np.clip((256 << 20) // (4 * net.activation_size) // 8 * 8, 8, 1024))
+    return BlockShape(images, _models(net, images, 16 << 20), 1)
 
 
 def _models(net: nets.TaskNet, images: int, activation_bytes: int) -> int:

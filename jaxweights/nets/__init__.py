@@ -1,4 +1,4 @@
-"""Task networks: the small classifiers and policies whose weights everything here is about.
+"""Task networks: the small classifiers, policies and neural fields whose weights everything here is about.
 
 To add one: a Linen module with explicitly named layers, a function that lists its leaves and groups, one line in
 `NETWORKS`.
@@ -18,7 +18,7 @@ from flax import linen as nn
 
 from jaxweights.environments import CartPole
 from jaxweights.errors import UserError
-from jaxweights.nets import actor, cnn, convnet, mlp
+from jaxweights.nets import actor, cnn, convnet, convnext, field, mlp, pdiff, resnet, vit
 from jaxweights.nets.layers import DRAWS, uniform_draws
 from jaxweights.spec import WeightSpec
 
@@ -31,8 +31,8 @@ class TaskNet:
       name: registry name, a key of `NETWORKS`.
       module: the Linen module.
       spec: meaning of a flat vector.
-      input_shape: `(H, W, C)` of an image, or `(4,)` of an observation.
-      num_classes: number of logits, or of actions.
+      input_shape: `(H, W, C)` of an image, `(4,)` of an observation, or `(d,)` of a point.
+      num_classes: number of logits, of actions, or of a field's values at a point.
     """
 
     name: str
@@ -50,7 +50,8 @@ class TaskNet:
 
     def apply(self, vector: jax.Array, images: jax.Array) -> jax.Array:
         """Logits `[B, num_classes]` of standardised images `[B, H, W, C]`, or of what `prepare` made of them, under the
-        weights `[P]`; for a policy mean actions of observations `[B, 4]`."""
+        weights `[P]`; for a policy mean actions of observations `[B, 4]`; for a field logits of occupancy, or values of
+        an image, `[B, k]` at points `[B, d]`."""
         return self.module.apply({"params": self.spec.unflatten(vector)}, images)
 
     def prepare(self, images: jax.Array):
@@ -59,8 +60,13 @@ class TaskNet:
 
     @property
     def environment(self) -> CartPole | None:
-        """Where the network acts, for a policy; None for a classifier."""
+        """Where the network acts, for a policy; None for others."""
         return getattr(self.module, "environment", None)
+
+    @property
+    def field(self) -> field.Field | None:
+        """The module of a neural field; None for others."""
+        return self.module if isinstance(self.module, field.Field) else None
 
     @property
     def convolutional(self) -> bool:
@@ -90,6 +96,19 @@ NETWORKS: dict[str, Callable[..., tuple[nn.Module, WeightSpec]]] = {
     "cnn": cnn.build,
     "convnet": convnet.build,
     "actor": actor.build,
+    "field": field.build,
+    "pdiff_mlp": pdiff.mlp,
+    "pdiff_convnet": pdiff.convnet,
+    "pdiff_resnet": pdiff.resnet,
+    "pdiff_vit": vit.build_simple,
+    "pdiff_convnext": convnext.convnext_small,
+    "cnn_medium": pdiff.cnn_medium,
+    "resnet18": resnet.resnet18,
+    "resnet50": resnet.resnet50,
+    "vit_tiny": vit.vit_tiny,
+    "vit_base": vit.vit_base,
+    "convnext_tiny": convnext.convnext_tiny,
+    "convnext_base": convnext.convnext_base,
 }
 
 
@@ -98,8 +117,8 @@ def build(config: Mapping[str, Any], input_shape: Sequence[int], num_classes: in
 
     Args:
       config: `name` and the keyword arguments of that network's `build`.
-      input_shape: `(H, W, C)`, or `(4,)` of a cart-pole.
-      num_classes: number of classes, or of actions.
+      input_shape: `(H, W, C)`, `(4,)` of a cart-pole, or `(d,)` of signals.
+      num_classes: number of classes, of actions, or of a signal's values.
 
     Raises:
       UserError: unknown name (the message lists the known ones) or unknown settings.

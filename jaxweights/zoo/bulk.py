@@ -14,9 +14,11 @@ from jax.sharding import Mesh
 
 from jaxweights import nets, population, progress
 from jaxweights.data import Dataset, standardise
+from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
 from jaxweights.population import Population
 from jaxweights.store import INDEX, PopulationStore
+from jaxweights.zoo.fields import FieldTrainer, check_signals
 from jaxweights.zoo.ppo import PolicyTrainer
 from jaxweights.zoo.recipe import Recipe
 from jaxweights.zoo.trainer import Trainer
@@ -45,14 +47,15 @@ def train_zoo(
     out.
 
     Chunks that the store already has are not trained again, and the others come out bit for bit as in an uninterrupted
-    call. Runs with a non-finite weight or loss, or a weight above the recipe's limit, at any snapshot get the split
-    "diverged".
+    call. Where all runs start from the last weights of run 0, that one is trained first. Runs with a non-finite weight
+    or loss, or a weight above the recipe's limit, at any snapshot get the split "diverged".
 
     Args:
       path: folder of the store; created, or resumed.
       net: task network.
       recipe: training of each run.
-      dataset: training and test examples; loss and accuracy in the records are those of the test examples.
+      dataset: training and test examples; loss and accuracy in the records are those of the test examples. For fields
+        the signals, one per run, and the points of `evaluate`.
       mesh: devices.
       seed: of the zoo.
       num_runs: runs of the training split.
@@ -63,13 +66,17 @@ def train_zoo(
 
     Returns:
       The complete store.
+
+    Raises:
+      UserError: a recipe or a data set that this network cannot be trained by.
     """
     total = num_runs + num_heldout
+    check_signals(net, recipe, dataset, total)
     store = PopulationStore.open(path, drop_missing=True) if (path / INDEX).exists() else None
     if store is not None:  # chunks and lanes of the first call, whatever machine this one runs on
         chunk, lanes = store.provenance["chunk_size"], store.provenance["lanes"]
-    kind = Trainer if net.environment is None else PolicyTrainer
-    trainer = kind(net, recipe, len(dataset.train_labels), mesh, lanes)
+    kind = FieldTrainer if net.field else PolicyTrainer if net.environment else Trainer
+    trainer = kind(net, recipe, dataset.num_examples, mesh, lanes)
     if store is None:
         chunk = _chunk_runs(trainer, total, chunk_size)
         facts = {**provenance, "chunk_size": chunk, "lanes": trainer.width, "batch_order": recipe.batch_order}
@@ -82,11 +89,22 @@ def train_zoo(
     data = trainer.load(dataset)
     images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
     runs_to_do = sum(min(chunk, total - c * chunk) for c in missing)
-    with progress.Progress(runs_to_do * recipe.snapshots[-1], f"zoo ({runs_to_do} runs)", "steps") as bar:
-        done = 0
+    before = recipe.start == "first_weights" and 0 in missing  # run 0 is trained alone, and again with its chunk
+    with progress.Progress((runs_to_do + before) * recipe.snapshots[-1], f"zoo ({runs_to_do} runs)", "steps") as bar:
+        first, done = None, 0
+        if before:
+            first = _train_chunk(trainer, data, seed, np.arange(1), bar, done)[0][0, -1]
+            done += recipe.snapshots[-1]
+        elif recipe.start == "first_weights":
+            first = np.asarray(store.weights[:1])[0]
+        if first is not None and not np.isfinite(first).all():
+            raise UserError(
+                "Run 0, from whose last weights all others would start, diverged. Set zoo.learning_rate lower, or "
+                "zoo.start to own."
+            )
         for c in missing:
             runs = np.arange(c * chunk, min((c + 1) * chunk, total))
-            trained = _train_chunk(trainer, data, seed, runs, bar, done)
+            trained = _train_chunk(trainer, data, seed, runs, bar, done, first)
             done += len(runs) * recipe.snapshots[-1]
             largest = recipe.largest_weight
             store.append(c, _records(net, seed, runs, num_runs, trained, images, dataset.test_labels, largest, mesh))
@@ -105,15 +123,20 @@ def runs_in_memory(num_params: int, num_snapshots: int, total: int) -> int:
 
 def _chunk_runs(trainer: Trainer, total: int, wanted: int) -> int:
     limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, total)
+    if isinstance(trainer, FieldTrainer):
+        limit = min(limit, max(1, _CHUNK_BYTES // trainer.signal_bytes))
     limit = min(wanted or limit, total)
     return -(-limit // trainer.granule) * trainer.granule
 
 
-def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int):
-    """Trains one chunk; returns its snapshots `[R, S, P]`, their steps `[R, S]` and the hyper-parameters."""
+def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int, first=None):
+    """Trains one chunk; returns its snapshots `[R, S, P]`, their steps `[R, S]`, the hyper-parameters and other columns
+    of its records."""
     recipe = trainer.recipe
     padded = np.concatenate([runs, np.repeat(runs[-1:], -len(runs) % trainer.granule)])
-    state = trainer.init(seed, padded)
+    fields = isinstance(trainer, FieldTrainer)
+    state = trainer.init(seed, padded, first) if fields else trainer.init(seed, padded)
+    data = trainer.select(data, padded) if fields else data
     hyper = {k: np.asarray(v)[: len(runs)] for k, v in state.hyper.items()}
     steps = trainer.snapshot_steps(seed, padded)
     out = np.empty((len(runs), recipe.num_snapshots, trainer.net.spec.num_params), np.float32)
@@ -137,7 +160,7 @@ def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done:
             models = rate * len(runs) / recipe.snapshots[-1]
             bar.update(done + len(runs) * stop, f"{progress.human(models)} models/s")
         step = stop
-    return out, steps[: len(runs)], hyper
+    return out, steps[: len(runs)], hyper, trainer.columns(state, data, out[:, -1]) if fields else {}
 
 
 def _next_bounds(steps: np.ndarray, taken: np.ndarray, start: int, stop: int, slots: int):
@@ -164,7 +187,7 @@ def _next_bounds(steps: np.ndarray, taken: np.ndarray, start: int, stop: int, sl
 
 def _records(net, seed, runs, num_runs, trained, images, labels, largest_weight, mesh) -> Population:
     """Evaluates the snapshots of a chunk and lays them out run by run."""
-    snapshots, steps, hyper = trained
+    snapshots, steps, hyper, columns = trained
     rows = snapshots.reshape(-1, snapshots.shape[-1])
     result = evaluate(net, rows, images, labels, mesh)
     count = snapshots.shape[1]
@@ -176,11 +199,11 @@ def _records(net, seed, runs, num_runs, trained, images, labels, largest_weight,
         rows,
         net.spec,
         run=np.repeat(runs, count),
-        step=steps.reshape(-1),
         seed=seed,
         split=np.repeat(split, count),
         loss=result.loss,
         accuracy=result.accuracy,
         transform="trained",
+        **{"step": steps.reshape(-1), **columns},
         **{population.HYPER + k: np.repeat(v, count) for k, v in hyper.items()},
     )

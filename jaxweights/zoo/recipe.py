@@ -15,7 +15,9 @@ from jaxweights import shuffle
 from jaxweights.errors import UserError
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "cosine_per_epoch")
+SCHEDULES = ("constant", "cosine", "cosine_per_epoch", "plateau")
+STARTS = ("own", "shared", "first_weights")
+DTYPES = ("float32", "bfloat16")
 AUGMENTATIONS = ("none", "flip_crop")
 HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
 
@@ -118,20 +120,48 @@ class PPO:
 
 
 @dataclasses.dataclass(frozen=True)
+class Plateau:
+    """How the learning rate of a neural field falls, and when its fit ends; the defaults are those of HyperDiffusion.
+
+    An epoch is better if its mean loss is below that of every one before.
+
+    Attributes:
+      factor: of the learning rate after more than `patience` epochs without a better one.
+      patience: see above; counted anew after every fall.
+      min_rate: below which the learning rate does not fall.
+      stop_patience: epochs without a better one after which the run ends; 0 for never.
+    """
+
+    factor: float = 0.8
+    patience: int = 10
+    min_rate: float = 1e-5
+    stop_patience: int = 50
+
+    def __post_init__(self):
+        if not 0 < self.factor < 1:
+            raise UserError(f"zoo.plateau.factor is {self.factor}; set it between 0 and 1.")
+        for field in ("patience", "min_rate", "stop_patience"):
+            if not getattr(self, field) >= 0:
+                raise UserError(f"zoo.plateau.{field} is {getattr(self, field)}; set it to at least 0.")
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """The training of one run; static, hashable, the same for all runs of a zoo.
 
     Attributes:
       steps: optimizer steps.
-      batch_size: examples per step; the incomplete last batch of an epoch is dropped.
+      batch_size: examples per step; the incomplete last batch of an epoch is dropped. Fields draw so many points with
+        replacement at every step.
       optimizer: "sgd" (weight decay added to the gradient, as in PyTorch), "adam" (likewise), "adamw" (decoupled
         decay).
       nesterov: Nesterov momentum for "sgd".
       schedule: "constant"; "cosine" to zero over all steps; "cosine_per_epoch", the same but changed between epochs
-        only.
+        only; "plateau" of neural fields, see `Plateau`.
       batch_order: "own", every run shuffles by its own key; "shared", all runs see the same batches (faster, since the
         first layer of all runs becomes one matrix product, but then the runs have that in common).
-      start: "own", every run has its own initialisation; "shared", all runs start from the same one.
+      start: "own", every run has its own initialisation; "shared", all runs start from the same one; "first_weights" of
+        neural fields, run 0 has its own, and its last weights are those that all others start from.
       snapshots: the steps after which weights are kept, ascending; 0 is the initialisation. A run ends with the last
         of them, whatever `steps` is; the schedule of the learning rate is that of `steps`.
       hyper: distribution of every name in `HYPER_PARAMETERS`.
@@ -141,6 +171,8 @@ class Recipe:
         every example of every step.
       largest_weight: a run with a larger one (in magnitude) at any snapshot counts as diverged.
       ppo: how a policy learns in its environment; without effect on other networks.
+      plateau: of the schedule of that name.
+      dtype: of the products while a neural field is fitted, "float32" or "bfloat16"; sums and weights are float32.
     """
 
     steps: int
@@ -156,6 +188,8 @@ class Recipe:
     augment: str = "none"
     largest_weight: float = math.inf
     ppo: PPO = PPO()
+    plateau: Plateau = Plateau()
+    dtype: str = "float32"
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], num_examples: int) -> Recipe:
@@ -215,13 +249,15 @@ class Recipe:
             nesterov=bool(config["nesterov"]),
             schedule=one_of("schedule", SCHEDULES),
             batch_order=one_of("batch_order", ("own", "shared")),
-            start=one_of("start", ("own", "shared")),
+            start=one_of("start", STARTS),
             snapshots=(0, steps) if drawn else snapshots,
             hyper=tuple((name, Distribution.parse(config[name], name)) for name in HYPER_PARAMETERS),
             random_snapshots=drawn,
             augment=one_of("augment", AUGMENTATIONS, "none"),
             largest_weight=_limit(config.get("largest_weight", 0.0)),
-            ppo=_ppo(config.get("ppo", {})),
+            ppo=_settings(PPO, config.get("ppo", {}), "ppo"),
+            plateau=_settings(Plateau, config.get("plateau", {}), "plateau"),
+            dtype=one_of("dtype", DTYPES, "float32"),
         )
 
     @property
@@ -254,7 +290,7 @@ class Recipe:
         return {name: d.sample(jax.random.fold_in(key, i)) for i, (name, d) in enumerate(self.hyper)}
 
     def learning_rate(self, peak: jax.Array, step: jax.Array, num_examples: int) -> jax.Array:
-        """Learning rate of a 0-based step."""
+        """Learning rate of a 0-based step, under the schedules that depend on it alone."""
         if self.schedule == "constant":
             return peak
         period = self.steps
@@ -284,9 +320,9 @@ def _limit(largest_weight: float) -> float:
     return float(largest_weight) or math.inf
 
 
-def _ppo(settings: Mapping[str, Any]) -> PPO:
+def _settings(kind: type, settings: Mapping[str, Any], name: str):
     try:
-        return PPO(**settings)
+        return kind(**settings)
     except TypeError as error:
-        known = ", ".join(field.name for field in dataclasses.fields(PPO))
-        raise UserError(f"zoo.ppo has an unknown setting ({error}); known: {known}.") from error
+        known = ", ".join(field.name for field in dataclasses.fields(kind))
+        raise UserError(f"zoo.{name} has an unknown setting ({error}); known: {known}.") from error

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import nets, parallel, shuffle
 from jaxweights.data import Dataset
+from jaxweights.nets import blocks
 from jaxweights.zoo.augment import flip_and_cut
 from jaxweights.zoo.recipe import Recipe
 
@@ -264,13 +265,25 @@ class Trainer:
         images, labels = self.batch(data, state.words, step)
 
         def loss(params):
-            return jnp.mean(nets.cross_entropy(self.net.module.apply({"params": params}, images), labels))
+            logits, moved = self._forward(params, images)
+            return jnp.mean(nets.cross_entropy(logits, labels)), moved
 
+        gradient, moved = jax.grad(loss, has_aux=True)(params)
         rate = self.recipe.learning_rate(state.hyper["learning_rate"], step, self.num_examples)
-        updates, opt_state = self.recipe.transformation(state.hyper, rate).update(
-            jax.grad(loss)(params), opt_state, params
-        )
-        return optax.apply_updates(params, updates), opt_state
+        updates, opt_state = self.recipe.transformation(state.hyper, rate).update(gradient, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        return (blocks.take_statistics(params, moved) if self._has_statistics else params), opt_state
+
+    @functools.cached_property
+    def _has_statistics(self) -> bool:
+        """Whether the vectors hold running statistics, which the batches move and the optimizer leaves alone."""
+        return not blocks.trainable(self.net.spec).all()
+
+    def _forward(self, params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
+        """Logits in training mode, and the parameters with their statistics moved."""
+        if self._has_statistics:
+            return blocks.apply_in_training(self.net.module, params, images)
+        return self.net.module.apply({"params": params}, images), params
 
     def batch(self, data: TrainData, words: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Standardised images `[B, H, W, C]` and labels `[B]` of a step."""

@@ -1,0 +1,116 @@
+"""Shapes as data: procedural, voxel grids, meshes; point clouds as reference sets; images as fields.
+
+Points lie in the cube [-0.5, 0.5]^3, shapes within +-0.475 of its centre on every axis.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+
+from jaxweights.data.dataset import Dataset
+from jaxweights.data.shapes.clouds import read_clouds
+from jaxweights.data.shapes.families import FAMILIES
+from jaxweights.data.shapes.images import signals_of_images
+from jaxweights.data.shapes.meshes import Meshes
+from jaxweights.data.shapes.procedural import Procedural
+from jaxweights.data.shapes.sampling import Source, occupancy, probe_points, sample
+from jaxweights.data.shapes.voxels import Voxels, read_grids
+from jaxweights.errors import UserError
+
+__all__ = ["FAMILIES", "load", "read_clouds", "signals_of_images"]
+
+
+def load(
+    name: str = "planes",
+    data_dir: str | os.PathLike | None = None,
+    *,
+    runs: int,
+    unseen: int,
+    samples: int = 16384,
+    near: float = 0.01,
+    surface: int = 2048,
+    probes: int = 4096,
+    moving: bool = False,
+    seed: int = 0,
+) -> Dataset:
+    """Loads shapes, and samples the occupancy of each.
+
+    Args:
+      name: a procedural family (`planes`, `chairs`, `tables`); the path of an `.npz` or `.npy` file of voxel grids
+        (`voxels.read_grids`), or its name in `data_dir` with or without the ending; the path of a folder of meshes
+        (`meshes.Meshes`), or its name in `data_dir`.
+      data_dir: where files are looked for; None for the working directory.
+      runs: shapes that networks are fitted to, one each.
+      unseen: other shapes, with which all networks are compared.
+      samples: points of each shape, half near its surface and half uniform (the published code has 200,000).
+      near: standard deviation of the former from the surface.
+      surface: points on each shape's surface.
+      probes: points at which networks are compared, the same for all (`sampling.probe_points`).
+      moving: give shapes a time, and points four coordinates (procedural families only).
+      seed: of procedural parameters, of the choice of shapes from files, and of all points. Shape i and its samples do
+        not depend on the numbers of shapes.
+
+    Returns:
+      A data set with `signals` `[runs]` and `unseen`; its images are the probe points `[probes, d]` float32, and their
+      labels, `[probes, runs]` and `[probes, unseen]` uint8, whether the shapes are occupied there.
+
+    Raises:
+      UserError: unknown name, unfit file, too few shapes, or settings out of range; the message names the cure.
+    """
+    for setting, value, least in (
+        ("runs", runs, 1),
+        ("unseen", unseen, 1),
+        ("samples", samples, 2),
+        ("surface", surface, 0),
+        ("probes", probes, 2),
+    ):
+        if value < least:
+            raise UserError(f"shapes: {setting} is {value}; it must be at least {least}.")
+    if not 0 <= near < 0.5:
+        raise UserError(
+            f"shapes: near is {near:g}, a standard deviation in the unit cube; give 0 to 0.5, such as 0.01."
+        )
+    shapes = _find(name, data_dir, runs, unseen, moving, seed)
+    rows, others = shapes.split(runs, unseen)
+    settings = {"samples": samples, "near": near, "surface": surface, "seed": seed}
+    probed = probe_points(shapes, rows, probes, seed)
+    return Dataset(
+        name=pathlib.Path(name).stem,
+        train_images=probed,
+        train_labels=occupancy(shapes, rows, probed),
+        test_images=probed,
+        test_labels=occupancy(shapes, others, probed),
+        num_classes=1,
+        scale=np.ones(probed.shape[1], np.float32),
+        shift=np.zeros(probed.shape[1], np.float32),
+        source=(
+            f"{shapes.source}; {runs} and {unseen} shapes with {samples} points (near {near:g}) and {surface} on the "
+            f"surface, {probes} probe points, seed {seed}"
+        ),
+        signals=sample(shapes, rows, **settings),
+        unseen=sample(shapes, others, **settings),
+    )
+
+
+def _find(name: str, data_dir, runs: int, unseen: int, moving: bool, seed: int) -> Source:
+    if name in FAMILIES:
+        return Procedural(name, runs, unseen, moving, seed)
+    if moving:
+        raise UserError(
+            f"shapes '{name}' cannot move; only the procedural {', '.join(FAMILIES)} can. Set moving to False."
+        )
+    folder = pathlib.Path(data_dir or ".").expanduser()
+    given = pathlib.Path(name).expanduser()
+    for path in (given, folder / given, folder / f"{name}.npz", folder / f"{name}.npy"):
+        if path.is_file():
+            return Voxels(read_grids(path), str(path), seed)
+        if path.is_dir():
+            return Meshes(path, seed)
+    raise UserError(
+        f"there are no shapes '{name}': it is not one of the procedural {', '.join(FAMILIES)}, and {folder} has no "
+        f"{given.stem}.npz or .npy of voxel grids and no folder {name} of meshes. Correct the name, or give the right "
+        "data_dir."
+    )

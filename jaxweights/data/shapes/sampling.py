@@ -1,0 +1,150 @@
+"""From shapes to signals: occupancy samples, surface points and the probe points of a data set."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from jaxweights.data.signals import Signals
+from jaxweights.errors import UserError
+
+# Values of all shapes' points that are unpacked at once, and points of a block of shapes.
+_BLOCK = 1 << 24
+# Attempts to draw probe points inside shapes; 8 are enough for shapes that fill 1 % of the cube.
+_ROUNDS = 64
+
+
+class Source(Protocol):
+    """Shapes that can be asked for their surface and their inside.
+
+    Attributes:
+      names: `[n]` of all shapes, unique.
+      ids: `[n]` int, from which each shape's randomness is derived.
+      moving: whether points are (x, y, z, t).
+      source: what they are, with a fingerprint that does not depend on the host.
+    """
+
+    names: tuple[str, ...]
+    ids: np.ndarray
+    moving: bool
+    source: str
+
+    def split(self, runs: int, unseen: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the shapes that runs are fitted to, `[runs]`, and of others, `[unseen]`."""
+
+    def surface(self, rows: np.ndarray, count: int, in_motion: bool) -> np.ndarray:
+        """`[n, count, 3]` float32 points of the surfaces of shapes `rows`, evenly by area; with time if in motion."""
+
+    def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """`[n, S]` bool of points `[n, S, d]`, or of `[1, S, d]` that all shapes share."""
+
+
+def sample(shapes: Source, rows: np.ndarray, *, samples: int, near: float, surface: int, seed: int) -> Signals:
+    """Samples the occupancy of shapes: a block of points near the surface, then a block of uniform points.
+
+    Follows HyperDiffusion (arXiv 2303.17015, published code): surface points, evenly by area, plus Gaussian noise, and
+    as many points uniform in [-0.5, 0.5]^3. Moving shapes have a time in [-0.5, 0.5) at every point. A shape's samples
+    depend on the seed and its id alone.
+
+    Args:
+      shapes: where they come from.
+      rows: `[n]` int, which of them.
+      samples: points of each shape; of an odd number, one more is uniform.
+      near: standard deviation of the noise, in units of the cube's side.
+      surface: points of each shape's surface that are kept without noise (at time 0).
+      seed: of the points.
+
+    Returns:
+      The signals, named as the shapes are.
+    """
+    rows = np.asarray(rows)
+    close, dimensions = samples // 2, 4 if shapes.moving else 3
+    points = np.empty((len(rows), samples, dimensions), np.float32)
+    values = np.empty((len(rows), -(-samples // 8)), np.uint8)
+    surfaces = np.empty((len(rows), surface, 3), np.float32)
+    step = max(1, min(len(rows), _BLOCK // (16 * samples)))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        if shapes.moving:
+            still, on = shapes.surface(block, surface, False), shapes.surface(block, close, True)
+        else:
+            pool = shapes.surface(block, close + surface, False)
+            on, still = pool[:, :close], pool[:, close:]
+        generators = (np.random.default_rng([seed, 2, identity]) for identity in shapes.ids[block])
+        drawn = np.stack([_scatter(own, samples, near, rng) for own, rng in zip(on, generators, strict=True)])
+        inside = shapes.inside(block, drawn)
+        points[start : start + step] = drawn
+        values[start : start + step] = np.packbits(inside, axis=1)
+        surfaces[start : start + step] = still
+    return Signals("occupancy", tuple(shapes.names[row] for row in rows), points, values, surfaces)
+
+
+def _scatter(on: np.ndarray, samples: int, near: float, rng: np.random.Generator) -> np.ndarray:
+    """`[samples, d]` points: those `[close, d]` on the surface with noise (not of the time), then uniform ones."""
+    noisy = on.copy()
+    noisy[:, :3] += np.float32(near) * rng.standard_normal((len(on), 3), np.float32)
+    return np.concatenate([noisy, rng.random((samples - len(on), on.shape[1]), np.float32) - np.float32(0.5)])
+
+
+def probe_points(shapes: Source, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Points at which networks are compared: half uniform in the cube, half inside the given shapes.
+
+    Where no shape reaches, all networks agree: planes fill 1 % of the cube. The second half's density is proportional
+    to the share of shapes that a place is inside of.
+
+    Args:
+      shapes: where they come from.
+      rows: `[n]` int, the shapes that runs are fitted to.
+      count: points.
+      seed: of the points.
+
+    Returns:
+      `[count, d]` float32, the uniform ones first.
+    """
+    rng = np.random.default_rng([seed, 3])
+    dimensions = 4 if shapes.moving else 3
+    uniform = rng.uniform(-0.5, 0.5, (count - count // 2, dimensions)).astype(np.float32)
+    found, wanted = [], count // 2
+    # Thin shapes fill about 1 % of the cube.
+    tries = 1 << max(12, (128 * wanted // len(rows)).bit_length())
+    for _ in range(_ROUNDS):
+        chosen = rng.choice(rows, min(len(rows), 64), replace=False)
+        candidates = rng.uniform(-0.5, 0.5, (1, min(tries, 1 << 16), dimensions)).astype(np.float32)
+        of, at = np.nonzero(shapes.inside(chosen, candidates))
+        kept = rng.permutation(len(at))[: min(wanted, max(1, count // 8))]
+        found.append(candidates[0, at[kept]])
+        wanted -= len(kept)
+        if not wanted:
+            break
+    # What shapes of nearly no volume leave over.
+    rest = rng.uniform(-0.5, 0.5, (wanted, dimensions)).astype(np.float32)
+    return np.concatenate([uniform, *found, rest])
+
+
+def occupancy(shapes: Source, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Whether points `[T, d]` are inside shapes: `[T, n]` uint8."""
+    step = max(1, _BLOCK // len(points))
+    blocks = [shapes.inside(rows[i : i + step], points[None]).T for i in range(0, len(rows), step)]
+    return np.concatenate(blocks, axis=1).astype(np.uint8)
+
+
+def shuffled_split(count: int, runs: int, unseen: int, seed: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for runs and unseen ones: both ends of one shuffle, so that neither depends on the other's number.
+
+    Args:
+      count: shapes there are.
+      runs, unseen: shapes wanted.
+      seed: of the shuffle.
+      where: what error messages name.
+
+    Raises:
+      UserError: too few shapes.
+    """
+    if runs + unseen > count:
+        raise UserError(
+            f"{where} has {count} shapes, but {runs} for the runs and {unseen} unseen ones, {runs + unseen} in all, "
+            "were asked for; ask for fewer, or add shapes."
+        )
+    order = np.random.default_rng([seed, 4]).permutation(count)
+    return order[:runs], order[count - unseen :]

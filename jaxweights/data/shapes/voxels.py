@@ -1,0 +1,168 @@
+"""Voxel grids as a source of signals."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import zipfile
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from skimage import measure
+
+from jaxweights import parallel
+from jaxweights.data.dataset import fingerprint
+from jaxweights.data.shapes.sampling import shuffled_split
+from jaxweights.data.shapes.solids import REACH
+from jaxweights.data.shapes.triangles import points_on
+from jaxweights.errors import UserError
+
+
+class Voxels:
+    """Shapes given as occupied voxels.
+
+    A point is inside where the grid, interpolated trilinearly between the voxels' centres, is above 0.5: at the centres
+    that is the grid itself, walls keep their thickness, and slopes are not stairs. Of each shape the box of its
+    occupied voxels is centred, and the box's longest side is scaled to 0.95 (+-0.475). The grid's axes are x, y, z.
+
+    Attributes:
+      names: `[n]`, by place in the file.
+      ids: `[n]` places in the file, which make the shapes' keys.
+      moving: False.
+      source: the file, with a fingerprint of the grids.
+    """
+
+    moving = False
+
+    def __init__(self, grids: np.ndarray, where: str, seed: int):
+        """Takes grids over.
+
+        Args:
+          grids: `[n, D, H, W]` bool.
+          where: the file that error messages name.
+          seed: of the surface points.
+
+        Raises:
+          UserError: an empty grid.
+        """
+        empty = np.flatnonzero(~grids.any(axis=(1, 2, 3)))
+        if len(empty):
+            raise UserError(
+                f"{where}: grid {empty[0]} has no occupied voxel ({len(empty)} of {len(grids)} are so); remove it."
+            )
+        stem = pathlib.Path(where).stem
+        self.names = tuple(f"{stem}-{i}" for i in range(len(grids)))
+        self.source = f"voxels {pathlib.Path(where).name}; blake2b {fingerprint(np.packbits(grids, axis=1))}"
+        self.ids = np.arange(len(grids))
+        self._seed, self._where = seed, where
+        # An empty margin, so that surfaces close and far points find a cell.
+        self._grids = np.pad(grids, ((0, 0), (1, 1), (1, 1), (1, 1)))
+        self._centre, self._scale = _fit(self._grids)
+
+    def split(self, runs: int, unseen: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows for runs and unseen ones: both ends of one fixed shuffle, so that neither depends on the other's number.
+
+        Raises:
+          UserError: too few grids.
+        """
+        return shuffled_split(len(self.ids), runs, unseen, self._seed, self._where)
+
+    def surface(self, rows: np.ndarray, count: int, in_motion: bool) -> np.ndarray:
+        """`[n, count, 3]` float32 points of the surfaces (marching cubes at 0.5), evenly by area."""
+        del in_motion
+        return np.stack([self._surface(row, count) for row in rows])
+
+    def _surface(self, row: int, count: int) -> np.ndarray:
+        vertices, faces, *_ = measure.marching_cubes(self._grids[row].astype(np.float32), 0.5)
+        rng = np.random.default_rng([self._seed, int(row)])
+        return (points_on(vertices[faces], count, rng) - self._centre[row]) * self._scale[row]
+
+    def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """`[n, S]` bool of points `[n, S, 3]` float32, or of `[1, S, 3]` that all shapes share."""
+        points = np.broadcast_to(points, (len(rows), *points.shape[1:]))
+        test = _tester(parallel.make_mesh())
+        return np.asarray(test(jnp.zeros(()), (self._grids[rows], self._centre[rows], self._scale[rows], points)))
+
+
+@functools.cache
+def _tester(mesh):
+    def inside(row):
+        grid, centre, scale, points = row
+        size = np.array(grid.shape)
+        strides = np.array([(size[1] - 1) * (size[2] - 1), size[2] - 1, 1], np.int32)
+        # One byte for each cell between 8 centres: its corners. So one look-up per point does instead of eight.
+        corners = sum(
+            grid[i : i + size[0] - 1, j : j + size[1] - 1, k : k + size[2] - 1].astype(jnp.uint8) << (4 * i + 2 * j + k)
+            for i in (0, 1)
+            for j in (0, 1)
+            for k in (0, 1)
+        )
+        place = points / scale + centre[None, :]
+        cell = jnp.floor(place)
+        share = place - cell
+        cell = cell.astype(jnp.int32)
+        known = jnp.all((cell >= 0) & (cell < size[None, :] - 1), axis=1)
+        cell = jnp.clip(cell, 0, size[None, :] - 2)
+        found = corners.reshape(-1)[jnp.sum(cell * strides[None, :], axis=1)]
+        value = jnp.zeros(len(points))
+        for corner in range(8):
+            bits = jnp.array([corner >> 2 & 1, corner >> 1 & 1, corner & 1], bool)
+            weight = jnp.prod(jnp.where(bits[None, :], share, 1 - share), axis=1)
+            value += weight * (found >> corner & 1)
+        return known & (value > 0.5)
+
+    return parallel.map_rows(lambda _, rows: jax.lax.map(inside, rows), mesh)
+
+
+def _fit(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre `[n, 3]` of each box of occupied voxels, in voxels, and scale `[n]` that brings it to +-`REACH`."""
+    centres, sides = [], []
+    for axis in range(3):
+        used = grids.any(axis=tuple(1 + other for other in range(3) if other != axis))
+        low, high = used.argmax(1), used.shape[1] - 1 - used[:, ::-1].argmax(1)
+        centres.append((low + high) / 2)
+        sides.append(high - low + 1)
+    scale = 2 * REACH / np.max(sides, axis=0)
+    return np.stack(centres, axis=1).astype(np.float32), scale.astype(np.float32)
+
+
+def read_grids(path: pathlib.Path) -> np.ndarray:
+    """Reads grids from an `.npz` or `.npy` file.
+
+    An `.npz` holds `packed` (`[n, bytes]` uint8, each row the bits of one grid in the order of `numpy.packbits`) and
+    `shape` (`[3]`), or one array `[n, D, H, W]` of bool or of zeros and ones; an `.npy` such an array.
+
+    Returns:
+      `[n, D, H, W]` bool.
+
+    Raises:
+      UserError: the file is missing, damaged, or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; give an .npz file with the keys packed and shape, or with one array.")
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"grids": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}); it is damaged or of another kind.") from error
+    if arrays.keys() >= {"packed", "shape"}:
+        packed, shape = arrays["packed"], tuple(int(side) for side in arrays["shape"].reshape(-1))
+        fits = packed.dtype == np.uint8 and packed.ndim == 2 and len(shape) == 3 and min(shape) > 0
+        if not fits or packed.shape[1] != -(-np.prod(shape) // 8):
+            raise UserError(
+                f"{path}: packed is {packed.dtype} {packed.shape}, but grids of shape {shape} need uint8 "
+                f"[n, {-(-int(np.prod(shape)) // 8)}]; pack them by numpy.packbits(grids.reshape(n, -1), axis=1)."
+            )
+        return np.unpackbits(packed, axis=1, count=int(np.prod(shape))).reshape(-1, *shape).astype(bool)
+    if len(arrays) != 1:
+        raise UserError(f"{path} has the keys {sorted(arrays)}; it must have packed and shape, or one array of grids.")
+    (grids,) = arrays.values()
+    if grids.ndim != 4 or grids.dtype not in (np.bool_, np.uint8) or grids.max(initial=0) > 1:
+        raise UserError(
+            f"{path}: the array is {grids.dtype} {grids.shape}; grids must be bool, or zeros and ones as uint8, "
+            "[n, depth, height, width]."
+        )
+    return grids.astype(bool)

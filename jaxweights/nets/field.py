@@ -1,0 +1,212 @@
+"""Neural fields: HyperDiffusion's occupancy network (36,737 parameters in three dimensions), image fields, SIREN."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxweights.errors import UserError
+from jaxweights.nets.layers import DRAWS, uniform_draws
+from jaxweights.spec import FIXED, Group, WeightSpec, dense_leaves
+
+SIGNALS = ("occupancy", "image")
+# Activation name to the symmetry that its units have under rescaling.
+ACTIVATIONS = {"relu": "positive", "sine": "sign"}
+OCTAVES = {"relu": 4, "sine": 0}
+
+_OMEGA = 30.0  # of SIREN (Sitzmann et al., arXiv 2006.09661, section 3.2): sin(omega (W x + b))
+
+
+def encode(points: jax.Array, octaves: int) -> jax.Array:
+    """Coordinates, then per octave their sines and cosines at frequencies 1, 2, 4, ... (no pi, as published).
+
+    Args:
+      points: `[..., d]`.
+      octaves: number of frequencies.
+
+    Returns:
+      `[..., d * (1 + 2 * octaves)]`: `x, sin(x), cos(x), sin(2x), cos(2x), sin(4x), ...`, each of d entries.
+    """
+    features = [points]
+    for octave in range(octaves):
+        features += [jnp.sin(2.0**octave * points), jnp.cos(2.0**octave * points)]
+    return jnp.concatenate(features, axis=-1)
+
+
+def encode_columns(points: jax.Array, octaves: int) -> jax.Array:
+    """`encode` of points `[d, B]` as columns `[d * (1 + 2 * octaves), B]`, by the formulas of the double angle.
+
+    An order faster; sines and cosines of the fourth octave are right to 2e-6.
+    """
+    features = [points]
+    sine, cosine = jnp.sin(points), jnp.cos(points)
+    for _ in range(octaves):
+        features += [sine, cosine]
+        sine, cosine = 2.0 * sine * cosine, 1.0 - 2.0 * sine * sine
+    return jnp.concatenate(features)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def dense_columns(weight: jax.Array, bias: jax.Array, x: jax.Array, dtype: str) -> jax.Array:
+    """`weight @ x + bias` for columns `[in, B]`; products of `dtype` summed in float32, and so are the gradients'.
+
+    With points as columns the gradient of the weights contracts the last axes of both factors. That and the plain
+    product are what XLA's library for CPUs does best: it takes four times as long for a transposed left factor.
+    """
+    return _dense_columns(weight, bias, x, dtype)[0]
+
+
+def _dense_columns(weight, bias, x, dtype):
+    low = x.astype(dtype)
+    return _product(weight.astype(dtype), low, 0) + bias[:, None], (weight, low)
+
+
+def _dense_columns_gradient(dtype, kept, gradient):
+    weight, x = kept
+    low = gradient.astype(dtype)
+    # A product with the identity, since XLA folds any other transposition into the product that follows.
+    transposed = _product(jnp.eye(weight.shape[1], dtype=dtype), weight.astype(dtype), 1).astype(dtype)
+    summed = jnp.sum(low.astype(jnp.float32), axis=1)
+    return _product(low, x, 1), summed, _product(transposed, low, 0).astype(jnp.float32)
+
+
+def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+    """Contracts the last axis of `a` with this axis of `b`, summing in float32."""
+    return jax.lax.dot_general(a, b, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+dense_columns.defvjp(_dense_columns, _dense_columns_gradient)
+
+
+class Linear(nn.Module):
+    """`x @ weight.T + bias` for `[B, in]`, the weight `[out, in]` as in PyTorch; uniform initial values.
+
+    Attributes:
+      features: number of outputs.
+      bound: of the initial weights; that of biases is PyTorch's, `1 / sqrt(in)`.
+    """
+
+    features: int
+    bound: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs = x.shape[-1]
+        weight = self._uniform("weight", (self.features, inputs), self.bound)
+        bias = self._uniform("bias", (self.features,), 1 / math.sqrt(inputs))
+        return x @ weight.T + bias[None, :]
+
+    def _uniform(self, name: str, shape: tuple[int, ...], bound: float) -> jax.Array:
+        def start(key):
+            given = self.has_variable(DRAWS, name)
+            return bound * (self.get_variable(DRAWS, name) if given else uniform_draws(key, shape))
+
+        return self.param(name, start)
+
+
+class Field(nn.Module):
+    """Layers layers_0, layers_1, ... on the encoded coordinates, an activation after each but the last.
+
+    A SIREN sees coordinates from -1 to 1, as published, where the signals lie between -0.5 and 0.5.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+      outputs: 1 logit of occupancy, or the values of an image at a point.
+      signal: "occupancy" or "image".
+      activation: "relu" or "sine".
+      octaves: frequencies of the encoding.
+    """
+
+    hidden: tuple[int, ...]
+    outputs: int
+    signal: str = "occupancy"
+    activation: str = "relu"
+    octaves: int = 4
+
+    @nn.compact
+    def __call__(self, points: jax.Array) -> jax.Array:
+        x = self.encode(points)
+        for i, width in enumerate(self.hidden):
+            x = self.activate(Linear(width, self._bound(i, x.shape[-1]), name=f"layers_{i}")(x))
+        last = len(self.hidden)
+        return Linear(self.outputs, self._bound(last, x.shape[-1]), name=f"layers_{last}")(x)
+
+    def encode(self, points: jax.Array) -> jax.Array:
+        """What the first layer sees of points `[..., d]`."""
+        return encode(2.0 * points if self.activation == "sine" else points, self.octaves)
+
+    def columns(self, params: Mapping[str, Any], points: jax.Array, dtype: str) -> jax.Array:
+        """The same function for training, `[outputs, B]` at points `[d, B]`, with the products of `dtype`."""
+        x = encode_columns(2.0 * points if self.activation == "sine" else points, self.octaves)
+        for i in range(len(self.hidden) + 1):
+            layer = params[f"layers_{i}"]
+            x = dense_columns(layer["weight"], layer["bias"], self.activate(x) if i else x, dtype)
+        return x
+
+    def activate(self, x: jax.Array) -> jax.Array:
+        """The activation function."""
+        return nn.relu(x) if self.activation == "relu" else jnp.sin(_OMEGA * x)
+
+    def _bound(self, layer: int, inputs: int) -> float:
+        """Of a layer's initial weights: PyTorch's, or SIREN's (section 3.2 and supplement 1)."""
+        if self.activation == "relu":
+            return 1 / math.sqrt(inputs)
+        return math.sqrt(6 / inputs) / _OMEGA if layer else 1 / inputs
+
+
+def build(
+    input_shape: tuple[int, ...],
+    num_outputs: int,
+    *,
+    hidden: Sequence[int] = (128, 128, 128),
+    activation: str = "relu",
+    octaves: int | None = None,
+    signal: str = "occupancy",
+) -> tuple[Field, WeightSpec]:
+    """A field and its spec; every hidden layer is one permutation group.
+
+    The flat vector is the concatenation of the published state dict: `layers.0.weight` `[out, in]`, `layers.0.bias`,
+    and so on.
+
+    Args:
+      input_shape: `(d,)`.
+      num_outputs: 1 for occupancy, values per point for images.
+      hidden: widths of the hidden layers.
+      activation: "relu" (HyperDiffusion, Erkoc et al., arXiv 2303.17015) or "sine" (SIREN).
+      octaves: frequencies of the encoding; None for 4, or 0 with "sine".
+      signal: "occupancy" or "image".
+
+    Raises:
+      UserError: unknown names, no hidden layer, or data that are no signals.
+    """
+    if len(input_shape) != 1:
+        raise UserError(
+            f"The field network is fitted to signals at points, but the data have inputs of shape {tuple(input_shape)}."
+            " Choose data that are shapes, or images as signals, or set net.name to a classifier."
+        )
+    for name, value, known in (("signal", signal, SIGNALS), ("activation", activation, tuple(ACTIVATIONS))):
+        if value not in known:
+            raise UserError(f"Unknown net.{name} {value!r} of a field; known: {', '.join(known)}.")
+    if not hidden or min(hidden) < 1:
+        raise UserError(f"net.hidden of a field is {tuple(hidden)}; give at least one width, each at least 1.")
+    if signal == "occupancy" and num_outputs != 1:
+        raise UserError(
+            f"An occupancy field has one output, but the data have {num_outputs} values per point. Set net.signal to "
+            "image."
+        )
+    octaves = OCTAVES[activation] if octaves is None else int(octaves)
+    if octaves < 0:
+        raise UserError(f"net.octaves is {octaves}; set it to 0 or above.")
+    widths = (input_shape[0] * (1 + 2 * octaves), *hidden, num_outputs)
+    leaves, last = (), len(hidden)
+    for i in range(last + 1):
+        reads, writes = i - 1 if i else FIXED, i if i < last else FIXED
+        leaves += dense_leaves(f"layers_{i}", widths[i], widths[i + 1], reads, writes)
+    groups = tuple(Group(width, ACTIVATIONS[activation]) for width in hidden)
+    return Field(tuple(hidden), num_outputs, signal, activation, octaves), WeightSpec(leaves, groups)

@@ -1,0 +1,314 @@
+"""The small networks that P-diff generates whole (Wang et al., arXiv 2402.13144): its MLP, ConvNet, ResNet and
+CNN-medium, of 66,970, 24,262, 25,138 and 10,853 parameters on RGB images of 10 classes, 64x64 pixels, CNN-medium 32x32.
+
+Flat vectors are the published state dicts' tensors one after the other; names are our own. Maps are batch-minor,
+`[C, H, W, B]` (see `nets/conv.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxweights.errors import UserError
+from jaxweights.nets import cnn
+from jaxweights.nets.blocks import (
+    LayerNorm,
+    Leaves,
+    Linear,
+    constant,
+    image_shape,
+    kernel_and_bias,
+    parameter,
+    standardise,
+)
+from jaxweights.nets.conv import (
+    Unfolded,
+    conv_pool_batch_minor,
+    conv_pool_unfolded,
+    from_batch_minor,
+    pad_map,
+    to_batch_minor,
+    unfold,
+)
+from jaxweights.nets.layers import activation
+from jaxweights.spec import FIXED, WeightSpec
+
+_ACTIVATION = "leaky_relu"
+_SCALING = "positive"  # of units that leaky ReLU follows at once
+_STEM_CHANNELS, _POOL = 8, 2
+_EPSILON = 1e-5
+
+_leaky_relu = activation(_ACTIVATION)
+
+
+class MLP(nn.Module):
+    """Means over 2x2 pixels and all channels; layers fc1, fc2, ..., each normalised (norm1, ...) and leaky; head."""
+
+    hidden: tuple[int, ...]
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, height, width, channels = x.shape
+        rows, cols = height // _POOL, width // _POOL
+        x = x[:, : rows * _POOL, : cols * _POOL].reshape(batch, rows, _POOL, cols, _POOL, channels)
+        x = jnp.mean(x, axis=(2, 4, 5)).reshape(batch, -1)
+        for i, size in enumerate(self.hidden):
+            x = _leaky_relu(LayerNorm((size,), name=f"norm{i + 1}")(Linear(size, name=f"fc{i + 1}")(x)))
+        return Linear(self.num_classes, name="head")(x)
+
+
+def mlp(
+    input_shape: tuple[int, int, int], num_classes: int, *, hidden: Sequence[int] = (64, 16)
+) -> tuple[MLP, WeightSpec]:
+    """The MLP and its spec; every hidden layer is one permutation group.
+
+    Raises:
+      UserError: inputs that are no images.
+    """
+    height, width, _ = image_shape(input_shape, "pdiff_mlp")
+    leaves, inputs, reads = Leaves(), (height // _POOL) * (width // _POOL), FIXED
+    for i, size in enumerate(hidden):
+        group = leaves.group(size)
+        leaves.dense(f"fc{i + 1}", inputs, size, reads, group)
+        leaves.norm(f"norm{i + 1}", size, group)
+        inputs, reads = size, group
+    leaves.dense("head", inputs, num_classes, reads)
+    return MLP(tuple(hidden), num_classes), leaves.spec()
+
+
+class MapConv(nn.Module):
+    """Convolution of batch-minor maps `[C, H, W, B]` without stride, of a size that keeps theirs; or of what `unfold`
+    has made of them, with any stride."""
+
+    features: int
+    window: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
+        area, unfolded = self.window**2, isinstance(x, Unfolded)
+        inputs = x.columns.shape[0] // area if unfolded else x.shape[0]
+        shape = (self.window, self.window, inputs, self.features)
+        kernel, bias = kernel_and_bias(self, shape, "torch", (area * inputs, area * self.features), True)
+        if unfolded:
+            return conv_pool_unfolded(x, kernel, bias)
+        return conv_pool_batch_minor(pad_map(x, self.window // 2), kernel, bias, pool=False)
+
+
+class MapNorm(nn.Module):
+    """Layer normalisation over channels and positions of batch-minor maps, every position with its own weight."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        weight, bias = (parameter(self, k, x.shape[:3], constant(v)) for k, v in (("weight", 1.0), ("bias", 0.0)))
+        return standardise(x, (0, 1, 2), _EPSILON) * weight[..., None] + bias[..., None]
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """2x2 max-pooling of batch-minor maps; a last odd row or column is left out."""
+    channels, height, width, batch = x.shape
+    rows, cols = height // _POOL, width // _POOL
+    x = x[:, : rows * _POOL, : cols * _POOL].reshape(channels, rows, _POOL, cols, _POOL, batch)
+    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
+
+
+class Head(nn.Module):
+    """The flattened map, a leaky hidden layer fc1, and fc2."""
+
+    hidden: int
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = from_batch_minor(x)
+        x = _leaky_relu(Linear(self.hidden, name="fc1")(x.reshape(x.shape[0], -1)))
+        return Linear(self.num_classes, name="fc2")(x)
+
+
+def _head_leaves(leaves: Leaves, features: tuple[int, int, int], hidden: int, num_classes: int, reads: int) -> None:
+    group = leaves.group(hidden, _SCALING)
+    leaves.dense("head/fc1", features, hidden, reads, group)
+    leaves.dense("head/fc2", hidden, num_classes, group)
+
+
+class ConvNet(nn.Module):
+    """Convolutions conv1 (stride 2), conv2, ..., each normalised, leaky and pooled; head."""
+
+    channels: tuple[int, ...]
+    windows: tuple[int, ...]
+    hidden: int
+    num_classes: int
+
+    def prepare(self, images: jax.Array) -> Unfolded:
+        """What the first convolution sees of images `[B, H, W, C]`; `__call__` takes it in their place."""
+        return _strided(images, self.windows[0])
+
+    @nn.compact
+    def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
+        x = x if isinstance(x, Unfolded) else self.prepare(x)
+        for i, (features, window) in enumerate(zip(self.channels, self.windows, strict=True)):
+            x = MapNorm(name=f"norm{i + 1}")(MapConv(features, window, name=f"conv{i + 1}")(x))
+            x = max_pool(_leaky_relu(x))
+        return Head(self.hidden, self.num_classes, name="head")(x)
+
+
+def convnet(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    channels: Sequence[int] = (8, 8, 4),
+    windows: Sequence[int] = (7, 3, 3),
+    hidden: int = 16,
+) -> tuple[ConvNet, WeightSpec]:
+    """The ConvNet and its spec; every convolution's channels and the hidden layer are one permutation group each.
+
+    Raises:
+      UserError: settings of different lengths, even windows, images that are too small, or inputs that are no images.
+    """
+    height, width, inputs = image_shape(input_shape, "pdiff_convnet")
+    if not len(channels) == len(windows) > 0 or any(window % 2 == 0 for window in windows):
+        raise UserError("The pdiff_convnet network needs as many odd windows as channels, and at least one.")
+    leaves, reads = Leaves(), FIXED
+    for i, (features, window) in enumerate(zip(channels, windows, strict=True)):
+        height, width = (height, width) if i else _halved(height, width)
+        group = leaves.group(features)
+        leaves.conv(f"conv{i + 1}", window, inputs, features, reads, group)
+        leaves.norm(f"norm{i + 1}", (features, height, width), group)
+        height, width, inputs, reads = height // _POOL, width // _POOL, features, group
+    _check_size(input_shape, height, width, "pdiff_convnet")
+    _head_leaves(leaves, (height, width, inputs), hidden, num_classes, reads)
+    return ConvNet(tuple(channels), tuple(windows), hidden, num_classes), leaves.spec()
+
+
+class ResBlock(nn.Module):
+    """Two leaky convolutions, conv1 to fewer channels and conv2 back, added to the map."""
+
+    middle: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = _leaky_relu(MapConv(self.middle, 3, name="conv1")(x))
+        return x + _leaky_relu(MapConv(x.shape[0], 3, name="conv2")(y))
+
+
+class ResNet(nn.Module):
+    """A leaky convolution of stride 2, then residual blocks; a normalisation and pooling after each; head."""
+
+    channels: int
+    middle: int
+    blocks: int
+    hidden: int
+    num_classes: int
+
+    def prepare(self, images: jax.Array) -> Unfolded:
+        """What the first convolution sees of images `[B, H, W, C]`; `__call__` takes it in their place."""
+        return _strided(images, 3)
+
+    @nn.compact
+    def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
+        x = x if isinstance(x, Unfolded) else self.prepare(x)
+        x = _leaky_relu(MapConv(self.channels, 3, name="conv")(x))
+        x = max_pool(MapNorm(name="norm")(x))
+        for i in range(self.blocks):
+            x = ResBlock(self.middle, name=f"block{i + 1}")(x)
+            x = max_pool(MapNorm(name=f"norm{i + 1}")(x))
+        return Head(self.hidden, self.num_classes, name="head")(x)
+
+
+def resnet(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    channels: int = 8,
+    middle: int = 4,
+    blocks: int = 2,
+    hidden: int = 16,
+) -> tuple[ResNet, WeightSpec]:
+    """The ResNet and its spec; the channels that blocks add to are one permutation group, as are those inside each
+    block and the hidden layer.
+
+    Raises:
+      UserError: images that are too small, or inputs that are no images.
+    """
+    height, width, inputs = image_shape(input_shape, "pdiff_resnet")
+    leaves = Leaves()
+    stream = leaves.group(channels)
+    height, width = _halved(height, width)
+    leaves.conv("conv", 3, inputs, channels, FIXED, stream)
+    leaves.norm("norm", (channels, height, width), stream)
+    for i in range(blocks):
+        height, width = height // _POOL, width // _POOL
+        inside = leaves.group(middle, _SCALING)
+        leaves.conv(f"block{i + 1}/conv1", 3, channels, middle, stream, inside)
+        leaves.conv(f"block{i + 1}/conv2", 3, middle, channels, inside, stream)
+        leaves.norm(f"norm{i + 1}", (channels, height, width), stream)
+    height, width = height // _POOL, width // _POOL
+    _check_size(input_shape, height, width, "pdiff_resnet")
+    _head_leaves(leaves, (height, width, channels), hidden, num_classes, stream)
+    return ResNet(channels, middle, blocks, hidden, num_classes), leaves.spec()
+
+
+def _strided(images: jax.Array, window: int) -> Unfolded:
+    return unfold(pad_map(to_batch_minor(images), window // 2), (window, window), pool=False, stride=2)
+
+
+def _halved(height: int, width: int) -> tuple[int, int]:
+    """Size of a map after a convolution of stride 2."""
+    return math.ceil(height / 2), math.ceil(width / 2)
+
+
+def _check_size(input_shape, height, width, name):
+    if min(height, width) < 1:
+        raise UserError(
+            f"Images of {input_shape[0]}x{input_shape[1]} pixels are too small for the {name} network; resize them."
+        )
+
+
+class CNNMedium(cnn.CNN):
+    """The CNN on three channels, which grey images fill with copies, as published."""
+
+    def prepare(self, images: jax.Array) -> Unfolded:
+        """What the first convolution sees of images `[B, H, W, 1 or 3]`; `__call__` takes it in their place."""
+        return super().prepare(_rgb(images))
+
+    def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
+        return super().__call__(x if isinstance(x, Unfolded) else _rgb(x))
+
+
+def cnn_medium(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    channels: Sequence[int] = (16, 32, 15),
+    hidden: int = 20,
+) -> tuple[CNNMedium, WeightSpec]:
+    """CNN-medium and its spec: 3x3 convolutions without padding, each pooled and leaky, and a hidden layer.
+
+    Raises:
+      UserError: images that are too small, or inputs that are no images.
+    """
+    height, width, inputs = image_shape(input_shape, "cnn_medium")
+    count = len(channels)
+    module, spec = cnn.build(
+        (height, width, 3 if inputs == 1 else inputs),
+        num_classes,
+        channels=channels,
+        windows=(3,) * count,
+        pools=(True,) * count,
+        hidden=hidden,
+        activation=_ACTIVATION,
+        init="torch",
+    )
+    return CNNMedium(
+        **{f: getattr(module, f) for f in module.__dataclass_fields__ if f not in ("parent", "name")}
+    ), spec
+
+
+def _rgb(images: jax.Array) -> jax.Array:
+    return jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images

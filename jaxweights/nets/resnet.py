@@ -1,0 +1,154 @@
+"""ResNet-18 and ResNet-50 as in timm (He et al., arXiv 1512.03385; bottlenecks stride in their 3x3 convolution).
+
+With 1,000 classes they have 11,689,512 and 25,557,032 trainable parameters, and 9,600 and 53,120 running statistics.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxweights.errors import UserError
+from jaxweights.nets.blocks import BatchNorm, Chain, Conv, Leaves, Linear, image_shape
+from jaxweights.spec import FIXED, WeightSpec
+
+STEMS = ("imagenet", "cifar")
+# Name to (convolutions, last batch normalisation's weights of a block). timm begins with blocks that add nothing.
+INITIALISERS = {"published": ("kaiming_normal_out", 0.0), "torch": ("torch", 1.0)}
+
+_EXPANSION = 4  # of a bottleneck's output over its width
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1 in a bottleneck; their input is added, strided and projected where the
+    shape changes."""
+
+    width: int
+    stride: int
+    bottleneck: bool
+    initialiser: str
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernels, last = INITIALISERS[self.initialiser]
+        conv = functools.partial(Conv, use_bias=False, initialiser=kernels)
+        norm = functools.partial(BatchNorm, axis_name=self.axis_name)
+        outputs = self.width * (_EXPANSION if self.bottleneck else 1)
+        shortcut = x
+        if self.bottleneck:
+            x = nn.relu(norm(name="bn1")(conv(self.width, 1, name="conv1")(x)))
+            x = nn.relu(norm(name="bn2")(conv(self.width, 3, self.stride, 1, name="conv2")(x)))
+            x = norm(last, name="bn3")(conv(outputs, 1, name="conv3")(x))
+        else:
+            x = nn.relu(norm(name="bn1")(conv(self.width, 3, self.stride, 1, name="conv1")(x)))
+            x = norm(last, name="bn2")(conv(outputs, 3, 1, 1, name="conv2")(x))
+        if projects(shortcut.shape[-1], outputs, self.stride):
+            shortcut = Chain((functools.partial(conv, outputs, 1, self.stride), norm), name="downsample")(shortcut)
+        return nn.relu(x + shortcut)
+
+
+class ResNet(nn.Module):
+    """The stem, stages layer1, layer2, ..., each but the first of half the resolution, the mean over the map, fc."""
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_classes: int
+    bottleneck: bool
+    stem: str = "imagenet"
+    initialiser: str = "published"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        window, stride, padding = (7, 2, 3) if self.stem == "imagenet" else (3, 1, 1)
+        kernels = INITIALISERS[self.initialiser][0]
+        x = Conv(self.widths[0], window, stride, padding, use_bias=False, initialiser=kernels, name="conv1")(x)
+        x = nn.relu(BatchNorm(axis_name=self.axis_name, name="bn1")(x))
+        if self.stem == "imagenet":
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for i, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+            block = functools.partial(
+                Block, width, bottleneck=self.bottleneck, initialiser=self.initialiser, axis_name=self.axis_name
+            )
+            strides = (2 if i else 1,) + (1,) * (depth - 1)
+            x = Chain(tuple(functools.partial(block, stride=stride) for stride in strides), name=f"layer{i + 1}")(x)
+        return Linear(self.num_classes, name="fc")(jnp.mean(x, axis=(1, 2)))
+
+
+def projects(inputs: int, outputs: int, stride: int) -> bool:
+    """Whether a block's shortcut needs a projection."""
+    return stride > 1 or inputs != outputs
+
+
+def build(
+    input_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    depths: Sequence[int],
+    bottleneck: bool,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    stem: str = "imagenet",
+    init: str = "published",
+) -> tuple[ResNet, WeightSpec]:
+    """A ResNet and its spec.
+
+    The channels that a stage's blocks add to are one permutation group, as are the channels inside each block. Batch
+    normalisation undoes rescalings, so there are none.
+
+    Args:
+      input_shape: `(H, W, C)`.
+      num_classes: number of classes.
+      depths: blocks per stage.
+      bottleneck: whether a block is a bottleneck, whose output has four times its width.
+      widths: of the stages.
+      stem: "imagenet" (7x7 convolution of stride 2, 3x3 pooling of stride 2) or "cifar" (3x3 convolution, no pooling).
+      init: "published" (timm: normal kernels, the last normalisation of a block zero) or "torch" (PyTorch's default
+        of each layer).
+
+    Raises:
+      UserError: unknown names, inputs that are no images, or stages of different numbers.
+    """
+    _, _, inputs = image_shape(input_shape, "resnet")
+    for name, value, known in (("stem", stem, STEMS), ("init", init, tuple(INITIALISERS))):
+        if value not in known:
+            raise UserError(f"Unknown net.{name} {value!r} of a resnet; known: {', '.join(known)}.")
+    if not len(widths) == len(depths) > 0 or min(*widths, *depths) < 1:
+        raise UserError(
+            f"A resnet needs as many net.widths as net.depths, all at least 1; got {tuple(widths)} and {tuple(depths)}."
+        )
+    leaves = Leaves()
+    reads, channels = leaves.group(widths[0]), widths[0]
+    leaves.conv("conv1", 7 if stem == "imagenet" else 3, inputs, channels, FIXED, reads, use_bias=False)
+    leaves.norm("bn1", channels, reads, statistics=True)
+    for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        outputs = width * (_EXPANSION if bottleneck else 1)
+        for j in range(depth):
+            project = projects(channels, outputs, 2 if i and not j else 1)
+            stream = leaves.group(outputs) if project else reads
+            _block_leaves(leaves, f"layer{i + 1}/{j}", channels, width, outputs, reads, stream, bottleneck, project)
+            reads, channels = stream, outputs
+    leaves.dense("fc", channels, num_classes, reads)
+    module = ResNet(tuple(widths), tuple(depths), num_classes, bool(bottleneck), stem, init)
+    return module, leaves.spec()
+
+
+def _block_leaves(leaves, name, inputs, width, outputs, reads, stream, bottleneck, project):
+    layers = [(width, 1 if bottleneck else 3), (width, 3), (outputs, 1)] if bottleneck else [(width, 3), (outputs, 3)]
+    channels, group = inputs, reads
+    for i, (features, window) in enumerate(layers):
+        writes = stream if i == len(layers) - 1 else leaves.group(features)
+        leaves.conv(f"{name}/conv{i + 1}", window, channels, features, group, writes, use_bias=False)
+        leaves.norm(f"{name}/bn{i + 1}", features, writes, statistics=True)
+        channels, group = features, writes
+    if project:
+        leaves.conv(f"{name}/downsample/0", 1, inputs, outputs, reads, stream, use_bias=False)
+        leaves.norm(f"{name}/downsample/1", outputs, stream, statistics=True)
+
+
+resnet18 = functools.partial(build, depths=(2, 2, 2, 2), bottleneck=False)
+resnet50 = functools.partial(build, depths=(3, 4, 6, 3), bottleneck=True)
