@@ -58,6 +58,63 @@ def gpt_small(steps: int, width: int = 384, blocks: int = 2) -> ConfigDict:
     )
 
 
+def hyperdiffusion(networks: int = 2749) -> ConfigDict:
+    """HyperDiffusion at its published size and schedule (aeroplanes; 1,407,225,600 parameters).
+
+    Args:
+      networks: that it is trained on; the published schedule counts their epochs.
+    """
+    epoch = -(-networks // 32)
+    return ConfigDict(
+        {
+            "kind": "hyperdiffusion",
+            "width": 2880,
+            "blocks": 12,
+            "heads": 16,
+            "num_frequencies": 128,
+            "max_frequency_log2": 20.0,
+            "num_timesteps": 500,
+            "beta_start": 1e-4,
+            "beta_end": 0.02,
+            "steps": 6000 * epoch,
+            "batch_size": 32,
+            "learning_rate": 2e-4,
+            "decay_factor": 0.9,
+            "decay_every": 200 * epoch,
+            "weight_decay": 0.01,
+            "shard_parameters": True,
+        }
+    )
+
+
+def hyperdiffusion_small(steps: int, width: int = 128, blocks: int = 2) -> ConfigDict:
+    """HyperDiffusion at a size that two cores train in minutes.
+
+    Every parameter is normalised by itself: in a trial on 300 synthetic vectors of 1,985 values around a shared mean
+    (300 steps, width 128), samples then lay 6.5 from the mean, where the training vectors lie 7.2; as they are, 0.6.
+    """
+    return ConfigDict(
+        {
+            "kind": "hyperdiffusion",
+            "normalise": "per_parameter",
+            "width": width,
+            "blocks": blocks,
+            "heads": 4,
+            "num_frequencies": 32,
+            "max_frequency_log2": 6.0,
+            "num_timesteps": 100,
+            "beta_start": 5e-4,  # a fifth of the published steps, five times the variances
+            "beta_end": 0.1,
+            "steps": steps,
+            "batch_size": 64,
+            "learning_rate": 1e-3,
+            "decay_factor": 0.5,
+            "decay_every": max(1, steps // 5),
+            "ema_decay": 0.99,
+        }
+    )
+
+
 def pdiff() -> ConfigDict:
     """P-diff at its published size and schedule (2,048 generated values: autoencoder 2,199,201, denoiser 2,462,977
     parameters)."""

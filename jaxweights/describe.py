@@ -34,7 +34,7 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
     Raises:
       UserError: unknown names or impossible settings.
     """
-    shape, num_classes, num_train, num_test = _data_shape(config["data"], data_dir)
+    shape, num_classes, num_train, num_test = _input_shape(config, data_dir)
     net = nets.build(config["net"], shape, num_classes)
     zoo = _zoo(config["zoo"], net, num_train, num_test)
     described = {
@@ -56,6 +56,18 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
         "generators": described,
         "num_samples": config["num_samples"],
     }
+
+
+def _input_shape(config: Mapping[str, Any], data_dir: str | None):
+    """Shape of an input, number of outputs, and examples to train and to test on."""
+    net, signals = config["net"], config["data"].get("signals", {})
+    settings = {k: v for k, v in config["data"].items() if k != "signals"}
+    if net["name"] != "field":
+        return _data_shape(settings, data_dir)
+    if net.get("signal", "occupancy") == "occupancy":
+        return (4 if signals["moving"] else 3,), 1, signals["samples"], signals["probes"]
+    (height, width, channels), *_ = _data_shape(settings, data_dir)
+    return (2,), channels, height * width, height * width
 
 
 def _data_shape(settings: Mapping[str, Any], data_dir: str | None):
@@ -85,6 +97,8 @@ def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_tes
         chunk * _FLOAT * net.spec.num_params * (3 + recipe.num_snapshots)
         + _FLOAT * recipe.batch_size * net.activation_size
     )
+    if net.field is not None:  # every run has examples of its own
+        memory += (chunk - 1) * _FLOAT * num_train * pixels
     return {
         "network": net.name,
         "num_params": net.spec.num_params,

@@ -49,6 +49,8 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "noised_copy": {"kind": "noise", "sigma": 0.05, "relative": True},
     "permuted_copy": {"kind": "copy", "permute": True},
 }
+SHAPES = "shapes"
+"""The study of all series that are neural fields of shapes, beside those of single generators."""
 MIN_HELDOUT = 8  # the negative control is half of them, judged against the other half
 
 
@@ -95,9 +97,13 @@ class Experiment:
 
     @functools.cached_property
     def dataset(self) -> data.Dataset:
-        """The images and labels, or the initial states of episodes."""
+        """The images and labels, the initial states of episodes, or the signals that fields are fitted to."""
         settings = {k: v for k, v in self.config["data"].items() if v}
-        return data.load(**settings, data_dir=self.data_dir)
+        signals, net, runs = settings.pop("signals", {}), self.config["net"], self.config["zoo"]
+        if net["name"] != "field":
+            return data.load(**settings, data_dir=self.data_dir)
+        kind, count = net.get("signal", "occupancy"), runs["num_runs"] + runs["num_heldout"]
+        return data.load_signals(**settings, data_dir=self.data_dir, kind=kind, runs=count, signals=signals)
 
     @functools.cached_property
     def net(self) -> nets.TaskNet:
@@ -106,7 +112,7 @@ class Experiment:
 
     @functools.cached_property
     def test_images(self) -> np.ndarray:
-        """Standardised test images `[T, H, W, C]` float32, or initial states `[T, 4]`."""
+        """Standardised test images `[T, H, W, C]` float32, initial states `[T, 4]`, or points `[T, d]`."""
         return np.asarray(data.standardise(self.dataset.test_images, self.dataset.scale, self.dataset.shift))
 
     def key(self, purpose: int) -> jax.Array:
@@ -125,7 +131,7 @@ class Experiment:
         settings, path = self.config["zoo"], self.workdir / "zoo"
         if settings["import_npz"]:
             return self._imported_zoo(path)
-        recipe = zoo.Recipe.from_config(settings, len(self.dataset.train_labels))
+        recipe = zoo.Recipe.from_config(settings, self.dataset.num_examples)
         if (path / store.INDEX).exists():
             self._check_origin(store.PopulationStore.open(path, drop_missing=True))
         with self._timed("zoo"):
@@ -349,7 +355,8 @@ class Experiment:
         return metrics
 
     def studies(self, opened: store.PopulationStore, samples: Mapping[str, store.PopulationStore]) -> dict[str, Any]:
-        """Studies every trained generator that there is a study of; returns `studies/<name>.json` by name."""
+        """Studies every trained generator that there is a study of, and the shapes of all series; returns
+        `studies/<name>.json` by name."""
         out: dict[str, Any] = {}
         chosen = {n: g for n, (g, trained) in self.generators.items() if n == trained and studies.exist_for(g)}
         missing = [n for n in chosen if not (self.workdir / "studies" / f"{n}.json").exists()]
@@ -358,7 +365,7 @@ class Experiment:
             path = files.make_dir(self.workdir / "studies") / f"{name}.json"
             if name in missing:
                 ways = {n: g for n, (g, trained) in self.generators.items() if trained == name}
-                recipe = zoo.Recipe.from_config(self.config["zoo"], len(self.dataset.train_labels))
+                recipe = zoo.Recipe.from_config(self.config["zoo"], self.dataset.num_examples)
                 # Studies of trajectories look at few of their networks.
                 read = opened.view if generator.TRAJECTORIES else opened.read
                 subject = studies.Subject(
@@ -366,7 +373,7 @@ class Experiment:
                     dataset=self.dataset,
                     train=read(self._checkpoints(opened, population.TRAIN, generator)),
                     heldout=read(self._checkpoints(opened, population.HELDOUT, generator)),
-                    steps_per_epoch=len(self.dataset.train_labels) // recipe.batch_size,
+                    steps_per_epoch=self.dataset.num_examples // recipe.batch_size,
                     generated={n: samples[n].read() for n in ways},
                     samplers={
                         n: (g, g.inputs(states[name], self._sample_keys(n), self._starts(opened)))
@@ -383,11 +390,33 @@ class Experiment:
                         self.config["seed"],
                         self.mesh,
                     )
-                with files.atomic(path.with_suffix(".npz")) as temporary:
-                    np.savez(temporary, **arrays)
-                files.write_json(path, metrics)
+                _keep_study(path, metrics, arrays)
             out[name] = files.read_json(path, "table of studies", "Remove it and run again.")
+        if studies.shapes.exist_for(self.net, self.dataset):
+            out[SHAPES] = self._study_of_shapes(opened, samples)
         return out
+
+    def _study_of_shapes(self, opened: store.PopulationStore, samples) -> dict[str, Any]:
+        path = files.make_dir(self.workdir / "studies") / f"{SHAPES}.json"
+        if not path.exists():
+            learned = {n: g for n, (g, _) in self.generators.items() if generators.is_learned(g)}
+            copies = {n: g.augment for n, g in learned.items() if hasattr(g, "augment")}
+            with self._timed("studies shapes"):
+                found = studies.shapes.run(
+                    self.net,
+                    self.dataset,
+                    {name: s.read() for name, s in samples.items() if name not in CONTROLS},
+                    opened.read(self.training_rows(opened)),
+                    opened.read(self.heldout_rows(opened)),
+                    self.config["studies"],
+                    self.config["audit"]["bootstrap"],
+                    self.config["seed"],
+                    self.mesh,
+                    shown=tuple(learned),
+                    augmented=copies if any(k > 1 for k in copies.values()) else {},
+                )
+            _keep_study(path, *found)
+        return files.read_json(path, "table of studies", "Remove it and run again.")
 
     def sample_stores(self) -> dict[str, store.PopulationStore]:
         """The samples of every generator, complete.
@@ -465,6 +494,13 @@ class Experiment:
         return files.read_json(path, "table of timings", "Remove it.") if path.exists() else {}
 
 
+def _keep_study(path: pathlib.Path, metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes the arrays first: where the metrics are, the study is done."""
+    with files.atomic(path.with_suffix(".npz")) as temporary:
+        np.savez(temporary, **arrays)
+    files.write_json(path, metrics)
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Refuses an impossible config before anything is computed.
 
@@ -490,7 +526,7 @@ def check(config: Mapping[str, Any]) -> None:
     if config["num_samples"] < 1:
         raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
     for name in config["generators"]:
-        if name in CONTROLS or name in audit.RESERVED:
+        if name in CONTROLS or name in audit.RESERVED or name in (SHAPES, studies.shapes.TRAINING_SHAPES):
             raise UserError(
                 f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
             )

@@ -34,7 +34,7 @@ def table(facts: dict) -> str:
         (
             "data",
             f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} "
-            f"{'images' if len(facts['data']['shape']) == 3 else 'initial states'} of {facts['data']['shape']}",
+            f"{_examples(facts['data']['shape'], zoo['network'])} of {facts['data']['shape']}",
         ),
         ("task network", f"{zoo['network']}, {zoo['num_params']:,} parameters"),
         (
@@ -65,6 +65,12 @@ def table(facts: dict) -> str:
     rows.append(("samples", f"{facts['num_samples']} per generator"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _examples(shape: list[int], network: str) -> str:
+    if network == "field":
+        return "points"
+    return "images" if len(shape) == 3 else "initial states"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxweights import files, nets, parallel
-from jaxweights.audit import alignment, distances, hull, similarity, statistics, verdict
+from jaxweights.audit import alignment, distances, hull, similarity, statistics, verdict, vocabulary
 from jaxweights.evaluate import Evaluation, evaluate
 from jaxweights.population import Population
 from jaxweights.progress import Progress
@@ -36,7 +36,7 @@ class Subject:
 
     Attributes:
       net: task network.
-      images: `[T, H, W, C]` float32, standardised test images.
+      images: `[T, H, W, C]` float32, standardised test images; see `evaluate` for what takes their place.
       labels: `[T]` their classes.
       train: training networks that the generators saw.
       heldout: last checkpoints of runs that no generator saw.
@@ -132,7 +132,8 @@ def run(
                     np.savez(temporary, **{f.name: getattr(result, f.name) for f in dataclasses.fields(Measured)})
             measured[name] = load(path)
             bar.update(i + 1, name)
-    return summarise(measured, subject.controls, settings["bootstrap"], seed)
+    kind = vocabulary.CLASSIFIER if subject.net.field is None else vocabulary.FIELD
+    return summarise(measured, subject.controls, settings["bootstrap"], seed, kind) | {"vocabulary": kind}
 
 
 class _Aligned(NamedTuple):
@@ -244,7 +245,13 @@ class _Measurer:
         return out
 
 
-def summarise(measured: Mapping[str, Measured], controls: tuple[str, ...], resamples: int, seed: int) -> dict[str, Any]:
+def summarise(
+    measured: Mapping[str, Measured],
+    controls: tuple[str, ...],
+    resamples: int,
+    seed: int,
+    kind: str = vocabulary.CLASSIFIER,
+) -> dict[str, Any]:
     """Tests every series and judges it; a pure function of the measurements.
 
     Returns:
@@ -272,7 +279,7 @@ def summarise(measured: Mapping[str, Measured], controls: tuple[str, ...], resam
     }
     judged = [n for n in series if "tests" in series[n]]
     for name in judged:
-        series[name]["verdict"] = verdict.judge(series[name], series[HELDOUT])
+        series[name]["verdict"] = verdict.judge(series[name], series[HELDOUT], vocabulary.words(kind))
     missed = [n for n in controls if not series[n]["verdict"]["flagged"]]
     if series[HELDOUT_CONTROL]["verdict"]["flagged"]:
         missed.append(HELDOUT_CONTROL)

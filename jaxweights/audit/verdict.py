@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxweights.audit.vocabulary import Words
+
 Z_LIMIT = -3.0  # one-sided 0.1 % of the normal distribution that Z_U follows for samples as far away as held-out runs
 SHARE_LIMIT = 0.01
 FUNCTION_LIMIT = 0.5
@@ -27,12 +29,13 @@ ACCURACY_QUANTILE = 0.05  # of the held-out runs' accuracies, which a generator'
 FLAGGED = ("remembers", "interpolates")
 
 
-def judge(series: Mapping[str, Any], heldout: Mapping[str, Any]) -> dict[str, Any]:
+def judge(series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words = str) -> dict[str, Any]:
     """Judges one series.
 
     Args:
       series: its entry in `metrics.json`, with estimates and tests.
       heldout: the entry of the held-out runs.
+      say: the words for what the networks do.
 
     Returns:
       `{"label", "flagged", "text"}`; `flagged` is whether the label is "remembers" or "interpolates".
@@ -53,18 +56,20 @@ def judge(series: Mapping[str, Any], heldout: Mapping[str, Any]) -> dict[str, An
         text = "Its networks lie closer to the training networks than newly trained ones do: variations of these."
     elif tests["iou_above_heldout"]["ci95"][0] > FUNCTION_LIMIT:
         label = "remembers"
-        text = "Its networks make the same errors as training networks, more so than newly trained ones do."
+        text = say("Its networks make the same errors as training networks, more so than newly trained ones do.")
     elif not works:
         label = "degrades"
         text = "Its networks are neither copies nor mixtures, but fall short of trained ones: distance is no merit."
     else:
         label = "invents"
-        text = "Its networks are as far from the training networks as newly trained ones are, and about as accurate."
+        text = say(
+            "Its networks are as far from the training networks as newly trained ones are, and about as accurate."
+        )
     if label in FLAGGED and not works:
         text += " They do not work as well as newly trained ones."
     evidence = (
         f"Z_U is {z['value']:.1f} (95 % interval {z['ci95'][0]:.1f} to {z['ci95'][1]:.1f}) on {tests['distance']} "
-        "distances; accuracy "
+        f"distances; {say('accuracy')} "
         f"{100 * accuracy:.1f} % against {100 * null:.1f} % of held-out runs."
     )
     return {"label": label, "flagged": label in FLAGGED, "text": f"{text} {evidence}"}

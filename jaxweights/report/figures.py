@@ -15,6 +15,7 @@ import numpy as np
 from jaxweights.audit import audit
 from jaxweights.audit.alignment import apply_permutation
 from jaxweights.audit.audit import Measured
+from jaxweights.audit.vocabulary import Words
 from jaxweights.population import Population
 from jaxweights.report import style
 from jaxweights.report.style import Series
@@ -22,6 +23,7 @@ from jaxweights.report.style import Series
 BINS = 15
 SHOWN_NETWORKS = 3
 SHOWN_PARAMETERS = 64
+_FIT_COLUMNS = ("fit_iou", "fit_psnr", "fit_loss", "epochs")  # of neural fields: how well each fits its own signal
 _ZOOM_SHARE = 0.4  # a second, closer look where the trained networks take less than this share of an axis
 
 
@@ -86,7 +88,7 @@ def _strips(axes, series: Sequence[Series], field: str) -> None:
 
 
 def accuracy_novelty(
-    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, limit: float
+    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, limit: float, say: Words = str
 ) -> pathlib.Path:
     """Accuracy against error similarity and against distance, at most 100 networks per series drawn with the seed.
 
@@ -98,6 +100,7 @@ def accuracy_novelty(
       folder: for the files.
       seed: of the draw.
       limit: maximum error IoU that 5 % of the held-out runs exceed.
+      say: the words for what the networks do.
     """
     rng = np.random.default_rng(seed)
     rows = [np.sort(rng.permutation(len(s.measured.accuracy))[: style.MAX_POINTS]) for s in series]
@@ -106,7 +109,7 @@ def accuracy_novelty(
     ]
     field, title = _distance_kinds(series)[0]
     panels = (
-        ("max_error_iou", "maximum error IoU with a training network"),
+        ("max_error_iou", say("maximum error IoU with a training network")),
         (field, f"minimum L2 to the training networks, {title}"),
     )
     spans = _zoom(series)
@@ -121,7 +124,7 @@ def accuracy_novelty(
                 panel.set(ylim=span, title="the same, closer to the trained networks")
             style.percent(panel.yaxis)
         line[0].axvline(limit, color="#2b2b2b", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        line[0].set_ylabel("accuracy (%)")
+        line[0].set_ylabel(say("accuracy (%)"))
     for panel, (_, name) in zip(axes[-1], panels, strict=True):
         panel.set_xlabel(name)
     axes[0, 0].annotate(
@@ -313,7 +316,12 @@ def accuracy_edges(values: Sequence[np.ndarray], examples: int, bins: int = 20) 
 
 
 def zoo(
-    series: Sequence[Series], train: Population, examples: int, config: Mapping[str, Any], folder: pathlib.Path
+    series: Sequence[Series],
+    train: Population,
+    examples: int,
+    config: Mapping[str, Any],
+    folder: pathlib.Path,
+    say: Words = str,
 ) -> pathlib.Path:
     """Accuracies of training and held-out runs, and accuracy against whatever varies between the training networks.
 
@@ -323,9 +331,12 @@ def zoo(
       examples: test examples that an accuracy is a share of.
       config: of the experiment; its `zoo` says what was drawn on a logarithmic scale.
       folder: for the files.
+      say: the words for what the networks do.
     """
     shown = [s for s in series if s.role in (audit.TRAINING, audit.HELDOUT)]
-    varied = {k: v for k, v in {"step": train.records["step"], **train.hyper()}.items() if len(np.unique(v)) > 1}
+    fitted = {k: train.records[k] for k in _FIT_COLUMNS if k in train.records}
+    varied = {"step": train.records["step"], **train.hyper(), **fitted}
+    varied = {k: v for k, v in varied.items() if len(np.unique(v)) > 1}
     across = min(3, 1 + len(varied)) if varied else 1
     down = -(-(1 + len(varied)) // across)
     figure = style.new_figure(max(6.4, 3.3 * across), 3.0 * down)
@@ -337,7 +348,7 @@ def zoo(
         grid[0].stairs(
             shares, edges, color=s.colour, linewidth=1.7, label=f"{s.label} (n = {len(s.measured.accuracy)})"
         )
-    grid[0].set(title="accuracy of the zoo", xlabel="test accuracy (%)", ylabel="% of networks")
+    grid[0].set(title=say("accuracy of the zoo"), xlabel=say("test accuracy (%)"), ylabel="% of networks")
     grid[0].set_ylim(0, 1.3 * grid[0].get_ylim()[1])  # room for the legend
     style.percent(grid[0].xaxis)
     grid[0].grid(axis="y")
@@ -347,7 +358,7 @@ def zoo(
         axes.scatter(values, train.records["accuracy"], s=9, color=colour, alpha=0.45, linewidths=0, rasterized=True)
         if _is_log(config["zoo"].get(name)):
             _log_scale(axes, "x", values)
-        axes.set(title=f"against {style.label(name)}", xlabel=style.label(name), ylabel="accuracy (%)")
+        axes.set(title=f"against {style.label(name)}", xlabel=style.label(name), ylabel=say("accuracy (%)"))
         style.percent(axes.yaxis)
         axes.grid()
     for axes in grid[1 + len(varied) :]:

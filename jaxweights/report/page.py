@@ -12,10 +12,12 @@ import jax
 import numpy as np
 
 from jaxweights import data, files, nets, population
+from jaxweights.audit import vocabulary
 from jaxweights.population import Population
-from jaxweights.report import actions, boundary, figures, studies, style, tables, template
+from jaxweights.report import actions, boundary, figures, images, studies, style, tables, template
 from jaxweights.report.style import Picture, Section
 
+_IMAGES = 8  # image fields in a row
 _PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
 
 
@@ -55,7 +57,7 @@ def write(
         parts = [
             *_measurement_pictures(series, metrics, dataset, config["seed"], folder),
             *_subject_pictures(series, config["seed"], net, dataset, train, samples, mesh, folder),
-            *_training_pictures(series, config, dataset, train, workdir / "metrics.jsonl", folder),
+            *_training_pictures(series, metrics, config, dataset, train, workdir / "metrics.jsonl", folder),
             *studies.parts(series, workdir, metrics, config["seed"], folder),
         ]
     text = render(metrics, config, net, parts)
@@ -69,6 +71,7 @@ def _measurement_pictures(series, metrics, dataset, seed, folder) -> list[Pictur
     """Distances and novelty of every series."""
     tested = next(entry["tests"] for entry in metrics["series"].values() if "tests" in entry)
     limit = tested["iou_above_heldout"]["limit"]  # a property of the held-out runs, the same for all
+    say = vocabulary.of(metrics)
     return [
         Picture(
             figures.min_distance(series, folder),
@@ -78,19 +81,20 @@ def _measurement_pictures(series, metrics, dataset, seed, folder) -> list[Pictur
             "on one axis: dots are networks, the bar is their middle half, the line their median.",
         ),
         Picture(
-            figures.accuracy_novelty(series, len(dataset.test_labels), folder, seed, limit),
-            "Accuracy against novelty",
-            f"At most {style.MAX_POINTS} networks per series, spread by a third of a test example. Left: similarity of "
-            "mistakes; right of the dashed line lies what only 5 % of held-out runs reach. Right: distance of "
-            "weights. Accurate and novel is up and left in the first column, up and right in the second.",
+            figures.accuracy_novelty(series, len(dataset.test_labels), folder, seed, limit, say),
+            say("Accuracy against novelty"),
+            f"At most {style.MAX_POINTS} networks per series, spread by a third of a test example. "
+            f"{say('Left: similarity of mistakes;')} right of the dashed line lies what only 5 % of held-out runs "
+            f"reach. Right: distance of weights. {say('Accurate and novel')} is up and left in the first column, up "
+            "and right in the second.",
         ),
     ]
 
 
 def _subject_pictures(series, seed, net, dataset, train, samples, mesh, folder) -> list[Picture]:
-    """Heatmap, and decision regions or actions, of every learned generator (or of one other series where there is
-    none)."""
-    classifies = net.environment is None
+    """Heatmap, and decision regions, actions or images, of every learned generator (or of one other series where there
+    is none)."""
+    classifies = net.environment is None and net.field is None
     if classifies:
         plane = boundary.fit_plane(np.asarray(data.standardise(dataset.test_images, dataset.scale, dataset.shift)))
     heatmaps, regions = [], []
@@ -107,8 +111,20 @@ def _subject_pictures(series, seed, net, dataset, train, samples, mesh, folder) 
                 "that look alike are copies up to small changes.",
             )
         )
-        count = min(figures.SHOWN_NETWORKS, len(generated))
+        if net.field is not None and net.input_shape != (2,):
+            continue  # shapes are shown by their own study
+        count = min(_IMAGES if net.field is not None else figures.SHOWN_NETWORKS, len(generated))
         shown = np.concatenate([generated.weights[:count], train.weights[subject.measured.nearest_row[:count]]])
+        if net.field is not None:
+            path = images.draw(subject, train, images.render(net, shown, mesh), folder, f"images{suffix}")
+            regions.append(
+                Picture(
+                    path,
+                    f"Images: {subject.label} above the nearest training networks",
+                    f"Every network's values on a grid of {images.RESOLUTION} by {images.RESOLUTION} points.",
+                )
+            )
+            continue
         if not classifies:
             path = actions.draw(subject, train, actions.chart(net, shown, mesh), folder, f"actions{suffix}")
             regions.append(
@@ -135,11 +151,12 @@ def _subject_pictures(series, seed, net, dataset, train, samples, mesh, folder) 
     return heatmaps + regions
 
 
-def _training_pictures(series, config, dataset, train, log, folder) -> list[Picture]:
+def _training_pictures(series, metrics, config, dataset, train, log, folder) -> list[Picture]:
     """How the generators and the zoo were trained."""
     curves = figures.loss_curves(style.read_curves(log), series, folder)
-    zoo = figures.zoo(series, train, len(dataset.test_labels), config, folder)
-    pictures = [Picture(zoo, "The zoo", "Test accuracies of the networks that the experiment starts from.")]
+    say = vocabulary.of(metrics)
+    zoo = figures.zoo(series, train, len(dataset.test_labels), config, folder, say)
+    pictures = [Picture(zoo, "The zoo", say("Test accuracies of the networks that the experiment starts from."))]
     if curves is not None:
         pictures.insert(0, Picture(curves, "Training of the generators", "Loss of every stage."))
     return pictures
@@ -177,7 +194,8 @@ def render(
         sections.append(
             _section("raw", "Tests on raw distances", note + tables.series_table(metrics, roles, tables.RAW, False))
         )
-    meanings = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in tables.explanations(aligned))
+    explained = tables.explanations(aligned, vocabulary.of(metrics))
+    meanings = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in explained)
     sections += [
         _section("measures", "What the measures mean", f"<dl>{meanings}</dl>"),
         _section("zoo-facts", "Zoo", tables.facts(zoo)),

@@ -1,4 +1,4 @@
-"""What was found out about trained generators: autoencoders here, prompted ones in `prompting`.
+"""What was found out about trained generators: autoencoders here, prompted ones in `prompting`, shapes in `shapes`.
 
 Of autoencoders: reconstruction, probes, symmetries, the published protocol, samplers. Every part of `metrics.json`
 under `studies.<generator>` may be absent; what is there is shown. Sentences that draw a conclusion are chosen by the
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxweights.audit import audit, symmetry
-from jaxweights.report import compare, figures, prompting, style, tables
+from jaxweights.report import compare, figures, prompting, shapes, style, tables
 from jaxweights.report.style import Picture, Section, Series
 from jaxweights.report.tables import Estimate, Measure
 
@@ -62,6 +62,9 @@ def parts(
     """
     found: list[Picture | Section] = []
     for name, study in metrics.get("studies", {}).items():
+        if "references" in study:
+            found += shapes.parts(study, compare.read_arrays(workdir, name), series, seed, folder)
+            continue
         found += _autoencoder_parts(name, study, folder)
         if "symmetry" in study:
             path = symmetry_bars(study["symmetry"], folder, f"symmetry_{name}")

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxweights import provenance
-from jaxweights.audit import audit, verdict
+from jaxweights.audit import audit, verdict, vocabulary
+from jaxweights.audit.vocabulary import Words
 from jaxweights.report import style
 
 TEXT_WIDTH = 110
@@ -136,8 +137,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
       Lines without a final line break: one row per series (half the width of the 95 % interval after "+-"), the state
       of the controls, and the verdict on every generator.
     """
-    entries = metrics["series"]
-    rows = [["series", "n", *(head for head, _, _ in _TEXT), "verdict"]]
+    entries, say = metrics["series"], vocabulary.of(metrics)
+    rows = [["series", "n", *(say(head) for head, _, _ in _TEXT), "verdict"]]
     for name, entry in entries.items():
         cells = [_short(measure, interval, entry) for _, measure, interval in _TEXT]
         rows.append([style.label(name), str(entry["accuracy"]["n"]), *cells, label_of(entry)])
@@ -236,7 +237,7 @@ def series_table(
       measures: columns.
       judged: whether there is a column of verdicts.
     """
-    entries = metrics["series"]
+    entries, say = metrics["series"], vocabulary.of(metrics)
     measures = [m for m in measures if any(m.find(e) for e in entries.values())]
     rows = []
     for name, entry in entries.items():
@@ -248,7 +249,7 @@ def series_table(
         )
         verdict_cell = [badge(label_of(entry))] if judged else []
         rows.append([first, *verdict_cell, *(cell(m, entry, n) for m in measures)])
-    return grid(["series", *(["verdict"] if judged else []), *(m.title for m in measures)], rows, "numbers")
+    return grid(["series", *(["verdict"] if judged else []), *(say(m.title) for m in measures)], rows, "numbers")
 
 
 def role_text(role: str) -> str:
@@ -307,7 +308,7 @@ def timing(seconds: Mapping[str, float]) -> str:
     return grid(["stage", "seconds"], [*rows, ["all", f"{sum(seconds.values()):.1f}"]], "plain")
 
 
-def explanations(aligned: bool) -> list[tuple[str, str]]:
+def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
     """Name and meaning of every measure, with its source; HTML."""
     meehan = _paper("Meehan et al. 2020", "2004.05675")
     zeng = _paper("Zeng et al. 2025", "2506.07998")
@@ -317,9 +318,10 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
             "verdict",
             f"<b>Remembers</b> or <b>interpolates</b>: more than {100 * verdict.SHARE_LIMIT:g}&nbsp;% of the networks "
             "are copies or mixtures of training networks, whichever are more frequent; also remembers: they lie "
-            "closer to the training networks than held-out runs, though nothing explains them one by one, or most make "
-            "the errors of training networks more closely than 95&nbsp;% of held-out runs. "
-            f"<b>Degrades</b>: neither, but its mean accuracy misses the {100 * verdict.ACCURACY_QUANTILE:g}th "
+            "closer to the training networks than held-out runs, though nothing explains them one by one, "
+            f"{say('or most make the errors of training networks more closely than 95&nbsp;% of held-out runs.')} "
+            f"<b>Degrades</b>: neither, but {say('its mean accuracy misses')} the "
+            f"{100 * verdict.ACCURACY_QUANTILE:g}th "
             "percentile of "
             "held-out runs. <b>Invents</b>: otherwise.",
         ),
@@ -330,10 +332,10 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
             "what the generator has seen.",
         ),
         (
-            "max error IoU",
+            say("max error IoU"),
             "Of the test examples that two networks get wrong, the share that both get wrong (intersection over "
-            f"union), with the most similar training network ({zeng}). 1 means the same mistakes. Held-out runs show "
-            "what independent training reaches.",
+            f"union), with the most similar training network ({zeng}). 1 means the same mistakes; of the points that "
+            "two neural fields cover, 1 means the same shape. Held-out runs show what independent training reaches.",
         ),
         (
             "Z_U",
@@ -359,10 +361,11 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
             "invention, however far it is from each single network.",
         ),
         (
-            "accuracy, loss",
+            say("accuracy, loss"),
             "Of classifiers: share of test images that are classified rightly, and mean cross-entropy in nats. Of "
             "policies: share of episodes that last to their end, and minus the mean return; an episode that fails "
-            "before counts as an error.",
+            "before counts as an error. Of neural fields: the largest IoU, over the probe points, with any signal that "
+            "no network was fitted to, and 1 minus that.",
         ),
         ("distance to mixtures", "Distance to the best convex combination of the nearest training networks."),
         (
@@ -370,8 +373,9 @@ def explanations(aligned: bool) -> list[tuple[str, str]]:
             "Share of networks that are closer to the training networks than every held-out run.",
         ),
         (
-            "error IoU above held-out",
-            "Share of networks whose max error IoU exceeds what 95 % of held-out runs reach; 5 % is what chance gives.",
+            say("error IoU above held-out"),
+            f"{say('Share of networks whose max error IoU exceeds')} what 95 % of held-out runs reach; 5 % is what "
+            "chance gives.",
         ),
         (
             "95 % interval",

@@ -1,6 +1,6 @@
 """What is asked of a trained generator beyond the audit of its samples: a study for what each kind can do.
 
-To add one: a module with `run` and one line in `_study`.
+To add one: a module with `run` and one line in `_study`. `shapes` is about all series at once, not about one generator.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights.studies import autoencoder, prompting
+from jaxweights.studies import autoencoder, prompting, shapes
 from jaxweights.studies.base import Subject
-from jaxweights.studies.prompting import check
 
-__all__ = ["Subject", "check", "exist_for", "run"]
+__all__ = ["Subject", "check", "exist_for", "run", "shapes"]
 
 Findings = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuses impossible settings, `config.studies`, with a UserError that names the field."""
+    prompting.check(settings)
+    shapes.check(settings)
 
 
 def exist_for(generator: Any) -> bool:

@@ -1,0 +1,36 @@
+"""HyperDiffusion on procedural aeroplanes: a zoo of occupancy networks, a small transformer, meshes and distances.
+
+python -m launch.run --config=configs/hyperdiffusion_procedural.py --workdir=runs/hyperdiffusion_procedural
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, generators
+
+
+def get_config() -> ConfigDict:
+    """96 training and 24 held-out networks of 36,737 parameters, each fitted to an aeroplane of its own."""
+    config = base.get_config()
+    config.num_samples = 64
+    config.data.name = "planes"
+    config.data.signals.unseen = 64
+    config.net = ConfigDict({"name": "field"})
+    zoo = config.zoo
+    zoo.num_runs = 96
+    zoo.num_heldout = 24
+    zoo.start = "first_weights"
+    zoo.dtype = "bfloat16"
+    zoo.epochs = 40
+    zoo.batch_size = 512
+    zoo.optimizer = "adam"
+    zoo.schedule = "plateau"
+    zoo.learning_rate = 1e-2
+    zoo.momentum = 0.0
+    studies = config.studies
+    studies.shape_networks = 24
+    studies.shape_resolution = 64
+    studies.shape_points = 512
+    studies.shape_emd = 8
+    config.generators = generators.baselines(0.02, 0.04)
+    config.generators.hyperdiffusion = generators.hyperdiffusion_small(steps=400)
+    return config
