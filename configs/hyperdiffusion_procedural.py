@@ -32,5 +32,5 @@ def get_config() -> ConfigDict:
     studies.shape_points = 512
     studies.shape_emd = 8
     config.generators = generators.baselines(0.02, 0.04)
-    config.generators.hyperdiffusion = generators.hyperdiffusion_small(steps=400)
+    config.generators.hyperdiffusion = generators.hyperdiffusion_small(steps=600)
     return config

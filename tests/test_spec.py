@@ -125,7 +125,7 @@ def test_inconsistent_specs_are_refused():
 
 
 def test_unknown_networks_and_settings_are_named():
-    with pytest.raises(UserError, match="known: actor, cnn, convnet, mlp"):
+    with pytest.raises(UserError, match="known: actor, cnn, "):
         nets.build({"name": "resnet"}, (8, 8, 1), 10)
     with pytest.raises(UserError, match="widht"):
         nets.build({"name": "mlp", "widht": 3}, (8, 8, 1), 10)
