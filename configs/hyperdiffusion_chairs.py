@@ -3,6 +3,7 @@
     python -m launch.run --config=configs/hyperdiffusion_chairs.py --workdir=runs/hyperdiffusion_chairs --data_dir=DIR
 
 DIR holds `modelnet10_chair_voxels32.npz` (839 voxel grids of 32^3 points; `data.shapes.voxels` says in which layouts).
+Thirty-seven minutes on two cores with AVX-512 and AMX, other work beside.
 """
 
 from ml_collections import ConfigDict
