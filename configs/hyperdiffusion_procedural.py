@@ -1,6 +1,8 @@
 """HyperDiffusion on procedural aeroplanes: a zoo of occupancy networks, a small transformer, meshes and distances.
 
-python -m launch.run --config=configs/hyperdiffusion_procedural.py --workdir=runs/hyperdiffusion_procedural
+    python -m launch.run --config=configs/hyperdiffusion_procedural.py --workdir=runs/hyperdiffusion_procedural
+
+Under six minutes on two cores with AVX-512 and AMX, nothing to download.
 """
 
 from ml_collections import ConfigDict
@@ -9,15 +11,15 @@ from configs import base, generators
 
 
 def get_config() -> ConfigDict:
-    """96 training and 24 held-out networks of 36,737 parameters, each fitted to an aeroplane of its own."""
+    """80 training and 20 held-out networks of 36,737 parameters, each fitted to an aeroplane of its own."""
     config = base.get_config()
     config.num_samples = 64
     config.data.name = "planes"
     config.data.signals.unseen = 64
     config.net = ConfigDict({"name": "field"})
     zoo = config.zoo
-    zoo.num_runs = 96
-    zoo.num_heldout = 24
+    zoo.num_runs = 80
+    zoo.num_heldout = 20
     zoo.start = "first_weights"
     zoo.dtype = "bfloat16"
     zoo.epochs = 40
