@@ -178,9 +178,9 @@ def test_recursion_approaches_the_prompt_by_the_rate():
 
 @pytest.mark.parametrize("name, value, least", [("prompts", 1, 2), ("walk_points", 1, 2), ("rounds", 0, 1)])
 def test_impossible_settings_are_refused(name, value, least):
-    studies.check(SETTINGS)
+    prompting.check(SETTINGS)
     with pytest.raises(UserError, match=rf"studies\.{name} is {value}; set it to at least {least}"):
-        studies.check({**SETTINGS, name: value})
+        prompting.check({**SETTINGS, name: value})
 
 
 def test_trajectories_of_any_order_and_length():
