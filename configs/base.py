@@ -11,11 +11,13 @@ def get_config() -> ConfigDict:
     config.num_samples = 256  # networks drawn from every generator
 
     config.data = ConfigDict()
-    # digits, cartpole, mnist, fashion_mnist, svhn, cifar10, cifar100, or a name found in --data_dir
+    # digits, cartpole, mnist, fashion_mnist, svhn, cifar10, cifar100, stl10, oxford_flowers102, oxford_iiit_pet,
+    # food101, imagenet2012, or a name found in --data_dir
     config.data.name = "digits"
     config.data.mean = ()  # of pixels from 0 to 1, one per colour, with std; () for the published ones
     config.data.std = ()
     config.data.grey = False  # colour images to grey
+    config.data.resize = 0  # on loading: shorter side to this, and the square in the middle; 0 for images as they are
     config.data.crop = 0  # side of the centre crop, 0 for none
     config.data.train_limit = 0  # first so many training images, 0 for all
     config.data.test_limit = 0
@@ -28,11 +30,14 @@ def get_config() -> ConfigDict:
             "surface": 2048,  # points on each surface
             "probes": 4096,  # points at which networks are compared
             "moving": False,  # procedural shapes that move: four coordinates
+            "clouds": "",  # point clouds in data_dir that stand for the unseen shapes' surfaces, "" to sample these
         }
     )
 
     config.net = ConfigDict()
     config.net.name = "mlp"  # mlp, cnn, convnet, actor or field; the other fields are the settings of that network
+    # Of any network of images, too: resize and crop. Its first operation brings their shorter side to `resize` pixels
+    # and cuts out `crop` x `crop`.
     config.net.hidden = (16,)
     config.net.activation = "relu"  # relu, leaky_relu, tanh, sigmoid, silu, gelu, selu
     config.net.init = "torch"  # torch, uniform, normal, xavier_*, kaiming_*
@@ -45,12 +50,35 @@ def get_config() -> ConfigDict:
     zoo.steps = 0  # optimizer steps per run, or 0 for
     zoo.epochs = 40  # so many epochs
     zoo.batch_size = 64  # examples per step; of policies, environments that act at the same time; of fields, points
-    zoo.augment = "none"  # of training images: none, flip_crop
+    zoo.augment = "none"  # of training images: none, flip_crop, resized_crop
     zoo.batch_order = "own"  # own: every run shuffles for itself; shared: all runs see the same batches (faster)
-    # own: every run has its own initialisation; shared: one for all; first_weights: of fields, run 0's last weights
+    # own: every run has its own initialisation; shared: one for all; first_weights: of fields, run 0's last weights;
+    # base: the weights of the base network
     zoo.start = "own"
+    # A network that is trained (epochs) or read (import_npz) before all runs, which continue from it: P-diff's recipe.
+    zoo.base = ConfigDict(
+        {
+            "import_npz": "",  # `weights` in flat order, or the tensors of a published state dict by name
+            "epochs": 0,  # 0 for none, or for an imported one as it is
+            "batch_size": 128,
+            "optimizer": "adamw",
+            "nesterov": False,
+            "schedule": "cosine_per_epoch",
+            "learning_rate": 5e-4,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "augment": "none",
+            "select": "last",  # epoch whose weights are kept: last, or best_test (published; looks at the test set)
+        }
+    )
+    zoo.subset = ()  # patterns of the leaves that runs train and keep, e.g. ("layer4/1/bn*",); () for all
+    # Of batch normalisation while runs train; batch: by the batch's; frozen: by the running ones, which stay;
+    # published: by the batch's for two steps, then by the running ones, where those steps have moved them
+    zoo.statistics = "batch"
     zoo.snapshots = (-1,)  # steps whose weights are kept, ascending; 0 is the initialisation, -1 the end
     zoo.snapshot_epochs = ()  # or, instead of steps, the epochs after which weights are kept
+    zoo.snapshot_range = ()  # or first and last of consecutive steps
+    zoo.heldout_snapshots = "all"  # of held-out runs: all of these, the last, or one that each run draws
     zoo.random_snapshots = 0  # or the initialisation, so many random steps that every run draws for itself, and the end
     zoo.optimizer = "sgd"  # sgd, adam, adamw
     zoo.nesterov = False
@@ -58,6 +86,7 @@ def get_config() -> ConfigDict:
     # The next four are numbers, or distributions that every run draws from by its own key, e.g.
     # ConfigDict({"kind": "log_uniform", "low": 1e-3, "high": 1e-1}); kinds: uniform, log_uniform, choice (with values).
     zoo.learning_rate = 0.1
+    zoo.final_learning_rate = 0.0  # at the end of cosine schedules
     zoo.momentum = 0.9
     zoo.weight_decay = 0.0
     zoo.init_scale = 1.0
@@ -92,8 +121,11 @@ def get_config() -> ConfigDict:
 
     config.audit = ConfigDict()
     config.audit.bootstrap = 1000  # resamples of every interval
-    config.audit.hull_neighbours = 32  # training networks that an interpolation may combine
+    config.audit.hull_neighbours = 32  # training networks that an interpolation may combine, 0 for all (up to 512)
     config.audit.hull_aligned_neighbours = 8  # likewise, after alignment
+
+    config.report = ConfigDict()
+    config.report.boundary_resolution = 300  # grid points per side of decision regions
 
     config.studies = ConfigDict()
     # Of generators that encode networks and decode latents.

@@ -137,6 +137,28 @@ def pdiff() -> ConfigDict:
     )
 
 
+def pdiff_published(autoencoder_steps: int = 500, diffusion_steps: int = 1000) -> ConfigDict:
+    """`pdiff` as released: what it mends left as it is, and products of bfloat16 when sampling; see `PDiff`."""
+    config = pdiff()
+    config.autoencoder_steps = autoencoder_steps
+    config.diffusion_steps = diffusion_steps
+    config.update(decode="instance", encode="batch", standardise_latents=False, scalars="copy", dtype="bfloat16")
+    config.update(kl_weight=0.0, weight_decay=0.0)
+    return config
+
+
+def pdiff_baselines() -> ConfigDict:
+    """`baselines` with the memorization paper's amplitudes for P-diff, its average as released, P-diff's own noise.
+
+    P-diff's evaluator (arXiv 2402.13144) multiplies its amplitudes by the standard deviation of each tensor.
+    """
+    config = baselines(0.06, 0.12)
+    config.average_faithful = {"kind": "average", "k": 16, "faithful": True}
+    for permille in (1, 50, 150):
+        config[f"noise_{permille}_permille"] = {"kind": "noise", "sigma": permille / 1000, "relative": True}
+    return config
+
+
 def pdiff_small(input_noise: float = 0.001) -> ConfigDict:
     """P-diff at a size that two cores train in seconds, for networks of a few thousand parameters.
 
@@ -161,6 +183,13 @@ def pdiff_small(input_noise: float = 0.001) -> ConfigDict:
     config.batch_size = 64
     config.autoencoder_learning_rate = 3e-3
     config.diffusion_learning_rate = 3e-3
+    return config
+
+
+def pdiff_subset() -> ConfigDict:
+    """P-diff at a size that two cores train in seconds, for consecutive checkpoints of a few small layers."""
+    config = pdiff_small()
+    config.batch_size = 50
     return config
 
 

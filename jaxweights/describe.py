@@ -12,7 +12,9 @@ import numpy as np
 
 from jaxweights import data, generators, nets, population
 from jaxweights.data.dataset import ALIASES, KNOWN
-from jaxweights.zoo import Recipe
+from jaxweights.errors import UserError
+from jaxweights.nets import blocks
+from jaxweights.zoo import Recipe, has_base
 from jaxweights.zoo.bulk import runs_in_memory
 
 _FLOAT = 4  # bytes
@@ -26,16 +28,18 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
       data_dir: only for data sets whose sizes are not published facts.
 
     Returns:
-      JSON data: `data`, `zoo` (network, parameters per model, runs, snapshots, bytes, operations), `generator` (the
-      first learned one, or null), and `generators` by name. Operations are floating-point operations of the traced
-      program; peak memory is that of weights, gradients, optimizer state, the data set and one block of
-      activations.
+      JSON data: `data`, `base` (parameters, running statistics, epochs and operations of the network that all runs
+      continue from, or null), `zoo` (network, parameters per model, runs, snapshots, bytes, operations), `generator`
+      (the first learned one, or null), and `generators` by name. Operations are floating-point operations of the traced
+      program; peak memory is that of weights, gradients, optimizer state, the data set and one block of activations.
 
     Raises:
       UserError: unknown names or impossible settings.
     """
     shape, num_classes, num_train, num_test = _input_shape(config, data_dir)
-    net = nets.build(config["net"], shape, num_classes)
+    net = whole = nets.build(config["net"], shape, num_classes)
+    if has_base(config["zoo"]):
+        net = nets.partial(whole, np.zeros(whole.spec.num_params, np.float32), config["zoo"]["subset"])
     zoo = _zoo(config["zoo"], net, num_train, num_test)
     described = {
         name: _generator(generator, config["generators"][name]["kind"], net, config, zoo["snapshots_per_run"])
@@ -51,6 +55,7 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
             "train": num_train,
             "test": num_test,
         },
+        "base": None if net is whole else _base(config["zoo"]["base"], whole, num_train),
         "zoo": zoo,
         "generator": learned[0] if learned else None,
         "generators": described,
@@ -76,6 +81,12 @@ def _data_shape(settings: Mapping[str, Any], data_dir: str | None):
         loaded = data.load(**{k: v for k, v in settings.items() if v}, data_dir=data_dir)
         return loaded.train_images.shape[1:], loaded.num_classes, len(loaded.train_labels), len(loaded.test_labels)
     height, width, channels = known.shape
+    if settings.get("resize"):
+        height = width = settings["resize"]
+    if height is None:
+        raise UserError(
+            f"The images of {settings['name']!r} are of several sizes; set config.data.resize to bring them to one."
+        )
     if settings.get("crop"):
         height = width = settings["crop"]
     if settings.get("grey"):
@@ -85,11 +96,26 @@ def _data_shape(settings: Mapping[str, Any], data_dir: str | None):
     return (height, width, channels), known.num_classes, *sizes
 
 
+def _base(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int) -> dict[str, Any]:
+    steps = settings["epochs"] * (num_train // settings["batch_size"])
+    num_params = int(blocks.trainable(net.spec).sum())
+    return {
+        "num_params": num_params,
+        "num_statistics": net.spec.num_params - num_params,
+        "import_npz": settings["import_npz"],
+        "epochs": settings["epochs"],
+        "steps": steps,
+        "batch_size": settings["batch_size"],
+        "operations": steps * _step_operations(net, settings["batch_size"]),
+    }
+
+
 def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_test: int) -> dict[str, Any]:
     recipe = Recipe.from_config(settings, num_train)
     runs = settings["num_runs"] + settings["num_heldout"]
     per_step, per_example = _zoo_operations(net, recipe)
-    rows = runs * recipe.num_snapshots
+    heldout = recipe.num_snapshots if recipe.heldout_snapshots == "all" else 1
+    rows = settings["num_runs"] * recipe.num_snapshots + settings["num_heldout"] * heldout
     pixels = math.prod(net.input_shape)
     chunk = runs_in_memory(net.spec.num_params, recipe.num_snapshots, runs)
     memory = num_train * pixels + _FLOAT * num_test * pixels
@@ -117,18 +143,27 @@ def _zoo(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int, num_tes
 
 def _zoo_operations(net: nets.TaskNet, recipe: Recipe) -> tuple[float, float]:
     """Operations of one optimizer step, and of evaluating one network on one example."""
-    vector = jax.ShapeDtypeStruct((net.spec.num_params,), jnp.float32)
-    batch = jax.ShapeDtypeStruct((recipe.batch_size,) + net.input_shape, jnp.float32)
-    labels = jax.ShapeDtypeStruct((recipe.batch_size,), jnp.int32)
-    step = _operations(
-        jax.grad(lambda w, x, y: jnp.mean(nets.cross_entropy(net.apply(w, x), y))), vector, batch, labels
-    )
-    forward = _operations(net.apply, vector, jax.ShapeDtypeStruct((1,) + net.input_shape, jnp.float32))
+    step = _step_operations(net, recipe.batch_size)
+    image = jax.ShapeDtypeStruct((1,) + net.input_shape, jnp.float32)
+    if isinstance(net, nets.PartialNet):  # what no vector reaches is computed once for all
+        image = jax.eval_shape(net.prepare, image)
+    forward = _operations(net.apply, _vector(net), image)
     if net.environment is None:
         return step, forward
     # An update acts for some steps and passes over them several times, with a critic as large as the actor.
     update = recipe.ppo.horizon * (recipe.batch_size * forward + 2 * recipe.ppo.epochs * step)
     return update, net.environment.episode * forward
+
+
+def _step_operations(net: nets.TaskNet, batch_size: int) -> float:
+    batch = jax.ShapeDtypeStruct((batch_size,) + net.input_shape, jnp.float32)
+    labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    gradient = jax.grad(lambda w, x, y: jnp.mean(nets.cross_entropy(net.apply(w, x), y)))
+    return _operations(gradient, _vector(net), batch, labels)
+
+
+def _vector(net: nets.TaskNet) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((net.spec.num_params,), jnp.float32)
 
 
 def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any], snapshots: int) -> dict[str, Any]:

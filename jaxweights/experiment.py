@@ -4,6 +4,7 @@ Every stage reads what the stages before left in the workdir and does nothing wh
 running again resumes. The layout of a workdir:
 
     config.json   metrics.json   metrics.jsonl   timing.json   report.html
+    base/                   the network that all runs continue from, where the config has one
     zoo/                    population of all runs' snapshots
     generators/<name>/      checkpoints of a learned generator
     samples/<name>/         population of generated networks
@@ -41,7 +42,7 @@ from jaxweights import (
     zoo,
 )
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluate import Evaluator
 
 # The positive controls of every audit: an audit that does not flag them is worth nothing.
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -107,13 +108,31 @@ class Experiment:
 
     @functools.cached_property
     def net(self) -> nets.TaskNet:
-        """The task network."""
-        return nets.build(self.config["net"], self.dataset.train_images.shape[1:], self.dataset.num_classes)
+        """The task network; where there is a base, the part of it that runs train, with the rest frozen."""
+        whole = nets.build(self.config["net"], self.dataset.train_images.shape[1:], self.dataset.num_classes)
+        if not zoo.has_base(self.config["zoo"]):
+            return whole
+        with self._timed("base"):
+            base = zoo.train_base(
+                self.workdir / "base",
+                whole,
+                self.config["zoo"]["base"],
+                self.dataset,
+                self.mesh,
+                seed=self.config["seed"],
+                provenance=self.provenance("base"),
+            )
+        return nets.partial(whole, base, self.config["zoo"]["subset"])
 
     @functools.cached_property
     def test_images(self) -> np.ndarray:
         """Standardised test images `[T, H, W, C]` float32, initial states `[T, 4]`, or points `[T, d]`."""
         return np.asarray(data.standardise(self.dataset.test_images, self.dataset.scale, self.dataset.shift))
+
+    @functools.cached_property
+    def evaluate(self) -> Evaluator:
+        """Accuracy, loss and error masks of networks on the test set."""
+        return Evaluator(self.net, self.test_images, self.dataset.test_labels, self.mesh)
 
     def key(self, purpose: int) -> jax.Array:
         """The PRNG key of a stage; all derive from `config.seed`."""
@@ -147,6 +166,7 @@ class Experiment:
                 provenance=self.provenance("zoo"),
                 chunk_size=settings["chunk_size"],
                 lanes=settings["lanes"],
+                evaluate=self.evaluate,
             )
 
     def _imported_zoo(self, path: pathlib.Path) -> store.PopulationStore:
@@ -164,7 +184,7 @@ class Experiment:
             heldout = np.isin(records["run"], runs[len(runs) - settings["num_heldout"] :])
             records["split"] = np.where(heldout, population.HELDOUT, population.TRAIN)
         with self._timed("zoo"):
-            result = evaluate(self.net, imported.weights, self.test_images, self.dataset.test_labels, self.mesh)
+            result = self.evaluate(imported.weights)
             records |= {"accuracy": result.accuracy, "loss": result.loss, "transform": "imported"}
             opened = (
                 store.PopulationStore.open(path)
@@ -215,9 +235,17 @@ class Experiment:
         return rows
 
     def heldout_rows(self, opened: store.PopulationStore) -> np.ndarray:
-        """Row numbers of the last checkpoints of the held-out runs."""
+        """Row numbers of one checkpoint of every held-out run: the last, or, where training networks are consecutive
+        checkpoints, one at a step like theirs."""
         records = opened.records
-        rows = np.flatnonzero(population.last_checkpoints(records) & (records["split"] == population.HELDOUT))
+        heldout = records["split"] == population.HELDOUT
+        if self.config["zoo"]["snapshot_range"]:
+            rows = np.flatnonzero(heldout)
+            kept = {name: records[name][rows] for name in ("run", "step")}
+            steps = records["step"][self.training_rows(opened)]
+            rows = rows[audit.at_training_steps(kept, steps, self.config["seed"])]
+        else:
+            rows = np.flatnonzero(population.last_checkpoints(records) & heldout)
         if len(rows) < MIN_HELDOUT:
             raise UserError(
                 f"The zoo has {len(rows)} held-out runs, but an audit needs at least {MIN_HELDOUT}: without runs "
@@ -306,7 +334,7 @@ class Experiment:
         keys = self._sample_keys(generator.name)
 
         def measure(weights):
-            result = evaluate(self.net, weights, self.test_images, self.dataset.test_labels, self.mesh)
+            result = self.evaluate(weights)
             return population.Population.create(weights, self.net.spec, accuracy=result.accuracy, loss=result.loss)
 
         samples = generators.draw(generator, state, keys, self._starts(opened), measure, self.mesh)
@@ -320,7 +348,7 @@ class Experiment:
             )
         source = opened.view(rows)
         derived = source.derive(weights, parents, generator.name)
-        result = evaluate(self.net, weights, self.test_images, self.dataset.test_labels, self.mesh)
+        result = self.evaluate(weights)
         parents = np.where(parents >= 0, rows[parents], -1)  # rows of the zoo's store, not of the training subset
         records = {**derived.records, "parent": parents, "accuracy": result.accuracy, "loss": result.loss}
         if (path / store.INDEX).exists():
@@ -343,8 +371,10 @@ class Experiment:
                 labels=self.dataset.test_labels,
                 train=opened.view(train_rows),
                 heldout=opened.view(heldout_rows),
+                lineages=opened.view(np.flatnonzero(opened.records["split"] == population.HELDOUT)),
                 generated={name: s.read() for name, s in samples.items()},
                 controls=tuple(CONTROLS),
+                evaluate=self.evaluate,
             )
             metrics = audit.run(subject, self.config["audit"], self.config["seed"], self.mesh, self.workdir / "audit")
         found = self.studies(opened, samples)
@@ -446,6 +476,8 @@ class Experiment:
                 dataset=self.dataset,
                 train=opened.view(self.training_rows(opened)),
                 samples={n: s.read() for n, s in self.sample_stores().items()},
+                heldout=opened.view(self.heldout_rows(opened)),
+                lineages=opened.view(np.flatnonzero(opened.records["split"] == population.HELDOUT)),
                 mesh=self.mesh,
             )
 
@@ -507,7 +539,7 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
       UserError: a missing section, a held-out split that is too small, no runs, no samples, or an unknown generator.
     """
-    for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit", "studies"):
+    for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit", "studies", "report"):
         if section not in config:
             raise UserError(f"The config has no section {section!r}. Start from configs/base.py.")
     settings = config["zoo"]
@@ -532,3 +564,4 @@ def check(config: Mapping[str, Any]) -> None:
             )
     generators.resolve(config["generators"])
     studies.check(config["studies"])
+    report.check(config["report"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -165,6 +165,28 @@ class WeightSpec:
             (leaf, slice(a, b)) for leaf, a, b in zip(self.leaves, self.offsets[:-1], self.offsets[1:], strict=True)
         ]
 
+    def subset(self, names: Collection[str]) -> WeightSpec:
+        """The meaning of a vector of some leaves alone, in this spec's order.
+
+        Unless these are all, no axis can be permuted or rescaled: what reads or writes the same hidden units would have
+        to move along, and is not there.
+
+        Raises:
+          ValueError: a name that no leaf has, or no names.
+        """
+        unknown = set(names) - {leaf.name for leaf in self.leaves}
+        if unknown or not names:
+            raise ValueError(f"No leaves of this spec: {sorted(unknown)}." if unknown else "A subset needs leaves.")
+        chosen = tuple(leaf for leaf in self.leaves if leaf.name in names)
+        if len(chosen) == len(self.leaves):
+            return self
+        return WeightSpec(
+            tuple(
+                dataclasses.replace(leaf, groups=(FIXED,) * len(leaf.axes), roles=(0,) * len(leaf.axes))
+                for leaf in chosen
+            )
+        )
+
     def flatten(self, params: Mapping[str, Any]) -> jax.Array:
         """Nested parameter dict with leaves `[..., *shape]` to vectors `[..., P]`."""
         parts = []
@@ -297,10 +319,12 @@ class WeightSpec:
         for leaf, span in self.spans():
             layers.setdefault(leaf.name.rpartition("/")[0], []).append((leaf, span))
         for name, members in layers.items():
-            units = {leaf.stored_axes[0] for leaf, _ in members}
+            # A vector or a dense layer's matrix may have its units in several axes (attention's: heads, places in one).
+            sizes = [leaf.shape[0] if len(leaf.shape) < 3 else leaf.stored_axes[0] for leaf, _ in members]
+            units = set(sizes)
             if len(units) != 1:
                 raise ValueError(f"Layer {name!r} has tensors of {sorted(units)} units: no neuron tokens.")
-            parts = [np.arange(s.start, s.stop).reshape(leaf.stored_axes[0], -1) for leaf, s in members]
+            parts = [np.arange(span.start, span.stop).reshape(sizes[0], -1) for _, span in members]
             rows.extend(np.concatenate(parts, axis=1))
         return rows
 

@@ -1,6 +1,6 @@
 """Measures this machine: our rate, the rate of the plain ways in the same run, and their ratio.
 
-    python -m launch.benchmark --suite=zoo        # or evaluate, audit, sample, hyperrep, gpt, fields, shapes, all
+    python -m launch.benchmark --suite=zoo   # or evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, all
     python -m launch.benchmark --suite=all --json=benchmarks/mine.json
 
 Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them alike.
@@ -16,7 +16,7 @@ from absl import flags
 
 from launch import common
 
-SUITES = ("zoo", "evaluate", "audit", "sample", "hyperrep", "gpt", "fields", "shapes")
+SUITES = ("zoo", "evaluate", "partial", "audit", "sample", "hyperrep", "gpt", "fields", "shapes")
 _SUITE = flags.DEFINE_enum("suite", "zoo", (*SUITES, "all"), "What to measure.")
 _JSON = flags.DEFINE_string("json", None, "Also write the rows to this file.")
 _CASE = flags.DEFINE_string("case", "", "Only the cases whose name contains this text.")
@@ -31,11 +31,11 @@ def main(argv) -> None:
     import jax
 
     from jaxweights import files
-    from launch.benchmarks import audit, evaluate, fields, gpt, hyperrep, measure, sample, shapes, zoo
+    from launch.benchmarks import audit, evaluate, fields, gpt, hyperrep, measure, partial, sample, shapes, zoo
 
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are part of what is measured
-    suites = {"zoo": zoo.cases, "evaluate": evaluate.cases, "audit": audit.cases, "sample": sample.cases}
-    suites |= {"hyperrep": hyperrep.cases, "gpt": gpt.cases, "fields": fields.cases, "shapes": shapes.cases}
+    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes)
+    suites = {name: module.cases for name, module in zip(SUITES, modules, strict=True)}
     peak = measure.matmul_peak()
     print(measure.machine(peak))
     rows = []

@@ -36,6 +36,7 @@ def table(facts: dict) -> str:
             f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} "
             f"{_examples(facts['data']['shape'], zoo['network'])} of {facts['data']['shape']}",
         ),
+        *_base(facts["base"]),
         ("task network", f"{zoo['network']}, {zoo['num_params']:,} parameters"),
         (
             "runs",
@@ -65,6 +66,17 @@ def table(facts: dict) -> str:
     rows.append(("samples", f"{facts['num_samples']} per generator"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _base(base: dict | None) -> list[tuple[str, str]]:
+    from jaxweights.progress import human
+
+    if base is None:
+        return []
+    start = f"from {base['import_npz']}, " if base["import_npz"] else ""
+    work = f"{base['epochs']} epochs of {base['batch_size']} examples a step, {human(base['operations'])}FLOP"
+    statistics = f" and {base['num_statistics']:,} running statistics" if base["num_statistics"] else ""
+    return [("base", f"{base['num_params']:,} parameters{statistics}, {start}{work}")]
 
 
 def _examples(shape: list[int], network: str) -> str:

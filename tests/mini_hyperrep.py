@@ -21,6 +21,7 @@ def get_config():
     one = config.generators.hyperrep
     one.width = 8
     one.feed_forward = 8
+    one.blocks = 1
     one.heads = 2
     one.latent_dim = 4
     one.projection_hidden = 6

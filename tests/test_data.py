@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from image_sets import KEYS, assert_holds, make, raw_of, save_npz, write_idx
 from PIL import Image
+from test_data_prepared import write_tfrecords
 
 from jaxweights import data
-from jaxweights.data import dataset, prepare
+from jaxweights.data import dataset, encoded, prepare
 from jaxweights.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -220,6 +221,8 @@ def test_npz_layouts_agree(tmp_path):
         decoded[f"{part}_images"] = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
         decoded[f"{part}_labels"] = arrays[f"{part}_labels"]
     assert_holds(data.load(str(save_npz(tmp_path / "jpeg.npz", packed))), decoded)
+    halved = data.load(str(tmp_path / "jpeg.npz"), resize=3)
+    np.testing.assert_array_equal(halved.test_images, encoded.resize_images(decoded["test_images"], 3))
     packed["test_length"][3] += 1
     with pytest.raises(UserError, match="jpeg.npz.*lengths"):
         data.load(str(save_npz(tmp_path / "jpeg.npz", packed)))
@@ -298,6 +301,91 @@ def test_flipped_byte_in_npz_is_noticed(tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match="mine.npz cannot be read"):
         data.load("mine", tmp_path)
+
+
+# ---- images of several sizes ----
+
+
+def varied(count, seed):
+    """Pictures of several sizes and kinds, and what torchvision makes of them: RGB, `Resize(12)`, `CenterCrop(12)`."""
+    rng = np.random.default_rng(seed)
+    pictures, resized = [], []
+    for row in range(count):
+        height, width = rng.integers(9, 40, 2)
+        channels = (3, 1, 3, 4)[row % 4]
+        pictures.append(rng.integers(0, 256, (height, width, channels), np.uint8))
+        image = Image.fromarray(pictures[-1].squeeze()).convert("RGB")
+        image = image.resize((12 * width // min(height, width), 12 * height // min(height, width)), Image.BILINEAR)
+        left, top = (round((side - 12) / 2) for side in image.size)
+        resized.append(np.asarray(image)[top : top + 12, left : left + 12])
+    return pictures, np.stack(resized)
+
+
+def write_food(folder, arrays):
+    """Lays out Food-101 as tensorflow-datasets does, which calls the test images `validation`."""
+    write_tfrecords(folder, arrays, name="food101")
+    for path in folder.glob("*-test.*"):
+        path.rename(path.with_name(path.name.replace("-test.", "-validation.")))
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace('"name": "test"', '"name": "validation"'))
+
+
+def test_images_of_several_sizes_are_resized_while_they_are_decoded(tmp_path):
+    (train, train_resized), (test, test_resized) = varied(9, 0), varied(5, 1)
+    labels = {"train_labels": np.arange(9) * 12, "test_labels": np.arange(5)}
+    arrays = {"train_images": train, "test_images": test, **labels}
+    write_food(tmp_path / "food101" / "2.0.0", arrays)
+    expected = {"train_images": train_resized, "test_images": test_resized, **labels}
+    food = data.load("food101", tmp_path, resize=12)
+    assert_holds(food, expected)
+    assert food.num_classes == 101
+    np.testing.assert_allclose(food.scale, 1 / (255 * np.array([0.229, 0.224, 0.225])), rtol=1e-6)
+    assert data.load("food101", tmp_path, resize=12, crop=10).test_images.shape == (5, 10, 10, 3)
+    with pytest.raises(UserError, match=r"image 1 has shape.*config\.data\.resize"):
+        data.load("food101", tmp_path)
+    with pytest.raises(UserError, match=r"config\.data\.resize is -1"):
+        data.load("food101", tmp_path, resize=-1)
+
+
+def test_no_more_images_are_decoded_than_are_wanted(tmp_path, monkeypatch):
+    arrays = make((6, 6, 3), train=12, test=12)
+    decoded = []
+    monkeypatch.setattr(encoded, "_decode", lambda *args, real=encoded._decode: decoded.append(args[-1]) or real(*args))
+    write_food(tmp_path / "food101" / "2.0.0", arrays)
+    limited = {key: value[: 7 if key.startswith("train") else 3] for key, value in arrays.items()}
+    assert_holds(data.load("food101", tmp_path, train_limit=7, test_limit=3), limited)
+    assert len(decoded) == 10
+    with pytest.raises(UserError, match="limit of 13 training images"):
+        data.load("food101", tmp_path, train_limit=13)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_arrays_of_any_channels_are_resized_as_pillow_does(dtype):
+    images = (np.random.default_rng(0).integers(0, 256, (3, 20, 14, 2)) / (1 if dtype == np.uint8 else 7)).astype(dtype)
+    resized = encoded.resize_images(images, 9)
+    assert resized.shape == (3, 9, 9, 2) and resized.dtype == dtype
+    whole = np.asarray(Image.fromarray(images[2, ..., 1]).resize((9, 12), Image.BILINEAR))
+    np.testing.assert_array_equal(resized[2, ..., 1], whole[2:11])
+
+
+def test_plain_arrays_of_a_known_set_are_resized_and_other_shapes_still_refused(tmp_path):
+    arrays = make((32, 32, 3), train=4, test=2)
+    save_npz(tmp_path / "cifar10.npz", arrays)
+    loaded = data.load("cifar10", tmp_path, resize=8, grey=True)
+    expected = dataset.to_grey(encoded.resize_images(arrays["test_images"], 8))
+    np.testing.assert_array_equal(loaded.test_images, expected)
+    save_npz(tmp_path / "stl10.npz", arrays)
+    with pytest.raises(UserError, match=r"stl10.npz.*\(96, 96, 3\)"):
+        data.load("stl10", tmp_path, resize=8)
+    save_npz(tmp_path / "oxford_iiit_pet.npz", make((9, 8, 1), train=4, test=2))
+    with pytest.raises(UserError, match=r"oxford_iiit_pet.npz.*\(9, 8, 1\).*\(9, 8, 3\)"):
+        data.load("oxford_iiit_pet", tmp_path)
+
+
+def test_sets_that_others_prepare_are_named_with_how(tmp_path):
+    for name in ("stl10", "oxford_flowers102", "oxford_iiit_pet", "food101", "imagenet2012"):
+        with pytest.raises(UserError, match=f"tfds build {name} --data_dir={tmp_path}"):
+            data.load(name, tmp_path, resize=64)
 
 
 # ---- real files ----

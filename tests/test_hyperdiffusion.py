@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from trees import length
 
 from configs.paper import hyperdiffusion_plane
 from jaxweights import diffusion as dif
@@ -117,7 +118,7 @@ def test_loss_and_gradient_agree_with_the_published_ones(golden):
     theirs["model.scalar_embedder.frequencies"] = golden["frequencies"]
     expected = importer.from_torch(theirs, state["constants"]["layout"], built.architecture)[0]
     # The keys' biases have a gradient of zero but for rounding: compare on the scale of the whole gradient.
-    agree(gradient, expected, scale=float(optax.global_norm(expected)))
+    agree(gradient, expected, scale=length(expected))
 
 
 def test_sampling_agrees_with_the_published_one(golden):
@@ -168,7 +169,7 @@ def test_published_parameter_counts(variant, count):
 
 TINY = {
     "width": 8,
-    "blocks": 2,
+    "blocks": 1,
     "heads": 2,
     "num_frequencies": 3,
     "num_timesteps": 12,
@@ -220,10 +221,10 @@ def test_sharded_parameters_train_as_replicated_ones(zoo, replicated):
         assert here < 1.1 / 8 * sum(x.size for x in leaves)
     state, one = eight.advance(first, 1)
     # The first moment after one step is a tenth of the gradient, and the gradient is longer than allowed.
-    assert float(optax.global_norm(state.opt_state[0].mu)) == pytest.approx(CLIP / 10, rel=1e-5)
+    assert length(state.opt_state[0].mu) == pytest.approx(CLIP / 10, rel=1e-5)
     state, rest = eight.advance(state, 3)
     np.testing.assert_allclose([one["loss"][0], *rest["loss"][:3]], losses, rtol=1e-5)
-    moved = float(optax.global_norm(jax.tree.map(np.subtract, after.params, start.params)))
+    moved = length(jax.tree.map(np.subtract, after.params, start.params))
     assert moved > 0.1
     for found, expected in [(state.params, after.params), (state.ema, after.ema)]:
         agree(found, expected, 1e-4, scale=moved)
@@ -238,7 +239,7 @@ def test_sharded_checkpoints_are_restored_on_other_devices(tmp_path, zoo, replic
     found = trainer(zoo, 1, **options).run(tmp_path, rows.append)
     assert [row["step"] for row in rows] == [3, 4]
     start, after, _ = replicated
-    moved = float(optax.global_norm(jax.tree.map(np.subtract, after.params, start.params)))
+    moved = length(jax.tree.map(np.subtract, after.params, start.params))
     agree(found["params"], after.ema, 1e-4, scale=moved)
 
 
@@ -283,7 +284,7 @@ def test_orders_of_hidden_units_keep_the_function_and_are_nested(zoo):
     for few in (1, 2):
         np.testing.assert_array_equal(orders[few], orders[8][:few])
     assert len(np.unique(orders[8], axis=0)) == 8
-    images = jax.random.normal(jax.random.key(1), (5, 2, 2, 2))
+    images = np.random.default_rng(1).normal(size=(5, 2, 2, 2)).astype(np.float32)
     logits = jax.jit(jax.vmap(lambda vector: NET.apply(vector, images)))(zoo.weights[0][orders[8]])
     # Sums over the hidden units in another order.
     agree(logits, np.broadcast_to(logits[:1], logits.shape), 1e-6)

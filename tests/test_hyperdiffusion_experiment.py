@@ -77,6 +77,17 @@ def test_the_page_shows_shapes(workdir):
         assert (workdir / "figures" / f"{figure}.png").stat().st_size > 5000
 
 
+def test_clouds_are_found_in_the_data_dir(tmp_path):
+    """As the surfaces that the study compares with."""
+    clouds = np.random.default_rng(0).normal(size=(9, 70, 3)).astype(np.float32)
+    np.save(tmp_path / "planes_pc.npy", clouds)
+    config = json.loads(json.dumps(CONFIG))
+    config["data"]["signals"]["clouds"] = "planes_pc"
+    dataset = Experiment(config, tmp_path / "run", data_dir=tmp_path).dataset
+    np.testing.assert_array_equal(dataset.unseen.surface, clouds[: CONFIG["data"]["signals"]["unseen"]])
+    assert dataset.test_labels.shape[1] == len(dataset.unseen)
+
+
 def test_a_description_needs_no_data():
     facts = describe({**CONFIG, "data": {**CONFIG["data"], "name": "absent"}})
     assert facts["data"]["shape"] == [3] and facts["data"]["train"] == CONFIG["data"]["signals"]["samples"]

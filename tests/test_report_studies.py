@@ -8,7 +8,7 @@ import json
 import matplotlib
 import numpy as np
 import pytest
-from test_report import Page, make_experiment
+from test_report import Page, make_experiment, sketched
 
 from jaxweights import report
 from jaxweights.audit import statistics
@@ -116,7 +116,8 @@ def written(tmp_path_factory):
     """The report of an experiment with a whole study: its arguments and its workdir."""
     workdir = tmp_path_factory.mktemp("studied") / "run"
     arguments = make_studied(workdir)
-    report.write(workdir, **arguments)
+    with sketched(kept=NAME):
+        report.write(workdir, **arguments)
     return arguments, workdir
 
 

@@ -13,8 +13,9 @@ import trimesh
 from jaxweights import data
 from jaxweights.data import shapes
 from jaxweights.data.shapes import families, sampling, solids, triangles, voxels
+from jaxweights.data.shapes.clouds import unseen_clouds
 from jaxweights.data.shapes.meshes import Meshes, read_mesh
-from jaxweights.data.shapes.procedural import Procedural
+from jaxweights.data.shapes.procedural import Procedural, distances, surface_points
 from jaxweights.errors import UserError
 
 SIZES = {"runs": 5, "unseen": 3, "samples": 2048, "surface": 512, "probes": 256}
@@ -35,7 +36,7 @@ def grid(side: int) -> np.ndarray:
 
 
 def one_part(*, cone=None, plate=None) -> solids.Solid:
-    """A solid of one cone or plate, the other being absent."""
+    """A solid of one cone or plate, the other being absent, in a stack of its own."""
     cone = cone or ([0, 0, 0], [0, 0, 0.1], 0.1, 0.1)
     plate = plate or (np.zeros((4, 2)), 0.1, 0.1, 0.1)
     hinge = solids.Hinge(jnp.zeros(3), jnp.array([1.0, 0, 0]), jnp.zeros(()))
@@ -48,7 +49,7 @@ def one_part(*, cone=None, plate=None) -> solids.Solid:
         parts = parts._replace(present=jnp.array([False]))
     else:
         flat = flat._replace(present=jnp.array([False]))
-    return solids.Solid(parts, flat, jnp.asarray(1e-3), hinge)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], solids.Solid(parts, flat, jnp.asarray(1e-3), hinge))
 
 
 # ---- distances ----
@@ -59,40 +60,39 @@ def test_distances_of_ball_cone_and_box_are_their_closed_forms():
     ball = one_part(cone=([0.1, 0, 0], [0.1, 0, 0], 0.25, 0.25))
     expected = np.linalg.norm(points - [0.1, 0, 0], axis=1) - 0.25
     # 1e-6 under the square roots keeps their gradients finite.
-    np.testing.assert_allclose(solids.distance(ball, points.T, 0.0), expected, atol=2e-6)
+    np.testing.assert_allclose(distances(ball, points[None])[0], expected, atol=2e-6)
 
     # A cone is the hull of two balls: the union of all balls between.
     cone = one_part(cone=([-0.2, 0, 0], [0.2, 0, 0.1], 0.2, 0.05))
     share = np.linspace(0, 1, 2001)[:, None]
     centres, radii = [-0.2, 0, 0] + share * [0.4, 0, 0.1], (0.2 - 0.15 * share)[:, 0]
     expected = np.min(np.linalg.norm(points[:500, None] - centres, axis=2) - radii, axis=1)
-    np.testing.assert_allclose(solids.distance(cone, points[:500].T, 0.0), expected, atol=1e-5)
+    np.testing.assert_allclose(distances(cone, points[None, :500])[0], expected, atol=1e-5)
 
     half = np.array([0.3, 0.2, 0.1])
     corners = [(0.3, -0.2), (0.3, 0.2), (-0.3, 0.2), (-0.3, -0.2)]
     box = one_part(plate=(corners, 0.0, 0.1, 0.0))
     beyond = np.abs(points) - half
     expected = np.linalg.norm(np.maximum(beyond, 0), axis=1) + np.minimum(beyond.max(1), 0)
-    np.testing.assert_allclose(solids.distance(box, points.T, 0.0), expected, atol=2e-6)
+    np.testing.assert_allclose(distances(box, points[None])[0], expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
 def test_distance_never_exceeds_the_true_one_and_shapes_fill_their_box(family):
     solid = Procedural(family, 6, 1, False, 0).solids(np.arange(6))
-    key, step = jax.random.split(jax.random.key(0))
-    points = jax.random.uniform(key, (3, 4096), minval=-0.5, maxval=0.5)
-    moved = points + 0.02 * jax.random.normal(step, points.shape)
-    distance = jax.jit(jax.vmap(lambda solid, points: solids.distance(solid, points, 0.0), (0, None)))
-    slope = jnp.abs(distance(solid, moved) - distance(solid, points)) / jnp.linalg.norm(moved - points, axis=0)[None, :]
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-0.5, 0.5, (1, 4096, 3)).astype(np.float32)
+    moved = points + rng.normal(0, 0.02, points.shape).astype(np.float32)
+    slope = np.abs(distances(solid, moved) - distances(solid, points)) / np.linalg.norm(moved - points, axis=2)
     # float32 rounding of coordinates near 1, over steps of about 0.03.
     assert 0.9 < slope.max() < 1.001
     # Nothing reaches out of the box: planes just outside of it are at a distance, up to blends.
     outside = np.concatenate([sign * 0.479 * axis + grid(12) * (1 - axis) for axis in np.eye(3) for sign in (-1, 1)])
-    assert (np.asarray(distance(solid, outside.T.astype(np.float32))) > 0).all()
+    assert (distances(solid, outside[None].astype(np.float32)) > 0).all()
 
 
 def test_every_shape_is_another_and_depends_on_its_number_alone():
-    draws = np.asarray(families.draw("planes", 3, np.arange(4000)))
+    draws = families.draw("planes", 3, np.arange(4000))
     np.testing.assert_array_equal(draws[[17, 3999]], families.draw("planes", 3, [17, 3999]))
     assert len(np.unique(draws.round(4), axis=0)) == 4000
     assert not np.isclose(draws[:100], families.draw("planes", 4, np.arange(100))).all(axis=1).any()
@@ -114,19 +114,16 @@ def test_every_shape_is_another_and_depends_on_its_number_alone():
 
 def test_samples_are_near_the_surface_then_uniform_and_labelled_by_the_distance():
     dataset = chairs()
-    source = Procedural("chairs", 5, 3, False, 0)
-    distance = jax.jit(jax.vmap(lambda solid, points: solids.distance(solid, points.T, 0.0)))
+    solid = Procedural("chairs", 5, 3, False, 0).solids(np.arange(5))
     signals = dataset.signals
-    away = np.asarray(distance(source.solids(np.arange(5)), signals.points))
-    clear = np.abs(away) > 1e-6
-    np.testing.assert_array_equal(bits(signals)[clear], (away < 0)[clear])
+    away = distances(solid, signals.points)
+    np.testing.assert_array_equal(bits(signals), away < 0)
     near, uniform = away[:, :1024], signals.points[:, 1024:]
     # The component of N(0, 0.01^2)^3 along the normal; less where parts are thin.
     assert 0.006 < np.abs(near).mean() < 0.009 and 0.35 < (near < 0).mean() < 0.5
     # Deviation of the mean of 5120 uniform numbers, five times.
     assert np.abs(uniform.mean((0, 1))).max() < 5 * 12**-0.5 / 5120**0.5 and 0.49 < np.abs(uniform).max() <= 0.5
-    on = np.asarray(distance(source.solids(np.arange(5)), signals.surface))
-    assert np.abs(on).max() < 5e-4
+    assert np.abs(distances(solid, signals.surface)).max() < 5e-4
     assert all(len(np.unique(points, axis=0)) == 512 for points in signals.surface)
     assert signals.names == tuple(f"chairs-0-{i}" for i in range(5)) and not set(signals.names) & set(
         dataset.unseen.names
@@ -135,16 +132,17 @@ def test_samples_are_near_the_surface_then_uniform_and_labelled_by_the_distance(
 
 def test_surface_points_are_even_by_area():
     """Shares of a ball's surface between heights (Archimedes) and of a box's six faces."""
-    from jaxweights.data.shapes import procedural
 
-    sample = jax.jit(lambda solid: procedural._surface(solid, jax.random.key(0), jnp.zeros(()), 8192))
-    points = np.asarray(sample(one_part(cone=([0, 0, 0], [0, 0, 0], 0.4, 0.4))))
+    def sample(solid):
+        return surface_points(solid, np.zeros((1, 1), np.float32), [np.random.default_rng(0)], 8192)[0, 0]
+
+    points = sample(one_part(cone=([0, 0, 0], [0, 0, 0], 0.4, 0.4)))
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 0.4, atol=1e-5)
     counts = np.histogram(points[:, 2], 8, (-0.4, 0.4))[0]
     assert np.abs(counts - 1024).max() < 4 * 1024**0.5
 
     corners = [(0.4, -0.3), (0.4, 0.3), (-0.4, 0.3), (-0.4, -0.3)]
-    points = np.asarray(sample(one_part(plate=(corners, 0.0, 0.02, 0.0))))
+    points = sample(one_part(plate=(corners, 0.0, 0.02, 0.0)))
     areas = np.array([0.6 * 0.04, 0.8 * 0.04, 0.8 * 0.6]) * 2
     side = np.argmin(np.abs(np.abs(points) - [0.4, 0.3, 0.02]), axis=1)
     counts, expected = np.bincount(side, minlength=3), 8192 * areas / areas.sum()
@@ -162,20 +160,22 @@ def test_probe_points_separate_shapes_and_are_labelled():
 
 
 def test_moving_shapes_have_a_period_and_points_on_their_surface_at_all_times():
-    dataset = shapes.load("planes", **{**SIZES, "runs": 2, "unseen": 1, "samples": 1024, "surface": 64}, moving=True)
+    dataset = shapes.load("chairs", **{**SIZES, "runs": 2, "unseen": 1, "samples": 1024, "surface": 64}, moving=True)
     assert dataset.signals.points.shape == (2, 1024, 4) and dataset.scale.shape == (4,)
-    source = Procedural("planes", 2, 1, True, 0)
+    source = Procedural("chairs", 2, 1, True, 0)
     solid = source.solids(np.arange(2))
-    at = jax.jit(jax.vmap(solids.distance))
-    points = np.tile(grid(8).T, (2, 1, 1))
-    rest, quarter, end = (at(solid, points, np.full((2, 512), time, np.float32)) for time in (0, 0.25, 0.5))
-    np.testing.assert_allclose(rest, end, atol=1e-5)
-    assert np.abs(rest - quarter).max() > 0.05
+
+    def at(time):
+        points = grid(8)
+        return distances(solid, np.insert(points, 3, np.float32(time), axis=1)[None])
+
+    np.testing.assert_allclose(at(0.0), at(0.5), atol=1e-5)
+    assert np.abs(at(0.0) - at(0.25)).max() > 0.05
     times = dataset.signals.points[:, :, 3]
     assert times.min() < -0.4 and times.max() > 0.4
     surface = source.surface(np.arange(2), 512, True)
-    away = at(solid, surface[:, :, :3].swapaxes(1, 2), surface[:, :, 3])
-    assert np.abs(away).max() < 6e-4 and len(np.unique(surface[0, :, 3])) == 16
+    away = distances(solid, surface)
+    assert np.abs(away).max() < 5e-4 and len(np.unique(surface[0, :, 3])) == 16
 
 
 # ---- voxels ----
@@ -333,6 +333,32 @@ def test_clouds_are_read_from_files_and_folders(tmp_path):
     np.save(tmp_path / "nan.npy", np.full((2, 3, 3), np.nan))
     with pytest.raises(UserError, match="NaN"):
         shapes.read_clouds(tmp_path / "nan.npy")
+
+
+def test_clouds_take_the_place_of_unseen_surfaces(tmp_path):
+    """In a folder as published: listed ones, without those of fitted shapes; occupancy stays that of the data set."""
+    clouds = np.random.default_rng(0).normal(size=(6, 700, 3)).astype(np.float32)
+    folder = tmp_path / "planes_2048_pc"
+    folder.mkdir()
+    names = ["chairs-0-1.obj", "a.obj", "b.obj", "c.obj", "d.obj", "e.obj"]
+    for name, cloud in zip(names, clouds, strict=True):
+        np.save(folder / f"{name}.npy", cloud)
+    found = shapes.load("chairs", tmp_path, **SIZES, clouds="planes_2048_pc")
+    np.testing.assert_array_equal(found.unseen.surface, clouds[1:4])
+    np.testing.assert_array_equal(found.test_labels, chairs().test_labels)
+    np.testing.assert_array_equal(found.signals.surface, chairs().signals.surface)
+    assert found.source.startswith(chairs().source + ", unseen surfaces from clouds planes_2048_pc; blake2b ")
+    (folder / "test_split.lst").write_text("chairs-0-1.obj\ne.obj\nb.obj\nc.obj.npy\n")
+    np.testing.assert_array_equal(unseen_clouds(folder, 3, ["chairs-0-1"]), clouds[[2, 3, 5]])
+    np.save(tmp_path / "few.npy", clouds[:2])
+    for name, changes, message in (
+        ("planes_2048_pc", {"unseen": 4}, "has 3 clouds of unseen shapes, but 4 .* at most 3"),
+        ("few", {}, "has 2 clouds"),
+        ("none", {}, "none does not exist"),
+        ("few", {"moving": True}, "of shapes at rest"),
+    ):
+        with pytest.raises(UserError, match=message):
+            shapes.load("chairs", tmp_path, **SIZES | changes, clouds=name)
 
 
 def test_images_become_fields_of_their_pixels():

@@ -97,6 +97,17 @@ def test_published_sizes_and_layouts():
     assert digits.num_params == 1210
 
 
+def test_attention_has_one_neuron_token_per_unit_of_query_key_and_value():
+    spec = nets.build({"name": "vit_tiny", "width": 8, "depth": 1, "heads": 2, "patch": 4}, (8, 8, 3), 4).spec
+    tokens = spec.tokens("neuron")
+    assert sorted(tokens.index[tokens.mask]) == list(range(spec.num_params))
+    (start,) = (span.start for leaf, span in spec.spans() if leaf.name == "blocks/0/attn/qkv/weight")
+    rows = tokens.index[[row[0] in range(start, start + 24 * 8, 8) for row in tokens.index]]
+    # Eight incoming weights each, and the bias.
+    weights = np.arange(start, start + 24 * 8).reshape(24, 8)
+    assert np.array_equal(rows[:, :9], np.c_[weights, start + 24 * 8 + np.arange(24)])
+
+
 def test_flat_order_is_that_of_pytorch_state_dicts():
     net = nets.build({"name": "cnn"}, (28, 28, 1), 10)
     params = net.spec.unflatten(jnp.arange(2464.0))

@@ -6,9 +6,9 @@ The numerical core knows nothing of generators, zoos or files; arrays go in and 
 * `alignment`: exact nearest neighbours up to a permutation of the hidden units.
 * `similarity`: overlap of the sets of wrongly predicted examples.
 * `statistics`: tests for memorization and their bootstrap intervals.
-* `hull`: distance to the convex hull of the neighbours.
+* `hull`: distance to the convex hull of the neighbours, or of all training networks.
 """
 
-from jaxweights.audit.audit import RESERVED, Measured, Subject, load, run, summarise
+from jaxweights.audit.audit import RESERVED, Measured, Subject, at_training_steps, load, run, summarise
 
-__all__ = ["RESERVED", "Measured", "Subject", "load", "run", "summarise"]
+__all__ = ["RESERVED", "Measured", "Subject", "at_training_steps", "load", "run", "summarise"]

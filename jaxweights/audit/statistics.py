@@ -26,6 +26,7 @@ MEMORISED_RATIO = 1.0 / 3.0
 
 _TIE_TOLERANCE = 1e-6
 _RESAMPLE_BYTES = 1 << 26
+_SMALLEST_MEDIAN = 1e-6  # of a resample, relative to the sample's
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,34 @@ def bootstrap_auth_pct(
     """
     authentic = _authentic(distance_to_nearest, nearest_index, train_loo_distance)
     return bootstrap_mean(100.0 * authentic, resamples, rng)
+
+
+def bootstrap_median_ratio(
+    values: np.ndarray, reference: np.ndarray, resamples: int = RESAMPLES, rng: np.random.Generator | int = 0
+) -> Estimate:
+    """Returns the median of `[n]` values over that of `[m]` reference values, with its bootstrap interval over both.
+
+    Raises:
+      UserError: if a sample is empty or not finite, or the reference's median is not positive.
+    """
+    values, reference = np.sort(_sample(values, "values")), np.sort(_sample(reference, "reference values"))
+    scale = float(np.median(reference))
+    if not scale > 0:
+        raise UserError(f"The reference values have the median {scale:g}; a ratio needs a positive one.")
+    floor = _SMALLEST_MEDIAN * scale  # for resamples with mostly zeros
+
+    def statistic(counts: np.ndarray, reference_counts: np.ndarray) -> np.ndarray:
+        return _medians(values, counts) / np.maximum(_medians(reference, reference_counts), floor)
+
+    low, high = bootstrap(statistic, [len(values), len(reference)], resamples, rng)
+    return Estimate(float(np.median(values)) / scale, low, high, len(values))
+
+
+def _medians(ordered: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Medians `[R]` of resamples of ascending values `[n]`, given as counts `[R, n]`."""
+    drawn, middle = np.cumsum(counts, axis=1), len(ordered) // 2
+    low, high = ((drawn > place).argmax(axis=1) for place in (len(ordered) - 1 - middle, middle))
+    return 0.5 * (ordered[low] + ordered[high])
 
 
 def _counts(rng: np.random.Generator, resamples: int, size: int) -> np.ndarray:

@@ -13,6 +13,14 @@ in order:
    runs do: it *remembers* functions. This sees through symmetries that the distance does not know.
 4. The mean accuracy misses the 5th percentile of held-out runs: it *degrades*, and distance is no merit.
 5. Otherwise it *invents*.
+
+Where the training networks are checkpoints of a single run, held-out runs are still the null of 2 to 5, which then
+tell whether samples stay with that run; it is a fair null if held-out networks are at the steps of training networks
+(`audit.at_training_steps`). There is no next run for 1: a copy is a sample that is less than a third as far from its
+nearest checkpoint as the latter is from the rest of the run, and the best mixture of a mixture must also be less than
+half as far as that checkpoint. What compares with the spacing of the checkpoints is evidence in one direction only: to
+be closer is to be a copy, but the run's own next checkpoint is a step away too, and no novelty. So AuthPct, which is
+near 100 % then, takes no part here.
 """
 
 from __future__ import annotations
@@ -41,29 +49,37 @@ def judge(series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words = st
       `{"label", "flagged", "text"}`; `flagged` is whether the label is "remembers" or "interpolates".
     """
     tests = series["tests"]
-    z, copies, mixtures = tests["z_u"], tests["memorised_share"], tests["interpolated_share"]
+    one_run = tests["memorised_share"] is None
+    z, mixtures = tests["z_u"], tests["interpolated_share"]
+    copies = tests["copied_share"] if one_run else tests["memorised_share"]
+    training = "the training run" if one_run else "training networks"
     accuracy, null = series["accuracy"]["mean"], heldout["accuracy"]["mean"]
     works = accuracy >= heldout["accuracy"]["q05"]
     if max(copies["ci95"][0], mixtures["ci95"][0]) > SHARE_LIMIT:
         label = "remembers" if copies["value"] >= mixtures["value"] else "interpolates"
         text = (
-            f"{100 * copies['value']:.0f} % of its networks are training networks up to small changes, "
-            f"{100 * mixtures['value']:.0f} % are "
-            "mixtures of training networks."
+            f"{100 * copies['value']:.0f} % of its networks are {'checkpoints of ' * one_run}{training} up to small "
+            f"changes, {100 * mixtures['value']:.0f} % are mixtures of "
+            f"{'its checkpoints' if one_run else training}."
         )
     elif z["value"] < Z_LIMIT and z["ci95"][1] < 0:
         label = "remembers"
-        text = "Its networks lie closer to the training networks than newly trained ones do: variations of these."
+        text = (
+            "Its networks lie closer to the training run than newly trained ones do: variations of its checkpoints."
+            if one_run
+            else "Its networks lie closer to the training networks than newly trained ones do: variations of these."
+        )
     elif tests["iou_above_heldout"]["ci95"][0] > FUNCTION_LIMIT:
         label = "remembers"
-        text = say("Its networks make the same errors as training networks, more so than newly trained ones do.")
+        text = say(f"Its networks make the same errors as {training}, more so than newly trained ones do.")
     elif not works:
         label = "degrades"
         text = "Its networks are neither copies nor mixtures, but fall short of trained ones: distance is no merit."
     else:
         label = "invents"
         text = say(
-            "Its networks are as far from the training networks as newly trained ones are, and about as accurate."
+            f"Its networks are as far from the training {'run' if one_run else 'networks'} as newly trained ones are, "
+            "and about as accurate."
         )
     if label in FLAGGED and not works:
         text += " They do not work as well as newly trained ones."
@@ -71,5 +87,6 @@ def judge(series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words = st
         f"Z_U is {z['value']:.1f} (95 % interval {z['ci95'][0]:.1f} to {z['ci95'][1]:.1f}) on {tests['distance']} "
         f"distances; {say('accuracy')} "
         f"{100 * accuracy:.1f} % against {100 * null:.1f} % of held-out runs."
+        f"{' It has seen a single run.' * one_run}"
     )
     return {"label": label, "flagged": label in FLAGGED, "text": f"{text} {evidence}"}

@@ -27,6 +27,7 @@ _FIELD = {
     "accuracy of the zoo": "quality of the zoo",
     "maximum error IoU with a training network": "maximum shape IoU with a training network",
     "Accuracy against novelty": "Quality against novelty",
+    "Accuracy against similarity, as published": "Quality against similarity, as published",
     "Left: similarity of mistakes;": "Left: overlap of shapes;",
     "Accurate and novel": "Good and novel",
     "Test accuracies of the networks that the experiment starts from.": (
@@ -41,6 +42,13 @@ _FIELD = {
     "Its networks are as far from the training networks as newly trained ones are, and about as accurate.": (
         "Its networks are as far from the training networks as newly fitted ones are, and their shapes as close to "
         "unseen ones."
+    ),
+    "Its networks make the same errors as the training run, more so than newly trained ones do.": (
+        "Its shapes are those of the training run, more so than those of networks fitted to other shapes."
+    ),
+    "Its networks are as far from the training run as newly trained ones are, and about as accurate.": (
+        "Its networks are as far from the training run as newly fitted ones are, and their shapes as close to unseen "
+        "ones."
     ),
     # Explanations.
     "or most make the errors of training networks more closely than 95&nbsp;% of held-out runs.": (

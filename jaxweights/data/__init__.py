@@ -10,8 +10,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxweights.data import cartpole, digits, npz, prepared, shapes
-from jaxweights.data.dataset import ALIASES, KNOWN, Dataset, Raw, check, finish, standardise
+from jaxweights.data import cartpole, digits, npz, originals, prepared, shapes
+from jaxweights.data.dataset import ALIASES, KNOWN, Dataset, Raw, check, finish, known_channels, standardise
 from jaxweights.data.files import read_files
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
@@ -31,6 +31,7 @@ def load(
     mean=None,
     std=None,
     grey: bool = False,
+    resize: int = 0,
     crop: int = 0,
     train_limit: int = 0,
     test_limit: int = 0,
@@ -44,18 +45,26 @@ def load(
     tensorflow-datasets stored them. Limits take the first images of that order.
 
     Standardisation: `mean` and `std` if given; else the published constants (MNIST 0.1307 and 0.3081, Fashion-MNIST
-    0.2860 and 0.3530, SVHN 0.5 and 0.5, both CIFAR sets the CIFAR-100 constants of P-diff); else, as for the digits,
-    other sets, and colour sets made grey that have constants per colour, mean and deviation of the training pixels.
+    0.2860 and 0.3530, both CIFAR sets the CIFAR-100 constants of P-diff, ImageNet's for itself and Food-101, 0.5 and
+    0.5 for SVHN, STL-10, flowers and pets); else, as for the digits, other sets, and colour sets made grey that have
+    constants per colour, mean and deviation of the training pixels.
+
+    Images of several sizes, as those of the last four of the known sets, need `resize`, which is done while they are
+    decoded, so that memory holds the resized bytes alone; of a known set that is prepared, no more images are decoded
+    than the limits say.
 
     Args:
-      name: `digits`, `cartpole`, `mnist`, `fashion_mnist`, `svhn_cropped` (or `svhn`), `cifar10`, `cifar100`, any name
-        that is found in `data_dir`, or the path of an `.npz` file (see `jaxweights.data.npz.read`).
+      name: `digits`, `cartpole`, `mnist`, `fashion_mnist`, `svhn_cropped` (or `svhn`), `cifar10`, `cifar100`, `stl10`,
+        `oxford_flowers102`, `oxford_iiit_pet`, `food101`, `imagenet2012`, any name that is found in `data_dir`, or the
+        path of an `.npz` file (see `jaxweights.data.npz.read`).
       data_dir: directory to look in; None for that of tensorflow-datasets (`default_data_dir`). May also be the path of
         an `.npz` file with the images of `name`.
       mean: scalar or one per channel, of pixels divided by their full scale (255 for bytes, 16 for digits, 1 for
         floats); only together with `std`.
       std: likewise, positive.
       grey: make colour images grey, as torchvision's `Grayscale`.
+      resize: resize the shorter side to this, bilinearly through Pillow, and cut out the square in the middle; 0 for
+        images as they are.
       crop: side of the centre crop, 0 for none.
       train_limit: keep the first so many training images, 0 for all.
       test_limit: keep the first so many test images, 0 for all.
@@ -68,18 +77,21 @@ def load(
         or settings do not fit together.
     """
     if name == "cartpole":
-        if mean is not None or std is not None or grey or crop:
-            raise UserError("data set 'cartpole' has no images; leave mean, std, grey and crop as they are.")
+        if mean is not None or std is not None or grey or resize or crop:
+            raise UserError("data set 'cartpole' has no images; leave mean, std, grey, resize and crop as they are.")
         return cartpole.read(train_limit, test_limit)
+    if resize < 0:
+        raise UserError(f"config.data.resize is {resize}; give the side of the images to make, or 0 for none.")
     name = ALIASES.get(name, name)
     folder = default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser()
-    raw, name = _find(name, folder)
+    raw, name = _find(name, folder, resize, (max(train_limit, 0), max(test_limit, 0)))
     return finish(
         check(raw, name),
         name,
         mean=mean,
         std=std,
         grey=grey,
+        resize=resize,
         crop=crop,
         train_limit=train_limit,
         test_limit=test_limit,
@@ -119,20 +131,21 @@ def load_signals(
     return shapes.load(name, folder, runs=runs, **signals)
 
 
-def _find(name: str, folder: pathlib.Path) -> tuple[Raw, str]:
+def _find(name: str, folder: pathlib.Path, resize: int, limits: tuple[int, int]) -> tuple[Raw, str]:
     """Returns the arrays of a data set and the name under which it goes."""
     if name == "digits":
         return digits.read(), name
     if name.endswith(".npz"):
         path = pathlib.Path(name).expanduser()
         inside = folder / path
-        return npz.read(inside if inside.is_file() and not path.is_file() else path), path.stem
+        return npz.read(inside if inside.is_file() and not path.is_file() else path, resize), path.stem
     if folder.suffix == ".npz":
-        return npz.read(folder), name
+        return npz.read(folder, resize, known_channels(name)), name
     found = prepared.find(name, folder)
     if found is not None:
-        return prepared.read(found, name), name
-    raw = read_files(name, folder)
+        # The classes of an unknown set are counted in all of its labels.
+        return prepared.read(found, name, resize, limits if name in KNOWN else (0, 0)), name
+    raw = read_files(name, folder, resize=resize)
     if raw is not None:
         return raw, name
     raise _missing(name, folder)
@@ -145,6 +158,12 @@ def _missing(name: str, folder: pathlib.Path) -> UserError:
         return UserError(
             f"unknown data set '{name}': known are {known} (and svhn); {looked} {name}.npz and no directory {name} "
             "prepared for it. Give a known name, the path of an .npz file, or the right data_dir."
+        )
+    if name not in originals.ORIGINALS:
+        return UserError(
+            f"data set '{name}' is not there: {looked} {name}/<version> prepared by tensorflow-datasets and no "
+            f"{name}.npz. Run `tfds build {name} --data_dir={folder}` (needs TensorFlow and the network), or give the "
+            "data_dir where it is."
         )
     command = f"python -m launch.prepare_data --dataset={name} --data_dir={folder}"
     kinds = f"{name}.npz" if KNOWN[name].shape[-1] == 3 else f"idx files or {name}.npz"

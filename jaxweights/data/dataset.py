@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights.data.encoded import resize_images
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
 
-# Images are converted and summed this many at a time, so that no float64 copy of a whole set ever exists.
-_BLOCK = 4096
+# Pixels that are converted and summed at a time, so that no float64 copy of a whole set ever exists.
+_BLOCK = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,6 +63,7 @@ class Raw:
       train_images, train_labels, test_images, test_labels: as in `Dataset`, any type; images may lack the channel axis.
       files: format and file names, for provenance.
       where: path that error messages name.
+      resized: whether the reader brought images of any size to the one that was asked for.
     """
 
     train_images: np.ndarray
@@ -70,6 +72,7 @@ class Raw:
     test_labels: np.ndarray
     files: str
     where: str
+    resized: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,24 +80,29 @@ class Known:
     """What is published about a data set.
 
     Attributes:
-      shape: `(H, W, C)` of one image.
+      shape: `(H, W, C)` of one image; None for sides that vary.
       num_classes: number of classes.
       sizes: published numbers of training and test images.
       full_scale: raw value that counts as 1.
       mean: per channel, of pixels divided by `full_scale`; None: computed from the training images.
       std: per channel, likewise.
+      test_split: what tensorflow-datasets calls the images to test on.
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int | None, int | None, int]
     num_classes: int
     sizes: tuple[int, int]
     full_scale: float = 255.0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    test_split: str = "test"
 
 
 # P-diff standardises both CIFAR sets with the constants of CIFAR-100 (arXiv 2402.13144, published code).
 _PDIFF_CIFAR = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)}
+# As P-diff standardises its other sets; for ImageNet's vision transformers it takes 0.5, too, which is for a config.
+_HALF = {"mean": (0.5,), "std": (0.5,)}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 KNOWN: dict[str, Known] = {
     "digits": Known((8, 8, 1), 10, (1437, 360), full_scale=16.0),
@@ -103,11 +111,26 @@ KNOWN: dict[str, Known] = {
     # Mean and deviation of its training pixels, as commonly used.
     "fashion_mnist": Known((28, 28, 1), 10, (60000, 10000), mean=(0.2860,), std=(0.3530,)),
     # Hyper-Representations (arXiv 2209.14733): grey, centre crop of 28, (x - 0.5) / 0.5.
-    "svhn_cropped": Known((32, 32, 3), 10, (73257, 26032), mean=(0.5,), std=(0.5,)),
+    "svhn_cropped": Known((32, 32, 3), 10, (73257, 26032), **_HALF),
     "cifar10": Known((32, 32, 3), 10, (50000, 10000), **_PDIFF_CIFAR),
     "cifar100": Known((32, 32, 3), 100, (50000, 10000), **_PDIFF_CIFAR),
+    "stl10": Known((96, 96, 3), 10, (5000, 8000), **_HALF),
+    "oxford_flowers102": Known((None, None, 3), 102, (1020, 6149), **_HALF),
+    "oxford_iiit_pet": Known((None, None, 3), 37, (3680, 3669), **_HALF),
+    "food101": Known((None, None, 3), 101, (75750, 25250), **_IMAGENET, test_split="validation"),
+    "imagenet2012": Known((None, None, 3), 1000, (1281167, 50000), **_IMAGENET, test_split="validation"),
 }
 ALIASES = {"svhn": "svhn_cropped"}
+
+
+def known_channels(name: str) -> int | None:
+    """Channels of the images of a data set; None where they are not published."""
+    return KNOWN[name].shape[-1] if name in KNOWN else None
+
+
+def test_split(name: str) -> str:
+    """What tensorflow-datasets calls the images of a data set to test on."""
+    return KNOWN[name].test_split if name in KNOWN else "test"
 
 
 def standardise(images, scale, shift) -> jax.Array:
@@ -141,8 +164,8 @@ def check(raw: Raw, name: str) -> Raw:
         pixel; the message names the file.
     """
     known = KNOWN.get(name)
-    train_images = _check_images(raw.train_images, "training", raw.where, known)
-    test_images = _check_images(raw.test_images, "test", raw.where, known)
+    train_images = _check_images(raw.train_images, "training", raw.where, known, raw.resized)
+    test_images = _check_images(raw.test_images, "test", raw.where, known, raw.resized)
     if train_images.shape[1:] != test_images.shape[1:] or train_images.dtype != test_images.dtype:
         raise UserError(
             f"{raw.where}: training images are {train_images.dtype} of shape {train_images.shape[1:]} and test images "
@@ -167,7 +190,7 @@ def check(raw: Raw, name: str) -> Raw:
     )
 
 
-def _check_images(images: np.ndarray, part: str, where: str, known: Known | None) -> np.ndarray:
+def _check_images(images: np.ndarray, part: str, where: str, known: Known | None, resized: bool) -> np.ndarray:
     if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
         raise UserError(
             f"{where}: {part} images have type {images.dtype}; save them as uint8 (0 to 255) or as a float type."
@@ -181,15 +204,19 @@ def _check_images(images: np.ndarray, part: str, where: str, known: Known | None
         )
     if len(images) == 0:
         raise UserError(f"{where}: there are no {part} images; give at least one.")
-    if known and images.shape[1:] != known.shape:
+    expected = images.shape[1:] if known is None else known.shape
+    if resized or None in expected:
+        expected = images.shape[1:3] + expected[2:]
+    if images.shape[1:] != expected:
         raise UserError(
-            f"{where}: {part} images have shape {images.shape[1:]}, but those of this data set are {known.shape}; "
+            f"{where}: {part} images have shape {images.shape[1:]}, but those of this data set are {expected}; "
             "if these are other images, load them under a name of their own (the path of an .npz file)."
         )
     if images.dtype == np.uint8:
         return images
-    for start in range(0, len(images), _BLOCK):
-        finite = np.isfinite(images[start : start + _BLOCK])
+    step = _images_per_block(images)
+    for start in range(0, len(images), step):
+        finite = np.isfinite(images[start : start + step])
         if not finite.all():
             row = start + int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
             raise UserError(f"{where}: {part} image {row} has NaN or infinite pixels; remove or mend it.")
@@ -217,11 +244,12 @@ def finish(
     mean=None,
     std=None,
     grey: bool = False,
+    resize: int = 0,
     crop: int = 0,
     train_limit: int = 0,
     test_limit: int = 0,
 ) -> Dataset:
-    """Makes a `Dataset` of checked arrays: limits, then grey, then centre crop, then the standardisation.
+    """Makes a `Dataset` of checked arrays: limits, resizing, grey, centre crop, then the standardisation.
 
     Args:
       raw: result of `check`.
@@ -230,6 +258,7 @@ def finish(
         `std` it replaces the published constants.
       std: likewise, positive.
       grey: make three colours one channel.
+      resize: side of the square images to make (see `encoded.resize_images`), unless the reader did; 0 for none.
       crop: side of the centre crop, 0 for none.
       train_limit: keep only the first so many training images, 0 for all.
       test_limit: likewise for the test images.
@@ -242,6 +271,8 @@ def finish(
     """
     train_images, train_labels = _limit(raw.train_images, raw.train_labels, train_limit, "training", raw.where)
     test_images, test_labels = _limit(raw.test_images, raw.test_labels, test_limit, "test", raw.where)
+    if resize and not raw.resized:
+        train_images, test_images = resize_images(train_images, resize), resize_images(test_images, resize)
     if grey:
         train_images, test_images = to_grey(train_images, raw.where), to_grey(test_images, raw.where)
     if crop:
@@ -287,13 +318,14 @@ def to_grey(images: np.ndarray, where: str = "images") -> np.ndarray:
     if images.shape[-1] != 3:
         raise UserError(f"{where}: grey needs images of 1 or 3 channels, these have {images.shape[-1]}.")
     grey = np.empty((*images.shape[:-1], 1), images.dtype)
-    for start in range(0, len(images), _BLOCK):
-        block = images[start : start + _BLOCK]
+    step = _images_per_block(images)
+    for start in range(0, len(images), step):
+        block = images[start : start + step]
         if images.dtype == np.uint8:
             weighted = block.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
-            grey[start : start + _BLOCK, ..., 0] = (weighted + 0x8000) >> 16
+            grey[start : start + step, ..., 0] = (weighted + 0x8000) >> 16
         else:
-            grey[start : start + _BLOCK, ..., 0] = block @ np.array([0.299, 0.587, 0.114], np.float32)
+            grey[start : start + step, ..., 0] = block @ np.array([0.299, 0.587, 0.114], np.float32)
     return grey
 
 
@@ -349,18 +381,21 @@ def _scale_shift(images: np.ndarray, name: str, mean, std, where: str) -> tuple[
 def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and deviation per channel, `[C]` float64, of raw pixels."""
     pixels = images.reshape(-1, images.shape[-1])
-    step = _BLOCK * images.shape[1] * images.shape[2]
 
     def average(function) -> np.ndarray:
         total = np.zeros(images.shape[-1])
-        for start in range(0, len(pixels), step):
-            block = function(pixels[start : start + step].astype(np.float64))
+        for start in range(0, len(pixels), _BLOCK):
+            block = function(pixels[start : start + _BLOCK].astype(np.float64))
             # A product with ones sums over a long axis of short rows much faster than `sum` does.
             total += np.ones(len(block)) @ block
         return total / len(pixels)
 
     mean = average(lambda block: block)
     return mean, np.sqrt(average(lambda block: np.square(block - mean)))
+
+
+def _images_per_block(images: np.ndarray) -> int:
+    return max(1, _BLOCK // (images.shape[1] * images.shape[2]))
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

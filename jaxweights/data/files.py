@@ -5,10 +5,10 @@ from __future__ import annotations
 import pathlib
 
 from jaxweights.data import idx, npz
-from jaxweights.data.dataset import KNOWN, Raw
+from jaxweights.data.dataset import KNOWN, Raw, known_channels
 
 
-def read_files(name: str, folder: pathlib.Path, own_folder: bool = False) -> Raw | None:
+def read_files(name: str, folder: pathlib.Path, own_folder: bool = False, resize: int = 0) -> Raw | None:
     """Reads the idx files or the `.npz` file of a data set, without checking that the arrays fit together.
 
     Args:
@@ -16,6 +16,7 @@ def read_files(name: str, folder: pathlib.Path, own_folder: bool = False) -> Raw
       folder: directory with a folder `<name>` of idx files (not for the known colour sets), or with `<name>.npz`.
       own_folder: whether `folder` itself is known to be the data set's own, so that bare idx files in it are taken for
         any name; otherwise, as they bear no name, only for a known one.
+      resize: side that JPEG images are brought to while they are decoded, 0 for none.
 
     Returns:
       The arrays, or None when there are no such files.
@@ -29,4 +30,4 @@ def read_files(name: str, folder: pathlib.Path, own_folder: bool = False) -> Raw
             if files is not None:
                 return idx.read(files, name)
     path = folder / f"{name}.npz"
-    return npz.read(path) if path.is_file() else None
+    return npz.read(path, resize, known_channels(name)) if path.is_file() else None

@@ -18,7 +18,7 @@ _KERAS = ("x_train", "y_train", "x_test", "y_test")
 _JPEG = ("train_jpeg", "train_length", "train_label", "test_jpeg", "test_length", "test_label")
 
 
-def read(path: pathlib.Path) -> Raw:
+def read(path: pathlib.Path, resize: int = 0, channels: int | None = None) -> Raw:
     """Reads an image set from an `.npz` file.
 
     Three layouts are read: `train_images, train_labels, test_images, test_labels`; the same as `x_train, y_train,
@@ -27,6 +27,8 @@ def read(path: pathlib.Path) -> Raw:
 
     Args:
       path: the file.
+      resize: side that JPEG images are brought to while they are decoded, 0 for none.
+      channels: of resized ones, see `encoded.decode_images`.
 
     Raises:
       UserError: the file is missing, truncated, not an `.npz`, holds Python objects, or has none of these layouts.
@@ -48,15 +50,16 @@ def read(path: pathlib.Path) -> Raw:
         )
     if layout is _JPEG:
         arrays = [
-            _unpack_jpeg(*arrays[:2], f"{path}, train_jpeg"),
+            _unpack_jpeg(*arrays[:2], f"{path}, train_jpeg", resize, channels),
             arrays[2],
-            _unpack_jpeg(*arrays[3:5], f"{path}, test_jpeg"),
+            _unpack_jpeg(*arrays[3:5], f"{path}, test_jpeg", resize, channels),
             arrays[5],
         ]
-    return Raw(*arrays, files=f"npz {path.name}", where=str(path))
+    resized = resize > 0 and layout is _JPEG
+    return Raw(*arrays, files=f"npz {path.name}", where=str(path), resized=resized)
 
 
-def _unpack_jpeg(packed: np.ndarray, lengths: np.ndarray, where: str) -> np.ndarray:
+def _unpack_jpeg(packed: np.ndarray, lengths: np.ndarray, where: str, resize: int, channels: int | None) -> np.ndarray:
     if (
         packed.dtype != np.uint8
         or packed.ndim != 1
@@ -68,7 +71,5 @@ def _unpack_jpeg(packed: np.ndarray, lengths: np.ndarray, where: str) -> np.ndar
     if (lengths <= 0).any() or lengths.sum() != len(packed):
         raise UserError(f"{where}: the lengths must be positive and add up to the {len(packed)} bytes of the images.")
     ends = np.cumsum(lengths)
-    data = packed.tobytes()
-    return decode_images(
-        (data[end - length : end] for end, length in zip(ends, lengths, strict=True)), len(lengths), where
-    )
+    files = (packed[end - length : end].tobytes() for end, length in zip(ends, lengths, strict=True))
+    return decode_images(files, len(lengths), where, resize, channels)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxweights.data import npz, originals, prepared
-from jaxweights.data.dataset import KNOWN, Raw, check
+from jaxweights.data.dataset import Raw, check, test_split
 from jaxweights.data.encoded import encode_png
 from jaxweights.data.files import read_files
 from jaxweights.errors import UserError
@@ -137,7 +137,7 @@ def _write(name: str, source: Raw, work: pathlib.Path, file_format: str, progres
     """Lets tensorflow-datasets write the directory below `work` and returns it."""
     import tensorflow_datasets as tfds
 
-    if name in KNOWN:
+    if name in originals.ORIGINALS:
         published = tfds.builder(name, data_dir=work)
         version, features = published.version, published.info.features
     else:
@@ -180,7 +180,7 @@ def _builder_class(tfds, dataset_name: str, version: str, dataset_features, sour
             del dl_manager
             return {
                 "train": self._generate_examples("train", source.train_images, source.train_labels),
-                "test": self._generate_examples("test", source.test_images, source.test_labels),
+                test_split(dataset_name): self._generate_examples("test", source.test_images, source.test_labels),
             }
 
         def _generate_examples(self, split, images, labels):

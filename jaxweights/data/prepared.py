@@ -7,6 +7,7 @@ have, through our own reader. Both give the stored order, which is fixed on disk
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import pathlib
 import re
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxweights.data.dataset import Raw
+from jaxweights.data.dataset import Raw, known_channels, test_split
 from jaxweights.data.encoded import decode_images
 from jaxweights.data.records import parse_example, read_tfrecord
 from jaxweights.errors import UserError
@@ -23,8 +24,8 @@ from jaxweights.errors import UserError
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _READABLE = ("array_record", "tfrecord")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-# Serialised examples are fetched this many at a time.
-_BLOCK = 4096
+# Serialised examples are fetched this many at a time: few enough for photographs of a hundred kilobytes each.
+_BLOCK = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,18 +109,23 @@ def _list_shards(path: pathlib.Path, info: dict, file_format: str, name: str) ->
     return Prepared(path.parent, file_format, shards, counts)
 
 
-def read(prepared: Prepared, name: str) -> Raw:
-    """Reads the splits `train` and `test`, in the stored order.
+def read(prepared: Prepared, name: str, resize: int = 0, limits: tuple[int, int] = (0, 0)) -> Raw:
+    """Reads the images to train and to test on, in the stored order.
 
     Args:
       prepared: result of `find`.
       name: the data set's name.
+      resize: side of the square images to make (see `encoded.resize_picture`), 0 for images that are of one size.
+      limits: how many training and test images to read, 0 for all.
 
     Raises:
       UserError: a split or a file is missing, truncated or damaged, or the examples have no `image` or no `label`.
     """
-    train_images, train_labels = _read_split(prepared, "train")
-    test_images, test_labels = _read_split(prepared, "test")
+    splits = ("train", test_split(name))
+    (train_images, train_labels), (test_images, test_labels) = (
+        _read_split(prepared, split, limit, resize, known_channels(name))
+        for split, limit in zip(splits, limits, strict=True)
+    )
     return Raw(
         train_images=train_images,
         train_labels=train_labels,
@@ -127,26 +133,30 @@ def read(prepared: Prepared, name: str) -> Raw:
         test_labels=test_labels,
         files=f"tensorflow-datasets {name} {prepared.path.name} {prepared.file_format}",
         where=str(prepared.path),
+        resized=resize > 0,
     )
 
 
-def _read_split(prepared: Prepared, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(
+    prepared: Prepared, split: str, limit: int, resize: int, channels: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     if split not in prepared.shards:
         raise UserError(f"{prepared.path} has the splits {sorted(prepared.shards)}, but '{split}' is needed.")
     for shard in prepared.shards[split]:
         if not shard.is_file():
             raise UserError(f"{shard} is missing; remove {prepared.path} and prepare the data set again.")
     count = sum(prepared.counts[split])
+    count = min(limit or count, count)
     labels = np.empty(count, np.int64)
     reader = _array_records if prepared.file_format == "array_record" else _tfrecords
     where = str(prepared.shards[split][0]) if count else str(prepared.path)
 
     def encoded() -> Iterator[bytes]:
-        for row, record in enumerate(reader(prepared, split)):
+        for row, record in enumerate(itertools.islice(reader(prepared, split), count)):
             image, labels[row] = _image_and_label(record, row, where)
             yield image
 
-    return decode_images(encoded(), count, where), labels
+    return decode_images(encoded(), count, where, resize, channels), labels
 
 
 def _image_and_label(record: bytes, row: int, where: str) -> tuple[bytes, int]:

@@ -1,4 +1,4 @@
-"""Reads state dicts of published transformers (PyTorch) as parameters of `transformer`'s modules."""
+"""Reads state dicts of published generators (PyTorch); the transformers' as parameters of `transformer`'s modules."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ class StateDict:
         """
         if self._rest:
             left = ", ".join(sorted(self._rest)[:5])
-            raise UserError(f"The checkpoint holds tensors that this transformer does not have: {left}. {self._cure}")
+            raise UserError(f"The checkpoint holds tensors that this generator does not have: {left}. {self._cure}")
         theirs = dict(jax.tree_util.tree_leaves_with_path(params))
         for path, shape in jax.tree_util.tree_leaves_with_path(expected):
             if theirs[path].shape != shape.shape:
                 raise UserError(
                     f"The checkpoint's tensor for {jax.tree_util.keystr(path)} has shape {theirs[path].shape}, this "
-                    f"transformer needs {shape.shape}. {self._cure}"
+                    f"generator needs {shape.shape}. {self._cure}"
                 )
         if table.shape != (num_frequencies,):
             raise UserError(

@@ -63,7 +63,7 @@ def draw(
         apart = float(np.mean(np.abs(actions[i] - actions[count + i])))
         texts = (
             f"{subject.label}, sample {i}\nreturn {-measured.loss[i]:.0f}",
-            f"nearest: run {train.records['run'][row]}, return {-train.records['loss'][row]:.0f}\n"
+            f"nearest: {style.network(train, row)}, return {-train.records['loss'][row]:.0f}\n"
             f"actions differ by {apart:.2f} on average",
         )
         for axes, values, text in zip((left, right), (actions[i], actions[count + i]), texts, strict=True):

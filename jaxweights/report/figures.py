@@ -1,4 +1,4 @@
-"""The figures made of measurements alone: distances, novelty, heatmap, loss curves, zoo.
+"""The figures made of measurements: distances, novelty, similarity, mixtures, heatmap, loss curves, zoo.
 
 Conventions are those of Zeng et al. 2025 (arXiv 2506.07998), without their accidents: histogram edges are evenly spaced
 from the smallest to the largest value, so that none falls out, and every random choice is seeded.
@@ -24,6 +24,9 @@ BINS = 15
 SHOWN_NETWORKS = 3
 SHOWN_PARAMETERS = 64
 _FIT_COLUMNS = ("fit_iou", "fit_psnr", "fit_loss", "epochs")  # of neural fields: how well each fits its own signal
+_MIXTURES = ("average", "gaussian")
+_MOST_RATIO = 3.0  # of residuals to that of held-out runs: larger ones are drawn here
+_CLOSER = "the same, closer to the trained networks"
 _ZOOM_SHARE = 0.4  # a second, closer look where the trained networks take less than this share of an axis
 
 
@@ -63,17 +66,17 @@ def min_distance(series: Sequence[Series], folder: pathlib.Path) -> pathlib.Path
             top.stairs(shares, edges, color=s.colour, linewidth=1.7, label=s.label)
         top.set(title=f"distance, {title}", xlabel="L2 to the nearest training network")
         top.grid(axis="y")
-        _strips(bottom, series, field)
+        _strips(bottom, series, [getattr(s.measured, field) for s in series])
+        bottom.set_xlabel("L2 to the nearest training network, every series")
     axes[0, 0].set(ylabel="% of networks", ylim=(0, None))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(5, len(shown)))
     return style.save(figure, folder, "min_distance")
 
 
-def _strips(axes, series: Sequence[Series], field: str) -> None:
+def _strips(axes, series: Sequence[Series], columns: Sequence[np.ndarray]) -> None:
     """One row per series: every network as a dot, the middle half as a bar, the median as a line across it."""
     rng = np.random.default_rng(0)
-    for row, s in enumerate(series):
-        values = getattr(s.measured, field)
+    for row, (s, values) in enumerate(zip(series, columns, strict=True)):
         jitter = rng.uniform(-0.3, 0.3, len(values))
         axes.scatter(values, row + jitter, s=4, color=s.colour, alpha=0.35, linewidths=0, rasterized=True)
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
@@ -84,7 +87,96 @@ def _strips(axes, series: Sequence[Series], field: str) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    axes.set_xlabel("L2 to the nearest training network, every series")
+
+
+def interpolation_residual(series: Sequence[Series], folder: pathlib.Path) -> pathlib.Path | None:
+    """How far every network is from the best mixture of training networks, beside held-out runs and its own neighbour.
+
+    The number that the paper of P-diff (arXiv 2402.13144) and its audit do not have. For copies, which have no distance
+    to be a share of, the share is 0.
+
+    Args:
+      series: all of them; controls are not drawn.
+      folder: for the files.
+
+    Returns:
+      The PNG file, or None where the held-out runs are mixtures themselves.
+    """
+    shown = [s for s in series if s.role != style.CONTROL]
+    unit = next(float(np.median(s.measured.hull_residual)) for s in series if s.role == audit.HELDOUT)
+    if not unit > 0:
+        return None
+    to_heldout = [s.measured.hull_residual / unit for s in shown]
+    to_nearest = [
+        np.divide(m.hull_residual, m.distance, out=np.zeros(len(m.distance)), where=m.distance > 0)
+        for m in (s.measured for s in shown)
+    ]
+    figure = style.new_figure(9.8, 1.5 + 0.27 * len(shown))
+    left, right = figure.subplots(1, 2, sharey=True)
+    _strips(left, shown, [np.minimum(values, _MOST_RATIO) for values in to_heldout])
+    if max(values.max() for values in to_heldout) > _MOST_RATIO:
+        ticks = np.arange(_MOST_RATIO + 1)
+        left.set_xticks(ticks, [*(f"{x:g}" for x in ticks[:-1]), f"\u2265 {_MOST_RATIO:g}"])
+    left.axvline(1.0, color="#2b2b2b", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    left.set(xlabel="residual / median of held-out runs")
+    _strips(right, shown, to_nearest)
+    right.set(xlabel="residual / distance to the nearest training network", xlim=(-0.03, 1.03))
+    return style.save(figure, folder, "interpolation_residual")
+
+
+def accuracy_similarity(
+    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, say: Words = str
+) -> pathlib.Path | None:
+    """Accuracy against error similarity in the two sets of series of Zeng et al. 2025, on shared axes.
+
+    Training and generated networks are beside noised copies in the first set, beside averages and Gaussians in the
+    second: at most 100 networks per series drawn with the seed, the same ones in both. Accuracies are moved by up to a
+    third of one test example, so that equal ones do not hide each other.
+
+    Args:
+      series: all of them; baselines are known by their kind, whatever their names.
+      examples: test examples that an accuracy is a share of.
+      folder: for the files.
+      seed: of the draw.
+      say: the words for what the networks do.
+
+    Returns:
+      The PNG file, or None where there is none of these baselines. A set without baselines has no panel.
+    """
+    rng = np.random.default_rng(seed)
+    rows = {s.name: np.sort(rng.permutation(len(s.measured.accuracy))[: style.MAX_POINTS]) for s in series}
+    jitter = {s.name: rng.uniform(-1, 1, len(rows[s.name])) / (3 * examples) for s in series}
+    common = [s for s in series if s.role in (audit.TRAINING, style.LEARNED)]
+    sets = [
+        (title, [s for s in series if s.kind in kinds and s.role == style.BASELINE])
+        for title, kinds in (("beside noised copies", ("noise",)), ("beside averages and Gaussians", _MIXTURES))
+    ]
+    sets = [(title, baselines) for title, baselines in sets if baselines]
+    if not sets:
+        return None
+    spans = _zoom([*common, *(s for _, baselines in sets for s in baselines)])
+    figure = style.new_figure(4.9 * len(sets), 4.4 + 3.1 * (len(spans) - 1))
+    grid = figure.subplots(len(spans), len(sets), squeeze=False, sharex=True, sharey="row")
+    handles: dict[str, Any] = {}
+    for panels, span in zip(grid, spans, strict=True):
+        for axes, (title, baselines) in zip(panels, sets, strict=True):
+            for s in (*common, *baselines):
+                chosen = rows[s.name]
+                style.scatter(axes, s, s.measured.max_error_iou[chosen], s.measured.accuracy[chosen] + jitter[s.name])
+            axes.set_title(title)
+            if span is not None:
+                axes.set(ylim=span, title=_CLOSER)
+            axes.grid()
+            handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        style.percent(panels[0].yaxis)
+        panels[0].set_ylabel(say("accuracy (%)"))
+    for axes in grid[-1]:
+        axes.set_xlabel(say("maximum error IoU with a training network"))
+    columns = min(6, len(handles))
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncols=columns, markerscale=1.3, handletextpad=0.2
+    )
+    return style.save(figure, folder, "accuracy_similarity")
 
 
 def accuracy_novelty(
@@ -118,10 +210,10 @@ def accuracy_novelty(
     for line, span in zip(axes, spans, strict=True):
         for panel, (field, _) in zip(line, panels, strict=True):
             for s, chosen, height in zip(series, rows, heights, strict=True):
-                _scatter(panel, s, getattr(s.measured, field)[chosen], height)
+                style.scatter(panel, s, getattr(s.measured, field)[chosen], height)
             panel.grid()
             if span is not None:
-                panel.set(ylim=span, title="the same, closer to the trained networks")
+                panel.set(ylim=span, title=_CLOSER)
             style.percent(panel.yaxis)
         line[0].axvline(limit, color="#2b2b2b", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         line[0].set_ylabel(say("accuracy (%)"))
@@ -141,16 +233,6 @@ def accuracy_novelty(
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(6, len(series)), markerscale=1.3, handletextpad=0.2)
     return style.save(figure, folder, "accuracy_novelty")
-
-
-def _scatter(axes, s: Series, x: np.ndarray, y: np.ndarray) -> None:
-    lines = s.marker in "x+12"
-    edge = {"linewidths": 1.0} if lines else {"edgecolors": "black", "linewidths": 0.2}
-    size = {"*": 70, "P": 42, "p": 42, "X": 42, "h": 42}.get(s.marker, 32)
-    order = {audit.TRAINING: 2, audit.HELDOUT: 3, style.BASELINE: 2.5, style.CONTROL: 3.5, style.LEARNED: 4}[s.role]
-    axes.scatter(
-        x, y, s=size, color=s.colour, marker=s.marker, alpha=0.7, zorder=order, label=s.label, rasterized=True, **edge
-    )
 
 
 def _zoom(series: Sequence[Series]) -> list[tuple[float, float] | None]:
@@ -208,7 +290,7 @@ def heatmap(
     grid = figure.add_gridspec(len(heights), 2, width_ratios=[1, 0.013], height_ratios=heights)
     for i in range(count):
         distances = np.linalg.norm(neighbours[i].astype(np.float64) - generated.weights[i], axis=1)
-        names = [f"run {train.records['run'][r]}, L2 {d:.3g}" for r, d in zip(nearest[i], distances, strict=True)]
+        names = [f"{style.network(train, r)}, L2 {d:.3g}" for r, d in zip(nearest[i], distances, strict=True)]
         places = grid[3 * i, 0], grid[3 * i + 1, 0], grid[3 * i : 3 * i + 2, 1]
         top, bottom, bar = (figure.add_subplot(place) for place in places)
         strips = generated.weights[i : i + 1, columns], neighbours[i][:, columns]

@@ -55,7 +55,7 @@ def draw(
     grid = figure.subplots(2, count, squeeze=False)
     for i, (image, axes) in enumerate(zip(shown, grid.ravel(), strict=True)):
         row = int(subject.measured.nearest_row[i % count])
-        title = f"{subject.label}, sample {i}" if i < count else f"nearest: run {train.records['run'][row]}"
+        title = f"{subject.label}, sample {i}" if i < count else f"nearest: {style.network(train, row)}"
         axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[])
         axes.set_title(title, fontsize=8)

@@ -5,20 +5,35 @@ from __future__ import annotations
 import base64
 import html
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxweights import data, files, nets, population
-from jaxweights.audit import vocabulary
+from jaxweights.audit import audit, vocabulary
+from jaxweights.errors import UserError
 from jaxweights.population import Population
-from jaxweights.report import actions, boundary, figures, images, studies, style, tables, template
+from jaxweights.report import actions, boundary, figures, images, studies, style, tables, template, weights
 from jaxweights.report.style import Picture, Section
 
 _IMAGES = 8  # image fields in a row
 _PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Refuses impossible settings, `config.report`.
+
+    Raises:
+      UserError: decision regions of fewer than two grid points per side.
+    """
+    resolution = settings.get("boundary_resolution", boundary.RESOLUTION)
+    if not (isinstance(resolution, int) and resolution >= 2):
+        raise UserError(
+            f"report.boundary_resolution is {resolution!r}: decision regions need at least 2 grid points per side. "
+            f"Set it to a whole number, as published {boundary.RESOLUTION}."
+        )
 
 
 def write(
@@ -31,6 +46,8 @@ def write(
     train: Population,
     samples: Mapping[str, Population],
     mesh: jax.sharding.Mesh,
+    heldout: Population | None = None,
+    lineages: Population | None = None,
 ) -> pathlib.Path:
     """Draws `figures/*.png` and `*.svg` and writes `report.html`; the same input gives the same bytes.
 
@@ -38,25 +55,29 @@ def write(
       workdir: of the experiment, with `audit/<series>.npz`, where a generator was trained `metrics.jsonl`, and where it
         was studied `studies/<generator>.npz`.
       metrics: what the audit returned, with `zoo`, `timing` and `versions`, and `studies` where there are any.
-      config: of the experiment.
+      config: of the experiment; `report.boundary_resolution` is the number of grid points per side of decision regions.
       net: task network.
       dataset: its images, or initial states.
       train: training networks, in the order that the measurements refer to.
       samples: generated networks by series name.
       mesh: devices for the decision regions or actions.
+      heldout: one checkpoint of every held-out run, for the figures of weights.
+      lineages: all checkpoints of held-out runs, for that of trajectories.
 
     Returns:
       The path of `report.html`.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: the folder cannot be written, or impossible settings.
     """
+    check(config.get("report", {}))
     folder = files.make_dir(workdir / "figures")
     series = style.collect(workdir, metrics, config)
     with style.drawing():
         parts = [
-            *_measurement_pictures(series, metrics, dataset, config["seed"], folder),
-            *_subject_pictures(series, config["seed"], net, dataset, train, samples, mesh, folder),
+            *_measurement_pictures(series, metrics, dataset, train, config["seed"], folder),
+            *_subject_pictures(series, config, net, dataset, train, samples, mesh, folder),
+            *_weight_pictures(series, config["seed"], train, heldout, lineages, samples, folder),
             *_training_pictures(series, metrics, config, dataset, train, workdir / "metrics.jsonl", folder),
             *studies.parts(series, workdir, metrics, config["seed"], folder),
         ]
@@ -67,88 +88,139 @@ def write(
     return path
 
 
-def _measurement_pictures(series, metrics, dataset, seed, folder) -> list[Picture]:
-    """Distances and novelty of every series."""
+def _measurement_pictures(series, metrics, dataset, train, seed, folder) -> Iterator[Picture]:
+    """Distances, novelty and mixtures of every series."""
     tested = next(entry["tests"] for entry in metrics["series"].values() if "tests" in entry)
     limit = tested["iou_above_heldout"]["limit"]  # a property of the held-out runs, the same for all
     say = vocabulary.of(metrics)
-    return [
-        Picture(
-            figures.min_distance(series, folder),
-            "Distance to the nearest training network",
-            "Training networks are compared with the other training networks. A generator whose histogram lies left "
-            "of the held-out one stays closer to what it has seen than new training runs come. Below, every series "
-            "on one axis: dots are networks, the bar is their middle half, the line their median.",
-        ),
-        Picture(
-            figures.accuracy_novelty(series, len(dataset.test_labels), folder, seed, limit, say),
-            say("Accuracy against novelty"),
-            f"At most {style.MAX_POINTS} networks per series, spread by a third of a test example. "
-            f"{say('Left: similarity of mistakes;')} right of the dashed line lies what only 5 % of held-out runs "
-            f"reach. Right: distance of weights. {say('Accurate and novel')} is up and left in the first column, up "
-            "and right in the second.",
-        ),
-    ]
+    yield Picture(
+        figures.min_distance(series, folder),
+        "Distance to the nearest training network",
+        "Training networks are compared with the other training networks. A generator whose histogram lies left "
+        "of the held-out one stays closer to what it has seen than new training runs come. Below, every series "
+        "on one axis: dots are networks, the bar is their middle half, the line their median.",
+    )
+    yield Picture(
+        figures.accuracy_novelty(series, len(dataset.test_labels), folder, seed, limit, say),
+        say("Accuracy against novelty"),
+        f"At most {style.MAX_POINTS} networks per series, spread by a third of a test example. "
+        f"{say('Left: similarity of mistakes;')} right of the dashed line lies what only 5 % of held-out runs "
+        f"reach. Right: distance of weights. {say('Accurate and novel')} is up and left in the first column, up "
+        "and right in the second.",
+    )
+    path = figures.accuracy_similarity(series, len(dataset.test_labels), folder, seed, say)
+    if path is not None:
+        others = "other runs" if len(np.unique(train.records["run"])) > 1 else "the same run, itself left out"
+        yield Picture(
+            path,
+            say("Accuracy against similarity, as published"),
+            f"Generated networks that lie where noised copies or mixtures do have nothing that these lack; at most "
+            f"{style.MAX_POINTS} networks per series, training networks beside those of {others}.",
+        )
+    relative = metrics["series"][audit.HELDOUT].get("hull_residual_relative", {"to_heldout": ()})
+    path = figures.interpolation_residual(series, folder) if relative["to_heldout"] is not None else None
+    if path is not None:
+        yield Picture(
+            path,
+            "Interpolation residual",
+            "Distance to the best mixture of training networks: left in units of the held-out runs&rsquo; median "
+            "(dashed), right as a share of the distance to the nearest training network. Near 0 in both a network is "
+            "nothing but a mixture of what was seen; near 0 on the left alone it is a copy with small changes.",
+        )
 
 
-def _subject_pictures(series, seed, net, dataset, train, samples, mesh, folder) -> list[Picture]:
+def _subject_pictures(series, config, net, dataset, train, samples, mesh, folder) -> Iterator[Picture]:
     """Heatmap, and decision regions, actions or images, of every learned generator (or of one other series where there
     is none)."""
-    classifies = net.environment is None and net.field is None
-    if classifies:
-        plane = boundary.fit_plane(np.asarray(data.standardise(dataset.test_images, dataset.scale, dataset.shift)))
-    heatmaps, regions = [], []
-    for number, subject in enumerate(style.subjects(series)):
-        suffix = f"_{subject.name}" if number else ""
-        generated = samples[subject.name]
-        path = figures.heatmap(subject, generated, train, seed, folder, f"heatmap{suffix}")
+    subjects = style.subjects(series)
+    suffixes = [f"_{s.name}" if number else "" for number, s in enumerate(subjects)]
+    for subject, suffix in zip(subjects, suffixes, strict=True):
+        path = figures.heatmap(subject, samples[subject.name], train, config["seed"], folder, f"heatmap{suffix}")
         order = ", their hidden units in the sample's order" if subject.measured.aligned_min_l2.size else ""
-        heatmaps.append(
-            Picture(
-                path,
-                f"Weights: {subject.label} over the nearest training networks",
-                f"Red border: a generated network. Below it its nearest training networks, nearest first{order}. Rows "
-                "that look alike are copies up to small changes.",
-            )
+        yield Picture(
+            path,
+            f"Weights: {subject.label} over the nearest training networks",
+            f"Red border: a generated network. Below it its nearest training networks, nearest first{order}. Rows "
+            "that look alike are copies up to small changes.",
         )
-        if net.field is not None and net.input_shape != (2,):
-            continue  # shapes are shown by their own study
-        count = min(_IMAGES if net.field is not None else figures.SHOWN_NETWORKS, len(generated))
-        shown = np.concatenate([generated.weights[:count], train.weights[subject.measured.nearest_row[:count]]])
+    if net.field is not None and net.input_shape != (2,):
+        return  # shapes are shown by their own study
+    count = _IMAGES if net.field is not None else figures.SHOWN_NETWORKS
+    pairs = []
+    for subject in subjects:
+        generated = samples[subject.name].weights[:count]
+        pairs.append(np.concatenate([generated, train.weights[subject.measured.nearest_row[: len(generated)]]]))
+    if net.environment is None and net.field is None:
+        yield from _decisions(subjects, suffixes, pairs, config, net, dataset, train, mesh, folder)
+        return
+    for subject, suffix, shown in zip(subjects, suffixes, pairs, strict=True):
         if net.field is not None:
-            path = images.draw(subject, train, images.render(net, shown, mesh), folder, f"images{suffix}")
-            regions.append(
-                Picture(
-                    path,
-                    f"Images: {subject.label} above the nearest training networks",
-                    f"Every network's values on a grid of {images.RESOLUTION} by {images.RESOLUTION} points.",
-                )
+            yield Picture(
+                images.draw(subject, train, images.render(net, shown, mesh), folder, f"images{suffix}"),
+                f"Images: {subject.label} above the nearest training networks",
+                f"Every network's values on a grid of {images.RESOLUTION} by {images.RESOLUTION} points.",
             )
-            continue
-        if not classifies:
-            path = actions.draw(subject, train, actions.chart(net, shown, mesh), folder, f"actions{suffix}")
-            regions.append(
-                Picture(
-                    path,
-                    f"Actions: {subject.label} beside the nearest training networks",
-                    "Mean action by angle and angular velocity of the pole, while the cart rests in the middle: red "
-                    "pushes towards positive positions, blue towards negative ones. A pole of positive angle leans to "
-                    "the positive side.",
-                )
+        else:
+            yield Picture(
+                actions.draw(subject, train, actions.chart(net, shown, mesh), folder, f"actions{suffix}"),
+                f"Actions: {subject.label} beside the nearest training networks",
+                "Mean action by angle and angular velocity of the pole, while the cart rests in the middle: red "
+                "pushes towards positive positions, blue towards negative ones. A pole of positive angle leans to "
+                "the positive side.",
             )
-            continue
-        classes = boundary.classify(net, shown, plane, mesh)
-        path = boundary.draw(subject, train, classes, plane, dataset, folder, f"decision_boundaries{suffix}")
-        regions.append(
-            Picture(
-                path,
-                f"Decisions: {subject.label} beside the nearest training networks",
-                "Predicted classes on the plane of the test images' two principal components (pixels standardised). "
-                "Dots are test images, projected: what lies off the plane may be classified otherwise than the tint "
-                "under it.",
-            )
+
+
+def _decisions(subjects, suffixes, pairs, config, net, dataset, train, mesh, folder) -> Iterator[Picture]:
+    """Decision regions; those of all generators are computed together."""
+    standard = np.asarray(data.standardise(dataset.test_images, dataset.scale, dataset.shift))
+    plane = boundary.fit_plane(standard, dataset.test_labels, dataset.num_classes)
+    resolution = config.get("report", {}).get("boundary_resolution", boundary.RESOLUTION)
+    regions = boundary.classify(net, np.concatenate(pairs), plane, mesh, resolution)
+    some = len(plane.classes) < dataset.num_classes
+    only = f" of {len(plane.classes)} classes, and networks decide between these alone" if some else ""
+    for subject, suffix, own in zip(
+        subjects, suffixes, np.split(regions, np.cumsum([len(p) for p in pairs])[:-1]), strict=True
+    ):
+        yield Picture(
+            boundary.draw(subject, train, own, plane, folder, f"decision_boundaries{suffix}"),
+            f"Decisions: {subject.label} beside the nearest training networks",
+            f"Predicted classes on the plane of the test images' two principal components (pixels standardised{only}). "
+            "Pixel values beyond the range of images are clamped to it. Dots are test images, projected: what lies off "
+            "the plane may be classified otherwise than the tint under it.",
         )
-    return heatmaps + regions
+
+
+def _weight_pictures(series, seed, train, heldout, lineages, samples, folder) -> Iterator[Picture]:
+    """Values of parameters, t-SNE, and the paths of runs that were kept step by step."""
+    found = weights.clouds(series, train, heldout, samples)
+    path = weights.value_distributions(found, train, seed, folder)
+    if path is not None:
+        yield Picture(
+            path,
+            "Values of single parameters",
+            "A generator whose densities are narrower than those of the training networks, or in their middle, has not "
+            "learned how parameters vary.",
+        )
+    path = weights.tsne(found, seed, folder)
+    if path is not None:
+        yield Picture(
+            path,
+            "t-SNE of the weights",
+            f"Networks of a series that mix with training networks lie among them in weight space; at most "
+            f"{style.MAX_POINTS} networks per series, distances between clusters mean little.",
+        )
+    trained = weights.paths(train, weights.PATHS)
+    if trained:
+        unseen = weights.paths(lineages, weights.UNSEEN_PATHS) if lineages is not None else []
+        middle = weights.distance_to_mean(found, trained, seed)
+        own = middle.pop(audit.TRAINING)
+        others = ", ".join(f"{style.label(name)} {value:.3g}" for name, value in middle.items())
+        yield Picture(
+            weights.trajectory(found, trained, unseen, seed, folder),
+            "The path of training",
+            f"Where samples gather around the mean of the path they are averages of its checkpoints; median distance "
+            f"to it: training checkpoints {own:.3g}, {html.escape(others)}.",
+        )
 
 
 def _training_pictures(series, metrics, config, dataset, train, log, folder) -> list[Picture]:
@@ -170,12 +242,7 @@ def render(
     checks = metrics["checks"]
     zoo = metrics["zoo"]
     title = f"Invents or remembers? {config['data']['name']}, {net.name}"
-    runs = zoo["runs_by_split"]
-    facts = (
-        f"A network of {zoo['num_params']:,} parameters, trained {runs[population.TRAIN]:,} times for the generators "
-        f"to learn from, and {runs[population.HELDOUT]:,} times held out as the null: what independent training gives. "
-        f"{config['num_samples']:,} networks drawn from every generator."
-    )
+    facts = f"{_subject_matter(metrics, net)} {config['num_samples']:,} networks drawn from every generator."
     aligned = any(e.get("aligned_min_l2") for e in metrics["series"].values())
     state = "pass" if checks["controls_passed"] else "fail"
     sign = "&#10003;" if checks["controls_passed"] else "&#10007;"
@@ -210,6 +277,22 @@ def render(
     ]
     body = "\n".join(sections)
     return template.PAGE.format(title=html.escape(title), style=template.STYLE, facts=html.escape(facts), body=body)
+
+
+def _subject_matter(metrics: Mapping[str, Any], net: nets.TaskNet) -> str:
+    """What was trained, and how often."""
+    count, runs = metrics["zoo"]["num_params"], metrics["zoo"]["runs_by_split"]
+    what = f"A network of {count:,} parameters"
+    if isinstance(net, nets.PartialNet) and net.whole.spec.num_params > count:
+        what = f"{count:,} of the {net.whole.spec.num_params:,} parameters of a network, the others frozen"
+    times, networks = runs[population.TRAIN], metrics["series"][audit.TRAINING]["min_l2"]["n"]
+    often = "once" if times == 1 else f"{times:,} times"
+    learned = f", of which the generators learn {networks:,} checkpoints" if networks > times else ""
+    learned = learned or " for the generators to learn from"
+    unseen = runs[population.HELDOUT]
+    return (
+        f"{what}, trained {often}{learned}, and {unseen:,} times held out as the null: what independent training gives."
+    )
 
 
 def _verdicts(metrics: Mapping[str, Any], roles: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ from jaxweights import files, generators
 from jaxweights.audit import audit
 from jaxweights.audit.audit import Measured
 from jaxweights.errors import UserError
+from jaxweights.population import Population
 
 LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides audit.TRAINING and audit.HELDOUT
 DPI = 160  # twice the pixels that a page column of 700 shows
@@ -40,12 +41,12 @@ _FIXED = {
 }
 _LEARNED = (("#d62728", "*"), ("#a0158c", "X"), ("#ff5fa2", "h"), ("#7a1f1f", "d"), ("#e8a200", ">"), ("#0b7a75", "<"))
 _BASELINES = (
-    ("#6a51a3", "v"),
-    ("#e6812f", "^"),
-    ("#3a9d7a", "s"),
-    ("#3f8fc0", "D"),
-    ("#94762c", "P"),
-    ("#b35c8e", "p"),
+    ("#8c564b", "<"),
+    ("#7a7a00", ">"),
+    ("#17a2b8", "8"),
+    ("#b35c8e", "H"),
+    ("#c49a6c", "d"),
+    ("#5b6f95", "P"),
 )
 _CONTROLS = (("#6b6b6b", "x"), ("#6b6b6b", "+"), ("#6b6b6b", "1"), ("#6b6b6b", "2"))
 
@@ -90,6 +91,7 @@ class Series:
       role: "training", "heldout", "learned", "baseline" or "control".
       colour, marker: the same on every figure.
       measured: its per-network measurements.
+      kind: of a generator, a key of `generators.GENERATORS`; of others empty.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Series:
     colour: str
     marker: str
     measured: Measured
+    kind: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,9 +133,24 @@ class Section:
     content: str
 
 
+_LABELS = {
+    audit.HELDOUT: "held-out",
+    audit.HELDOUT_CONTROL: "held-out half",
+    "fit_iou": "IoU of the fit",
+    "fit_psnr": "PSNR of the fit (dB)",
+    "fit_loss": "loss of the fit",
+}
+
+
 def label(name: str) -> str:
-    """A series' name in words."""
-    return {audit.HELDOUT: "held-out", audit.HELDOUT_CONTROL: "held-out half"}.get(name, name.replace("_", " "))
+    """The name of a series or of a column in words."""
+    return _LABELS.get(name, name.replace("_", " "))
+
+
+def network(train: Population, row: int) -> str:
+    """A training network in words: its run, and its step where networks of several steps are trained on."""
+    run, step = train.records["run"][row], train.records["step"]
+    return f"run {run}, step {step[row]}" if step.min() < step.max() else f"run {run}"
 
 
 def roles(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
@@ -175,8 +193,13 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[s
             raise UserError(
                 f"The measurements of {label(name)} are missing ({path}). Run launch.audit (or launch.run) again."
             )
-        series.append(Series(name, label(name), role, colour, marker, audit.load(path)))
+        series.append(Series(name, label(name), role, colour, marker, audit.load(path), _kind(name, config)))
     return series
+
+
+def _kind(name: str, config: Mapping[str, Any]) -> str:
+    settings = config["generators"].get(name, {})
+    return settings.get("kind") or (_kind(settings["of"], config) if "of" in settings else "")
 
 
 def subjects(series: list[Series]) -> list[Series]:
@@ -240,6 +263,33 @@ def save(figure, folder: pathlib.Path, name: str) -> pathlib.Path:
         with files.atomic(folder / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, dpi=DPI, metadata=metadata)
     return folder / f"{name}.png"
+
+
+def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> None:
+    """The networks of a series as points `[n]`, with its own marker and colour, and its label for a legend.
+
+    Args:
+      axes: where.
+      s: the series.
+      x, y: `[n]`.
+      scale: of the markers' areas.
+    """
+    lines = s.marker in "x+12"
+    edge = {"linewidths": 1.0} if lines else {"edgecolors": "black", "linewidths": 0.2}
+    size = {"*": 70, "P": 42, "p": 42, "X": 42, "h": 42}.get(s.marker, 32)
+    order = {audit.TRAINING: 2, audit.HELDOUT: 3, BASELINE: 2.5, CONTROL: 3.5, LEARNED: 4}[s.role]
+    axes.scatter(
+        x,
+        y,
+        s=scale * size,
+        color=s.colour,
+        marker=s.marker,
+        alpha=0.7,
+        zorder=order,
+        label=s.label,
+        rasterized=True,
+        **edge,
+    )
 
 
 def percent(axis) -> None:

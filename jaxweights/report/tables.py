@@ -91,11 +91,16 @@ MAIN = (
     Measure(("tests", "z_u"), "Z_U", 1, 1),
     Measure(("tests", "auth_pct"), "AuthPct (%)", 1, 1),
     Measure(("tests", "memorised_share"), "memorised (%)", 100, 1),
+    Measure(("tests", "copied_share"), "copied (%)", 100, 1),
     Measure(("tests", "interpolated_share"), "interpolated (%)", 100, 1),
 )
 MORE = (
     Measure(("loss",), "loss"),
     Measure(("hull_residual",), "distance to mixtures"),
+    Measure(("hull_residual_relative", "to_nearest"), "mixtures over nearest"),
+    Measure(("hull_residual_relative", "to_heldout"), "mixtures over held-out's"),
+    Measure(("lineage", "same_run_l2"), "min L2, own run"),
+    Measure(("lineage", "other_run_l2"), "min L2, other runs"),
     Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
     Measure(("tests", "iou_above_heldout"), "error IoU above held-out (%)", 100, 1),
 )
@@ -115,7 +120,8 @@ _TEXT = (
     ("Z_U", MAIN[4], True),
     ("Auth %", dataclasses.replace(MAIN[5], digits=0), True),
     ("mem. %", dataclasses.replace(MAIN[6], digits=0), False),
-    ("mix %", dataclasses.replace(MAIN[7], digits=0), False),
+    ("copy %", dataclasses.replace(MAIN[7], digits=0), False),
+    ("mix %", dataclasses.replace(MAIN[8], digits=0), False),
 )
 
 
@@ -185,8 +191,8 @@ def controls_text(checks: Mapping[str, Any]) -> str:
     """Whether the audit can be believed, in a sentence."""
     if checks["controls_passed"]:
         return (
-            "Controls pass: copies, noised copies and permuted copies of training networks are flagged, and held-out "
-            "runs judged against other held-out runs are not."
+            "Controls pass: copies of training networks are flagged, also with noise and with their hidden units, if "
+            "they have any, in another order; held-out runs judged against other held-out runs are not."
         )
     failed = [
         "held-out runs are flagged as copies" if n == audit.HELDOUT_CONTROL else f"{style.label(n)} is not flagged"
@@ -328,14 +334,17 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
         (
             "min L2",
             f"Euclidean distance from a network's weights to the nearest training network ({zeng}). For training "
-            "networks, to the nearest one of another run. Small compared with held-out runs: the network stays near "
-            "what the generator has seen.",
+            "networks, to the nearest one of another run; where all are checkpoints of one run, to the nearest other "
+            "one, which is a few steps away and so near that everything looks new beside it. Small compared with "
+            "held-out runs: the network stays near what the generator has seen.",
         ),
         (
             say("max error IoU"),
             "Of the test examples that two networks get wrong, the share that both get wrong (intersection over "
             f"union), with the most similar training network ({zeng}). 1 means the same mistakes; of the points that "
-            "two neural fields cover, 1 means the same shape. Held-out runs show what independent training reaches.",
+            "two neural fields cover, 1 means the same shape. Held-out runs show what independent training reaches. "
+            "Training networks leave out their own run, or only themselves where there is no other; then they come "
+            "near 1, for neighbouring checkpoints make the same mistakes.",
         ),
         (
             "Z_U",
@@ -347,18 +356,27 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
             "AuthPct",
             "Share of networks that are farther from their nearest training network than that one is from its own "
             f"nearest ({_paper('Alaa et al. 2022', '2102.08921')}). Held-out runs lie near the value of the held-out "
-            "half; copies at 0.",
+            "half; copies at 0. Where the training networks are checkpoints of one run, it asks whether a network is "
+            "farther from a checkpoint than a few training steps: no then means a copy, but yes means nothing.",
         ),
         (
             "memorised",
             "Share of networks whose nearest training network is less than a third as far as the next one of another "
-            f"run (Yoon et al. 2023; {_paper('Gu et al. 2023', '2310.02664')}): copies up to small changes.",
+            f"run (Yoon et al. 2023; {_paper('Gu et al. 2023', '2310.02664')}): copies up to small changes. Not "
+            "defined where the generators saw a single run.",
+        ),
+        (
+            "copied",
+            "Instead of it for a single training run: share of networks that are less than a third as far from their "
+            "nearest checkpoint as that one is from the rest of the run. Copies within a third of a step; none of "
+            "them proves nothing.",
         ),
         (
             "interpolated",
             "Share of networks that are no copies, but that a weighted mixture of training networks explains: the "
-            "distance to the best mixture is below half of the median of held-out runs. An interpolation is no "
-            "invention, however far it is from each single network.",
+            "distance to the best mixture is below half of the median of held-out runs and, for a single training "
+            "run, also below half of the distance to the nearest checkpoint. An interpolation is no invention, however "
+            "far it is from each single network.",
         ),
         (
             say("accuracy, loss"),
@@ -367,7 +385,25 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
             "before counts as an error. Of neural fields: the largest IoU, over the probe points, with any signal that "
             "no network was fitted to, and 1 minus that.",
         ),
-        ("distance to mixtures", "Distance to the best convex combination of the nearest training networks."),
+        (
+            "distance to mixtures",
+            "Distance to the best convex combination of the nearest, or of all, training networks (the config's "
+            "<code>audit.hull_neighbours</code>, 0 for all).",
+        ),
+        (
+            "mixtures over nearest, over held-out's",
+            "The distance to mixtures relative to the distance to the nearest training network, mean over networks: 0 "
+            "if mixtures explain a network entirely, 1 if they explain nothing that the nearest one does not; and its "
+            "median relative to that of held-out runs: near 1 if mixtures explain no more of these networks than of "
+            "newly trained ones. The second is missing where mixtures reach held-out runs too.",
+        ),
+        (
+            "min L2, own run and other runs",
+            "The raw distance to the nearest other checkpoint of a network's own run, which is no evidence of "
+            "anything but of the spacing of checkpoints, and to the nearest training network of any other run. "
+            "Samples made from one training network count to its run, other samples to none; the own run of held-out "
+            "networks is their own, unseen one.",
+        ),
         (
             "closer than any held-out",
             "Share of networks that are closer to the training networks than every held-out run.",

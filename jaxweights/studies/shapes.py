@@ -135,39 +135,27 @@ def run(
     count = min(settings["shape_points"], *(x.shape[1] for x in clouds))
     training, unseen = (_thinned(x, count, rng) for x in clouds)
     bodies = _embody(net, populations, settings, count, seed, mesh)
+    neighbours = {
+        name: _nearest_weights(populations[name].select(body.rows), train, name == audit.TRAINING, mesh)
+        for name, body in bodies.items()
+    }
     own = np.searchsorted(references, runs[bodies[audit.TRAINING].rows])
     points = {TRAINING_SHAPES: training[own], **{name: body.points for name, body in bodies.items()}}
-    metrics: dict[str, Any] = {TRAINING_SHAPES: {"networks": len(own), "empty": 0}}
-    arrays: dict[str, np.ndarray] = {}
-    neighbours = {}
-    for name, body in bodies.items():
-        neighbours[name] = _nearest_weights(populations[name].select(body.rows), train, name == audit.TRAINING, mesh)
-        metrics[name] = {
-            "networks": len(body.rows),
-            "empty": len(body.rows) - len(body.solid),
-            "min_l2": statistics.bootstrap_mean(neighbours[name].distances[:, 0], resamples, rng).to_json("mean"),
-        }
-    for kind, names in ((CHAMFER, list(points)), (PUBLISHED, [TRAINING_SHAPES, *shown, *_noised(series)])):
-        names = list(dict.fromkeys(names))
-        found = _chamfer({name: points[name] for name in names}, training, unseen, own, kind == PUBLISHED, mesh)
-        if kind == CHAMFER:
-            kept = _kept(net, shown, bodies, neighbours, found.to_training, references, train, settings, mesh)
-            null = _smallest(found.to_training[audit.HELDOUT])
-        for name in names:
-            near, far = _smallest(found.to_training[name]), _smallest(found.to_unseen[name])
-            arrays |= {f"{kind}/{name}/to_training": near, f"{kind}/{name}/to_unseen": far}
-            is_tested = kind == CHAMFER and name != audit.HELDOUT
-            metrics[name][kind] = {
-                "to_training": _mean(near, resamples, rng),
-                "to_unseen": _mean(far, resamples, rng),
-                **(_against_heldout(near, null, resamples, rng) if is_tested else {}),
-                **_set_scores(found.to_unseen[name], found.siblings[name], found.references, resamples, rng),
-            }
+    metrics = {TRAINING_SHAPES: {"networks": len(own), "empty": 0}}
+    metrics |= {name: _counts(body, neighbours[name], resamples, rng) for name, body in bodies.items()}
+    arrays, tables = {}, {}
+    for kind, names in ((CHAMFER, points), (PUBLISHED, dict.fromkeys([TRAINING_SHAPES, *shown, *_noised(series)]))):
+        compared = {name: points[name] for name in names}
+        tables[kind] = _chamfer(compared, training, unseen, own, kind == PUBLISHED, mesh)
+        for name, (scores, smallest) in _scores(tables[kind], kind == CHAMFER, resamples, rng).items():
+            metrics[name][kind] = scores
+            arrays |= {f"{kind}/{name}/{to}": values for to, values in smallest.items()}
     if settings["shape_emd"]:
         found = _earth_mover(points, unseen, settings["shape_emd"])
         for name in points:
             scores = _set_scores(found.to_unseen[name], found.siblings[name], found.references, resamples, rng)
             metrics[name]["emd"] = scores
+    arrays |= _kept(net, shown, bodies, neighbours, tables[CHAMFER].to_training, references, train, settings, mesh)
     summary = {
         "resolution": settings["shape_resolution"],
         "level": float(settings["shape_level"]),
@@ -178,7 +166,17 @@ def run(
         "shown": list(shown),
         "series": metrics,
     }
-    return summary, arrays | kept
+    return summary, arrays
+
+
+def _counts(body: Bodies, neighbours: distances.Neighbours, resamples: int, rng: np.random.Generator) -> dict[str, Any]:
+    """How many networks a series has, how many of them have no surface, and how far their weights are from training
+    networks."""
+    return {
+        "networks": len(body.rows),
+        "empty": len(body.rows) - len(body.solid),
+        "min_l2": statistics.bootstrap_mean(neighbours.distances[:, 0], resamples, rng).to_json("mean"),
+    }
 
 
 def _noised(series: Mapping[str, Population]) -> list[str]:
@@ -316,6 +314,25 @@ def _chamfer(
         {name: _within(lambda x: shapes.chamfer(x, None, mesh), x) for name, x in normal.items()},
         _within(lambda x: shapes.chamfer(x, None, mesh), known),
     )
+
+
+def _scores(
+    tables: _Tables, tested: bool, resamples: int, rng: np.random.Generator
+) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Scores of every series, tested against held-out networks or not, and its `to_training` and `to_unseen`."""
+    null = _smallest(tables.to_training[audit.HELDOUT]) if tested else None
+    found = {}
+    for name in tables.to_training:
+        near, far = _smallest(tables.to_training[name]), _smallest(tables.to_unseen[name])
+        is_tested = tested and name != audit.HELDOUT
+        scores = {
+            "to_training": _mean(near, resamples, rng),
+            "to_unseen": _mean(far, resamples, rng),
+            **(_against_heldout(near, null, resamples, rng) if is_tested else {}),
+            **_set_scores(tables.to_unseen[name], tables.siblings[name], tables.references, resamples, rng),
+        }
+        found[name] = scores, {"to_training": near, "to_unseen": far}
+    return found
 
 
 def _earth_mover(points: Mapping[str, np.ndarray], unseen: np.ndarray, most: int) -> _Tables:

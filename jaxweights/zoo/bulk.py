@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,13 +16,17 @@ from jax.sharding import Mesh
 from jaxweights import nets, population, progress
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluate import Evaluation, Evaluator
 from jaxweights.population import Population
 from jaxweights.store import INDEX, PopulationStore
 from jaxweights.zoo.fields import FieldTrainer, check_signals
+from jaxweights.zoo.partial import PartialTrainer, check_start
 from jaxweights.zoo.ppo import PolicyTrainer
 from jaxweights.zoo.recipe import Recipe
 from jaxweights.zoo.trainer import Trainer
+
+BASE = "base.npz"
+"""What a population of partial networks keeps beside its chunks: the base that they are put into."""
 
 _DISPATCH_SECONDS = 1.5  # steps per dispatch are chosen so that the bar moves about this often
 _CHUNK_BYTES = 256 << 20  # snapshots of one chunk in memory
@@ -42,6 +47,7 @@ def train_zoo(
     provenance: Mapping[str, Any],
     chunk_size: int = 0,
     lanes: int = 0,
+    evaluate: Callable[[np.ndarray], Evaluation] | None = None,
 ) -> PopulationStore:
     """Trains runs `0 ... num_runs + num_heldout - 1` and stores every snapshot; the last `num_heldout` runs are held
     out.
@@ -52,7 +58,7 @@ def train_zoo(
 
     Args:
       path: folder of the store; created, or resumed.
-      net: task network.
+      net: task network; a `nets.PartialNet` for runs that start from a base, which is then kept beside the chunks.
       recipe: training of each run.
       dataset: training and test examples; loss and accuracy in the records are those of the test examples. For fields
         the signals, one per run, and the points of `evaluate`.
@@ -63,6 +69,7 @@ def train_zoo(
       provenance: JSON data to keep with the store.
       chunk_size: runs per chunk, 0 to choose by memory; rounded up to whole lanes and devices.
       lanes: models per vmap, 0 to choose by network and backend.
+      evaluate: of weights `[N, P]` on the test examples, for somebody who remembers what it finds.
 
     Returns:
       The complete store.
@@ -72,22 +79,29 @@ def train_zoo(
     """
     total = num_runs + num_heldout
     check_signals(net, recipe, dataset, total)
+    check_start(net, recipe)
     store = PopulationStore.open(path, drop_missing=True) if (path / INDEX).exists() else None
     if store is not None:  # chunks and lanes of the first call, whatever machine this one runs on
         chunk, lanes = store.provenance["chunk_size"], store.provenance["lanes"]
-    kind = FieldTrainer if net.field else PolicyTrainer if net.environment else Trainer
-    trainer = kind(net, recipe, dataset.num_examples, mesh, lanes)
+    trainer = _trainer_kind(net)(net, recipe, dataset.num_examples, mesh, lanes)
     if store is None:
+        if recipe.start == "base" and not lanes:  # such zoos have few runs, and lanes that no run fills cost as much
+            lanes = min(trainer.width, -(-total // mesh.size))
+            trainer = dataclasses.replace(trainer, lanes=lanes)
         chunk = _chunk_runs(trainer, total, chunk_size)
         facts = {**provenance, "chunk_size": chunk, "lanes": trainer.width, "batch_order": recipe.batch_order}
         store = PopulationStore.create(path, net.spec, facts)
+        if isinstance(net, nets.PartialNet):
+            net.save(path / BASE)
     missing = [c for c in range(-(-total // chunk)) if c not in store.chunk_ids]
     if not missing:
         if not store.complete:
             store.finish()
         return store
     data = trainer.load(dataset)
-    images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
+    if evaluate is None:
+        images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
+        evaluate = Evaluator(net, images, dataset.test_labels, mesh)
     runs_to_do = sum(min(chunk, total - c * chunk) for c in missing)
     before = recipe.start == "first_weights" and 0 in missing  # run 0 is trained alone, and again with its chunk
     with progress.Progress((runs_to_do + before) * recipe.snapshots[-1], f"zoo ({runs_to_do} runs)", "steps") as bar:
@@ -106,14 +120,19 @@ def train_zoo(
             runs = np.arange(c * chunk, min((c + 1) * chunk, total))
             trained = _train_chunk(trainer, data, seed, runs, bar, done, first)
             done += len(runs) * recipe.snapshots[-1]
-            largest = recipe.largest_weight
-            store.append(c, _records(net, seed, runs, num_runs, trained, images, dataset.test_labels, largest, mesh))
+            store.append(c, _records(net, seed, runs, num_runs, trained, recipe, evaluate))
     store.finish()
     diverged = np.unique(store.records["run"][store.records["split"] == population.DIVERGED])
     if len(diverged):
         first = ", ".join(str(r) for r in diverged[:5])
         print(f"zoo: {len(diverged)} of {total} runs diverged and are in no split (first: {first})", file=sys.stderr)
     return store
+
+
+def _trainer_kind(net: nets.TaskNet) -> type[Trainer]:
+    if isinstance(net, nets.PartialNet):
+        return PartialTrainer
+    return FieldTrainer if net.field else PolicyTrainer if net.environment else Trainer
 
 
 def runs_in_memory(num_params: int, num_snapshots: int, total: int) -> int:
@@ -123,8 +142,7 @@ def runs_in_memory(num_params: int, num_snapshots: int, total: int) -> int:
 
 def _chunk_runs(trainer: Trainer, total: int, wanted: int) -> int:
     limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, total)
-    if isinstance(trainer, FieldTrainer):
-        limit = min(limit, max(1, _CHUNK_BYTES // trainer.signal_bytes))
+    limit = min(limit, max(1, _CHUNK_BYTES // max(trainer.signal_bytes, 1)))
     limit = min(wanted or limit, total)
     return -(-limit // trainer.granule) * trainer.granule
 
@@ -134,13 +152,12 @@ def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done:
     of its records."""
     recipe = trainer.recipe
     padded = np.concatenate([runs, np.repeat(runs[-1:], -len(runs) % trainer.granule)])
-    fields = isinstance(trainer, FieldTrainer)
-    state = trainer.init(seed, padded, first) if fields else trainer.init(seed, padded)
-    data = trainer.select(data, padded) if fields else data
+    state = trainer.init(seed, padded, first)
+    data = trainer.select(data, padded)
     hyper = {k: np.asarray(v)[: len(runs)] for k, v in state.hyper.items()}
     steps = trainer.snapshot_steps(seed, padded)
     out = np.empty((len(runs), recipe.num_snapshots, trainer.net.spec.num_params), np.float32)
-    slots = min(recipe.num_snapshots, _SLOTS)
+    slots = min(recipe.num_snapshots, _SLOTS, max(1, _CHUNK_BYTES // (4 * trainer.net.spec.num_params * len(padded))))
     step, per_dispatch = 0, min(recipe.steps, 8)
     taken = np.zeros(len(padded), int)  # snapshots of each run so far
     while (taken < recipe.num_snapshots).any():
@@ -160,7 +177,7 @@ def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done:
             models = rate * len(runs) / recipe.snapshots[-1]
             bar.update(done + len(runs) * stop, f"{progress.human(models)} models/s")
         step = stop
-    return out, steps[: len(runs)], hyper, trainer.columns(state, data, out[:, -1]) if fields else {}
+    return out, steps[: len(runs)], hyper, trainer.columns(state, data, out[:, -1])
 
 
 def _next_bounds(steps: np.ndarray, taken: np.ndarray, start: int, stop: int, slots: int):
@@ -185,14 +202,24 @@ def _next_bounds(steps: np.ndarray, taken: np.ndarray, start: int, stop: int, sl
     return int(stop), bounds, inside.sum(axis=1)
 
 
-def _records(net, seed, runs, num_runs, trained, images, labels, largest_weight, mesh) -> Population:
-    """Evaluates the snapshots of a chunk and lays them out run by run."""
+def _kept(recipe: Recipe, seed: int, run: int, heldout: bool) -> np.ndarray:
+    """`[S]` bool: which snapshots of a run the store keeps."""
+    if not heldout or recipe.heldout_snapshots == "all":
+        return np.ones(recipe.num_snapshots, bool)
+    chosen = recipe.num_snapshots - 1
+    if recipe.heldout_snapshots == "one":
+        chosen = np.random.default_rng([seed, run]).integers(recipe.num_snapshots)
+    return np.arange(recipe.num_snapshots) == chosen
+
+
+def _records(net, seed, runs, num_runs, trained, recipe: Recipe, evaluate) -> Population:
+    """Evaluates the snapshots of a chunk that are kept and lays them out run by run."""
     snapshots, steps, hyper, columns = trained
-    rows = snapshots.reshape(-1, snapshots.shape[-1])
-    result = evaluate(net, rows, images, labels, mesh)
-    count = snapshots.shape[1]
-    bad = ~(np.isfinite(rows) & (np.abs(rows) <= largest_weight)).all(axis=1) | ~np.isfinite(result.loss)
-    diverged = bad.reshape(len(runs), count).any(axis=1)
+    kept = np.stack([_kept(recipe, seed, run, run >= num_runs) for run in runs])
+    rows, count = snapshots[kept], kept.sum(axis=1)
+    result = evaluate(rows)
+    bad = ~(np.isfinite(rows) & (np.abs(rows) <= recipe.largest_weight)).all(axis=1) | ~np.isfinite(result.loss)
+    diverged = np.logical_or.reduceat(bad, np.cumsum(count) - count)
     split = np.where(runs < num_runs, population.TRAIN, population.HELDOUT)
     split = np.where(diverged, population.DIVERGED, split)
     return Population.create(
@@ -204,6 +231,6 @@ def _records(net, seed, runs, num_runs, trained, images, labels, largest_weight,
         loss=result.loss,
         accuracy=result.accuracy,
         transform="trained",
-        **{"step": steps.reshape(-1), **columns},
+        **{"step": steps[kept], **columns},
         **{population.HYPER + k: np.repeat(v, count) for k, v in hyper.items()},
     )

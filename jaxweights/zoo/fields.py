@@ -154,7 +154,8 @@ class FieldTrainer(Trainer):
             "fit_loss": fit.loss,
         }
 
-    def _start(self, key: jax.Array, hyper: dict[str, jax.Array]) -> tuple[Any, Any]:
+    def _start(self, key: jax.Array, hyper: dict[str, jax.Array], first: Any) -> tuple[Any, Any]:
+        del first
         vector = self.net.init(key) * hyper["init_scale"]
         optimizer = self.recipe.transformation(hyper, jnp.float32(0.0))
         return vector, (optimizer.init(vector), Descent.start(hyper["learning_rate"]))

@@ -68,7 +68,8 @@ class PolicyTrainer(Trainer):
         """Nothing: policies make their own experience."""
         return ()
 
-    def _start(self, key: jax.Array, hyper: dict[str, jax.Array]) -> tuple[Any, Any]:
+    def _start(self, key: jax.Array, hyper: dict[str, jax.Array], first: Any) -> tuple[Any, Any]:
+        del first
         keys = [jax.random.fold_in(key, i) for i in range(3)]
         environment = self.net.environment
         params = {

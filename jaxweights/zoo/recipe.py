@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +17,11 @@ from jaxweights.errors import UserError
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "cosine", "cosine_per_epoch", "plateau")
-STARTS = ("own", "shared", "first_weights")
+STARTS = ("own", "shared", "first_weights", "base")
+STATISTICS = ("batch", "frozen", "published")
+HELDOUT_SNAPSHOTS = ("all", "last", "one")
 DTYPES = ("float32", "bfloat16")
-AUGMENTATIONS = ("none", "flip_crop")
+AUGMENTATIONS = ("none", "flip_crop", "resized_crop")
 HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
 
 
@@ -161,14 +164,21 @@ class Recipe:
       batch_order: "own", every run shuffles by its own key; "shared", all runs see the same batches (faster, since the
         first layer of all runs becomes one matrix product, but then the runs have that in common).
       start: "own", every run has its own initialisation; "shared", all runs start from the same one; "first_weights" of
-        neural fields, run 0 has its own, and its last weights are those that all others start from.
+        neural fields, run 0 has its own, and its last weights are those that all others start from; "base", all runs
+        start from the weights of a base network and train the leaves that `nets.partial` chose.
       snapshots: the steps after which weights are kept, ascending; 0 is the initialisation. A run ends with the last
         of them, whatever `steps` is; the schedule of the learning rate is that of `steps`.
       hyper: distribution of every name in `HYPER_PARAMETERS`.
       random_snapshots: further steps whose weights are kept, strictly between the first and the last of `snapshots`,
         that every run draws for itself.
-      augment: "none", or "flip_crop": a random mirror image, and a random cut of the image with a border of zeros, for
-        every example of every step.
+      augment: "none"; "flip_crop", a random mirror image, and a random cut of the image with a border of zeros, for
+        every example of every step; "resized_crop", likewise, of a random rectangle resized to the network's input.
+      final_learning_rate: of the cosine schedules, which fall from the learning rate to this one.
+      statistics: of batch normalisation. "batch", networks are trained in training mode; "frozen", as they are
+        evaluated, by running statistics that stay; "published" (P-diff's scripts that test after every step), in
+        training mode for two steps, then by the running statistics where these steps have moved them.
+      heldout_snapshots: which snapshots of held-out runs the store keeps: "all", the "last", or "one" that each run
+        draws for itself.
       largest_weight: a run with a larger one (in magnitude) at any snapshot counts as diverged.
       ppo: how a policy learns in its environment; without effect on other networks.
       plateau: of the schedule of that name.
@@ -186,6 +196,9 @@ class Recipe:
     hyper: tuple[tuple[str, Distribution], ...]
     random_snapshots: int = 0
     augment: str = "none"
+    final_learning_rate: float = 0.0
+    statistics: str = "batch"
+    heldout_snapshots: str = "all"
     largest_weight: float = math.inf
     ppo: PPO = PPO()
     plateau: Plateau = Plateau()
@@ -197,19 +210,20 @@ class Recipe:
 
         Args:
           config: the fields of this class by name (hyper-parameters directly by theirs); either `steps` or `epochs`;
-            at most one of `snapshots`, `snapshot_epochs` and `random_snapshots`, which may be missing.
+            at most one of `snapshots`, `snapshot_epochs`, `snapshot_range` (first and last of consecutive steps) and
+            `random_snapshots`.
           num_examples: training examples, from which the steps of an epoch follow.
 
         Raises:
           UserError: unknown names or impossible values; the message names the field.
         """
 
-        def one_of(field, known, default=None):
-            value = config.get(field, default)
-            if value not in known:
-                raise UserError(f"Unknown zoo.{field} {value!r}; known: {', '.join(known)}.")
-            return value
-
+        one_of = functools.partial(choice, config, "zoo")
+        if config.get("subset") and not has_base(config):
+            raise UserError(
+                f"zoo.subset is {tuple(config['subset'])}, but all other leaves have no values: there is no base "
+                "network. Set zoo.base.epochs or zoo.base.import_npz, or leave zoo.subset at ()."
+            )
         batch = int(config["batch_size"])
         if not 1 <= batch <= num_examples:
             raise UserError(
@@ -218,7 +232,20 @@ class Recipe:
         steps = int(config["steps"] or config["epochs"] * (num_examples // batch))
         if steps < 1:
             raise UserError("A zoo trains for at least one step: give zoo.steps or zoo.epochs.")
-        if config["snapshot_epochs"]:
+        between = tuple(int(s) for s in config.get("snapshot_range", ()))
+        if between:
+            if len(between) != 2 or not 0 <= between[0] <= between[1] <= steps:
+                raise UserError(
+                    f"zoo.snapshot_range is the first and the last of consecutive steps between 0 and {steps}; got "
+                    f"{between}."
+                )
+            if tuple(config["snapshots"]) != (-1,) or config["snapshot_epochs"] or config["random_snapshots"]:
+                raise UserError(
+                    "zoo.snapshot_range excludes other choices of snapshots. Leave zoo.snapshots at (-1,), "
+                    "zoo.snapshot_epochs at () and zoo.random_snapshots at 0, or zoo.snapshot_range at ()."
+                )
+            snapshots = tuple(range(between[0], between[1] + 1))
+        elif config["snapshot_epochs"]:
             snapshots = tuple(int(e) * (num_examples // batch) for e in config["snapshot_epochs"])
         else:
             snapshots = tuple(int(s) for s in config["snapshots"]) or (steps,)
@@ -254,6 +281,9 @@ class Recipe:
             hyper=tuple((name, Distribution.parse(config[name], name)) for name in HYPER_PARAMETERS),
             random_snapshots=drawn,
             augment=one_of("augment", AUGMENTATIONS, "none"),
+            final_learning_rate=float(config.get("final_learning_rate", 0.0)),
+            statistics=one_of("statistics", STATISTICS, "batch"),
+            heldout_snapshots=one_of("heldout_snapshots", HELDOUT_SNAPSHOTS, "all"),
             largest_weight=_limit(config.get("largest_weight", 0.0)),
             ppo=_settings(PPO, config.get("ppo", {}), "ppo"),
             plateau=_settings(Plateau, config.get("plateau", {}), "plateau"),
@@ -297,7 +327,10 @@ class Recipe:
         if self.schedule == "cosine_per_epoch":
             per_epoch = num_examples // self.batch_size
             step, period = step // per_epoch, self.steps // per_epoch
-        return 0.5 * peak * (1 + jnp.cos(math.pi * step / period))
+        fraction = 0.5 * (1 + jnp.cos(math.pi * step / period))
+        if not self.final_learning_rate:
+            return peak * fraction
+        return self.final_learning_rate + (peak - self.final_learning_rate) * fraction
 
     def transformation(self, hyper: Mapping[str, jax.Array], learning_rate: jax.Array) -> optax.GradientTransformation:
         """The optimizer of one step; hyper-parameters are traced values, so that one program serves every run."""
@@ -311,6 +344,24 @@ class Recipe:
         else:
             parts = [optax.scale_by_adam()] + decay
         return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
+
+
+def has_base(zoo: Mapping[str, Any]) -> bool:
+    """Whether the `zoo` part of a config trains or reads a base network."""
+    base = zoo.get("base", {})
+    return bool(base.get("epochs") or base.get("import_npz"))
+
+
+def choice(config: Mapping[str, Any], part: str, field: str, known: tuple[str, ...], default: str | None = None) -> str:
+    """A field of a part of a config that is one of some words.
+
+    Raises:
+      UserError: another word; the message lists the known ones.
+    """
+    value = config.get(field, default)
+    if value not in known:
+        raise UserError(f"Unknown {part}.{field} {value!r}; known: {', '.join(known)}.")
+    return value
 
 
 def _limit(largest_weight: float) -> float:

@@ -11,21 +11,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import nets, parallel, shuffle
 from jaxweights.data import Dataset
 from jaxweights.nets import blocks
-from jaxweights.zoo.augment import flip_and_cut
+from jaxweights.zoo.augment import augmented
 from jaxweights.zoo.recipe import Recipe
 
 _SNAPSHOT_KEY = 3  # 0 to 2 of a run's key are its initialisation, batch order and hyper-parameters
+_LANE_BYTES = 8 << 30  # activations of all lanes together on an accelerator
+_PUBLISHED_STEPS = 2  # of P-diff's collection in training mode, before its first test switches to evaluation
 
 
 class RunState(NamedTuple):
@@ -58,7 +62,9 @@ def pack(images: np.ndarray, labels: np.ndarray, scale: np.ndarray, shift: np.nd
     """Builds `TrainData` from raw images `[n, H, W, C]`, uint8 or float32."""
     flat = np.ascontiguousarray(images).reshape(len(images), -1)
     if flat.dtype == np.uint8:
-        flat = np.pad(flat, ((0, 0), (0, -flat.shape[1] % 4))).view("<u4")
+        if flat.shape[1] % 4:
+            flat = np.pad(flat, ((0, 0), (0, -flat.shape[1] % 4)))
+        flat = flat.view("<u4")
     else:
         flat = flat.astype(np.float32)
     return TrainData(flat, np.asarray(labels, np.int32), np.asarray(scale, np.float32), np.asarray(shift, np.float32))
@@ -74,7 +80,13 @@ def default_lanes(net: nets.TaskNet, recipe: Recipe, backend: str) -> int:
     there is.
     """
     if backend != "cpu":
-        return 256
+        if net.environment or net.field:
+            return 256
+        whole = net.whole if isinstance(net, nets.PartialNet) else net
+        lane = 3 * 4 * recipe.batch_size * whole.activation_size  # also their cotangents, and what lies between
+        return int(np.clip(_LANE_BYTES // lane, 1, 256))
+    if recipe.start == "base":
+        return 1
     if net.environment is not None:
         return 1
     if net.convolutional:
@@ -102,6 +114,8 @@ class Trainer:
     mesh: Mesh
     lanes: int = 0
 
+    signal_bytes = 0  # of the examples that a run has for itself
+
     @functools.cached_property
     def width(self) -> int:
         """Models per `vmap`."""
@@ -125,14 +139,20 @@ class Trainer:
 
         return jax.jit(jax.vmap(one, in_axes=(None, 0)))
 
-    def init(self, seed: int, run_ids: np.ndarray) -> RunState:
-        """Initial states of the given runs, sharded over the mesh; their number is a multiple of `granule`."""
+    def init(self, seed: int, run_ids: np.ndarray, first: Any = None) -> RunState:
+        """Initial states of the given runs, sharded over the mesh; their number is a multiple of `granule`.
+
+        Args:
+          seed: of the zoo.
+          run_ids: `[R]`.
+          first: what runs start from in place of an initialisation of their own, where the recipe has such a thing.
+        """
         run_ids = jax.device_put(np.asarray(run_ids, np.uint32), parallel.sharded(self.mesh))
-        return self._init(jax.random.key(seed), run_ids)
+        return self._init(jax.random.key(seed), run_ids, first)
 
     @functools.cached_property
     def _init(self):
-        def one(zoo_key, run_id):
+        def one(zoo_key, run_id, first):
             key = _run_key(zoo_key, run_id)
             init_key, order_key, hyper_key = (jax.random.fold_in(key, i) for i in range(3))
             shared = jax.random.fold_in(zoo_key, 1)
@@ -141,14 +161,15 @@ class Trainer:
             if self.recipe.batch_order == "shared":
                 order_key = jax.random.fold_in(shared, 1)
             hyper = self.recipe.sample_hyper(hyper_key)
-            return RunState(*self._start(init_key, hyper), jax.random.key_data(order_key), hyper)
+            return RunState(*self._start(init_key, hyper, first), jax.random.key_data(order_key), hyper)
 
         split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
-        many = jax.vmap(one, in_axes=(None, 0))
-        return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(whole, split), out_specs=split))
+        many = jax.vmap(one, in_axes=(None, 0, None))
+        return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(whole, split, whole), out_specs=split))
 
-    def _start(self, key: jax.Array, hyper: dict[str, jax.Array]) -> tuple[Any, Any]:
+    def _start(self, key: jax.Array, hyper: dict[str, jax.Array], first: Any) -> tuple[Any, Any]:
         """Parameters and optimizer state of one run before its first step."""
+        del first
         params = self.net.spec.unflatten(self.net.init(key) * hyper["init_scale"])
         return params, self.recipe.transformation(hyper, jnp.float32(0.0)).init(params)
 
@@ -159,6 +180,22 @@ class Trainer:
     def load(self, dataset: Dataset) -> TrainData:
         """The training set on every device, for `advance`."""
         return self.put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift))
+
+    def select(self, data: Any, run_ids: np.ndarray) -> Any:
+        """What `advance` takes of the data for the given runs."""
+        del run_ids
+        return data
+
+    def columns(self, state: RunState, data: Any, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Further columns of the records of trained runs, one entry per run.
+
+        Args:
+          state: of the runs, of which only the first `len(weights)` count.
+          data: from `select`.
+          weights: `[R, P]`, the last of each.
+        """
+        del state, data, weights
+        return {}
 
     def put(self, data: TrainData) -> TrainData:
         """The same of a packed set."""
@@ -260,34 +297,62 @@ class Trainer:
         trained, kept = jax.lax.fori_loop(start, stop, step, ((state.params, state.opt_state), kept))
         return state._replace(params=trained[0], opt_state=trained[1]), kept
 
-    def _step(self, state: RunState, data: TrainData, step: jax.Array, carry):
+    def _step(self, state: RunState, data: Any, step: jax.Array, carry):
+        return self._update(state, data, step, carry)[1]
+
+    def _update(self, state: RunState, data: Any, step: jax.Array, carry):
+        """Loss of a step's batch, and parameters and optimizer state after the step."""
         params, opt_state = carry
         images, labels = self.batch(data, state.words, step)
+        forward = functools.partial(self._forward, images=images)
+        (loss, moved), gradient = self._gradient(forward, params, labels, step)
+        params, opt_state = self._descend(state, step, gradient, params, opt_state)
+        return loss, (blocks.take_statistics(params, moved) if self._has_statistics else params, opt_state)
 
-        def loss(params):
-            logits, moved = self._forward(params, images)
-            return jnp.mean(nets.cross_entropy(logits, labels)), moved
+    def _gradient(self, forward: Callable, params: Any, labels: jax.Array, step: jax.Array):
+        """`((loss, moved), gradient)` of `forward(params, training=...) -> (logits, moved)` in the step's mode."""
 
-        gradient, moved = jax.grad(loss, has_aux=True)(params)
+        def descend(training: bool):
+            def loss(params):
+                logits, moved = forward(params, training=training)
+                return self._mean(nets.cross_entropy(logits, labels)), moved
+
+            return jax.value_and_grad(loss, has_aux=True)(params)
+
+        if not self._has_statistics or self.recipe.statistics == "frozen":
+            return descend(False)
+        if self.recipe.statistics == "batch":
+            return descend(True)
+        return jax.lax.cond(step < _PUBLISHED_STEPS, lambda: descend(True), lambda: descend(False))
+
+    def _mean(self, losses: jax.Array) -> jax.Array:
+        """Of a batch."""
+        return jnp.mean(losses)
+
+    def _descend(self, state: RunState, step: jax.Array, gradient: Any, params: Any, opt_state: Any):
+        """Parameters and optimizer state after the optimizer's step."""
         rate = self.recipe.learning_rate(state.hyper["learning_rate"], step, self.num_examples)
         updates, opt_state = self.recipe.transformation(state.hyper, rate).update(gradient, opt_state, params)
-        params = optax.apply_updates(params, updates)
-        return (blocks.take_statistics(params, moved) if self._has_statistics else params), opt_state
+        return optax.apply_updates(params, updates), opt_state
 
     @functools.cached_property
     def _has_statistics(self) -> bool:
-        """Whether the vectors hold running statistics, which the batches move and the optimizer leaves alone."""
+        """Whether the network has running statistics, which the batches move and the optimizer leaves alone."""
         return not blocks.trainable(self.net.spec).all()
 
-    def _forward(self, params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
-        """Logits in training mode, and the parameters with their statistics moved."""
-        if self._has_statistics:
-            return blocks.apply_in_training(self.net.module, params, images)
-        return self.net.module.apply({"params": params}, images), params
+    @property
+    def _module(self) -> nn.Module:
+        return self.net.module
+
+    def _forward(self, params: Any, images: jax.Array, training: bool) -> tuple[jax.Array, Any]:
+        """Logits, and the parameters with their statistics moved in training mode."""
+        if training:
+            return blocks.apply_in_training(self._module, params, images)
+        return self._module.apply({"params": params}, images), params
 
     def batch(self, data: TrainData, words: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Standardised images `[B, H, W, C]` and labels `[B]` of a step."""
-        rows = shuffle.batch_indices(words, step, self.recipe.batch_size, self.num_examples)
+        """Standardised images `[B, *net.image_shape]` and labels `[B]` of a step."""
+        rows = self._rows(words, step)
         pixels = data.rows[rows]
         size = math.prod(self.net.input_shape)
         if pixels.dtype == jnp.uint32:
@@ -296,9 +361,15 @@ class Trainer:
             )
         images = pixels.reshape((len(rows),) + self.net.input_shape)
         images = images * data.scale[None, None, None, :] + data.shift[None, None, None, :]
-        if self.recipe.augment == "flip_crop":
-            images = flip_and_cut(images, jax.random.fold_in(jax.random.wrap_key_data(words), step))
-        return images, data.labels[rows]
+        images = self._augmented(images, jax.random.fold_in(jax.random.wrap_key_data(words), step))
+        return self.net.resized(images), data.labels[rows]
+
+    def _augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
+        return augmented(images, key, self.recipe.augment, self.net.image_shape[:2])
+
+    def _rows(self, words: jax.Array, step: jax.Array) -> jax.Array:
+        """Rows `[B]` of the training set that a step sees."""
+        return shuffle.batch_indices(words, step, self.recipe.batch_size, self.num_examples)
 
 
 def _run_key(zoo_key: jax.Array, run_id: jax.Array) -> jax.Array:

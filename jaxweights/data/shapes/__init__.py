@@ -5,13 +5,14 @@ Points lie in the cube [-0.5, 0.5]^3, shapes within +-0.475 of its centre on eve
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 
 import numpy as np
 
-from jaxweights.data.dataset import Dataset
-from jaxweights.data.shapes.clouds import read_clouds
+from jaxweights.data.dataset import Dataset, fingerprint
+from jaxweights.data.shapes.clouds import read_clouds, unseen_clouds
 from jaxweights.data.shapes.families import FAMILIES
 from jaxweights.data.shapes.images import signals_of_images
 from jaxweights.data.shapes.meshes import Meshes
@@ -34,6 +35,7 @@ def load(
     surface: int = 2048,
     probes: int = 4096,
     moving: bool = False,
+    clouds: str = "",
     seed: int = 0,
 ) -> Dataset:
     """Loads shapes, and samples the occupancy of each.
@@ -50,6 +52,9 @@ def load(
       surface: points on each shape's surface.
       probes: points at which networks are compared, the same for all (`sampling.probe_points`).
       moving: give shapes a time, and points four coordinates (procedural families only).
+      clouds: point clouds (`clouds.unseen_clouds`) that stand for the unseen shapes where surfaces are compared: the
+        path of a folder or an `.npz` or `.npy` file, or its name in `data_dir`; "" to sample the unseen shapes'
+        surfaces. Of any scale and place, since they are normalised there, but turned as the shapes are.
       seed: of procedural parameters, of the choice of shapes from files, and of all points. Shape i and its samples do
         not depend on the numbers of shapes.
 
@@ -76,6 +81,13 @@ def load(
     shapes = _find(name, data_dir, runs, unseen, moving, seed)
     rows, others = shapes.split(runs, unseen)
     settings = {"samples": samples, "near": near, "surface": surface, "seed": seed}
+    known, origin = None, ""
+    if clouds:
+        known = unseen_clouds(_cloud_path(clouds, data_dir, moving), unseen, [shapes.names[row] for row in rows])
+        origin = f", unseen surfaces from clouds {pathlib.Path(clouds).name}; blake2b {fingerprint(known)}"
+    fitted, compared = sample(shapes, rows, **settings), sample(shapes, others, **settings)
+    if known is not None:
+        compared = dataclasses.replace(compared, surface=known)
     probed = probe_points(shapes, rows, probes, seed)
     return Dataset(
         name=pathlib.Path(name).stem,
@@ -88,10 +100,10 @@ def load(
         shift=np.zeros(probed.shape[1], np.float32),
         source=(
             f"{shapes.source}; {runs} and {unseen} shapes with {samples} points (near {near:g}) and {surface} on the "
-            f"surface, {probes} probe points, seed {seed}"
+            f"surface, {probes} probe points, seed {seed}{origin}"
         ),
-        signals=sample(shapes, rows, **settings),
-        unseen=sample(shapes, others, **settings),
+        signals=fitted,
+        unseen=compared,
     )
 
 
@@ -114,3 +126,12 @@ def _find(name: str, data_dir, runs: int, unseen: int, moving: bool, seed: int) 
         f"{given.stem}.npz or .npy of voxel grids and no folder {name} of meshes. Correct the name, or give the right "
         "data_dir."
     )
+
+
+def _cloud_path(name: str, data_dir, moving: bool) -> pathlib.Path:
+    """Where the clouds are."""
+    if moving:
+        raise UserError("shapes: clouds are of shapes at rest; set clouds to '' or moving to False.")
+    folder, given = pathlib.Path(data_dir or ".").expanduser(), pathlib.Path(name).expanduser()
+    places = (given, folder / given, folder / f"{name}.npz", folder / f"{name}.npy")
+    return next((path for path in places if path.exists()), places[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -27,23 +28,70 @@ def read_clouds(path) -> np.ndarray:
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
-        files = sorted(path.glob("*.npy"))
-        if not files:
-            raise UserError(f"{path} has no .npy files; give a folder with one point cloud per .npy file.")
-        clouds = [_load(file) for file in files]
-        for file, cloud in zip(files, clouds, strict=True):
-            if cloud.ndim != 2 or cloud.shape != (len(clouds[0]), *cloud.shape[1:]):
-                raise UserError(
-                    f"{file} has shape {cloud.shape}, but {files[0].name} {clouds[0].shape}; all clouds of a folder "
-                    "must be [points, 3] with the same number of points."
-                )
-            _check(cloud[None], file)
-        return np.stack([cloud[:, :3] for cloud in clouds]).astype(np.float32)
+        return _stacked(_files(path))
     if not path.is_file():
         raise UserError(f"{path} does not exist; give an .npy or .npz file or a folder of .npy files.")
     clouds = _load(path)
     _check(clouds, path)
     return np.ascontiguousarray(clouds[..., :3], np.float32)
+
+
+def unseen_clouds(path, count: int, fitted: Collection[str]) -> np.ndarray:
+    """Reads clouds of shapes that no network is fitted to.
+
+    Args:
+      path: as `read_clouds` takes it. Of a folder with a `test_split.lst` (a file name per line, with or without its
+        last ending) only those are taken, and none that is called as a fitted shape is.
+      count: the first so many.
+      fitted: names of the fitted shapes, without endings.
+
+    Returns:
+      `[count, m, 3]` float32.
+
+    Raises:
+      UserError: as `read_clouds`, or too few clouds.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_dir():
+        clouds = read_clouds(path)
+        _enough(len(clouds), count, path)
+        return clouds[:count]
+    files, listed = _files(path), path / "test_split.lst"
+    if listed.is_file():
+        names = {name.removesuffix(".npy") for name in listed.read_text().split()}
+        files = [file for file in files if file.stem in names]
+    # `<shape>.npy`, or `<shape>.obj.npy` as published.
+    files = [file for file in files if not {file.stem, pathlib.Path(file.stem).stem} & set(fitted)]
+    _enough(len(files), count, path)
+    return _stacked(files[:count])
+
+
+def _enough(there: int, count: int, path: pathlib.Path) -> None:
+    if there < count:
+        raise UserError(
+            f"{path} has {there} clouds of unseen shapes, but {count} were asked for; set data.signals.unseen to at "
+            f"most {there}, or add clouds."
+        )
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    files = sorted(folder.glob("*.npy"))
+    if not files:
+        raise UserError(f"{folder} has no .npy files; give a folder with one point cloud per .npy file.")
+    return files
+
+
+def _stacked(files: Sequence[pathlib.Path]) -> np.ndarray:
+    """`[n, m, 3]` float32 of one cloud per file."""
+    clouds = [_load(file) for file in files]
+    for file, cloud in zip(files, clouds, strict=True):
+        if cloud.ndim != 2 or cloud.shape != (len(clouds[0]), *cloud.shape[1:]):
+            raise UserError(
+                f"{file} has shape {cloud.shape}, but {files[0].name} {clouds[0].shape}; all clouds of a folder "
+                "must be [points, 3] with the same number of points."
+            )
+        _check(cloud[None], file)
+    return np.stack([cloud[:, :3] for cloud in clouds]).astype(np.float32)
 
 
 def _load(path: pathlib.Path) -> np.ndarray:

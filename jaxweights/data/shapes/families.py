@@ -8,14 +8,19 @@ named `..._kind` are drawn from 0 to 1 and compared with the shares in the table
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxweights.data.shapes.solids import Cones, Hinge, Plates, Solid
 
 Parameters = Mapping[str, jax.Array]
+
+# Shapes that are drawn at once.
+_DRAWS = 64
 
 PLANE = {
     "fuselage_radius": (0.045, 0.085),
@@ -284,7 +289,7 @@ FAMILIES: dict[str, tuple[dict[str, tuple[float, float]], Callable[[Parameters],
 }
 
 
-def draw(family: str, seed: int, indices) -> jax.Array:
+def draw(family: str, seed: int, indices) -> np.ndarray:
     """Draws from 0 to 1 that make the parameters of shapes; shape i has its own key, fold_in(seed, i).
 
     Args:
@@ -295,9 +300,16 @@ def draw(family: str, seed: int, indices) -> jax.Array:
     Returns:
       `[n, number of parameters]` float32, in the order of the family's table.
     """
+    indices, size = np.asarray(indices, np.int32), len(FAMILIES[family][0])
+    # In blocks of one size, so that one program serves any number of shapes.
+    blocks = np.resize(indices, (-(-len(indices) // _DRAWS), _DRAWS))
+    return np.concatenate([_draw(seed, block, size) for block in blocks])[: len(indices)]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _draw(seed: jax.Array, indices: jax.Array, size: int) -> jax.Array:
     key = jax.random.key(seed)
-    size = len(FAMILIES[family][0])
-    return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), (size,)))(jnp.asarray(indices))
+    return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), (size,)))(indices)
 
 
 def parameters(family: str, draws) -> dict[str, jax.Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,13 @@ from jaxweights.data.shapes import families, solids
 
 # Number of the first unseen shape; as many runs have other shapes.
 _UNSEEN = 1 << 20
-# Shapes, or points of one shape, that one call of a program takes.
-_TASKS, _POINTS = 64, 4096
+# Shapes that are built at once.
+_SHAPES = 64
+# Blocks whose distances one call of the one program takes, and their points: all intermediate results of so many stay
+# in the L2 cache (5 x on CPU).
+_TASKS, _POINTS = 32, 4096
+# Points of all shapes that surface points are looked for among at once.
+_POOL = 1 << 22
 # Cells per side in which surface points are looked for.
 _GRID = 32
 # Half thickness of the shell around the surface that candidates must hit; less than half of any part's thickness.
@@ -25,6 +31,8 @@ _ON = 5e-4
 # Candidates per wanted point. About 1 in 8 or more hits: the cells that the surface may cross have their centres within
 # half a diagonal, 0.027, and the shell of it.
 _CANDIDATES = 11
+# Step of the gradient's differences: far above the rounding of distances, below the radius of any edge.
+_STEP = 3e-4
 # Instants at which a moving shape's surface is sampled.
 _INSTANTS = 16
 
@@ -53,11 +61,11 @@ class Procedural:
         self.names = tuple(f"{family}-{seed}-{i}" for i in self.ids)
         self.moving = moving
         self._seed = seed
-        draws = np.asarray(families.draw(family, seed, self.ids))
+        draws = families.draw(family, seed, self.ids)
         # In blocks of one size, because the last bits of a program's results depend on its sizes.
         blocks = [
-            _build(family, moving, np.resize(draws[i : i + _TASKS], (_TASKS, draws.shape[1])))
-            for i in range(0, len(draws), _TASKS)
+            _build(family, moving, np.resize(draws[i : i + _SHAPES], (_SHAPES, draws.shape[1])))
+            for i in range(0, len(draws), _SHAPES)
         ]
         self._solids = jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(draws)], *blocks)
         self.source = f"procedural {family}{' in motion' if moving else ''}, seed {seed}; blake2b {fingerprint(draws)}"
@@ -77,9 +85,16 @@ class Procedural:
         Returns:
           `[n, count, 3]` float32, or `[n, count, 4]` with the time if in motion.
         """
-        sample = _sampler(count, in_motion, parallel.make_mesh())
-        seed = jnp.asarray(self._seed)
-        return _in_blocks(lambda rows: sample(seed, (self.solids(rows), self.ids[rows])), rows)
+        generators = [np.random.default_rng([self._seed, 1, identity]) for identity in self.ids[rows]]
+        still, shapes = np.zeros((len(rows), 1), np.float32), self.solids(rows)
+        if not in_motion:
+            return surface_points(shapes, still, generators, count)[:, 0]
+        spread = [rng.random(_INSTANTS, np.float32) for rng in generators]
+        times = (np.arange(_INSTANTS, dtype=np.float32) + np.stack(spread)) / _INSTANTS - np.float32(0.5)
+        points = surface_points(shapes, times, generators, -(-count // _INSTANTS))
+        stamped = np.concatenate([points, np.broadcast_to(times[..., None, None], (*points.shape[:3], 1))], axis=3)
+        # Instants alternate, so that any first part of the points holds all of them.
+        return stamped.swapaxes(1, 2).reshape(len(rows), -1, 4)[:, :count]
 
     def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Whether points are inside.
@@ -91,27 +106,11 @@ class Procedural:
         Returns:
           `[n, S]` bool.
         """
-        count = points.shape[1]
-        points = np.pad(points, ((0, 0), (0, -count % _POINTS), (0, 0)))
-        points = points.reshape(len(points), -1, _POINTS, points.shape[2])
-        per_shape, test = points.shape[1], _tester(parallel.make_mesh())
-
-        def block(tasks):
-            shape, part = np.divmod(tasks, per_shape)
-            return test(jnp.zeros(()), (self.solids(rows[shape]), points[shape if len(points) > 1 else 0, part]))
-
-        return _in_blocks(block, np.arange(len(rows) * per_shape)).reshape(len(rows), -1)[:, :count]
+        return distances(self.solids(rows), points) < 0
 
     def solids(self, rows: np.ndarray) -> solids.Solid:
         """The fitted solids of some shapes, stacked."""
         return jax.tree.map(lambda leaf: leaf[rows], self._solids)
-
-
-def _in_blocks(function, tasks: np.ndarray) -> np.ndarray:
-    """Runs a function of `_TASKS` tasks (of the next power of two, of fewer) on any number: few programs serve all."""
-    size = min(_TASKS, 1 << (len(tasks) - 1).bit_length())
-    blocks = [tasks[np.arange(i, i + size).clip(max=len(tasks) - 1)] for i in range(0, len(tasks), size)]
-    return np.concatenate([np.asarray(function(block)) for block in blocks])[: len(tasks)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -121,67 +120,101 @@ def _build(family: str, moving: bool, draws: jax.Array) -> solids.Solid:
 
 
 @functools.cache
-def _tester(mesh):
-    def inside(solid, points):
-        time = points[:, 3] if points.shape[1] == 4 else jnp.zeros(())
-        return solids.distance(solid, points[:, :3].T, time) < 0
-
-    return parallel.map_rows(lambda _, rows: jax.lax.map(lambda row: inside(*row), rows), mesh)
-
-
-@functools.cache
-def _sampler(count: int, in_motion: bool, mesh):
-    def one(seed, solid, identity):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), identity), 1)
-        if not in_motion:
-            return _surface(solid, key, jnp.zeros(()), count)
-        when, where = jax.random.split(key)
-        times = (jnp.arange(_INSTANTS) + jax.random.uniform(when, (_INSTANTS,))) / _INSTANTS - 0.5
-        each = -(-count // _INSTANTS)
-        points = jax.lax.map(lambda x: _surface(solid, x[0], x[1], each), (jax.random.split(where, _INSTANTS), times))
-        stamped = jnp.concatenate([points, jnp.broadcast_to(times[:, None, None], (_INSTANTS, each, 1))], axis=2)
-        # Instants alternate, so that any first part of the points holds all of them.
-        return stamped.swapaxes(0, 1).reshape(-1, 4)[:count]
-
-    return parallel.map_rows(lambda seed, rows: jax.lax.map(lambda row: one(seed, *row), rows), mesh)
+def _program(mesh):
+    """Distances `[n, _POINTS]` of points `[n, _POINTS, 4]` to n solids."""
+    return parallel.map_rows(
+        lambda _, rows: jax.lax.map(lambda row: solids.distance(row[0], row[1][:, :3].T, row[1][:, 3]), rows), mesh
+    )
 
 
-def _surface(solid: solids.Solid, key: jax.Array, time: jax.Array, count: int) -> jax.Array:
-    """`[count, 3]` points of the surface, evenly by area.
+def distances(shapes: solids.Solid, points: np.ndarray) -> np.ndarray:
+    """Signed distances to solids by one program for any number of them and of points, so that it is compiled once.
+
+    Args:
+      shapes: n solids, stacked.
+      points: `[n, S, 3]` float32, or `[n, S, 4]` with a time; or `[1, S, d]` for all alike.
+
+    Returns:
+      `[n, S]` float32. No value depends on the other solids and points.
+    """
+    count, program = points.shape[1], _program(parallel.make_mesh())
+    points = np.pad(points, ((0, 0), (0, -count % _POINTS), (0, 4 - points.shape[2])))
+    points = points.reshape(len(points), -1, _POINTS, 4)
+    per_shape, num_shapes = points.shape[1], len(shapes.blend)
+    found = np.empty((num_shapes * per_shape, _POINTS), np.float32)
+    for start in range(0, len(found), _TASKS):
+        tasks = np.arange(start, start + _TASKS).clip(max=len(found) - 1)
+        shape, part = np.divmod(tasks, per_shape)
+        own = jax.tree.map(lambda leaf, shape=shape: leaf[shape], shapes)
+        block = points[shape if len(points) > 1 else 0, part]
+        found[start : start + _TASKS] = program(jnp.zeros(()), (own, block))[: len(found) - start]
+    return found.reshape(num_shapes, -1)[:, :count]
+
+
+def surface_points(
+    shapes: solids.Solid, times: np.ndarray, generators: Sequence[np.random.Generator], count: int
+) -> np.ndarray:
+    """Points on the surfaces of solids, evenly by area.
 
     Points drawn evenly in a thin shell around the surface are moved onto it along the gradient: a shell has the same
     volume over every piece of surface, since the distances are exact, and what convex edges gain outside they lose
     inside.
+
+    Args:
+      shapes: n solids, stacked.
+      times: `[n, i]` float32, at which instants.
+      generators: of the points, one per solid.
+      count: points of each instant.
+
+    Returns:
+      `[n, i, count, 3]` float32.
     """
-    side = 1 / _GRID
-    axis = (jnp.arange(_GRID) + 0.5) * side - 0.5
-    centres = jnp.stack(jnp.meshgrid(axis, axis, axis, indexing="ij")).reshape(3, -1)
-    crossed = jnp.abs(solids.distance(solid, centres, time)) < side * 3**0.5 / 2 + _SHELL
-    (cells,) = jnp.nonzero(crossed, size=crossed.size)
+    axis = (np.arange(_GRID, dtype=np.float32) + np.float32(0.5)) / _GRID - np.float32(0.5)
+    centres = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    tasks = [(i, time) for i, instants in enumerate(times) for time in instants]
+    step = max(1, _POOL // (_CANDIDATES * count + len(centres)))
+    blocks = [
+        _surface_points(shapes, centres, tasks[i : i + step], generators, count) for i in range(0, len(tasks), step)
+    ]
+    return np.concatenate(blocks).reshape(*times.shape, count, 3)
 
-    pick, spread = jax.random.split(key)
-    picked = jax.random.randint(pick, (_CANDIDATES * count,), 0, crossed.sum())
-    points = centres[:, cells[picked]]
-    points += jax.random.uniform(spread, points.shape, minval=-side / 2, maxval=side / 2)
-    hit = jnp.abs(solids.distance(solid, points, time)) < _SHELL
-    points = points[:, _first(hit, count + count // 8)]
-    along = jax.vmap(
-        lambda direction: jax.jvp(
-            lambda x: solids.distance(solid, x, time), (points,), (jnp.broadcast_to(direction[:, None], points.shape),)
-        )[1]
-    )
-    gradient = along(jnp.eye(3))
-    slope = jnp.maximum(jnp.sum(gradient**2, axis=0, keepdims=True), 0.1)
 
-    def step(_, points):
-        return points - solids.distance(solid, points, time)[None, :] * gradient / slope
+def _surface_points(
+    shapes: solids.Solid,
+    centres: np.ndarray,
+    tasks: Sequence[tuple[int, float]],
+    generators: Sequence[np.random.Generator],
+    count: int,
+) -> np.ndarray:
+    """`[t, count, 3]` points of t tasks (row of the solid, time), given the centres `[C, 3]` of the cube's cells."""
+    own = jax.tree.map(lambda leaf: leaf[np.array([i for i, _ in tasks])], shapes)
+    stamps = np.array([[[time]] for _, time in tasks], np.float32)
 
+    def distance(points):
+        shape = np.broadcast_shapes(points.shape[:2], (len(tasks), 1))
+        timed = np.concatenate([np.broadcast_to(part, (*shape, part.shape[2])) for part in (points, stamps)], axis=2)
+        return distances(own, timed)
+
+    def taken(points, chosen, count):
+        """The first `count` chosen ones of each task, repeated in the unexpected case of too few."""
+        return np.stack([part[np.resize(np.flatnonzero(row), count)] for part, row in zip(points, chosen, strict=True)])
+
+    side = np.float32(1 / _GRID)
+    crossed = np.abs(distance(centres[None])) < side * 3**0.5 / 2 + _SHELL
+    candidates = np.empty((len(tasks), _CANDIDATES * count, 3), np.float32)
+    for (i, _), cells, points in zip(tasks, crossed, candidates, strict=True):
+        cells = np.flatnonzero(cells)
+        points[:] = centres[cells[generators[i].integers(len(cells), size=len(points))]]
+        points += side * (generators[i].random(points.shape, np.float32) - np.float32(0.5))
+    points = taken(candidates, np.abs(distance(candidates)) < _SHELL, count + count // 8)
+
+    offsets = np.concatenate([np.zeros((1, 3)), _STEP * np.eye(3)]).astype(np.float32)
+    around = distance((points[:, None] + offsets[None, :, None]).reshape(len(tasks), -1, 3))
+    around = around.reshape(len(tasks), 4, -1, 1)
+    away, gradient = around[:, 0], np.moveaxis(around[:, 1:] - around[:, :1], 1, 2)[..., 0] / _STEP
+    gradient /= np.maximum(np.sum(gradient**2, axis=2, keepdims=True), 0.1)
     # One step where distances are exact, the others for blends.
-    points = jax.lax.fori_loop(0, 3, step, points)
-    return points[:, _first(jnp.abs(solids.distance(solid, points, time)) < _ON, count)].T
-
-
-def _first(chosen: jax.Array, count: int) -> jax.Array:
-    """Indices of the first `count` chosen ones, repeated from the start in the unexpected case of too few."""
-    (indices,) = jnp.nonzero(chosen, size=count)
-    return indices[jnp.arange(count) % jnp.clip(chosen.sum(), 1, count)]
+    for _ in range(3):
+        points = points - away * gradient
+        away = distance(points)[..., None]
+    return taken(points, np.abs(away[..., 0]) < _ON, count)

@@ -1,10 +1,12 @@
-"""P-diff (Wang et al., "Neural Network Diffusion", 2024): a latent diffusion model of flat weight vectors.
+"""P-diff as a generator: preparation of the vectors, the two stages of training, sampling.
 
 A one-dimensional convolutional autoencoder is trained first, with noise on its input and on its latent; a denoising
 diffusion model of the latents, one-dimensional and convolutional as well, is trained second.
 
-The published code trains and samples under bfloat16 autocast (so its latents, target noises and decoded weights are
-rounded to bfloat16) and runs one further optimizer step at learning rate 0; neither is reproduced.
+The published code draws the examples of a batch from a list of a million copies of the checkpoints, in effect with
+replacement, where an epoch here has every checkpoint once. It trains and samples under bfloat16 autocast (so its
+latents, target noises and decoded weights are rounded to bfloat16) and runs one further optimizer step at learning rate
+0. None of this is reproduced.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,150 +24,22 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
-from jaxweights.generators.conv1d import Conv, ConvTranspose
-from jaxweights.generators.layers import BatchNorm, Dense, Statistics, initialise
+from jaxweights.generators.layers import initialise
+from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
 from jaxweights.population import Population
 
 # The published code lays a vector out in slices of 64 values.
 _SLICE_LENGTH = 64
-_TIME_FEATURES = 256
-_MAX_PERIOD = 10_000
 # A latent dimension that varies less than this is constant up to rounding.
 _MIN_LATENT_STD = 1e-6
 # Relative spread below which a tensor is constant in float32.
 _CONSTANT = 1e-7
-
-
-class Encoder(nn.Module):
-    """Strided convolutions, then dense layers to the mean and the log-variance of the latent.
-
-    Attributes:
-      channels: output channels of the stride-2 convolutions.
-      latent_dim: size of the latent.
-      kernel_size: odd.
-    """
-
-    channels: tuple[int, ...]
-    latent_dim: int
-    kernel_size: int
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, statistics: Statistics, axis_name: str | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Maps `[n, length]` to two `[n, latent_dim]`; see `BatchNorm` for the last two arguments."""
-        x = x[:, :, None]
-        for i, features in enumerate(self.channels):
-            x = Conv(features, self.kernel_size, stride=2, name=f"conv_{i}")(x)
-            x = nn.leaky_relu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name), negative_slope=0.01)
-        flat = jnp.swapaxes(x, 1, 2).reshape(x.shape[0], -1)
-        hidden = Dense(self.latent_dim, name="to_latent")(flat)
-        return Dense(self.latent_dim, name="fc_mu")(hidden), Dense(self.latent_dim, name="fc_var")(hidden)
-
-
-class Decoder(nn.Module):
-    """A dense layer, then transposed convolutions that double the length, then one convolution to a single channel.
-
-    Attributes:
-      channels: input channels of the transposed convolutions, the encoder's in reverse.
-      length: of the decoded vectors, a multiple of `2 ** len(channels)`.
-      kernel_size: odd.
-    """
-
-    channels: tuple[int, ...]
-    length: int
-    kernel_size: int
-
-    @nn.compact
-    def __call__(self, z: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
-        """Maps `[n, latent_dim]` to `[n, length]`; see `BatchNorm` for the last two arguments."""
-        length = self.length >> len(self.channels)
-        x = Dense(self.channels[0] * length, name="to_decode")(z)
-        x = jnp.swapaxes(x.reshape(z.shape[0], self.channels[0], length), 1, 2)
-        for i, features in enumerate(self.channels[1:] + self.channels[-1:]):
-            x = ConvTranspose(features, self.kernel_size, name=f"conv_{i}")(x)
-            x = nn.elu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name))
-        return Conv(1, self.kernel_size, name="to_output")(x)[:, :, 0]
-
-
-class Autoencoder(nn.Module):
-    """The autoencoder of flat, normalised weight vectors.
-
-    The head of the log-variance exists, as in the published model, but nothing depends on it: the latent noise has a
-    fixed amplitude.
-
-    Attributes:
-      channels: output channels of the encoder's stride-2 convolutions.
-      latent_dim: size of the latent.
-      kernel_size: odd.
-      length: of the vectors, a multiple of `2 ** len(channels)`.
-    """
-
-    channels: tuple[int, ...]
-    latent_dim: int
-    kernel_size: int
-    length: int
-
-    def setup(self) -> None:
-        """Builds the two halves."""
-        self.encoder = Encoder(self.channels, self.latent_dim, self.kernel_size)
-        self.decoder = Decoder(self.channels[::-1], self.length, self.kernel_size)
-
-    def __call__(
-        self, x: jax.Array, latent_noise: jax.Array, statistics: Statistics, axis_name: str | None = None
-    ) -> jax.Array:
-        """Reconstructs `[n, length]` through latents to which `latent_noise` `[n, latent_dim]` is added."""
-        return self.decode(self.encode(x, statistics, axis_name) + latent_noise, statistics, axis_name)
-
-    def encode(self, x: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
-        """Returns the mean latents `[n, latent_dim]` of `[n, length]`."""
-        return self.encoder(x, statistics, axis_name)[0]
-
-    def decode(self, z: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
-        """Returns `[n, length]` for latents `[n, latent_dim]`."""
-        return self.decoder(z, statistics, axis_name)
-
-
-class Denoiser(nn.Module):
-    """A convolutional network that sees a latent as a signal with one channel, with additive skip connections.
-
-    Attributes:
-      channels: output channels of the convolutions up to the widest; the rest mirrors them.
-      kernel_size: odd.
-    """
-
-    channels: tuple[int, ...]
-    kernel_size: int
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, timesteps: jax.Array, statistics: Statistics, axis_name: str | None = None
-    ) -> jax.Array:
-        """Maps latents `[n, latent_dim]` at `timesteps` `[n]` to `[n, latent_dim]`.
-
-        The time embedding is as long as the latent and is added along it, in every channel, before every convolution.
-        """
-        latent_dim = x.shape[-1]
-        time = Dense(latent_dim, name="time_in")(_time_features(timesteps))
-        time = Dense(latent_dim, name="time_out")(nn.silu(time))[:, :, None]
-        widths = self.channels + self.channels[-2::-1]
-        outputs: list[jax.Array] = []
-        x = x[:, :, None]
-        for i, features in enumerate(widths):
-            if i > len(self.channels):
-                x = x + outputs[len(widths) - i]
-            x = Conv(features, self.kernel_size, name=f"conv_{i}")(x + time)
-            x = nn.elu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name))
-            outputs.append(x)
-        return Conv(1, self.kernel_size, name="to_output")(x + outputs[0] + time)[:, :, 0]
-
-
-def _time_features(timesteps: jax.Array) -> jax.Array:
-    """Cosines and sines of the raw timestep `[n]` at geometrically falling frequencies: `[n, 256]`."""
-    half = _TIME_FEATURES // 2
-    frequencies = jnp.asarray(np.exp(-math.log(_MAX_PERIOD) * np.arange(half) / half), jnp.float32)
-    angles = timesteps[:, None].astype(jnp.float32) * frequencies[None, :]
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+# Samples per block on CPU (measured at the published size).
+_CPU_BLOCK = 10
+# Running variances are modelled as log(v / (0.95 m) + 0.05), m their mean; decoded, at least 0.001 of that unit is left
+# (published code).
+_RUNNING_VARIANCE = "running_var"
+_VARIANCE_UNIT, _VARIANCE_OFFSET, _VARIANCE_FLOOR = 0.95, 0.05, 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,10 +59,13 @@ class PDiff(LearnedGenerator):
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
       input_noise: amplitude of the noise on the normalised weights, which the autoencoder has to reproduce as well.
-      latent_noise: amplitude of the noise on the latents while the autoencoder is trained.
+      latent_noise: amplitude of the noise on the latents while the autoencoder is trained, or None for the standard
+        deviation that the encoder gives.
+      kl_weight: of the divergence of the latents' distribution from a standard normal in the autoencoder's loss.
       autoencoder_steps: optimizer steps of the first stage.
-      diffusion_steps: optimizer steps of the second stage.
-      batch_size: examples per step, both stages.
+      diffusion_steps: optimizer steps of the second stage, or 0 for none: latents are then drawn from a
+        standard normal.
+      batch_size: examples per step, both stages; fewer training rows are repeated until they fill a batch.
       autoencoder_learning_rate: at the first step; falls to 0 over the stage along a half cosine.
       diffusion_learning_rate: the same for the second stage.
       weight_decay: of AdamW, both stages.
@@ -198,14 +74,18 @@ class PDiff(LearnedGenerator):
         the published code does by decoding single samples in training mode.
       encode: statistics of the encoder's when the diffusion is trained: "running" (a fixed encoder), or "batch", which
         is what the published code does by leaving the autoencoder in training mode.
+      scalars: "model" tensors of a single entry like all others, or "copy" them from the first training row, as the
+        published code does.
       standardise_latents: whether the diffusion sees latents with mean 0 and variance 1 in each dimension; the
         published code leaves them as they are, though sampling starts from a standard normal.
       sampler: "ddpm" (ancestral, posterior variance) or "ddim".
       sampling_steps: number of DDIM steps, or None for all.
       eta: of DDIM.
+      dtype: of the denoiser's products when sampling. With "bfloat16" sampling is faster on GPUs, TPUs and CPUs that
+        have instructions for it; the published code takes it for everything.
     """
 
-    SAMPLING: ClassVar[frozenset[str]] = frozenset({"decode", "sampler", "sampling_steps", "eta"})
+    SAMPLING: ClassVar[frozenset[str]] = frozenset({"decode", "sampler", "sampling_steps", "eta", "dtype"})
 
     name: str = "pdiff"
     autoencoder_channels: tuple[int, ...] = (64, 128, 256, 256, 32)
@@ -216,7 +96,8 @@ class PDiff(LearnedGenerator):
     beta_start: float = 1e-4
     beta_end: float = 0.02
     input_noise: float = 0.001
-    latent_noise: float = 0.1
+    latent_noise: float | None = 0.1
+    kl_weight: float = 0.0
     autoencoder_steps: int = 500
     diffusion_steps: int = 1000
     batch_size: int = 50
@@ -226,16 +107,24 @@ class PDiff(LearnedGenerator):
     ema_decay: float | None = None
     decode: Literal["running", "instance"] = "running"
     encode: Literal["running", "batch"] = "running"
+    scalars: Literal["model", "copy"] = "model"
     standardise_latents: bool = True
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     sampling_steps: int | None = None
     eta: float = 0.0
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
         object.__setattr__(self, "autoencoder_channels", tuple(self.autoencoder_channels))
         object.__setattr__(self, "denoiser_channels", tuple(self.denoiser_channels))
-        choices = {"decode": ("running", "instance"), "encode": ("running", "batch"), "sampler": ("ddpm", "ddim")}
+        choices = {
+            "decode": ("running", "instance"),
+            "encode": ("running", "batch"),
+            "scalars": ("model", "copy"),
+            "sampler": ("ddpm", "ddim"),
+            "dtype": ("float32", "bfloat16"),
+        }
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 known = " or ".join(f'"{value}"' for value in allowed)
@@ -257,29 +146,35 @@ class PDiff(LearnedGenerator):
 
         The scalars are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor
         with a single entry is divided by its standard deviation over rows instead, and a constant tensor is only
-        centred.
+        centred. Running variances are normalised on a logarithmic scale, so that decoded ones are positive.
 
         Args:
           training: training rows `[N, P]`; their spec names the tensors.
 
         Returns:
-          `[N, D]` float32, and `{"mean": [P], "std": [P]}` float32.
+          `[max(N, multiple of N that fills a batch), D]` float32, and `{"mean": [P], "std": [P]}` float32; with running
+          variances also `"variance_unit"` `[P]`, which is 0 for all other parameters.
         """
-        weights = training.weights
-        mean, std = [], []
-        end = 0
-        for leaf in training.spec.leaves:
-            tensor = weights[:, end : end + leaf.size].astype(np.float64)
-            end += leaf.size
-            mean.append(np.full(leaf.size, tensor.mean()))
-            std.append(np.full(leaf.size, _spread(tensor)))
-        constants = {
-            "mean": np.concatenate(mean).astype(np.float32),
-            "std": np.concatenate(std).astype(np.float32),
-        }
-        data = np.zeros((len(weights), self.padded_length(end)), np.float32)
-        data[:, :end] = (weights - constants["mean"][None, :]) / constants["std"][None, :]
-        return data, constants
+        weights, num_params = training.weights, training.spec.num_params
+        constants = {name: np.zeros(num_params, np.float32) for name in ("mean", "std", "variance_unit")}
+        data = np.zeros((len(weights), self.padded_length(num_params)), np.float32)
+        for leaf, span in training.spec.spans():
+            tensor = weights[:, span].astype(np.float64)
+            if leaf.size == 1 and self.scalars == "copy":
+                constants["mean"][span] = tensor[0]
+                continue
+            of_rows = tensor
+            if leaf.name.endswith(_RUNNING_VARIANCE) and tensor.any():
+                units = _VARIANCE_UNIT * tensor.mean(axis=1, keepdims=True)
+                # The two scalars come from rows in units of their own, the data from rows in the mean unit.
+                of_rows, tensor = (_log_variance(tensor, unit) for unit in (units, units.mean()))
+                constants["variance_unit"][span] = units.mean()
+            mean, std = of_rows.mean(), _spread(of_rows)
+            constants["mean"][span], constants["std"][span] = mean, std
+            data[:, span] = (tensor - mean) / std
+        if not constants["variance_unit"].any():
+            del constants["variance_unit"]
+        return np.tile(data, (-(-self.batch_size // len(data)) if len(data) < self.batch_size else 1, 1)), constants
 
     def padded_length(self, num_params: int) -> int:
         """Returns D: the next multiple of 64 and of what the autoencoder's strides need."""
@@ -287,51 +182,58 @@ class PDiff(LearnedGenerator):
         return -(-num_params // multiple) * multiple
 
     def stages(self) -> tuple[Stage, ...]:
-        """Returns the stages "autoencoder" and "diffusion"."""
-        return (
-            Stage(
-                name="autoencoder",
-                steps=self.autoencoder_steps,
-                batch_size=self.batch_size,
-                optimizer=self._optimizer(self.autoencoder_learning_rate, self.autoencoder_steps),
-                init=self._init_autoencoder,
-                loss=self._autoencoder_loss,
-            ),
-            Stage(
-                name="diffusion",
-                steps=self.diffusion_steps,
-                batch_size=self.batch_size,
-                optimizer=self._optimizer(self.diffusion_learning_rate, self.diffusion_steps),
-                init=self._init_diffusion,
-                loss=self._diffusion_loss,
-                ema_decay=self.ema_decay,
-            ),
+        """Returns the stages "autoencoder" and, unless it has no steps, "diffusion"."""
+        autoencoder = Stage(
+            name="autoencoder",
+            steps=self.autoencoder_steps,
+            batch_size=self.batch_size,
+            optimizer=self._optimizer(self.autoencoder_learning_rate, self.autoencoder_steps),
+            init=self._init_autoencoder,
+            loss=self._autoencoder_loss,
         )
+        if not self.diffusion_steps:
+            return (autoencoder,)
+        diffusion = Stage(
+            name="diffusion",
+            steps=self.diffusion_steps,
+            batch_size=self.batch_size,
+            optimizer=self._optimizer(self.diffusion_learning_rate, self.diffusion_steps),
+            init=self._init_diffusion,
+            loss=self._diffusion_loss,
+            ema_decay=self.ema_decay,
+        )
+        return autoencoder, diffusion
 
     def sample(self, state: Mapping[str, Any], inputs: jax.Array) -> Samples:
         """Draws latents, decodes them and undoes the normalisation; see `LearnedGenerator.sample`."""
-        denoiser = self._denoiser()
-        stage = state["diffusion"]
+        latents, constants = self.sample_latents(state, inputs), state["constants"]
+        autoencoder = self._autoencoder(constants["mean"].shape[-1])
+        decoded = autoencoder.apply(self._autoencoder_variables(state), latents, self.decode, method="decode")
+        return Samples(weights=restore(decoded, constants), parents=jnp.full((inputs.shape[0],), -1, jnp.int32))
+
+    def sample_latents(self, state: Mapping[str, Any], keys: jax.Array) -> jax.Array:
+        """Draws what the decoder makes networks of, `[n, latent_dim]`, one per key."""
+        shape = (self.latent_dim,)
+        if not self.diffusion_steps:
+            return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        denoiser, stage = Denoiser(self.denoiser_channels, self.kernel_size, self.dtype), state["diffusion"]
         variables = {"params": stage["params"], "batch_stats": stage["model_state"]["denoiser"]}
 
         def predict(x: jax.Array, timesteps: jax.Array) -> jax.Array:
             return denoiser.apply(variables, x, timesteps, "running")
 
-        shape = (self.latent_dim,)
-        if self.sampler == "ddpm":
-            latents = diffusion_lib.sample_ddpm(self._diffusion(), predict, inputs, shape)
-        else:
-            latents = diffusion_lib.sample_ddim(
-                self._diffusion(), predict, inputs, shape, steps=self.sampling_steps, eta=self.eta
-            )
+        def draw(keys: jax.Array) -> jax.Array:
+            if self.sampler == "ddpm":
+                return diffusion_lib.sample_ddpm(self._diffusion(), predict, keys, shape)
+            steps = self.sampling_steps
+            return diffusion_lib.sample_ddim(self._diffusion(), predict, keys, shape, steps=steps, eta=self.eta)
+
+        block = _block(keys.shape[0])
+        latents = jax.lax.map(draw, keys.reshape(-1, block)).reshape(-1, self.latent_dim)
         if self.standardise_latents:
             mean, std = _moments(stage["model_state"]["latents"])
             latents = mean + std * latents
-        mean, std = state["constants"]["mean"][None, :], state["constants"]["std"][None, :]
-        autoencoder = self._autoencoder(mean.shape[-1])
-        decoded = autoencoder.apply(self._autoencoder_variables(state), latents, self.decode, method="decode")
-        weights = decoded[:, : mean.shape[-1]] * std + mean
-        return Samples(weights=weights, parents=jnp.full((inputs.shape[0],), -1, jnp.int32))
+        return latents
 
     def _optimizer(self, learning_rate: float, steps: int) -> optax.GradientTransformation:
         return optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=self.weight_decay)
@@ -357,7 +259,7 @@ class PDiff(LearnedGenerator):
 
     def _init_autoencoder(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         module = self._autoencoder(done["constants"]["mean"].shape[0])
-        inputs = jnp.zeros((1, module.length)), jnp.zeros((1, self.latent_dim))
+        inputs = jnp.zeros((1, module.length)), jnp.zeros((1, self.latent_dim)), self.latent_noise
         variables = initialise(module, key, *inputs, "running")
         return variables["params"], variables["batch_stats"]
 
@@ -370,7 +272,7 @@ class PDiff(LearnedGenerator):
         keys: jax.Array,
         axis_name: str | None,
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-        """Mean squared error against the noised input, the latent noised as well."""
+        """Mean squared error against the noised input, the latent noised as well; plus the weighted divergence."""
 
         def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             input_key, latent_key = jax.random.split(key)
@@ -379,15 +281,20 @@ class PDiff(LearnedGenerator):
         input_noise, latent_noise = jax.vmap(draw)(keys)
         x = batch + self.input_noise * input_noise
         module = self._autoencoder(done["constants"]["mean"].shape[0])
-        reconstruction, updated = module.apply(
+        (reconstruction, mean, log_variance), updated = module.apply(
             {"params": params, "batch_stats": model_state},
             x,
-            self.latent_noise * latent_noise,
+            latent_noise,
+            self.latent_noise,
             "batch",
             axis_name,
             mutable=["batch_stats"],
         )
-        return jnp.mean(jnp.square(reconstruction - x)), (updated["batch_stats"], {})
+        value, metrics = jnp.mean(jnp.square(reconstruction - x)), {}
+        if self.kl_weight:
+            metrics = {"reconstruction": value, "divergence": _divergence(mean, log_variance)}
+            value = value + self.kl_weight * metrics["divergence"]
+        return value, (updated["batch_stats"], metrics)
 
     def _init_diffusion(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         inputs = jnp.zeros((1, self.latent_dim)), jnp.zeros((1,), jnp.int32)
@@ -435,6 +342,24 @@ class PDiff(LearnedGenerator):
         return value, (new_state, {})
 
 
+def _block(count: int) -> int:
+    """Samples that go through all timesteps together: all, but on CPU as many as caches hold the activations of."""
+    if jax.default_backend() != "cpu":
+        return count
+    block = max(size for size in range(1, _CPU_BLOCK + 1) if count % size == 0)
+    return block if 2 * block > _CPU_BLOCK else count
+
+
+def restore(vectors: jax.Array, constants: Mapping[str, jax.Array]) -> jax.Array:
+    """Weights `[n, P]` of normalised vectors `[n, D]`: the inverse of `PDiff.prepare`, whose constants these are."""
+    weights = vectors[:, : constants["mean"].shape[-1]] * constants["std"][None, :] + constants["mean"][None, :]
+    if "variance_unit" not in constants:
+        return weights
+    unit = constants["variance_unit"][None, :]
+    variances = unit * jnp.maximum(jnp.exp(weights) - _VARIANCE_OFFSET, _VARIANCE_FLOOR)
+    return jnp.where(unit > 0, variances, weights)
+
+
 def _spread(tensor: np.ndarray) -> float:
     """What to divide a tensor `[N, size]` by: the mean over rows of its unbiased deviation, 1 where it is constant."""
     rows, size = tensor.shape
@@ -443,6 +368,17 @@ def _spread(tensor: np.ndarray) -> float:
     else:
         spread = tensor.std(ddof=1) if rows > 1 else 0.0
     return spread if spread > _CONSTANT * abs(tensor.mean()) else 1.0
+
+
+def _log_variance(variance: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """Running variances on a logarithmic scale; rows whose variances are all 0 have no unit."""
+    return np.log(variance / np.where(unit > 0, unit, 1.0) + _VARIANCE_OFFSET)
+
+
+def _divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """Kullback-Leibler divergence from the standard normal, in nats, averaged over `[n, latent_dim]`'s rows."""
+    terms = jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance
+    return 0.5 * jnp.mean(jnp.sum(terms, axis=1))
 
 
 def _update_moments(moments: dict[str, jax.Array], latents: jax.Array, axis_name: str | None) -> dict[str, jax.Array]:

@@ -1,0 +1,198 @@
+"""P-diff's two networks, one-dimensional and convolutional: the autoencoder of vectors and the denoiser of latents."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxweights.generators.conv1d import Conv, ConvTranspose, conv1d
+from jaxweights.generators.layers import BatchNorm, Dense, Statistics, matmul, parameter, uniform
+
+_TIME_FEATURES = 256
+_MAX_PERIOD = 10_000
+
+
+class Encoder(nn.Module):
+    """Strided convolutions, then dense layers to the mean and the log-variance of the latent.
+
+    Attributes:
+      channels: output channels of the stride-2 convolutions.
+      latent_dim: size of the latent.
+      kernel_size: odd.
+    """
+
+    channels: tuple[int, ...]
+    latent_dim: int
+    kernel_size: int
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, statistics: Statistics, axis_name: str | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Maps `[n, length]` to two `[n, latent_dim]`; see `BatchNorm` for the last two arguments."""
+        x = x[:, :, None]
+        for i, features in enumerate(self.channels):
+            x = Conv(features, self.kernel_size, stride=2, name=f"conv_{i}")(x)
+            x = nn.leaky_relu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name), negative_slope=0.01)
+        flat = jnp.swapaxes(x, 1, 2).reshape(x.shape[0], -1)
+        hidden = Dense(self.latent_dim, name="to_latent")(flat)
+        return Dense(self.latent_dim, name="fc_mu")(hidden), Dense(self.latent_dim, name="fc_var")(hidden)
+
+
+class Decoder(nn.Module):
+    """A dense layer, then transposed convolutions that double the length, then one convolution to a single channel.
+
+    Attributes:
+      channels: input channels of the transposed convolutions, the encoder's in reverse.
+      length: of the decoded vectors, a multiple of `2 ** len(channels)`.
+      kernel_size: odd.
+    """
+
+    channels: tuple[int, ...]
+    length: int
+    kernel_size: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
+        """Maps `[n, latent_dim]` to `[n, length]`; see `BatchNorm` for the last two arguments."""
+        length = self.length >> len(self.channels)
+        x = Dense(self.channels[0] * length, name="to_decode")(z)
+        x = jnp.swapaxes(x.reshape(z.shape[0], self.channels[0], length), 1, 2)
+        for i, features in enumerate(self.channels[1:] + self.channels[-1:]):
+            x = ConvTranspose(features, self.kernel_size, name=f"conv_{i}")(x)
+            x = nn.elu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name))
+        return Conv(1, self.kernel_size, name="to_output")(x)[:, :, 0]
+
+
+class Autoencoder(nn.Module):
+    """The autoencoder of flat, normalised weight vectors.
+
+    Attributes:
+      channels: output channels of the encoder's stride-2 convolutions.
+      latent_dim: size of the latent.
+      kernel_size: odd.
+      length: of the vectors, a multiple of `2 ** len(channels)`.
+    """
+
+    channels: tuple[int, ...]
+    latent_dim: int
+    kernel_size: int
+    length: int
+
+    def setup(self) -> None:
+        """Builds the two halves."""
+        self.encoder = Encoder(self.channels, self.latent_dim, self.kernel_size)
+        self.decoder = Decoder(self.channels[::-1], self.length, self.kernel_size)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        noise: jax.Array,
+        amplitude: float | None,
+        statistics: Statistics,
+        axis_name: str | None = None,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Reconstructs vectors through noised latents.
+
+        Args:
+          x: `[n, length]`.
+          noise: `[n, latent_dim]`, standard normal.
+          amplitude: of the noise, or None for the standard deviation that the encoder gives. With a number nothing
+            depends on the head of the log-variance.
+          statistics: see `BatchNorm`, as is the next.
+          axis_name: of the mesh.
+
+        Returns:
+          `[n, length]`, and mean and log-variance of the latents `[n, latent_dim]`.
+        """
+        mean, log_variance = self.encoder(x, statistics, axis_name)
+        std = jnp.exp(0.5 * log_variance) if amplitude is None else amplitude
+        return self.decode(mean + std * noise, statistics, axis_name), mean, log_variance
+
+    def encode(self, x: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
+        """Returns the mean latents `[n, latent_dim]` of `[n, length]`."""
+        return self.encoder(x, statistics, axis_name)[0]
+
+    def decode(self, z: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
+        """Returns `[n, length]` for latents `[n, latent_dim]`."""
+        return self.decoder(z, statistics, axis_name)
+
+
+class ShortConv(nn.Module):
+    """`Conv` of stride 1 with products of a shorter type, for inference; it has the same parameters.
+
+    Attributes:
+      features: output channels.
+      kernel_size: odd.
+      dtype: of the factors; sums are float32.
+    """
+
+    features: int
+    kernel_size: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[n, length, in]` to `[n, length, features]`."""
+        length, half = x.shape[1], self.kernel_size // 2
+        init = uniform(self.kernel_size * x.shape[-1])
+        kernel = parameter(self, "kernel", (self.kernel_size, x.shape[-1], self.features), init)
+        bias = parameter(self, "bias", (self.features,), init)
+        if jax.default_backend() == "cpu":
+            # XLA's convolution of bfloat16 is as slow there as that of float32; its matrix product is not.
+            x = jnp.pad(x.astype(self.dtype), ((0, 0), (half, half), (0, 0)))
+            out = sum(matmul(x[:, i : i + length], kernel[i], self.dtype) for i in range(self.kernel_size))
+        else:
+            out = conv1d(x.astype(self.dtype), kernel.astype(self.dtype)).astype(jnp.float32)
+        return out + bias[None, None, :]
+
+
+class Denoiser(nn.Module):
+    """A convolutional network that sees a latent as a signal with one channel, with additive skip connections.
+
+    Attributes:
+      channels: output channels of the convolutions up to the widest; the rest mirrors them.
+      kernel_size: odd.
+      dtype: of the products of all convolutions but the first and the last, which have one channel on a side.
+    """
+
+    channels: tuple[int, ...]
+    kernel_size: int
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, timesteps: jax.Array, statistics: Statistics, axis_name: str | None = None
+    ) -> jax.Array:
+        """Maps latents `[n, latent_dim]` at `timesteps` `[n]` to `[n, latent_dim]`.
+
+        The time embedding is as long as the latent and is added along it, in every channel, before every convolution.
+        """
+        latent_dim = x.shape[-1]
+        time = Dense(latent_dim, name="time_in")(_time_features(timesteps))
+        time = Dense(latent_dim, name="time_out")(nn.silu(time))[:, :, None]
+        wide = Conv if self.dtype == "float32" else functools.partial(ShortConv, dtype=self.dtype)
+        widths = self.channels + self.channels[-2::-1]
+        outputs: list[jax.Array] = []
+        x = x[:, :, None]
+        for i, features in enumerate(widths):
+            if i > len(self.channels):
+                x = x + outputs[len(widths) - i]
+            conv = wide if i else Conv
+            x = conv(features, self.kernel_size, name=f"conv_{i}")(x + time)
+            x = nn.elu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name))
+            outputs.append(x)
+        return Conv(1, self.kernel_size, name="to_output")(x + outputs[0] + time)[:, :, 0]
+
+
+def _time_features(timesteps: jax.Array) -> jax.Array:
+    """Cosines and sines of the raw timestep `[n]` at geometrically falling frequencies: `[n, 256]`."""
+    half = _TIME_FEATURES // 2
+    frequencies = jnp.asarray(np.exp(-math.log(_MAX_PERIOD) * np.arange(half) / half), jnp.float32)
+    angles = timesteps[:, None].astype(jnp.float32) * frequencies[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -1,0 +1,300 @@
+"""Figures of the weight vectors themselves: values of single parameters, t-SNE, and the path of training.
+
+The first two follow Zeng et al. 2025 (arXiv 2506.07998), with seeded draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxweights.audit import audit
+from jaxweights.population import Population
+from jaxweights.report import components, style
+from jaxweights.report.style import Series
+
+LEAST = 8  # networks of a series whose distribution is drawn
+SHOWN_VALUES = 5
+PERPLEXITY = 30.0
+LEAST_CHECKPOINTS = 10  # of a run whose path is drawn
+_KDE_NETWORKS = 1000  # at most, per series
+_KDE_POINTS = 400
+_TALLEST = 3.0  # peak of a density over that of the training networks', above which it is cut
+PATHS, UNSEEN_PATHS = 3, 16  # training and held-out runs whose paths are drawn
+_PATH_CHECKPOINTS = 400  # at most, of each
+_REACH = 0.5  # of the trained networks' range: how far beside it a picture shows others
+_SMALL = 0.5  # area of markers beside a path, to the usual one
+_MIXTURES = ("average", "gaussian")
+_TRAINED = (audit.TRAINING, audit.HELDOUT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cloud:
+    """A series with its weights.
+
+    Attributes:
+      series: how it is drawn.
+      weights: `[n, P]` float32, an array or anything that index arrays and slices make one of.
+    """
+
+    series: Series
+    weights: np.ndarray
+
+    def draw(self, count: int, seed: int) -> np.ndarray:
+        """`[min(n, count), P]` rows drawn without replacement, in their order."""
+        rng = np.random.default_rng([seed, *self.series.name.encode()])
+        return self.weights[np.sort(rng.permutation(len(self.weights))[:count])]
+
+
+def clouds(
+    series: Sequence[Series], train: Population, heldout: Population | None, samples: dict[str, Population]
+) -> list[Cloud]:
+    """Training networks, held-out runs where they are given, learned generators, averages and Gaussians."""
+    known = {audit.TRAINING: train, **({audit.HELDOUT: heldout} if heldout is not None else {}), **samples}
+    subjects = [s.name for s in style.subjects(series)]
+    return [
+        Cloud(s, known[s.name].weights)
+        for s in series
+        if s.name in known and (s.role in (audit.TRAINING, audit.HELDOUT) or s.name in subjects or s.kind in _MIXTURES)
+    ]
+
+
+def varying_values(train: Population, values: np.ndarray, seed: int) -> tuple[str, int, np.ndarray]:
+    """The first tensor with five parameters that differ between networks (or with any), and five such ones of it.
+
+    Args:
+      train: for its spec.
+      values: `[n, P]` of some networks.
+      seed: of the draw.
+
+    Returns:
+      Its name, its first column, and at most five columns `[k]`, ascending; none where all networks are alike.
+    """
+    varies = (values != values[:1]).any(axis=0)
+    tensors = [(leaf.name, span.start, span.start + np.flatnonzero(varies[span])) for leaf, span in train.spec.spans()]
+    for least in (SHOWN_VALUES, 1):
+        for name, first, columns in tensors:
+            if len(columns) >= least:
+                return name, first, np.sort(np.random.default_rng(seed).permutation(columns)[:SHOWN_VALUES])
+    return "", 0, np.zeros(0, np.int64)
+
+
+def value_distributions(
+    found: Sequence[Cloud], train: Population, seed: int, folder: pathlib.Path
+) -> pathlib.Path | None:
+    """Densities of five parameters over training, held-out and generated networks.
+
+    Gaussian kernels of Scott's bandwidth over at most 1,000 networks per series; the parameters are drawn of the first
+    tensor, among those that vary. A series in which a parameter has one value is a vertical line, and a density that is
+    more than three times as high as that of the training networks is cut. The range is that of the trained networks,
+    and half of its width beside it.
+
+    Args:
+      found: from `clouds`; averages and Gaussians are not drawn.
+      train: training networks.
+      seed: of the draws.
+      folder: for the files.
+
+    Returns:
+      The PNG file, or None where there are too few networks, or none differ.
+    """
+    from scipy.stats import gaussian_kde
+
+    shown = [c for c in found if c.series.kind not in _MIXTURES and len(c.weights) >= LEAST]
+    if not shown or shown[0].series.role != audit.TRAINING:
+        return None
+    rows = [c.draw(_KDE_NETWORKS, seed) for c in shown]
+    name, first, columns = varying_values(train, rows[0], seed)
+    if not len(columns):
+        return None
+    figure = style.new_figure(9.8, 2.9)
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axes, column in zip(panels, columns, strict=True):
+        values = [r[:, column].astype(np.float64) for r in rows]
+        seen = [c.series.role in _TRAINED for c in shown]
+        grid = _density_grid(*([v for v, s in zip(values, seen, strict=True) if s == kind] for kind in (True, False)))
+        limit = np.inf
+        for cloud, one in zip(shown, values, strict=True):
+            s = cloud.series
+            if np.ptp(one) <= 1e-9 * np.ptp(grid):
+                axes.axvline(one[0], color=s.colour, linewidth=1.7, label=s.label)
+                continue
+            density = gaussian_kde(one, "scott")(grid)
+            limit = min(limit, _TALLEST * density.max()) if s.role == audit.TRAINING else limit
+            axes.plot(grid, density, color=s.colour, linewidth=1.7, label=s.label)
+            if s.role != audit.HELDOUT:
+                axes.fill_between(grid, density, color=s.colour, alpha=0.12, linewidth=0)
+        axes.set_ylim(0, min(axes.get_ylim()[1], limit))
+        axes.set(title=f"parameter {column - first}", yticks=[])
+        axes.locator_params(axis="x", nbins=4)
+        axes.grid(axis="x")
+    panels[0].set_ylabel("density")
+    figure.supxlabel(f"value in {name}", fontsize=9.5)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(shown))
+    return style.save(figure, folder, "value_distributions")
+
+
+def _density_grid(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
+    """Points over the range of all series without their outermost hundredths, and some more beside it."""
+    low, high = _range(*([np.quantile(v, (0.01, 0.99)) for v in some] for some in (trained, others)))
+    pad = 0.35 * (high - low) or max(abs(low), 1.0) * 1e-3
+    return np.linspace(low - pad, high + pad, _KDE_POINTS)
+
+
+def _range(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Smallest and largest of all values, those of the others as far as half a range beside the trained ones."""
+    low, high = min(v.min() for v in trained), max(v.max() for v in trained)
+    reach = _REACH * (high - low)
+    far = np.clip(np.concatenate([*others, [low, high]]), low - reach, high + reach)
+    return float(far.min()), float(far.max())
+
+
+def tsne(found: Sequence[Cloud], seed: int, folder: pathlib.Path) -> pathlib.Path | None:
+    """t-SNE of raw weight vectors, at most 100 networks per series.
+
+    scikit-learn's defaults, as published: perplexity 30 (less for few networks), started from principal components. In
+    one thread, since the sums of several differ in their last bits from call to call, and t-SNE enlarges them.
+
+    Args:
+      found: from `clouds`.
+      seed: of the draw and of t-SNE.
+      folder: for the files.
+
+    Returns:
+      The PNG file, or None where there are fewer than eight different networks.
+    """
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    rows = [c.draw(style.MAX_POINTS, seed) for c in found]
+    stacked = np.concatenate(rows)
+    if len(np.unique(stacked, axis=0)) < LEAST or stacked.shape[1] < 2:
+        return None
+    perplexity = min(PERPLEXITY, (len(stacked) - 1) / 3)
+    with threadpool_limits(1):
+        places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(stacked)
+    figure = style.new_figure(7.0, 5.0)
+    axes = figure.subplots()
+    for cloud, at in zip(found, np.split(places, np.cumsum([len(r) for r in rows])[:-1]), strict=True):
+        style.scatter(axes, cloud.series, *at.T)
+    axes.set(xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2", xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", markerscale=1.3, handletextpad=0.2)
+    return style.save(figure, folder, "tsne")
+
+
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """Checkpoints of one run in the order of its training.
+
+    Attributes:
+      run: its number.
+      steps: `[k]`.
+      weights: `[k, P]`.
+    """
+
+    run: int
+    steps: np.ndarray
+    weights: np.ndarray
+
+
+def paths(networks: Population, count: int) -> list[Path]:
+    """The first runs that have at least ten checkpoints, with at most 400 evenly spaced ones of each."""
+    runs, sizes = np.unique(networks.records["run"], return_counts=True)
+    found = []
+    for run in runs[sizes >= LEAST_CHECKPOINTS][:count]:
+        rows = np.flatnonzero(networks.records["run"] == run)
+        rows = rows[np.argsort(networks.records["step"][rows], kind="stable")]
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, _PATH_CHECKPOINTS).round().astype(int))]
+        found.append(Path(int(run), networks.records["step"][rows], networks.weights[rows]))
+    return found
+
+
+def distance_to_mean(found: Sequence[Cloud], train: Sequence[Path], seed: int) -> dict[str, float]:
+    """Median distance to the mean of the training checkpoints by series, at most 100 networks each."""
+    centre = np.concatenate([p.weights for p in train]).mean(axis=0, dtype=np.float64)
+    return {
+        c.series.name: float(np.median(np.linalg.norm(c.draw(style.MAX_POINTS, seed) - centre, axis=1))) for c in found
+    }
+
+
+def _outside(samples: Sequence[tuple[Series, np.ndarray]], limits: Sequence[tuple[float, float]]) -> str:
+    """How many networks of which series lie beyond the limits of a picture, in words; empty where none do."""
+    counts = {}
+    for s, at in samples:
+        beyond = np.any([(x < low) | (x > high) for x, (low, high) in zip(at, limits, strict=True)], axis=0)
+        if beyond.any():
+            counts[s.label] = f"{int(beyond.sum())} of {len(beyond)} of {s.label}"
+    return f"Outside of a panel: {', '.join(counts.values())}." if counts else ""
+
+
+def trajectory(
+    found: Sequence[Cloud], train: Sequence[Path], heldout: Sequence[Path], seed: int, folder: pathlib.Path
+) -> pathlib.Path:
+    """Training checkpoints on the plane of their own two principal components, and everything else projected onto it.
+
+    The right panel has what a projection hides: the distance from the plane. The path of any run with many steps looks
+    like an arc, for a random walk does so as well (Antognini and Sohl-Dickstein 2018, arXiv 1806.08805); what counts is
+    where samples lie beside it. Panels reach half a width beside the trained networks and the baselines; generated
+    networks beyond that are counted.
+
+    Args:
+      found: from `clouds`.
+      train: from `paths`, of training runs; not empty.
+      heldout: likewise of held-out runs; may be empty.
+      seed: of the draw of at most 100 networks per series.
+      folder: for the files.
+    """
+    from matplotlib import patheffects
+
+    rows = np.concatenate([p.weights for p in train]).astype(np.float64)
+    centre = rows.mean(axis=0)
+    plane = components.leading(rows - centre)
+    shares = ((rows - centre) @ plane.T).var(axis=0) / max((rows - centre).var(axis=0).sum(), np.finfo(float).tiny)
+
+    def project(weights):
+        offsets = weights - centre
+        at = offsets @ plane.T
+        off = np.sqrt(np.maximum((offsets**2).sum(axis=1) - (at**2).sum(axis=1), 0.0))
+        return np.stack([*at.T, off])
+
+    lines = [project(p.weights) for p in (*train, *heldout)]
+    samples = [(c.series, project(c.draw(style.MAX_POINTS, seed))) for c in found if c.series.role != audit.TRAINING]
+    known = [*lines, *(at for s, at in samples if s.role != style.LEARNED)]
+    learned = [at for s, at in samples if s.role == style.LEARNED]
+    limits = [_range([at[i] for at in known], [at[i] for at in learned]) for i in range(3)]
+    figure = style.new_figure(9.8, 4.6)
+    panels = figure.subplots(1, 2, sharex=True)
+    steps = np.concatenate([p.steps for p in train])
+    for axes, height in zip(panels, (1, 2), strict=True):
+        for i, at in enumerate(lines[len(train) :]):
+            axes.plot(*at[[0, height]], color="#b5b5b5", linewidth=0.7, zorder=1, label=None if i else "held-out runs")
+        for at in lines[: len(train)]:
+            axes.plot(*at[[0, height]], color="#777777", linewidth=0.6, zorder=2)
+        points = np.concatenate(lines[: len(train)], axis=1)[[0, height]]
+        image = axes.scatter(*points, c=steps, cmap="viridis", s=11, linewidths=0, zorder=2.5, rasterized=True)
+        for s, at in samples:
+            style.scatter(axes, s, *at[[0, height]], _SMALL)
+        for axis, (low, high) in ((axes.set_xlim, limits[0]), (axes.set_ylim, limits[height])):
+            axis(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        axes.set_xlabel(f"first principal component ({100 * shares[0]:.0f} % of the variance)")
+        axes.grid()
+    halo = [patheffects.withStroke(linewidth=2.5, foreground="white")]
+    text = {"textcoords": "offset points", "fontsize": 9, "zorder": 6, "path_effects": halo}
+    panels[0].plot(0, 0, color="black", marker="+", markersize=13, markeredgewidth=1.8, zorder=6, linestyle="")
+    panels[0].annotate("mean", (0, 0), (7, 6), **text)
+    panels[0].set_ylabel(f"second principal component ({100 * shares[1]:.0f} %)")
+    panels[1].set(ylabel="distance from the plane of the two", ylim=(0, None))
+    outside = _outside(samples, limits)
+    if outside:
+        figure.suptitle(outside, fontsize=8.5, color="#555555")
+    runs = f"run {train[0].run}" if len(train) == 1 else f"{len(train)} training runs"
+    figure.colorbar(image, ax=panels[1], label=f"step of {runs}", pad=0.01)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(
+        *handles, loc="outside lower center", ncols=min(6, len(handles[0])), markerscale=1.4, handletextpad=0.4
+    )
+    return style.save(figure, folder, "trajectory")

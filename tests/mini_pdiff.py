@@ -1,0 +1,32 @@
+"""configs/pdiff_digits.py in miniature: same code path, seconds instead of minutes."""
+
+from configs import pdiff_digits
+
+
+def get_config():
+    """20 consecutive checkpoints of 32 values, 8 held-out runs, a tiny P-diff."""
+    config = pdiff_digits.get_config()
+    config.num_samples = 16
+    config.data.train_limit = 400
+    config.data.test_limit = 120
+    config.net.widths = (4, 8)
+    zoo = config.zoo
+    zoo.num_heldout = 8
+    zoo.steps = 21
+    zoo.snapshot_range = (2, 21)
+    zoo.batch_size = 32
+    zoo.base.epochs = 6
+    zoo.base.batch_size = 32
+    config.audit.bootstrap = 100
+    config.report.boundary_resolution = 20
+    pdiff = config.generators.pdiff
+    pdiff.autoencoder_channels = (4, 4)
+    pdiff.denoiser_channels = (4, 8)
+    pdiff.latent_dim = 8
+    pdiff.num_timesteps = 20
+    pdiff.batch_size = 16
+    pdiff.autoencoder_steps = 20
+    pdiff.diffusion_steps = 20
+    for name in ("noise_1_permille", "noise_50_permille", "noise_150_permille", "pca_gaussian"):
+        del config.generators[name]
+    return config
