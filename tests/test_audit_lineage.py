@@ -19,7 +19,7 @@ from jaxweights.population import Population
 from jaxweights.report import tables
 
 WHOLE = nets.build({"name": "mlp", "hidden": (5,)}, (3, 3, 1), 3)
-NET = nets.partial(WHOLE, np.asarray(WHOLE.init(jax.random.key(0))), ("fc2/*",))
+NET = nets.partial(WHOLE, np.asarray(jax.jit(WHOLE.init)(jax.random.key(0))), ("fc2/*",))
 STEPS, ROWS = 6, 12
 SETTINGS = {"bootstrap": 50, "hull_neighbours": 0, "hull_aligned_neighbours": 4}
 

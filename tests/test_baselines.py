@@ -56,7 +56,7 @@ def test_copies_are_copies_up_to_their_symmetry(rows):
     for name in ("copy", "permuted", "rescaled"):
         weights, parents = draw(BASELINES[name], rows, 30)
         assert np.array_equal(weights, rows[parents]) == (name == "copy")
-        same = jax.vmap(NET.apply, in_axes=(0, None))
+        same = jax.jit(jax.vmap(NET.apply, in_axes=(0, None)))
         np.testing.assert_allclose(same(weights, images), same(rows[parents], images), atol=2e-4)
         assert len(set(parents.tolist())) > 10
 

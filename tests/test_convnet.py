@@ -75,7 +75,7 @@ def test_gradient_is_that_of_lax():
             x = jax.nn.relu(x)
         return x.mean(axis=(1, 2)) @ params["fc"]["weight"].T + params["fc"]["bias"][None, :]
 
-    vector = net.init(jax.random.key(2))
+    vector = jax.jit(net.init)(jax.random.key(2))
     ours, theirs = (
         jax.jit(jax.grad(lambda v, f=f: jnp.sum(jnp.sin(f(v)))))(vector)
         for f in (lambda v: net.apply(v, images), plain)
@@ -86,9 +86,14 @@ def test_gradient_is_that_of_lax():
 def test_the_function_is_invariant_under_the_symmetry_group():
     net, key = network(), jax.random.key(3)
     images = np.random.default_rng(1).normal(size=(4, 32, 32, 3)).astype(np.float32)
-    vector = net.init(key)
-    moved = net.spec.permute(vector, net.spec.random_permutation(key))
-    scaled = net.spec.rescale(vector, net.spec.random_scales(key))
+
+    @jax.jit
+    def orbit(key):
+        vector = net.init(key)
+        moved = net.spec.permute(vector, net.spec.random_permutation(key))
+        return vector, moved, net.spec.rescale(vector, net.spec.random_scales(key))
+
+    vector, moved, scaled = orbit(key)
     assert not np.allclose(moved, vector) and not np.allclose(scaled, vector)
     logits = jax.jit(net.apply)
     for other in (moved, scaled):
@@ -127,7 +132,7 @@ def test_images_are_moved_and_mirrored_as_published():
                 possible[bordered[y : y + 6, x : x + 5].tobytes()] = len(possible)
     assert len(possible) == 128
     count = 12_800
-    moved = np.asarray(flip_and_cut(jnp.broadcast_to(image[None], (count, 6, 5, 2)), jax.random.key(0)))
+    moved = np.asarray(jax.jit(flip_and_cut)(np.broadcast_to(image, (count, 6, 5, 2)), jax.random.key(0)))
     found = np.bincount([possible[m.tobytes()] for m in moved], minlength=128)
     chi_square = np.sum((found - 100) ** 2 / 100)
     assert abs(chi_square - 127) < 4 * np.sqrt(2 * 127)
@@ -141,9 +146,10 @@ def test_augmented_batches_are_fresh_at_every_step_and_belong_to_the_run():
     trainer = zoo.Trainer(net, recipe, 16, parallel.make_mesh(1), 1)
     packed = trainer.put(pack(images, np.arange(16) % 10, np.ones(3), np.zeros(3)))
     words = trainer.init(0, np.arange(2)).words
+    draw = jax.jit(lambda word, step: trainer.batch(packed, word, step)[0])
 
     def of(run, step):
-        batch = np.asarray(trainer.batch(packed, words[run], jnp.int32(step))[0])
+        batch = np.asarray(draw(words[run], np.int32(step)))
         return batch[np.lexsort(batch.reshape(16, -1).T)]
 
     assert np.array_equal(of(0, 3), of(0, 3))

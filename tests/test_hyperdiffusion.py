@@ -326,9 +326,10 @@ def test_dropout_is_part_of_training_alone(zoo, replicated):
         built = HyperDiffusion(**TINY, dropout=rate)
         done = {"constants": built.prepare(zoo)[1]}
         loss = jax.jit(built.stages()[0].loss, static_argnums=5)
-        keys = jax.random.split(jax.random.key(0), 4)
-        values.append(float(loss(replicated[1].params, {}, done, zoo.weights[:4], keys, None)[0]))
-    assert abs(values[0] - values[1]) > 1e-3 * values[0]
+        sets = [jax.random.split(jax.random.key(seed), 4) for seed in range(8)]
+        values.append([float(loss(replicated[1].params, {}, done, zoo.weights[:4], keys, None)[0]) for keys in sets])
+    # One set of masks may leave the loss as it is by chance.
+    assert np.abs(np.subtract(*values)).max() > 1e-3 * values[0][0]
 
 
 def test_published_networks_become_vectors():

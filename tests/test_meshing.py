@@ -6,7 +6,6 @@ The known surface: with weights set by hand, the logit is g (cos x + cos y + cos
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from skimage import measure
@@ -40,7 +39,7 @@ def cosines(net) -> np.ndarray:
 def wild(net) -> np.ndarray:
     """`[3, P]` random weights, whose surfaces have several parts and leave the cube."""
     keys = jax.random.split(jax.random.key(0), 3)
-    return 3.0 * np.asarray(jax.vmap(net.init)(keys))
+    return 3.0 * np.asarray(jax.jit(jax.vmap(net.init))(keys))
 
 
 def _dense(net, vector, level, resolution=RESOLUTION):
@@ -59,8 +58,8 @@ def _volume(shape: meshing.Mesh) -> float:
 
 
 def _median_level(net, vector) -> float:
-    points = jax.random.uniform(jax.random.key(1), (2000, 3), minval=-0.5, maxval=0.5)
-    return float(jnp.median(net.apply(vector, points)))
+    points = np.random.default_rng(1).uniform(-0.5, 0.5, (2000, 3)).astype(np.float32)
+    return float(np.median(jax.jit(net.apply)(vector, points)))
 
 
 @pytest.mark.parametrize("resolution", [RESOLUTION, 42])

@@ -146,7 +146,7 @@ def test_a_program_serves_any_base():
         np.asarray(program(n.frozen, padded, np.int32(1), images[None], labels[None])[1])[:2] / 8 for n in (net, other)
     ]
     for n, loss in zip((net, other), ours, strict=True):
-        logits = jax.vmap(n.whole.apply, (0, None))(n.insert(vectors), images)
+        logits = jax.jit(jax.vmap(n.whole.apply, (0, None)))(n.insert(vectors), images)
         np.testing.assert_allclose(loss, nets.cross_entropy(logits, labels[None]).mean(axis=1), rtol=1e-4)
     assert not np.allclose(*ours, rtol=1e-2)
 

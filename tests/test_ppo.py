@@ -81,39 +81,47 @@ def test_runs_with_large_weights_are_no_part_of_the_zoo(tmp_path, reference, cap
         recipe(largest_weight=-1.0)
 
 
+@functools.cache
+def rolling():
+    """A trainer, the state of its first run, and its program for rollouts."""
+    made = trainer()
+    return made, jax.tree.map(lambda x: np.asarray(x)[0], made.init(SEED, np.arange(1))), jax.jit(made._rollout)
+
+
+@functools.cache
 def rolled():
     """A trainer, the state of its first run, its environments after a rollout, and the rollout."""
-    made = trainer()
-    state = jax.tree.map(lambda x: x[0], made.init(SEED, np.arange(1)))
+    made, state, roll = rolling()
     key = jax.random.fold_in(jax.random.wrap_key_data(state.words), 0)
-    worlds, rollout = jax.jit(made._rollout)(state.params["actor"], state.opt_state[1], key)
-    return made, state, worlds, rollout
+    return made, state, *roll(state.params["actor"], state.opt_state[1], key)
 
 
 def test_a_rollout_is_what_the_environment_answers():
     made, state, worlds, rollout = rolled()
     world = made.net.environment
-    means = made.net.module.apply({"params": state.params["actor"]}, rollout.observations.reshape(-1, 4))
+    step, apply = jax.jit(world.step), jax.jit(made.net.module.apply)
+    means = apply({"params": state.params["actor"]}, rollout.observations.reshape(-1, 4))
     deviation = np.exp(2 * float(state.params["actor"]["log_std"][0]))
     np.testing.assert_allclose(rollout.actions.ravel(), means[:, 0] + deviation * rollout.noise.ravel(), atol=1e-6)
     states = state.opt_state[1].states
     for h in range(HORIZON):
         # Roundings of one step at a time against those of the fused loop, at values of up to 5.
         np.testing.assert_allclose(rollout.observations[h], world.observe(states), atol=1e-5)
-        states, reward, failed = world.step(states, rollout.actions[h])
+        states, reward, failed = step(states, rollout.actions[h])
         np.testing.assert_allclose(rollout.rewards[h], reward, atol=1e-5)
         assert np.array_equal(rollout.ended[h], failed)
         following = rollout.observations[h + 1] if h + 1 < HORIZON else worlds.states
         fresh = np.abs(following) <= np.array([0.1, 0.25, 0.1, 0.25])[None, :]
         assert fresh[np.asarray(failed)].all()
-        states = jnp.where(failed[:, None], following, states)
+        states = np.where(failed[:, None], following, states)
 
 
 def test_episodes_end_at_their_full_length():
-    made, state, _, _ = rolled()
-    old = state.opt_state[1]._replace(states=jnp.zeros((ENVS, 4)), ages=jnp.full(ENVS, 498))
-    still = jax.tree.map(jnp.zeros_like, state.params["actor"]) | {"log_std": jnp.full(1, -20.0)}
-    worlds, rollout = jax.jit(made._rollout)(still, old, jax.random.key(0))
+    _, state, roll = rolling()
+    worlds = state.opt_state[1]
+    old = worlds._replace(states=np.zeros_like(worlds.states), ages=np.full_like(worlds.ages, 498))
+    still = jax.tree.map(np.zeros_like, state.params["actor"]) | {"log_std": np.full(1, -20.0, np.float32)}
+    worlds, rollout = roll(still, old, jax.random.key(0))
     assert rollout.ended.sum(axis=0).tolist() == [1] * ENVS and rollout.ended[1].all()
     assert worlds.ages.tolist() == [HORIZON - 2] * ENVS
     assert (rollout.observations[2] != 0).all()
@@ -122,14 +130,16 @@ def test_episodes_end_at_their_full_length():
 def advantages_by_hand(made, critic, rollout, last):
     """Generalised advantage estimation, backwards through a NumPy loop in float64."""
     ppo = made.recipe.ppo
-    values = [np.asarray(made._values(critic, o), np.float64) for o in (*rollout.observations, last)]
+    observations = np.concatenate([rollout.observations, np.asarray(last)[None]])
+    values = jax.jit(made._values)(critic, observations.reshape(-1, 4))
+    values = np.asarray(values, np.float64).reshape(-1, ENVS)
     advantages, following = np.zeros((HORIZON, ENVS)), 0.0
     for h in reversed(range(HORIZON)):
         goes_on = 1.0 - np.asarray(rollout.ended[h])
         error = rollout.rewards[h] + ppo.discount * goes_on * values[h + 1] - values[h]
         following = advantages[h] = error + ppo.discount * ppo.trace * goes_on * following
     normalised = (advantages - advantages.mean()) / (advantages.std(ddof=1) + 1e-8)
-    return normalised, advantages + np.array(values[:-1])
+    return normalised, advantages + values[:-1]
 
 
 def test_advantages_are_those_of_a_plain_loop():
@@ -137,7 +147,7 @@ def test_advantages_are_those_of_a_plain_loop():
     last = made.net.environment.observe(worlds.states)
     rng = np.random.default_rng(0)
     rollout = rollout._replace(
-        ended=jnp.asarray(rng.random((HORIZON, ENVS)) < 0.3), rewards=jnp.asarray(rng.normal(size=(HORIZON, ENVS)))
+        ended=rng.random((HORIZON, ENVS)) < 0.3, rewards=rng.normal(size=(HORIZON, ENVS)).astype(np.float32)
     )
     found = jax.jit(made._advantages)(state.params["critic"], rollout, worlds.states)
     expected = advantages_by_hand(made, state.params["critic"], rollout, last)
@@ -166,14 +176,18 @@ def test_an_update_is_the_textbook_one():
         values = made._values(params["critic"], rollout.observations[part].reshape(-1, 4))
         return -surrogate + 2.0 * jnp.square(values - returns[part].reshape(-1)).mean()
 
-    gradient = jax.jit(jax.grad(loss))
     adam = optax.chain(optax.clip_by_global_norm(2.0), optax.scale_by_adam())
+
+    @jax.jit
+    def descend(params, moments, part, rate):
+        updates, moments = adam.update(jax.grad(loss)(params, part), moments)
+        return jax.tree.map(lambda p, u: p - rate * u, params, updates), moments
+
     expected, moments = start, adam.init(start)
     for epoch in range(2):
         rate = 0.005 * (1 + np.cos(np.pi * (0 + epoch / 2) / UPDATES))
         for m in range(ppo.minibatches):
-            updates, moments = adam.update(gradient(expected, jnp.arange(2 * m, 2 * m + 2)), moments)
-            expected = jax.tree.map(lambda p, u, rate=rate: p - rate * u, expected, updates)
+            expected, moments = descend(expected, moments, np.arange(2 * m, 2 * m + 2), np.float32(rate))
     # Adam divides gradients by their size, so float32 roundings of small ones show: a thousandth of a step of 0.01.
     for ours, theirs in zip(jax.tree.leaves(params), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)

@@ -28,7 +28,7 @@ def case():
     reconstructed = Population.create(weights.reshape(-1, net.spec.num_params)[order], net.spec, **columns)
     images = rng.normal(size=(T, 3, 2, 1)).astype(np.float32)
     # The first row makes no errors, and neither do its copies.
-    labels = np.asarray(net.apply(reconstructed.weights[0], images)).argmax(axis=1).astype(np.int32)
+    labels = np.asarray(jax.jit(net.apply)(reconstructed.weights[0], images)).argmax(axis=1).astype(np.int32)
     # As many as the noise series have, so that all series share their compiled programs.
     near = reconstructed.weights[:5] + 0.01 * rng.normal(size=(5, net.spec.num_params)).astype(np.float32)
     copy = np.repeat(reconstructed.weights[:1], 5, axis=0)

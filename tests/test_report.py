@@ -8,7 +8,6 @@ import html.parser
 import json
 
 import jax
-import jax.numpy as jnp
 import matplotlib
 import matplotlib.image
 import numpy as np
@@ -76,7 +75,7 @@ def make_experiment(
 ):
     """A workdir after the audit; returns the arguments of `report.write`."""
     rng = np.random.default_rng(0)
-    weights = np.asarray(jax.vmap(NET.init)(jax.random.split(jax.random.key(0), train)))
+    weights = np.asarray(jax.jit(jax.vmap(NET.init))(jax.random.split(jax.random.key(0), train)))
     rates = {"hyper/learning_rate": np.geomspace(0.01, 1, train), "hyper/momentum": np.full(train, 0.9)}
     runs = np.arange(train)
     population = Population.create(weights, NET.spec, run=runs, step=5, accuracy=rng.uniform(0.5, 1, train), **rates)
@@ -378,7 +377,7 @@ def test_plane_is_that_of_the_principal_components(monkeypatch, dense_size):
 
 def test_regions_are_the_networks_own_predictions(mesh):
     plane = boundary.fit_plane(images(), (np.arange(40) % 3).astype(np.int32), 3)
-    weights = 3 * np.asarray(jax.vmap(NET.init)(jax.random.split(jax.random.key(1), 3)))
+    weights = 3 * np.asarray(jax.jit(jax.vmap(NET.init))(jax.random.split(jax.random.key(1), 3)))
     classes = boundary.classify(NET, weights, plane, mesh, resolution=9)
     assert classes.shape == (3, 9, 9) and len(np.unique(classes)) > 1
     left, right, bottom, top = plane.extent()
@@ -386,7 +385,7 @@ def test_regions_are_the_networks_own_predictions(mesh):
     points = np.stack([left + (right - left) * columns / 8, bottom + (top - bottom) * rows / 8], axis=1)
     pictures = np.clip(plane.mean + points @ plane.basis, images().min(), images().max())
     pictures = pictures.astype(np.float32).reshape(-1, 3, 3, 1)
-    logits = np.asarray(jax.vmap(NET.apply, in_axes=(0, None))(jnp.asarray(weights), jnp.asarray(pictures)))
+    logits = np.asarray(jax.jit(jax.vmap(NET.apply, in_axes=(0, None)))(weights, pictures))
     sorted_logits = np.sort(logits, axis=-1)
     clear = sorted_logits[..., -1] - sorted_logits[..., -2] > 1e-4  # rounding may decide the others
     assert clear.mean() > 0.95

@@ -35,7 +35,7 @@ def walks(net, runs, seed=0):
 def make_lineage(workdir):
     """A workdir after the audit of one run's checkpoints; returns the arguments of `report.write`."""
     rng = np.random.default_rng(1)
-    net = nets.partial(WHOLE, np.asarray(WHOLE.init(jax.random.key(0))), ("fc2/*",))
+    net = nets.partial(WHOLE, np.asarray(jax.jit(WHOLE.init)(jax.random.key(0))), ("fc2/*",))
     train, lineages = walks(net, [0]), walks(net, np.arange(1, 1 + UNSEEN), 1)
     heldout = lineages.where(step=1 + STEPS)
     samples = {
@@ -249,7 +249,7 @@ def test_the_ten_classes_are_the_published_draw():
 def test_regions_of_partial_networks_are_among_the_shown_classes_and_of_clamped_images(mesh):
     rng = np.random.default_rng(0)
     whole = nets.build({"name": "mlp", "hidden": (6,)}, (4, 4, 3), 25)
-    base = 3 * np.asarray(whole.init(jax.random.key(1)))
+    base = 3 * np.asarray(jax.jit(whole.init)(jax.random.key(1)))
     net = nets.partial(whole, base, ("fc2/*",))
     labels = np.arange(300) % 25
     pictures = rng.normal(size=(300, 4, 4, 3)) + 2 * rng.normal(size=(300, 1, 1, 1))

@@ -27,7 +27,7 @@ def net(request):
 
 @pytest.fixture(scope="module")
 def vector(net):
-    return net.init(jax.random.key(0))
+    return jax.jit(net.init)(jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def test_permutation_keeps_the_function(net, vector, images):
     permuted = jax.jit(net.spec.permute)(vector, permutations)
     assert not np.array_equal(permuted, vector)
     # Sums over hidden units run in another order: float32 rounding only.
-    np.testing.assert_allclose(net.apply(permuted, images), net.apply(vector, images), atol=2e-5)
+    apply = jax.jit(net.apply)
+    np.testing.assert_allclose(apply(permuted, images), apply(vector, images), atol=2e-5)
 
 
 def test_permutations_compose_and_invert(net, vector):
@@ -59,7 +60,8 @@ def test_rescaling_keeps_the_function(net, vector, images):
     scales = net.spec.random_scales(jax.random.key(3))
     rescaled = jax.jit(net.spec.rescale)(vector, scales)
     assert not np.array_equal(rescaled, vector)
-    np.testing.assert_allclose(net.apply(rescaled, images), net.apply(vector, images), atol=5e-5)
+    apply = jax.jit(net.apply)
+    np.testing.assert_allclose(apply(rescaled, images), apply(vector, images), atol=5e-5)
 
 
 def test_sign_flips_before_pooling_are_not_declared_a_symmetry():
@@ -170,5 +172,5 @@ def test_initialisers_have_their_distribution(init, kernel_std, bound):
         assert np.abs(kernel).max() <= bound
     assert (bias == np.float32(0.01)).all() if init != "torch" else np.abs(bias).max() <= 1 / 12
     # The module's own init draws from the same distribution.
-    own = net.module.init(jax.random.key(1), jnp.zeros((1, 12, 12, 1)))["params"]["fc1"]["weight"]
+    own = jax.jit(net.module.init)(jax.random.key(1), jnp.zeros((1, 12, 12, 1)))["params"]["fc1"]["weight"]
     assert abs(np.asarray(own).std() / kernel_std - 1) < 0.05
