@@ -151,12 +151,13 @@ class Experiment:
         if settings["import_npz"]:
             return self._imported_zoo(path)
         recipe = zoo.Recipe.from_config(settings, self.dataset.num_examples)
+        net = self.net  # trains the base, which has a time of its own
         if (path / store.INDEX).exists():
             self._check_origin(store.PopulationStore.open(path, drop_missing=True))
         with self._timed("zoo"):
             return zoo.train_zoo(
                 path,
-                self.net,
+                net,
                 recipe,
                 self.dataset,
                 self.mesh,
