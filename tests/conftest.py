@@ -1,7 +1,11 @@
 """Test session: eight emulated devices, strict rank promotion, warnings as errors, one compilation cache per
-checkout."""
+checkout, programs compiled in a hurry (`JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` for those that users get)."""
 
+import os
 import pathlib
+
+# Nearly all that the suite does is compile. A variable, for the programs that tests start, too.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
