@@ -15,7 +15,12 @@ def get_config():
     config.zoo.epochs = 8
     config.zoo.lanes = 4
     config.audit.bootstrap = 100
-    pdiff = config.generators.pdiff
+    shrink(config.generators.pdiff)
+    return config
+
+
+def shrink(pdiff) -> None:
+    """Makes a P-diff tiny."""
     pdiff.autoencoder_channels = (4, 4)
     pdiff.denoiser_channels = (4, 8)
     pdiff.latent_dim = 8
@@ -23,4 +28,3 @@ def get_config():
     pdiff.batch_size = 16
     pdiff.autoencoder_steps = 20
     pdiff.diffusion_steps = 20
-    return config

@@ -1,5 +1,7 @@
 """configs/pdiff_digits.py in miniature: same code path, seconds instead of minutes."""
 
+import mini
+
 from configs import pdiff_digits
 
 
@@ -19,14 +21,7 @@ def get_config():
     zoo.base.batch_size = 32
     config.audit.bootstrap = 100
     config.report.boundary_resolution = 20
-    pdiff = config.generators.pdiff
-    pdiff.autoencoder_channels = (4, 4)
-    pdiff.denoiser_channels = (4, 8)
-    pdiff.latent_dim = 8
-    pdiff.num_timesteps = 20
-    pdiff.batch_size = 16
-    pdiff.autoencoder_steps = 20
-    pdiff.diffusion_steps = 20
+    mini.shrink(config.generators.pdiff)
     for name in ("noise_1_permille", "noise_50_permille", "noise_150_permille", "pca_gaussian"):
         del config.generators[name]
     return config

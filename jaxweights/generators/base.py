@@ -140,3 +140,8 @@ class LearnedGenerator(Protocol):
         Pure and jit-compatible. A sample depends on its own row alone, so any sharding or chunking of the rows gives
         the same networks.
         """
+
+
+def keys_for(keys: jax.Array, purpose: int) -> jax.Array:
+    """Keys `[n]` of examples or samples, each folded with the number of what it is used for."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxweights.errors import UserError
-from jaxweights.generators.base import Samples
+from jaxweights.generators.base import Samples, keys_for
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 
@@ -39,12 +39,12 @@ class Copy:
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Random training rows under random symmetries."""
         spec = state["spec"].value
-        parents = _pick(_fold(keys, 0), state["weights"].shape[0])
+        parents = _pick(keys_for(keys, 0), state["weights"].shape[0])
         rows = state["weights"][parents]
         if self.rescale:
-            rows = jax.vmap(lambda k, row: spec.rescale(row, spec.random_scales(k)))(_fold(keys, 1), rows)
+            rows = jax.vmap(lambda k, row: spec.rescale(row, spec.random_scales(k)))(keys_for(keys, 1), rows)
         if self.permute:
-            rows = jax.vmap(lambda k, row: spec.permute(row, spec.random_permutation(k)))(_fold(keys, 2), rows)
+            rows = jax.vmap(lambda k, row: spec.permute(row, spec.random_permutation(k)))(keys_for(keys, 2), rows)
         return Samples(rows, parents)
 
 
@@ -83,8 +83,8 @@ class Noise:
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Random training rows with fresh noise."""
-        parents = _pick(_fold(keys, 0), state["weights"].shape[0])
-        noise = _normal(_fold(keys, 1), state["amplitude"].shape[0]) * state["amplitude"][None, :]
+        parents = _pick(keys_for(keys, 0), state["weights"].shape[0])
+        noise = _normal(keys_for(keys, 1), state["amplitude"].shape[0]) * state["amplitude"][None, :]
         return Samples(state["weights"][parents] + noise, parents)
 
 
@@ -202,8 +202,8 @@ class Interpolation:
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Mixtures; the parent is the nearer end."""
         weights = state["weights"]
-        pairs = jax.vmap(lambda k: jax.random.choice(k, weights.shape[0], (2,), replace=False))(_fold(keys, 0))
-        t = jax.vmap(lambda k: jax.random.uniform(k, ()))(_fold(keys, 1))
+        pairs = jax.vmap(lambda k: jax.random.choice(k, weights.shape[0], (2,), replace=False))(keys_for(keys, 0))
+        t = jax.vmap(lambda k: jax.random.uniform(k, ()))(keys_for(keys, 1))
         mixed = (1 - t)[:, None] * weights[pairs[:, 0]] + t[:, None] * weights[pairs[:, 1]]
         return Samples(mixed, jnp.where(t < 0.5, pairs[:, 0], pairs[:, 1]).astype(jnp.int32))
 
@@ -223,10 +223,6 @@ def _need_rows(training: Population, count: int, name: str) -> None:
             f"{len(training)}. "
             "Train more runs (zoo.num_runs) or change the generator's settings."
         )
-
-
-def _fold(keys: jax.Array, data: int) -> jax.Array:
-    return jax.vmap(lambda k: jax.random.fold_in(k, data))(keys)
 
 
 def _pick(keys: jax.Array, count: int) -> jax.Array:

@@ -14,7 +14,7 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
-from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.generators.base import LearnedGenerator, Samples, Stage, keys_for
 from jaxweights.generators.gpt import importer, network
 from jaxweights.generators.gpt.network import Transformer
 from jaxweights.generators.layers import initialise
@@ -379,13 +379,13 @@ class GPT(LearnedGenerator):
         layout, module = constants["layout"], self._module(constants)
         start, target = batch["start"] * constants["scale"], batch["target"] * constants["scale"]
         if self.permute:
-            start, target = permute_pairs(layout.spec, start, target, _keys(keys, _PERMUTATION))
+            start, target = permute_pairs(layout.spec, start, target, keys_for(keys, _PERMUTATION))
         metrics = network.metric_features(batch["target_metric"], batch["start_metric"], constants["frequencies"])
 
         def predict(x_t: jax.Array, timesteps: jax.Array) -> jax.Array:
             return module.apply({"params": params}, x_t, start, constants["time_features"][timesteps], metrics)
 
-        value = diffusion_lib.loss(self.diffusion, predict, target, _keys(keys, _DIFFUSION))
+        value = diffusion_lib.loss(self.diffusion, predict, target, keys_for(keys, _DIFFUSION))
         return value, (model_state, {"unchanged": jnp.mean(jnp.square(target - start))})
 
     def _optimizer(self) -> optax.GradientTransformation:
@@ -395,10 +395,6 @@ class GPT(LearnedGenerator):
 
 # What an example's key is used for.
 _PAIR, _PERMUTATION, _DIFFUSION = range(3)
-
-
-def _keys(keys: jax.Array, purpose: int) -> jax.Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
 
 
 def gather_pairs(data: Mapping[str, jax.Array], rows: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
@@ -415,7 +411,7 @@ def gather_pairs(data: Mapping[str, jax.Array], rows: jax.Array, keys: jax.Array
       `start` and `target` `[b, P]`, `start_metric` and `target_metric` `[b]`.
     """
 
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(_keys(keys, _PAIR))
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys_for(keys, _PAIR))
     first, count = data["first"][rows], data["count"][rows]
     spacing = 1 + _scaled(uniform[:, 0], count - 1)
     start = first + _scaled(uniform[:, 1], count - spacing)

@@ -13,7 +13,7 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
-from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.generators.base import LearnedGenerator, Samples, Stage, keys_for
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
 from jaxweights.generators.layers import initialise
@@ -299,23 +299,19 @@ class HyperDiffusion(LearnedGenerator):
         """Mean squared error of the predicted vectors."""
         constants, module = done["constants"], self._module(done["constants"])
         if self.augment > 1:
-            choice = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.augment))(_keys(keys, _ORDER))
+            choice = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.augment))(keys_for(keys, _ORDER))
             batch = jnp.take_along_axis(batch, constants["orders"][choice], axis=1)
         if self.noise:
-            drawn = jax.vmap(lambda key: jax.random.normal(key, batch.shape[1:]))(_keys(keys, _NOISE))
+            drawn = jax.vmap(lambda key: jax.random.normal(key, batch.shape[1:]))(keys_for(keys, _NOISE))
             batch = batch + self.noise * drawn
         batch = (batch - constants["mean"][None, :]) / constants["std"][None, :]
 
         def predict(x_t: jax.Array, timesteps: jax.Array) -> jax.Array:
             times = constants["time_features"][timesteps]
-            return module.apply({"params": params}, x_t, times, _keys(keys, _DROPOUT))
+            return module.apply({"params": params}, x_t, times, keys_for(keys, _DROPOUT))
 
-        return diffusion_lib.loss(self.diffusion, predict, batch, _keys(keys, _DIFFUSION)), (model_state, {})
+        return diffusion_lib.loss(self.diffusion, predict, batch, keys_for(keys, _DIFFUSION)), (model_state, {})
 
 
 # What an example's key is used for.
 _ORDER, _NOISE, _DIFFUSION, _DROPOUT = range(4)
-
-
-def _keys(keys: jax.Array, purpose: int) -> jax.Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, purpose))(keys)
