@@ -2,7 +2,7 @@
 
     python -m launch.run --config=configs/hyperdiffusion_procedural.py --workdir=runs/hyperdiffusion_procedural
 
-Three and a half minutes on two cores with AVX-512 and AMX, nothing to download.
+Under three minutes on two cores with AVX-512 and AMX, nothing to download.
 """
 
 from ml_collections import ConfigDict

