@@ -27,6 +27,5 @@ def get_config() -> ConfigDict:
     config.report.boundary_resolution = 150
     config.generators = generators.pdiff_baselines()
     config.generators.pdiff = generators.pdiff_subset()
-    config.generators.pdiff_published = generators.pdiff_published()
-    config.generators.pdiff_published.dtype = "bfloat16"  # of sampling
+    config.generators.pdiff_instance = ConfigDict({"of": "pdiff", "decode": "instance"})  # as published
     return config

@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.zoo.batch_size = 64
     config.generators = generators.pdiff_baselines()
     config.generators.pdiff = generators.pdiff_subset()
+    config.generators.pdiff_instance = ConfigDict({"of": "pdiff", "decode": "instance"})  # as published
     return config
 
 
