@@ -3,7 +3,7 @@
     python -m launch.run --config=configs/pdiff_cifar10_small.py --workdir=runs/pdiff_cifar10 --data_dir=DIR
 
 `DIR` holds CIFAR-10, or a subset of it as `.npz` (`--config.data.name` is then its name); the first 10,000 training and
-2,000 test images are used. Twelve minutes on two cores with AVX-512, half of them the base (69 %).
+2,000 test images are used. About twelve minutes on two cores with AVX-512, half of them the base (69 %).
 """
 
 from ml_collections import ConfigDict
