@@ -1,0 +1,395 @@
+"""Settings: frozen dataclasses that own their fields, defaults, documentation and checks.
+
+A class of settings derives from `Settings` and is a frozen dataclass. Annotations are the types that values must have,
+`setting` adds declarative checks, and the text of a field is its entry under "Attributes:" in the class's docstring.
+`make` turns a mapping, such as a section of a config file, into an instance; `rows` lists what is in force.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import math
+import numbers
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+
+from jaxweights.errors import UserError
+
+_CHECK = "check"
+T = TypeVar("T", bound="Settings")
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Conditions on a field's value; on every entry of a tuple. Values that are None pass.
+
+    Attributes:
+      at_least: smallest value.
+      above: value that must be exceeded.
+      at_most: largest value.
+      below: value that must not be reached.
+      one_of: the possible values, or a function that returns them, for names in a registry that is filled later.
+      length: fewest and most entries of a tuple; None for no limit.
+      finite: whether infinities are refused; NaN always is.
+    """
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    one_of: Iterable[Any] | Callable[[], Iterable[Any]] | None = None
+    length: tuple[int, int | None] | None = None
+    finite: bool = True
+
+    def problem(self, value: Any) -> str | None:
+        """What to do about a value that fails, e.g. "set it to at least 1"; None for one that passes."""
+        if value is None:
+            return None
+        if isinstance(value, tuple):
+            low, high = self.length or (0, None)
+            if len(value) < low or (high is not None and len(value) > high):
+                return f"give {_count(low, high)}"
+            return next((p for p in map(self.problem, value) if p), None)
+        if self.one_of is not None:
+            known = tuple(self.one_of() if callable(self.one_of) else self.one_of)
+            return None if value in known else _choose(value, known)
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return None
+        if math.isnan(value) or (self.finite and math.isinf(value)):
+            return "set it to a finite number"
+        return None if self._within(float(value)) else f"set it {self._range()}"
+
+    def _within(self, value: float) -> bool:
+        return (
+            (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def _range(self) -> str:
+        if self.at_least is not None and self.at_most is not None:
+            return f"between {self.at_least:g} and {self.at_most:g}"
+        parts = [
+            f"{word} {bound:g}"
+            for word, bound in (
+                ("to at least", self.at_least),
+                ("above", self.above),
+                ("to at most", self.at_most),
+                ("below", self.below),
+            )
+            if bound is not None
+        ]
+        return " and ".join(parts)
+
+
+def setting(
+    default: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    one_of: Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
+    length: tuple[int, int | None] | None = None,
+    finite: bool = True,
+) -> Any:
+    """A field with a default and the conditions of `Check`; `dataclasses.MISSING` for a field without a default."""
+    check = Check(at_least, above, at_most, below, one_of, length, finite)
+    if default is not dataclasses.MISSING and isinstance(default, (dict, list)):
+        raise TypeError("The default of a setting is immutable.")
+    return dataclasses.field(default=default, metadata={_CHECK: check})
+
+
+class Settings:
+    """Base of frozen dataclasses of settings: types and checks of all fields are enforced on construction.
+
+    Values are brought to the annotated type where nothing is lost: lists to tuples, integers to floats where a float is
+    expected, mappings to nested settings.
+
+    Raises:
+      UserError: a value of another type or outside of its range; the message names section and field.
+    """
+
+    SECTION: ClassVar[str] = ""
+    """Where a config has these settings, for messages, e.g. "zoo.ppo"."""
+
+    def __post_init__(self) -> None:
+        hints = _hints(type(self))
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            path = _join(self.section, field.name)
+            value = _checked(field, hints[field.name], getattr(self, field.name), path)
+            object.__setattr__(self, field.name, value)
+
+    @property
+    def section(self) -> str:
+        """Where these settings stand in a config; instances may say it better than their class."""
+        return self.SECTION
+
+    def refuse(self, field: str, cure: str) -> typing.NoReturn:
+        """Raises the `UserError` of a field whose value does not fit the others; `cure` says what to do."""
+        raise UserError(f"{_join(self.section, field)} is {_shown(getattr(self, field))}; {cure}.")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+def make(kind: type[T], values: Mapping[str, Any], section: str | None = None) -> T:
+    """Settings from a mapping.
+
+    Args:
+      kind: the class of settings.
+      values: by field name; missing ones take their defaults.
+      section: where the mapping stands in a config, for messages; the class's own by default.
+
+    Raises:
+      UserError: an unknown key (with the nearest known one), a missing field, a value of another type than the field's,
+        or one that fails its check.
+    """
+    section = kind.SECTION if section is None else section
+    fields = {f.name: f for f in _fields(kind) if f.init}
+    refuse_unknown(values, fields, section)
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{section or 'The config'} lacks {', '.join(missing)}; there is no default for it.")
+    hints = _hints(kind)
+    checked = {k: _checked(fields[k], hints[k], v, _join(section, k)) for k, v in values.items()}
+    return kind(**checked)
+
+
+def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], section: str) -> None:
+    """Raises `UserError` for the first key that is not known; the message has the nearest known one."""
+    known = list(known)
+    for key in values:
+        if key not in known:
+            raise UserError(f"There is no setting {_join(section, str(key))}; {_suggest(key, known)}.")
+
+
+def plain(value: Any) -> Any:
+    """Settings as nested dicts of JSON-like values (tuples stay tuples)."""
+    if isinstance(value, Settings):
+        return {f.name: plain(getattr(value, f.name)) for f in _fields(type(value)) if f.init}
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    to_plain = getattr(value, "to_setting", None)
+    return to_plain() if to_plain is not None else value
+
+
+def config_dict(value: Settings):
+    """Settings as an `ml_collections.ConfigDict`; optional fields that are None become typed placeholders, so that
+    flags can set them."""
+    from ml_collections import config_dict as collections
+
+    out = collections.ConfigDict()
+    hints = _hints(type(value))
+    for field in _fields(type(value)):
+        if not field.init:
+            continue
+        found = getattr(value, field.name)
+        if isinstance(found, Settings):
+            out[field.name] = config_dict(found)
+        elif found is None:
+            out[field.name] = collections.placeholder(_optional(hints[field.name]) or object)
+        else:
+            out[field.name] = plain(found)
+    return out
+
+
+class Row(NamedTuple):
+    """One setting in force.
+
+    Attributes:
+      path: dotted name, e.g. "zoo.ppo.clip".
+      value: what is in force.
+      default: of the class; `dataclasses.MISSING` where there is none.
+      text: what it means.
+    """
+
+    path: str
+    value: Any
+    default: Any
+    text: str
+
+
+def rows(value: Settings, section: str = "") -> list[Row]:
+    """Every field of nested settings, in order of declaration."""
+    out = []
+    texts = documentation(type(value))
+    for field in _fields(type(value)):
+        if not field.init:
+            continue
+        found, path = getattr(value, field.name), _join(section, field.name)
+        if isinstance(found, Settings):
+            out += rows(found, path)
+        elif isinstance(found, Mapping) and any(isinstance(v, Settings) for v in found.values()):
+            for key, entry in found.items():
+                out += rows(entry, _join(path, key)) if isinstance(entry, Settings) else []
+        else:
+            default = field.default
+            if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            out.append(Row(path, plain(found), plain(default), texts.get(field.name, "")))
+    return out
+
+
+@functools.cache
+def documentation(kind: type) -> dict[str, str]:
+    """What the "Attributes:" section of a class's docstring, and of the classes it derives from, says of each field."""
+    out: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        text = inspect.cleandoc(base.__dict__.get("__doc__") or "")
+        _, found, text = text.partition("Attributes:\n")
+        if not found:
+            continue
+        block = re.split(r"\n(?=\S)", text, maxsplit=1)[0]
+        for entry in re.split(r"\n(?=  \S)", "\n" + block):
+            names, colon, meaning = entry.strip().partition(":")
+            if colon:
+                out |= {name.strip(): " ".join(meaning.split()) for name in names.split(",")}
+    return out
+
+
+def convert(value: Any, hint: Any, path: str) -> Any:
+    """A value as the annotated type.
+
+    Raises:
+      UserError: a value of another type.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is typing.Literal:
+        if value in arguments and type(value) in {type(a) for a in arguments}:
+            return value
+        raise UserError(f"{path} is {_shown(value)}; {_choose(value, arguments)}.")
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        options = [a for a in arguments if a is not type(None)]
+        for option in options:
+            if len(options) > 1:
+                try:
+                    return convert(value, option, path)
+                except UserError:
+                    continue
+            return convert(value, option, path)
+        raise UserError(_expected(path, hint, value))
+    if origin is tuple:
+        return _as_tuple(value, arguments, hint, path)
+    if origin in (dict, Mapping, typing.get_origin(Mapping[str, Any])) or hint in (dict, Mapping):
+        if isinstance(value, Mapping):
+            return value
+        raise UserError(_expected(path, hint, value))
+    return _as_plain(value, hint, path)
+
+
+def _checked(field: dataclasses.Field, hint: Any, value: Any, path: str) -> Any:
+    value = convert(value, hint, path)
+    problem = field.metadata.get(_CHECK, Check()).problem(value)
+    if problem:
+        raise UserError(f"{path} is {_shown(value)}; {problem}.")
+    return value
+
+
+def _as_tuple(value: Any, arguments: tuple[Any, ...], hint: Any, path: str) -> tuple[Any, ...]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, (Sequence, set)):
+        raise UserError(_expected(path, hint, value))
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(convert(v, arguments[0], path) for v in value)
+    if arguments and len(value) != len(arguments):
+        raise UserError(_expected(path, hint, value))
+    return tuple(convert(v, a, path) for v, a in zip(value, arguments, strict=True)) if arguments else tuple(value)
+
+
+def _as_plain(value: Any, hint: Any, path: str) -> Any:
+    """A value of a class; one may read other values through `from_setting(value, path)`."""
+    if hint is bool or hint is str:
+        if isinstance(value, hint):
+            return value
+    elif hint is int:
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return int(value)
+    elif hint is float:
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return float(value)
+    elif isinstance(value, hint):
+        return value
+    elif hasattr(hint, "from_setting"):
+        return hint.from_setting(value, path)
+    elif isinstance(hint, type) and issubclass(hint, Settings) and isinstance(value, Mapping):
+        return make(hint, value, path)
+    raise UserError(_expected(path, hint, value))
+
+
+def _expected(path: str, hint: Any, value: Any) -> str:
+    return f"{path} is {_shown(value)}, of type {type(value).__name__}; give {_type_name(hint)}."
+
+
+def _type_name(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+    if hint in names:
+        return names[hint]
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("None" if a is type(None) else _type_name(a) for a in arguments)
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return f"a tuple, each entry {_type_name(arguments[0])}"
+        return f"a tuple of {len(arguments)}: {', '.join(map(_type_name, arguments))}"
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if isinstance(hint, type) and issubclass(hint, Settings):
+        return f"a mapping with the settings {', '.join(f.name for f in _fields(hint))}"
+    return getattr(hint, "__name__", str(hint))
+
+
+def _choose(value: Any, known: Sequence[Any]) -> str:
+    near = difflib.get_close_matches(str(value), [str(k) for k in known], 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"set it to one of {', '.join(map(str, known))}{hint}"
+
+
+def _suggest(key: Any, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(key), known, 1)
+    hint = f"did you mean {near[0]}? There are" if near else "there are"
+    return f"{hint} {', '.join(known)}"
+
+
+def _count(low: int, high: int | None) -> str:
+    if low == high:
+        return f"{low} entries" if low != 1 else "1 entry"
+    return f"at least {low} entries" if high is None else f"{low} to {high} entries"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _join(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
+
+
+def _optional(hint: Any) -> Any:
+    options = [a for a in typing.get_args(hint) if a is not type(None)]
+    return options[0] if len(options) == 1 and isinstance(options[0], type) else None
+
+
+def _fields(kind: type) -> tuple[dataclasses.Field, ...]:
+    return dataclasses.fields(kind)
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
