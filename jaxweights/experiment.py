@@ -30,7 +30,6 @@ from jaxweights import (
     audit,
     data,
     files,
-    fit,
     generators,
     nets,
     parallel,
@@ -43,6 +42,7 @@ from jaxweights import (
 )
 from jaxweights.errors import UserError
 from jaxweights.evaluate import Evaluator
+from jaxweights.training import train_generator
 
 # The positive controls of every audit: an audit that does not flag them is worth nothing.
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -296,7 +296,7 @@ class Experiment:
                         log.write(json.dumps(row) + "\n")
                         log.flush()
 
-                    states[name] = fit.fit(
+                    states[name] = train_generator(
                         generator,
                         opened.read(trajectories) if generator.TRAJECTORIES else training,
                         self.mesh,

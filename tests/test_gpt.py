@@ -13,11 +13,12 @@ from scipy import special, stats
 from trees import length
 
 from jaxweights import diffusion as dif
-from jaxweights import fit, generators, nets, parallel
+from jaxweights import generators, nets, parallel
 from jaxweights.errors import UserError
 from jaxweights.generators import layers, transformer
 from jaxweights.generators.gpt import GPT, generator, importer, network
 from jaxweights.population import Population
+from jaxweights.training import StageTrainer
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "gpt_reference.npz"
 NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
@@ -250,7 +251,7 @@ def trainer(zoo, devices):
     data, constants = built.prepare(zoo)
     stage = dataclasses.replace(built.stages()[0], optimizer=optax.sgd(0.5))
     mesh = parallel.make_mesh(devices)
-    return fit.StageTrainer(stage, data, {"constants": constants}, mesh, jax.random.key(0), "gpt"), constants
+    return StageTrainer(stage, data, {"constants": constants}, mesh, jax.random.key(0), "gpt"), constants
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,13 @@ from trees import length
 
 from configs.paper import hyperdiffusion_plane
 from jaxweights import diffusion as dif
-from jaxweights import fit, generators, nets, parallel
+from jaxweights import generators, nets, parallel
 from jaxweights.errors import UserError
 from jaxweights.generators import transformer
 from jaxweights.generators.hyperdiffusion import HyperDiffusion, importer, network
 from jaxweights.population import Population
 from jaxweights.spec import Group, WeightSpec, dense_leaves
+from jaxweights.training import StageTrainer
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "hyperdiffusion_reference.npz"
 NET = nets.build({"name": "mlp", "hidden": (8, 8)}, (2, 2, 2), 2)
@@ -194,7 +195,7 @@ def trainer(zoo, devices, **changes):
     data, constants = built.prepare(zoo)
     optimizer = optax.adamw(1e-2, eps=1e-3)
     stage = dataclasses.replace(built.stages()[0], optimizer=optimizer, ema_decay=0.5, **changes)
-    return fit.StageTrainer(stage, data, {"constants": constants}, parallel.make_mesh(devices), jax.random.key(0), "x")
+    return StageTrainer(stage, data, {"constants": constants}, parallel.make_mesh(devices), jax.random.key(0), "x")
 
 
 CLIP = 0.02

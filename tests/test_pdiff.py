@@ -16,7 +16,7 @@ from configs.paper import pdiff as published
 from configs.paper import pdiff_cifar100_resnet18
 from jaxweights import data as datasets
 from jaxweights import diffusion as dif
-from jaxweights import fit, generators, nets, parallel
+from jaxweights import generators, nets, parallel
 from jaxweights.errors import UserError
 from jaxweights.generators import conv1d
 from jaxweights.generators.pdiff import PDiff
@@ -25,6 +25,7 @@ from jaxweights.generators.pdiff.importer import from_torch
 from jaxweights.generators.pdiff.network import Denoiser
 from jaxweights.nets.blocks import Leaves, is_statistic
 from jaxweights.population import Population
+from jaxweights.training import train_generator
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "pdiff_reference.npz"
 SMALL = {
@@ -371,13 +372,15 @@ def rows():
 def train(rows, path, devices, **settings):
     generator = PDiff(**{**TINY, **settings})
     mesh = parallel.make_mesh(devices)
-    return generator, fit.fit(generator, Population.create(rows, NET.spec), mesh, key=jax.random.key(0), path=path)
+    return generator, train_generator(
+        generator, Population.create(rows, NET.spec), mesh, key=jax.random.key(0), path=path
+    )
 
 
 @pytest.fixture(scope="module")
 def trained(rows, tmp_path_factory):
     """On eight devices, with every batch statistic in play."""
-    return train(rows, tmp_path_factory.mktemp("eight"), 8, encode="batch")
+    return train_generator(rows, tmp_path_factory.mktemp("eight"), 8, encode="batch")
 
 
 def test_eight_devices_equal_one(rows, trained, tmp_path):

@@ -62,7 +62,7 @@ def build(name: str, config: Mapping[str, Any]) -> ClosedFormGenerator | Learned
 
 
 def is_learned(generator: ClosedFormGenerator | LearnedGenerator) -> bool:
-    """Whether the generator is trained by `fit.fit` rather than fitted in closed form."""
+    """Whether the generator is trained by `training.train_generator` rather than fitted in closed form."""
     return hasattr(generator, "stages")
 
 

@@ -40,7 +40,7 @@ class ClosedFormGenerator(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One training phase of a learned generator; `fit.py` runs the stages in order.
+    """One training phase of a learned generator; `training.py` runs the stages in order.
 
     Attributes:
       name: key of this stage's result in the generator's state.
@@ -80,7 +80,8 @@ class Stage:
 
 
 class LearnedGenerator(Protocol):
-    """A generator with parameters; trained by `fit.fit`, and then asked for samples in one or several ways.
+    """A generator with parameters, trained by `training.train_generator` and then asked for samples in one or several
+    ways.
 
     Attributes:
       name: of the generator.

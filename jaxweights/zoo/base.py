@@ -134,7 +134,7 @@ class BaseTrainer(Trainer):
         return jax.lax.dynamic_slice_in_dim(batch, jax.lax.axis_index(parallel.AXIS) * share, share)
 
     def _mean(self, losses: jax.Array) -> jax.Array:
-        return jax.lax.pmean(jnp.mean(losses), parallel.AXIS)  # inside the differentiated loss: see fit.py
+        return jax.lax.pmean(jnp.mean(losses), parallel.AXIS)  # inside the differentiated loss: see training.py
 
     def accuracy(self, params: Any, dataset: Dataset) -> float:
         """Fraction of the test images that parameters classify rightly."""

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxweights import fit, parallel
+from jaxweights import parallel
+from jaxweights.training import StageTrainer
 
 COMPETITORS = ("ours", "plain_jax", "torch_loop", "torch_func")
 
@@ -124,7 +125,7 @@ def training(generator, population, units: Callable[[int], float]) -> Work:
     data, constants = generator.prepare(population)
     (stage,) = generator.stages()
     mesh, key = parallel.make_mesh(), jax.random.key(0)
-    trainer = fit.StageTrainer(stage, data, {"constants": constants}, mesh, key, "benchmark")
+    trainer = StageTrainer(stage, data, {"constants": constants}, mesh, key, "benchmark")
     box = [trainer.init()]
 
     def run(times):

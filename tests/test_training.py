@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxweights import fit, nets, parallel
+from jaxweights import nets, parallel
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
 from jaxweights.population import Population
+from jaxweights.training import StageTrainer, train_generator
 
 NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
@@ -65,7 +66,7 @@ def rows():
 
 
 def train(generator, rows, path, devices=1, log=None, **options):
-    return fit.fit(
+    return train_generator(
         generator,
         Population.create(rows, NET.spec),
         parallel.make_mesh(devices),
@@ -92,7 +93,7 @@ def test_eight_devices_equal_one(tmp_path, rows):
 def test_a_step_is_plain_gradient_descent(rows):
     generator = Denoiser(steps=1)
     data, constants = generator.prepare(Population.create(rows, NET.spec))
-    trainer = fit.StageTrainer(
+    trainer = StageTrainer(
         generator.stages()[0], data, {"constants": constants}, parallel.make_mesh(8), jax.random.key(5), "x"
     )
     before = jax.tree.map(np.asarray, trainer.init())
@@ -152,7 +153,7 @@ def test_ema_is_the_moving_average(tmp_path, rows):
 def test_uneven_batches_use_the_devices_that_divide_them(rows):
     generator = Denoiser(batch_size=6)
     data, constants = generator.prepare(Population.create(rows, NET.spec))
-    trainer = fit.StageTrainer(
+    trainer = StageTrainer(
         generator.stages()[0], data, {"constants": constants}, parallel.make_mesh(8), jax.random.key(0), "x"
     )
     assert trainer.mesh.size == 6

@@ -9,6 +9,7 @@ set on device, checkpoints through Orbax from which training resumes bit for bit
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import pathlib
@@ -46,13 +47,13 @@ class TrainState(NamedTuple):
     ema: Any  # None without an average
 
 
-def fit(
+def train_generator(
     generator: LearnedGenerator,
     training: Population,
-    mesh: Mesh,
+    mesh: Mesh | None = None,
     *,
     key: jax.Array,
-    path: pathlib.Path,
+    path: pathlib.Path | None = None,
     log: Callable[[Mapping[str, Any]], None] = lambda row: None,
     checkpoint_every: int = 0,
 ) -> dict[str, Any]:
@@ -61,9 +62,9 @@ def fit(
     Args:
       generator: what to train.
       training: training rows `[N, P]` and their records.
-      mesh: devices; a stage uses the most devices that divide its batch.
-      key: of initialisation, batch order and all noise.
-      path: folder of the checkpoints, one sub-folder per stage.
+      mesh: devices, all by default; a stage uses the most devices that divide its batch.
+      key: PRNG key for initialisation, batch order and all noise.
+      path: folder of the checkpoints, one sub-folder per stage; None to keep nothing on disk.
       log: receives `{"generator", "stage", "step", "loss", ...}` for every point of the loss curve, in order; after a
         resume, points since the last checkpoint come again with the same values.
       checkpoint_every: steps between checkpoints, 0 for about four per stage.
@@ -75,6 +76,7 @@ def fit(
     Raises:
       UserError: fewer rows than a batch, or a loss that is not finite (naming the step and the last good checkpoint).
     """
+    mesh = parallel.make_mesh() if mesh is None else mesh
     data, constants = generator.prepare(training)
     state: dict[str, Any] = {"constants": constants}
     for number, stage in enumerate(generator.stages()):
@@ -82,7 +84,8 @@ def fit(
             stage, data, state, mesh, jax.random.fold_in(key, number), f"{generator.name}/{stage.name}"
         )
         tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
-        state = {**state, stage.name: trainer.run(path / stage.name, tagged, checkpoint_every)}
+        folder = None if path is None else path / stage.name
+        state = {**state, stage.name: trainer.run(folder, tagged, checkpoint_every)}
     return {**state, **generator.finish(state, data)}
 
 
@@ -98,8 +101,8 @@ class StageTrainer:
       data: from the generator's `prepare`, N examples.
       done: the generator's state so far, constants and finished stages.
       mesh: devices; the most that divide the batch are used, of a CPU only one for many parameters.
-      key: of this stage.
-      name: for messages.
+      key: PRNG key of this stage.
+      name: used in messages.
 
     Raises:
       UserError: fewer rows than the batch size.
@@ -228,14 +231,15 @@ class StageTrainer:
         return TrainState(state.step + 1, params, model_state, opt_state, ema), metrics
 
     def run(
-        self, path: pathlib.Path, log: Callable[[Mapping[str, Any]], None], checkpoint_every: int = 0
+        self, path: pathlib.Path | None, log: Callable[[Mapping[str, Any]], None], checkpoint_every: int = 0
     ) -> dict[str, Any]:
-        """Trains to the end from the last checkpoint in `path`; returns `{"params", "model_state"}` on the host."""
+        """Trains to the end, from the last checkpoint in `path` if there is one; returns `{"params", "model_state"}` on
+        the host."""
         stage = self.stage
         width = max(1, stage.steps // _CURVE_POINTS)
         # Checkpoints lie on points of the loss curve, so that a resumed curve has no torn point.
         every = -(-(checkpoint_every or max(1, stage.steps // 4)) // width) * width
-        with Checkpoints(path) as checkpoints:
+        with _NoCheckpoints() if path is None else Checkpoints(path) as checkpoints:
             step = checkpoints.latest_step() or 0
             state = checkpoints.restore(step, like=self._like()) if step else self.init()
             pending: dict[str, list[np.ndarray]] = {}
@@ -259,15 +263,31 @@ class StageTrainer:
             result = {"params": state.params if state.ema is None else state.ema, "model_state": state.model_state}
             return jax.tree.map(np.asarray, result)
 
-    def _check(self, losses: np.ndarray, step: int, good: int, path: pathlib.Path) -> None:
+    def _check(self, losses: np.ndarray, step: int, good: int, path: pathlib.Path | None) -> None:
         bad = np.flatnonzero(~np.isfinite(losses))
         if bad.size:
-            kept = f"the last good checkpoint is step {good} in {path}" if good else "there is no checkpoint yet"
+            kept = f"the last good checkpoint is step {good} in {path}" if good and path else "there is no checkpoint"
             raise UserError(
                 f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Lower the learning "
                 "rate of this stage "
                 "or look at the training population (launch.report), then start in a new workdir."
             )
+
+
+class _NoCheckpoints(contextlib.AbstractContextManager):
+    """In place of `Checkpoints` where nothing is kept on disk."""
+
+    def latest_step(self) -> int | None:
+        return None
+
+    def save(self, step: int, state: Any) -> None:
+        pass
+
+    def restore(self, step: int, like: Any) -> Any:
+        raise ValueError("There are no checkpoints.")
+
+    def __exit__(self, *exception) -> None:
+        pass
 
 
 def _split_axis(shape: tuple[int, ...], size: int) -> int:
