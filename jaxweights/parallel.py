@@ -1,20 +1,23 @@
-"""Devices: how many, in which mesh, and how arrays lie on them. Every choice about hardware that is global is made
-here."""
+"""Device meshes, shardings, and the global choices about hardware."""
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxweights.errors import UserError
+
 AXIS = "data"  # the one mesh axis: runs of a zoo, rows of a batch, samples, queries
 
 
 def configure(host_devices: int = 0, cache_dir: str | None = None) -> None:
-    """Sets up JAX before its first use; later calls would come too late and are refused by JAX.
+    """Sets up JAX before its first use. The programs call it; the library works without.
 
     On CPU, XLA threads small batched products badly, so every core becomes a device of its own and models are sharded
     over them (worth up to 2 x on two cores). Accelerators ignore this.
@@ -22,9 +25,19 @@ def configure(host_devices: int = 0, cache_dir: str | None = None) -> None:
     Args:
       host_devices: CPU devices to emulate; 0 takes `JAXWEIGHTS_HOST_DEVICES` or else one per available core.
       cache_dir: folder of the persistent compilation cache, or None for no cache.
+
+    Raises:
+      UserError: JAX was used before with another number of CPU devices.
     """
     count = host_devices or int(os.environ.get("JAXWEIGHTS_HOST_DEVICES", "0")) or num_cores()
-    jax.config.update("jax_num_cpu_devices", count)
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        if len(jax.devices("cpu")) != count:
+            raise UserError(
+                f"JAX was used before parallel.configure could set {count} CPU devices; call it before the first JAX "
+                f"operation, or leave it out and start Python with JAX_NUM_CPU_DEVICES={count}."
+            ) from error
     if cache_dir:
         jax.config.update("jax_compilation_cache_dir", cache_dir)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -34,6 +47,11 @@ def configure(host_devices: int = 0, cache_dir: str | None = None) -> None:
 def make_mesh(num_devices: int | None = None) -> Mesh:
     """A one-dimensional mesh over the first `num_devices` devices (all by default)."""
     return make_mesh_of(jax.devices() if num_devices is None else jax.devices()[:num_devices])
+
+
+def resolve(mesh: Mesh | None = None) -> Mesh:
+    """The given mesh, or for None the mesh of all devices."""
+    return _everywhere(tuple(jax.devices())) if mesh is None else mesh
 
 
 def make_mesh_of(devices) -> Mesh:
@@ -62,6 +80,18 @@ def pad_rows(array: np.ndarray | jax.Array, multiple: int):
     return jnp.concatenate([array, jnp.repeat(array[-1:], extra, axis=0, total_repeat_length=extra)])
 
 
+@functools.cache
+def advise() -> None:
+    """Says once per process, on stderr, how long work would be faster where JAX has one CPU device on several cores."""
+    cores = num_cores()
+    if jax.default_backend() == "cpu" and len(jax.devices()) == 1 and cores > 1:
+        print(
+            f"JAX has one CPU device on {cores} cores: start Python with JAX_NUM_CPU_DEVICES={cores} to train faster.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def num_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -88,3 +118,8 @@ def map_rows(function, mesh: Mesh):
         return jax.tree.map(lambda x: x[:count], out)
 
     return run
+
+
+@functools.cache
+def _everywhere(devices: tuple) -> Mesh:
+    return make_mesh_of(devices)
