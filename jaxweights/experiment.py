@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from jaxweights import (
-    audit,
+    auditing,
     data,
     files,
     generators,
@@ -244,7 +244,7 @@ class Experiment:
             rows = np.flatnonzero(heldout)
             kept = {name: records[name][rows] for name in ("run", "step")}
             steps = records["step"][self.training_rows(opened)]
-            rows = rows[audit.at_training_steps(kept, steps, self.config["seed"])]
+            rows = rows[auditing.at_training_steps(kept, steps, self.config["seed"])]
         else:
             rows = np.flatnonzero(population.last_checkpoints(records) & heldout)
         if len(rows) < MIN_HELDOUT:
@@ -366,7 +366,7 @@ class Experiment:
         opened = self._open_zoo()
         train_rows, heldout_rows = self.training_rows(opened), self.heldout_rows(opened)
         with self._timed("audit"):
-            subject = audit.Subject(
+            subject = auditing.Subject(
                 net=self.net,
                 images=self.test_images,
                 labels=self.dataset.test_labels,
@@ -377,7 +377,9 @@ class Experiment:
                 controls=tuple(CONTROLS),
                 evaluate=self.evaluate,
             )
-            metrics = audit.run(subject, self.config["audit"], self.config["seed"], self.mesh, self.workdir / "audit")
+            metrics = auditing.run(
+                subject, self.config["audit"], self.config["seed"], self.mesh, self.workdir / "audit"
+            )
         found = self.studies(opened, samples)
         if found:
             metrics["studies"] = found
@@ -559,7 +561,7 @@ def check(config: Mapping[str, Any]) -> None:
     if config["num_samples"] < 1:
         raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
     for name in config["generators"]:
-        if name in CONTROLS or name in audit.RESERVED or name in (SHAPES, studies.shapes.TRAINING_SHAPES):
+        if name in CONTROLS or name in auditing.RESERVED or name in (SHAPES, studies.shapes.TRAINING_SHAPES):
             raise UserError(
                 f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
             )

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from jaxweights import parallel
-from jaxweights.audit import alignment, distances
+from jaxweights.auditing import alignment, distances
 from jaxweights.errors import UserError
 
 # Both sides are float64 sums of the same squares in another order.

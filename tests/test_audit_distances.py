@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel
-from jaxweights.audit import distances
+from jaxweights.auditing import distances
 from jaxweights.errors import UserError
 
 # Both sides are float64 sums of the same squares in another order.

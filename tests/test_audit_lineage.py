@@ -13,7 +13,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from jaxweights import nets, parallel, store
-from jaxweights.audit import audit, hull, statistics, verdict
+from jaxweights.auditing import audit, hull, statistics, verdict
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import tables

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel
-from jaxweights.audit import distances, similarity
+from jaxweights.auditing import distances, similarity
 from jaxweights.errors import UserError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from jaxweights.audit import hull, statistics, verdict
+from jaxweights.auditing import hull, statistics, verdict
 from jaxweights.errors import UserError
 
 

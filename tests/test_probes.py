@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from jaxweights import nets
-from jaxweights.audit import probes
+from jaxweights.auditing import probes
 from jaxweights.errors import UserError
 
 # Both sides solve in float64; the weakest strength leaves a condition number of up to 1e8.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxweights import nets, parallel
-from jaxweights.audit import published
+from jaxweights.auditing import published
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 

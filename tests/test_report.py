@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxweights import data, nets, parallel, report
-from jaxweights.audit import audit
+from jaxweights.auditing import audit
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import boundary, components, figures, style, tables

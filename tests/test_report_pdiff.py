@@ -14,7 +14,7 @@ import pytest
 from test_report import CONTROLS, Page, make_dataset, make_measured, sketched
 
 from jaxweights import nets, parallel, report
-from jaxweights.audit import audit
+from jaxweights.auditing import audit
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import boundary, components, figures, style, weights

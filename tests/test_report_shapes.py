@@ -15,7 +15,7 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from jaxweights import data, nets, parallel
-from jaxweights.audit import statistics
+from jaxweights.auditing import statistics
 from jaxweights.data import Signals
 from jaxweights.errors import UserError
 from jaxweights.evaluate import meshing

@@ -11,7 +11,7 @@ import pytest
 from test_report import Page, make_experiment, sketched
 
 from jaxweights import report
-from jaxweights.audit import statistics
+from jaxweights.auditing import statistics
 from jaxweights.errors import UserError
 from jaxweights.report import studies, style
 

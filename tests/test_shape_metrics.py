@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from jaxweights import parallel
-from jaxweights.audit import shapes
+from jaxweights.auditing import shapes
 from jaxweights.errors import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "shape_metrics_reference.npz"

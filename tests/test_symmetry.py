@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxweights import nets, parallel
-from jaxweights.audit import symmetry
+from jaxweights.auditing import symmetry
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.audit import audit
-from jaxweights.audit.alignment import apply_permutation
-from jaxweights.audit.audit import Measured
-from jaxweights.audit.vocabulary import Words
+from jaxweights.auditing import audit
+from jaxweights.auditing.alignment import apply_permutation
+from jaxweights.auditing.audit import Measured
+from jaxweights.auditing.vocabulary import Words
 from jaxweights.population import Population
 from jaxweights.report import style
 from jaxweights.report.style import Series

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxweights import data, files, nets, population
-from jaxweights.audit import audit, vocabulary
+from jaxweights.auditing import audit, vocabulary
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import actions, boundary, figures, images, studies, style, tables, template, weights

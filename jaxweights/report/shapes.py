@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.audit import audit
+from jaxweights.auditing import audit
 from jaxweights.report import compare, rendering, style, viewer
 from jaxweights.report.style import Picture, Section, Series
 from jaxweights.report.tables import Estimate, Measure

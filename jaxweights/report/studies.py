@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.audit import audit, symmetry
+from jaxweights.auditing import audit, symmetry
 from jaxweights.report import compare, figures, prompting, shapes, style, tables
 from jaxweights.report.style import Picture, Section, Series
 from jaxweights.report.tables import Estimate, Measure

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from jaxweights import files, generators
-from jaxweights.audit import audit
-from jaxweights.audit.audit import Measured
+from jaxweights.auditing import audit
+from jaxweights.auditing.audit import Measured
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxweights import provenance
-from jaxweights.audit import audit, verdict, vocabulary
-from jaxweights.audit.vocabulary import Words
+from jaxweights.auditing import audit, verdict, vocabulary
+from jaxweights.auditing.vocabulary import Words
 from jaxweights.report import style
 
 TEXT_WIDTH = 110

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxweights.audit import audit
+from jaxweights.auditing import audit
 from jaxweights.population import Population
 from jaxweights.report import components, style
 from jaxweights.report.style import Series

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import data, generators, parallel, population
-from jaxweights.audit import distances, probes, published, statistics, symmetry
+from jaxweights.auditing import distances, probes, published, statistics, symmetry
 from jaxweights.evaluate import evaluate
 from jaxweights.progress import Progress
 from jaxweights.studies.base import Rowwise, Subject

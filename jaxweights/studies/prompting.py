@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import generators, parallel, population
-from jaxweights.audit import similarity, statistics
+from jaxweights.auditing import similarity, statistics
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
 from jaxweights.population import Population

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import data, nets
-from jaxweights.audit import audit, distances, shapes, statistics
+from jaxweights.auditing import audit, distances, shapes, statistics
 from jaxweights.errors import UserError
 from jaxweights.evaluate import meshing
 from jaxweights.population import Population

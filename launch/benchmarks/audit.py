@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from jaxweights import parallel
-from jaxweights.audit import distances, similarity
+from jaxweights.auditing import distances, similarity
 from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work
 

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from jaxweights import generators, parallel
-from jaxweights.audit import alignment
+from jaxweights.auditing import alignment
 from jaxweights.generators import transformer
 from jaxweights.population import Population
 from launch.benchmarks import measure, networks

@@ -18,7 +18,7 @@ import optax
 from skimage import measure as voxels
 
 from jaxweights import nets, parallel
-from jaxweights.audit import shapes
+from jaxweights.auditing import shapes
 from jaxweights.evaluate import meshing
 from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work

@@ -20,8 +20,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from jaxweights import parallel
-from jaxweights.audit import statistics
-from jaxweights.audit.distances import Progress, data_mesh, placed, row_blocks
+from jaxweights.auditing import statistics
+from jaxweights.auditing.distances import Progress, data_mesh, placed, row_blocks
 from jaxweights.errors import UserError
 
 _TILE_ENTRIES = 1 << 18

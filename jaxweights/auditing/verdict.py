@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxweights.audit.vocabulary import Words
+from jaxweights.auditing.vocabulary import Words
 
 Z_LIMIT = -3.0  # one-sided 0.1 % of the normal distribution that Z_U follows for samples as far away as held-out runs
 SHARE_LIMIT = 0.01

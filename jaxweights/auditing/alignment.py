@@ -26,8 +26,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from jaxweights import parallel
-from jaxweights.audit import distances
-from jaxweights.audit.distances import MEMORY_BYTES, ExclusionGroups, Progress, read_rows, row_blocks
+from jaxweights.auditing import distances
+from jaxweights.auditing.distances import MEMORY_BYTES, ExclusionGroups, Progress, read_rows, row_blocks
 
 _UNDECIDED_SHARE = 0.02  # of the pairs; above it sharper bounds are cheaper than assignments
 _BFLOAT16_ROUNDOFF = 2.0**-9

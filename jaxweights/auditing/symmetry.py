@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import nets, parallel
-from jaxweights.audit import similarity, statistics
+from jaxweights.auditing import similarity, statistics
 from jaxweights.errors import UserError
 from jaxweights.evaluate import Evaluation, evaluate
 from jaxweights.spec import WeightSpec

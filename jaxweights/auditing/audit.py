@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxweights import files, nets, parallel
-from jaxweights.audit import alignment, distances, hull, similarity, statistics, verdict, vocabulary
+from jaxweights.auditing import alignment, distances, hull, similarity, statistics, verdict, vocabulary
 from jaxweights.errors import UserError
 from jaxweights.evaluate import Evaluation, evaluate
 from jaxweights.population import Population

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import nets
-from jaxweights.audit import distances, similarity, statistics
+from jaxweights.auditing import distances, similarity, statistics
 from jaxweights.errors import UserError
 from jaxweights.evaluate import Evaluation, evaluate
 from jaxweights.population import Population, last_checkpoints, top_rows

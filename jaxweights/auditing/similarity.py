@@ -18,8 +18,8 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
-from jaxweights.audit import distances
-from jaxweights.audit.distances import MEMORY_BYTES, ExclusionGroups, Progress, row_blocks
+from jaxweights.auditing import distances
+from jaxweights.auditing.distances import MEMORY_BYTES, ExclusionGroups, Progress, row_blocks
 from jaxweights.errors import UserError
 
 _TILE = 1024  # rows of either set in one product, on CPU
