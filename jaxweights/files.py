@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxweights.errors import UserError
@@ -94,3 +94,15 @@ def sha256(path: pathlib.Path | str) -> str:
     """Hex digest of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def json_lines(path: pathlib.Path | str) -> Iterator[Callable[[Any], None]]:
+    """Yields a function that appends one JSON value per line to a file, each flushed as it is written."""
+    with open(path, "a", encoding="utf-8") as file:
+
+        def write(row: Any) -> None:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+
+        yield write

@@ -9,8 +9,8 @@ from launch import common, stages
 def main(argv) -> None:
     """Trains and prints which."""
     del argv
-    states = stages.experiment().train_generators()
-    print(f"ready: {', '.join(states)}")
+    names = stages.experiment().train_generators()
+    print(f"ready: {', '.join(names)}")
 
 
 if __name__ == "__main__":

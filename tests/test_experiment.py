@@ -15,10 +15,15 @@ import pytest
 from jaxweights import experiment, store
 from jaxweights.errors import UserError
 from jaxweights.experiment import Experiment
+from jaxweights.experiment.stages import stale_stages
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = mini.get_config().to_dict()
 GENERATORS = ["pdiff", "noise_low", "noise_high", "average", "gaussian", "pca_gaussian", "interpolation"]
+
+
+SERIES = [*GENERATORS, *experiment.CONTROLS]
+MEASURED = [f"measure {name}" for name in SERIES]
 
 
 def changed(**values):
@@ -116,6 +121,61 @@ def test_the_same_seed_gives_the_same_numbers(workdir, metrics, tmp_path):
 def test_a_changed_config_is_refused_by_naming_the_keys(workdir):
     with pytest.raises(UserError, match=r"zoo\.num_runs: 32 -> 33; zoo\.weight_decay: 0\.0005 -> 0\.1"):
         Experiment(changed(zoo__num_runs=33, zoo__weight_decay=0.1), workdir)
+
+
+STAGES = [
+    ({"audit__bootstrap": 50}, ["studies shapes", "audit", "report"]),
+    ({"report__boundary_resolution": 10}, ["report"]),
+    ({"num_samples": 8}, [*(f"sample {n}" for n in SERIES), "studies shapes", *MEASURED, "audit", "report"]),
+    ({"audit__hull_neighbours": 4}, ["measure training", "measure heldout", *MEASURED, "audit", "report"]),
+    (
+        {"generators__average__k": 4},
+        ["sample average", "studies shapes", "measure average", "audit", "report"],
+    ),
+    (
+        {"generators__few": {"kind": "average", "k": 2}},
+        ["sample few", "studies shapes", "measure few", "audit", "report"],
+    ),
+    (
+        {"generators__pdiff__sampler": "ddim"},
+        ["sample pdiff", "studies shapes", "measure pdiff", "audit", "report"],
+    ),
+    (
+        {"generators__pdiff__latent_dim": 4},
+        ["train pdiff", "sample pdiff", "studies shapes", "measure pdiff", "audit", "report"],
+    ),
+]
+
+
+@pytest.mark.parametrize("change, names", STAGES)
+def test_a_change_makes_stale_what_depends_on_it(change, names):
+    before, after = experiment.stages(CONFIG), experiment.stages(changed(**change))
+    assert sorted(s.name for s in stale_stages(before, after)) == sorted(names)
+    assert sorted(s.name for s in stale_stages(after, before)) == sorted(names)
+
+
+def test_a_cheap_change_redoes_what_depends_on_it_alone(workdir, metrics, tmp_path, capfd):
+    """A generator more and fewer resamples: nothing is trained or sampled again but that generator."""
+    shutil.copytree(workdir, tmp_path / "w")
+    before = stamps(tmp_path / "w")
+    config = changed(audit__bootstrap=50, generators__few={"kind": "average", "k": 2})
+    one = Experiment(config, tmp_path / "w")
+    assert "audit.bootstrap: 100 -> 50" in (said := capfd.readouterr().err) and "Made anew: audit, report" in said
+    assert not (one.workdir / "report.html").exists()
+    one.run()
+    after = stamps(tmp_path / "w")
+    assert {p: t for p, t in after.items() if p in before} == before
+    assert {p.relative_to(one.workdir).parts[:2] for p in after.keys() - before.keys()} == {
+        ("samples", "few"),
+        ("audit", "few.npz"),
+    }
+    found = json.loads((one.workdir / "metrics.json").read_text())
+    assert found["series"]["few"]["verdict"]["label"] == "interpolates"
+    # Back to the first config: what the other one had more is removed.
+    Experiment(CONFIG, one.workdir).run()
+    assert stamps(tmp_path / "w") == before
+    again = json.loads((one.workdir / "metrics.json").read_text())
+    assert again["series"] == metrics["series"]
 
 
 def test_a_zoo_of_another_config_is_refused(workdir, tmp_path):

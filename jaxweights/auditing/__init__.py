@@ -9,6 +9,28 @@ The numerical core knows nothing of generators, zoos or files; arrays go in and 
 * `hull`: distance to the convex hull of the neighbours, or of all training networks.
 """
 
-from jaxweights.auditing.audit import RESERVED, Measured, Subject, at_training_steps, load, run, summarise
+from jaxweights.auditing.audit import (
+    HELDOUT,
+    HELDOUT_CONTROL,
+    RESERVED,
+    TRAINING,
+    Measured,
+    Subject,
+    at_training_steps,
+    load,
+    run,
+    summarise,
+)
 
-__all__ = ["RESERVED", "Measured", "Subject", "at_training_steps", "load", "run", "summarise"]
+__all__ = [
+    "HELDOUT",
+    "HELDOUT_CONTROL",
+    "RESERVED",
+    "TRAINING",
+    "Measured",
+    "Subject",
+    "at_training_steps",
+    "load",
+    "run",
+    "summarise",
+]

@@ -1,0 +1,46 @@
+"""The config of an experiment, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxweights import auditing, generators, report, studies
+from jaxweights.errors import UserError
+from jaxweights.experiment.stages import CONTROLS, SHAPES
+
+MIN_HELDOUT = 8  # the negative control is half of them, judged against the other half
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuses an impossible config before anything is computed.
+
+    Raises:
+      UserError: a missing section, a held-out split that is too small, no runs, no samples, or an unknown generator.
+    """
+    for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit", "studies", "report"):
+        if section not in config:
+            raise UserError(f"The config has no section {section!r}. Start from configs/base.py.")
+    settings = config["zoo"]
+    if settings["num_runs"] < 1 and not settings["import_npz"]:
+        raise UserError(f"zoo.num_runs is {settings['num_runs']}: a zoo needs at least one training run.")
+    if settings["num_heldout"] < MIN_HELDOUT:
+        raise UserError(
+            f"zoo.num_heldout is {settings['num_heldout']}, but an audit needs at least {MIN_HELDOUT} held-out runs: "
+            "without runs that "
+            "no generator has seen there is nothing to compare a distance with."
+        )
+    if settings["use"] not in ("last", "all"):
+        raise UserError(
+            f"Unknown zoo.use {settings['use']!r}; known: last (one checkpoint per run), all (every snapshot)."
+        )
+    if config["num_samples"] < 1:
+        raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
+    for name in config["generators"]:
+        if name in CONTROLS or name in auditing.RESERVED or name in (SHAPES, studies.shapes.TRAINING_SHAPES):
+            raise UserError(
+                f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
+            )
+    generators.resolve(config["generators"])
+    studies.check(config["studies"])
+    report.check(config["report"])

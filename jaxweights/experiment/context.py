@@ -1,0 +1,132 @@
+"""What the stages of an experiment share: its config and workdir, and what is made of them once they are asked for."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxweights import data, files, generators, nets, parallel, provenance, zoo
+from jaxweights.evaluate import Evaluator
+from jaxweights.experiment.config import check
+from jaxweights.experiment.stages import CONTROLS, stages
+from jaxweights.experiment.workdir import Workdir
+from jaxweights.training import train_generator
+
+
+class Context:
+    """An experiment bound to a workdir.
+
+    Args:
+      config: plain nested dict, see `configs/base.py`.
+      workdir: folder of everything it makes.
+      data_dir: where data sets other than the embedded ones are, or None for the default of `data.load`.
+
+    Raises:
+      UserError: an unwritable workdir, a workdir whose trained networks belong to another config (naming the settings
+        that differ), or an impossible config.
+    """
+
+    def __init__(self, config: Mapping[str, Any], workdir: pathlib.Path | str, data_dir: str | None = None):
+        check(config)
+        self.config: dict[str, Any] = json.loads(json.dumps(config))
+        self.folder = Workdir(workdir, self.config, stages)
+        self.workdir = self.folder.path
+        self.data_dir = data_dir
+        self._states: dict[str, Any] = {}
+
+    @functools.cached_property
+    def mesh(self) -> jax.sharding.Mesh:
+        """All devices."""
+        return parallel.make_mesh()
+
+    @functools.cached_property
+    def dataset(self) -> data.Dataset:
+        """The images and labels, the initial states of episodes, or the signals that fields are fitted to."""
+        settings = {k: v for k, v in self.config["data"].items() if v}
+        signals, net, runs = settings.pop("signals", {}), self.config["net"], self.config["zoo"]
+        if net["name"] != "field":
+            return data.load(**settings, data_dir=self.data_dir)
+        kind, count = net.get("signal", "occupancy"), runs["num_runs"] + runs["num_heldout"]
+        return data.load_signals(**settings, data_dir=self.data_dir, kind=kind, runs=count, signals=signals)
+
+    @functools.cached_property
+    def net(self) -> nets.TaskNet:
+        """The task network; where there is a base, the part of it that runs train, with the rest frozen."""
+        whole = nets.build(self.config["net"], self.dataset.train_images.shape[1:], self.dataset.num_classes)
+        if not zoo.has_base(self.config["zoo"]):
+            return whole
+        with self.folder.timed("base"):
+            base = zoo.train_base(
+                self.workdir / "base",
+                whole,
+                self.config["zoo"]["base"],
+                self.dataset,
+                self.mesh,
+                seed=self.config["seed"],
+                provenance=self.provenance("base"),
+            )
+        return nets.partial(whole, base, self.config["zoo"]["subset"])
+
+    @functools.cached_property
+    def test_images(self) -> np.ndarray:
+        """Standardised test images `[T, H, W, C]` float32, initial states `[T, 4]`, or points `[T, d]`."""
+        return np.asarray(data.standardise(self.dataset.test_images, self.dataset.scale, self.dataset.shift))
+
+    @functools.cached_property
+    def evaluate(self) -> Evaluator:
+        """Accuracy, loss and error masks of networks on the test set."""
+        return Evaluator(self.net, self.test_images, self.dataset.test_labels, self.mesh)
+
+    @functools.cached_property
+    def generators(self) -> dict[str, tuple[Any, str]]:
+        """Every generator and control by name, with the name of the one whose training it uses; learned ones first,
+        then baselines, then controls."""
+        resolved = generators.resolve(self.config["generators"])
+        learned = {k: v for k, v in resolved.items() if generators.is_learned(v[0])}
+        rest = {k: v for k, v in resolved.items() if k not in learned}
+        return {**learned, **rest, **generators.resolve(CONTROLS)}
+
+    def state(self, name: str, training, trajectories) -> Any:
+        """The state of a trained or fitted generator; what is not on disk yet is trained.
+
+        Args:
+          name: of a generator that has a training of its own.
+          training: function of no arguments that reads the training networks.
+          trajectories: likewise, all checkpoints of their runs.
+        """
+        generator, trained = self.generators[name]
+        if name != trained:
+            raise ValueError(f"{name} uses the training of {trained}.")
+        if not generators.is_learned(generator):
+            return generator.fit(training())
+        if name not in self._states:
+            number = list(self.generators).index(name)
+            with self.folder.timed(f"train {name}"), files.json_lines(self.workdir / "metrics.jsonl") as log:
+                self._states[name] = train_generator(
+                    generator,
+                    trajectories() if generator.TRAJECTORIES else training(),
+                    self.mesh,
+                    key=jax.random.fold_in(self.key(1), number),
+                    path=self.workdir / "generators" / name,
+                    log=log,
+                )
+        return self._states[name]
+
+    def key(self, purpose: int) -> jax.Array:
+        """The PRNG key of a stage; all derive from the config's seed."""
+        return jax.random.fold_in(jax.random.key(self.config["seed"]), purpose)
+
+    def sample_keys(self, name: str) -> jax.Array:
+        """One PRNG key per sample of a generator."""
+        number = list(self.generators).index(name)
+        return jax.random.split(jax.random.fold_in(self.key(2), number), self.config["num_samples"])
+
+    def provenance(self, stage: str) -> dict[str, Any]:
+        """What is kept with every population."""
+        return {"stage": stage, "config": self.config, "data": self.dataset.source, "versions": provenance.versions()}

@@ -1,0 +1,99 @@
+"""The stages that train the generators and draw networks from them."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxweights import generators, population, store
+from jaxweights.errors import UserError
+from jaxweights.experiment import zoo
+from jaxweights.experiment.context import Context
+
+
+def state(context: Context, opened: store.PopulationStore, name: str) -> Any:
+    """The state of a generator that has a training of its own; trains what is not on disk yet."""
+
+    def trajectories() -> population.Population:
+        return opened.read(np.flatnonzero(opened.records["split"] == population.TRAIN))
+
+    return context.state(name, lambda: opened.read(zoo.training_rows(context, opened)), trajectories)
+
+
+def train(context: Context) -> list[str]:
+    """Trains every learned generator, and tries every closed-form one on the training networks; returns their
+    names."""
+    opened = zoo.open_zoo(context)
+    names = [name for name, (_, trained) in context.generators.items() if name == trained]
+    for name in names:
+        state(context, opened, name)
+    return names
+
+
+def run(context: Context) -> dict[str, store.PopulationStore]:
+    """Draws and evaluates `num_samples` networks from every generator whose samples are not there yet."""
+    missing = _missing(context)
+    if missing:
+        opened = zoo.open_zoo(context)
+        for name in dict.fromkeys(context.generators[name][1] for name in missing):
+            if generators.is_learned(context.generators[name][0]):  # all are trained before the first one is sampled
+                state(context, opened, name)
+        for name in missing:
+            trained = state(context, opened, context.generators[name][1])
+            with context.folder.timed(f"sample {name}"):
+                _draw(context, opened, context.generators[name][0], trained, context.workdir / "samples" / name)
+    return stores(context)
+
+
+def stores(context: Context) -> dict[str, store.PopulationStore]:
+    """The samples of every generator, complete.
+
+    Raises:
+      UserError: some are missing; says what to run.
+    """
+    missing = _missing(context)
+    if missing:
+        raise UserError(
+            f"The workdir {context.workdir} has no samples of {', '.join(missing)}. Run launch.sample (or launch.run) "
+            "first."
+        )
+    return {name: store.PopulationStore.open(context.workdir / "samples" / name) for name in context.generators}
+
+
+def _missing(context: Context) -> list[str]:
+    def complete(path: pathlib.Path) -> bool:
+        return (path / store.INDEX).exists() and store.PopulationStore.open(path, drop_missing=True).complete
+
+    return [name for name in context.generators if not complete(context.workdir / "samples" / name)]
+
+
+def _draw(context: Context, opened: store.PopulationStore, generator, trained, path: pathlib.Path) -> None:
+    rows, spec = zoo.training_rows(context, opened), context.net.spec
+
+    def measure(weights: np.ndarray) -> population.Population:
+        result = context.evaluate(weights)
+        return population.Population.create(weights, spec, accuracy=result.accuracy, loss=result.loss)
+
+    keys = context.sample_keys(generator.name)
+    samples = generators.draw(generator, trained, keys, zoo.starts(opened), measure, context.mesh)
+    weights, parents = np.asarray(samples.weights), np.asarray(samples.parents)
+    finite = np.isfinite(weights).all(axis=1)
+    if not finite.all():
+        raise UserError(
+            f"{(~finite).sum()} of {len(weights)} networks sampled from {generator.name!r} have non-finite weights: "
+            f"its training went wrong. Look at {context.workdir / 'metrics.jsonl'}, change its settings, and use a new "
+            "workdir."
+        )
+    derived = opened.view(rows).derive(weights, parents, generator.name)
+    result = context.evaluate(weights)
+    parents = np.where(parents >= 0, rows[parents], -1)  # rows of the zoo's store, not of the training subset
+    records = {**derived.records, "parent": parents, "accuracy": result.accuracy, "loss": result.loss}
+    if (path / store.INDEX).exists():
+        target = store.PopulationStore.open(path, drop_missing=True)
+    else:
+        target = store.PopulationStore.create(path, spec, context.provenance(f"sample {generator.name}"))
+    if 0 not in target.chunk_ids:
+        target.append(0, population.Population(derived.weights, spec, records))
+    target.finish()

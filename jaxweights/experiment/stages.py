@@ -1,0 +1,102 @@
+"""The stages of an experiment: what each needs, which settings it depends on, and what it leaves in the workdir.
+
+base → zoo → train <generator> → sample <series> → measure <series> → audit → report
+                              ↘ study <subject> ───────────────────↗
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxweights import auditing, generators, provenance, studies
+
+# The positive controls of every audit: an audit that does not flag them is worth nothing.
+CONTROLS: dict[str, dict[str, Any]] = {
+    "copy": {"kind": "copy"},
+    "noised_copy": {"kind": "noise", "sigma": 0.05, "relative": True},
+    "permuted_copy": {"kind": "copy", "permute": True},
+}
+SHAPES = "shapes"
+"""The study of all series that are neural fields of shapes, beside those of single generators."""
+
+_MEASURING = ("hull_neighbours", "hull_aligned_neighbours")  # settings of the audit that its measurements depend on
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step of an experiment.
+
+    Attributes:
+      name: as in `timing.json`.
+      settings: what the stage itself depends on, by dotted name.
+      needs: names of the stages whose results it reads.
+      leaves: glob patterns of its results, relative to the workdir.
+      kept: whether its result took training and is never removed to make room for another config's.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    needs: tuple[str, ...]
+    leaves: tuple[str, ...]
+    kept: bool = False
+
+
+def stages(config: Mapping[str, Any]) -> dict[str, Stage]:
+    """Every stage of a config, by name, in an order in which they can run."""
+    return {stage.name: stage for stage in _stages(config)}
+
+
+def _stages(config: Mapping[str, Any]) -> Iterator[Stage]:
+    task = {key: config.get(key) for key in ("seed", "task", "data", "net")}
+    zoo = {key: value for key, value in config["zoo"].items() if key not in ("base", "use")}
+    base, use = {"zoo.base": config["zoo"].get("base")}, {"zoo.use": config["zoo"]["use"]}
+    yield _stage("base", task | base, (), ("base",), kept=True)
+    yield _stage("zoo", task | base | {"zoo": zoo}, ("base",), ("zoo",), kept=True)
+    resolved = generators.resolve(config["generators"])
+    learned = {n: g for n, (g, trained) in resolved.items() if n == trained and generators.is_learned(g)}
+    for name, generator in learned.items():
+        training = {k: v for k, v in _entry(config, name).items() if k not in generator.SAMPLING}
+        data = {} if generator.TRAJECTORIES else use
+        yield _stage(f"train {name}", {f"generators.{name}": training} | data, ("zoo",), (f"generators/{name}",), True)
+    series = {**resolved, **generators.resolve(CONTROLS)}
+    for name, (_, trained) in series.items():
+        needs = f"train {trained}" if trained in learned else "zoo"
+        entry = {**_entry(config, trained), **_entry(config, name)}
+        drawn = {f"generators.{name}": entry, "num_samples": config["num_samples"]} | use
+        yield _stage(f"sample {name}", drawn, (needs,), (f"samples/{name}",))
+    bootstrap = {"audit.bootstrap": config["audit"]["bootstrap"], "studies": config["studies"]}
+    studied = [name for name, generator in learned.items() if studies.exist_for(generator)]
+    for name in studied:
+        ways = tuple(f"sample {n}" for n, (_, trained) in series.items() if trained == name)
+        yield _stage(f"studies {name}", bootstrap, (f"train {name}", *ways), (f"studies/{name}.*",))
+    shown = tuple(f"sample {name}" for name in resolved)
+    yield _stage(f"studies {SHAPES}", bootstrap | use, ("zoo", *shown), (f"studies/{SHAPES}.*",))
+    measuring = {f"audit.{key}": config["audit"][key] for key in _MEASURING} | use
+    for name in (auditing.TRAINING, auditing.HELDOUT, *series):
+        needs = f"sample {name}" if name in series else "zoo"
+        yield _stage(f"measure {name}", measuring, (needs,), (f"audit/{name}.npz",))
+    found = tuple(f"measure {n}" for n in (auditing.TRAINING, auditing.HELDOUT, *series))
+    found += tuple(f"studies {n}" for n in (*studied, SHAPES))
+    yield _stage("audit", {"audit": config["audit"]}, found, ("metrics.json",))
+    yield _stage("report", {"report": config["report"]}, ("audit",), ("report.html", "figures"))
+
+
+def _entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings of a series: of a generator, or of a control."""
+    return dict(config["generators"].get(name) or CONTROLS[name])
+
+
+def _stage(name, settings, needs, leaves, kept: bool = False) -> Stage:
+    return Stage(name, provenance.flat_config(settings), needs, leaves, kept)
+
+
+def stale_stages(before: Mapping[str, Stage], after: Mapping[str, Stage]) -> list[Stage]:
+    """The stages whose results under one config are not those under another, or are no longer wanted."""
+    stale = {name: stage for name, stage in before.items() if name not in after}
+    for name, stage in after.items():  # in an order in which they can run: what a stage needs comes before it
+        old = before.get(name)
+        if old is None or old.settings != stage.settings or not stale.keys().isdisjoint((*old.needs, *stage.needs)):
+            stale[name] = stage
+    return list(stale.values())
