@@ -1,4 +1,4 @@
-"""Where numbers come from: package versions, revision, devices; and whether two configs are the same."""
+"""Provenance of numbers: package versions, git revision, devices; and differences between two configs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
 
 
 def versions() -> dict[str, str]:
@@ -20,16 +20,23 @@ def versions() -> dict[str, str]:
     import jaxweights
 
     found = {"jaxweights": jaxweights.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        found[package] = importlib.metadata.version(package)
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "none"
     found["git"] = git_revision()
     found["device"] = f"{len(jax.devices())} x {jax.devices()[0].device_kind}"
     return found
 
 
 def git_revision() -> str:
-    """Commit of the checkout that runs, with "+" for uncommitted changes, or "none" outside a checkout."""
+    """Commit of the checkout that runs, with "+" for uncommitted changes; "none" for an installed package."""
     folder = pathlib.Path(__file__).resolve().parent
+    if not (
+        folder.parent / ".git"
+    ).exists():  # git would find the repository of a project that has an environment in it
+        return "none"
     try:
         run = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],

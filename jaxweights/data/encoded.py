@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxweights import extras
 from jaxweights.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def decode_images(
 
 def _decode(where: str, resize: int, channels: int | None, item: tuple[int, bytes]) -> np.ndarray:
     """One image `[H, W, C]` uint8 of its row and its file's bytes."""
-    from PIL import Image
+    with extras.importing("data"):
+        from PIL import Image
 
     row, data = item
     try:
@@ -85,7 +87,8 @@ def _decode(where: str, resize: int, channels: int | None, item: tuple[int, byte
 def resize_picture(picture: Image.Image, side: int) -> Image.Image:
     """Resizes the shorter side to `side`, bilinearly, and cuts out the square in the middle: torchvision's
     `Resize(side)` and `CenterCrop(side)`."""
-    from PIL import Image
+    with extras.importing("data"):
+        from PIL import Image
 
     size = [side * pixels // min(picture.size) for pixels in picture.size]
     left, top = (round((pixels - side) / 2) for pixels in size)
@@ -94,7 +97,8 @@ def resize_picture(picture: Image.Image, side: int) -> Image.Image:
 
 def resize_images(images: np.ndarray, side: int) -> np.ndarray:
     """Resizes images `[n, H, W, C]`, uint8 or float32, as `resize_picture` does, to `[n, side, side, C]`."""
-    from PIL import Image
+    with extras.importing("data"):
+        from PIL import Image
 
     resized = np.empty((len(images), side, side, images.shape[-1]), images.dtype)
     # Channel by channel, since Pillow has no pictures of several float channels.
@@ -105,7 +109,8 @@ def resize_images(images: np.ndarray, side: int) -> np.ndarray:
 
 def encode_png(image: np.ndarray) -> bytes:
     """Returns one image `[H, W, C]` uint8 with 1, 3 or 4 channels as the bytes of a PNG file, without loss."""
-    from PIL import Image
+    with extras.importing("data"):
+        from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG")

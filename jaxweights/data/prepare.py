@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxweights import extras
 from jaxweights.data import npz, originals, prepared
 from jaxweights.data.dataset import Raw, check, test_split
 from jaxweights.data.encoded import encode_png
@@ -135,7 +136,8 @@ def _work_folder(name: str, data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _write(name: str, source: Raw, work: pathlib.Path, file_format: str, progress: bool) -> pathlib.Path:
     """Lets tensorflow-datasets write the directory below `work` and returns it."""
-    import tensorflow_datasets as tfds
+    with extras.importing("data"):
+        import tensorflow_datasets as tfds
 
     if name in originals.ORIGINALS:
         published = tfds.builder(name, data_dir=work)

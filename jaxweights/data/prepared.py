@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from jaxweights import extras
 from jaxweights.data.dataset import Raw, known_channels, test_split
 from jaxweights.data.encoded import decode_images
 from jaxweights.data.records import parse_example, read_tfrecord
@@ -185,7 +186,8 @@ def _tfrecords(prepared: Prepared, split: str) -> Iterator[bytes]:
 
 
 def _array_records(prepared: Prepared, split: str) -> Iterator[bytes]:
-    import tensorflow_datasets as tfds
+    with extras.importing("data"):
+        import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder_from_directory(prepared.path)

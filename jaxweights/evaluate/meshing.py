@@ -22,9 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh as DeviceMesh
 from jax.sharding import PartitionSpec
-from skimage import measure
 
-from jaxweights import nets, parallel
+from jaxweights import extras, nets, parallel
 from jaxweights.errors import UserError
 
 RESOLUTION = 356
@@ -333,6 +332,8 @@ class _Blocks:
         # scikit-image looks up a cell at its far corner.
         mask = np.zeros(size, bool)
         mask[1:, 1:, 1:] = cells.reshape(padded)[crop][:-1, :-1, :-1]
+        with extras.importing("shapes"):
+            from skimage import measure
         try:
             vertices, faces, *_ = measure.marching_cubes(volume.reshape(padded)[crop], level, mask=mask)
         except RuntimeError:  # no cell has a surface

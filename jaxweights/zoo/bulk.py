@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import nets, population, progress
+from jaxweights import nets, parallel, population, progress
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
 from jaxweights.evaluate import Evaluation, Evaluator
@@ -29,6 +29,7 @@ BASE = "base.npz"
 """What a population of partial networks keeps beside its chunks: the base that they are put into."""
 
 _DISPATCH_SECONDS = 1.5  # steps per dispatch are chosen so that the bar moves about this often
+_LONG_SECONDS = 20.0  # of training, after which the advice on devices is given
 _CHUNK_BYTES = 256 << 20  # snapshots of one chunk in memory
 _CHUNK_RUNS = 1024
 _SLOTS = 16  # snapshots of a run per dispatch
@@ -176,6 +177,8 @@ def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done:
             per_dispatch = int(np.clip(rate * _DISPATCH_SECONDS, per_dispatch / 2, 16 * per_dispatch)) or 1
             models = rate * len(runs) / recipe.snapshots[-1]
             bar.update(done + len(runs) * stop, f"{progress.human(models)} models/s")
+        if bar.seconds > _LONG_SECONDS:
+            parallel.advise()
         step = stop
     return out, steps[: len(runs)], hyper, trainer.columns(state, data, out[:, -1])
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
 
+from jaxweights import extras
 from jaxweights.data.shapes import triangles
 from jaxweights.data.shapes.sampling import shuffled_split
 from jaxweights.data.shapes.solids import REACH
 from jaxweights.errors import UserError
+
+if TYPE_CHECKING:
+    import trimesh
 
 KINDS = (".obj", ".off", ".ply", ".stl", ".glb")
 
@@ -116,6 +120,9 @@ def read_mesh(path: pathlib.Path) -> trimesh.Trimesh:
     Raises:
       UserError: the file cannot be read, has no faces, encloses nothing or stays open.
     """
+    with extras.importing("shapes"):
+        import networkx  # noqa: F401  (trimesh imports it only when it fills a hole)
+        import trimesh
     try:
         mesh = trimesh.load(path, force="mesh", process=True)
     except Exception as error:  # readers of eight formats raise whatever they please

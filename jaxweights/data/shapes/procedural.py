@@ -137,7 +137,7 @@ def distances(shapes: solids.Solid, points: np.ndarray) -> np.ndarray:
     Returns:
       `[n, S]` float32. No value depends on the other solids and points.
     """
-    count, program = points.shape[1], _program(parallel.make_mesh())
+    count, program = points.shape[1], _program(parallel.resolve())
     points = np.pad(points, ((0, 0), (0, -count % _POINTS), (0, 4 - points.shape[2])))
     points = points.reshape(len(points), -1, _POINTS, 4)
     per_shape, num_shapes = points.shape[1], len(shapes.blend)

@@ -10,9 +10,8 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from skimage import measure
 
-from jaxweights import parallel
+from jaxweights import extras, parallel
 from jaxweights.data.dataset import fingerprint
 from jaxweights.data.shapes.sampling import shuffled_split
 from jaxweights.data.shapes.solids import REACH
@@ -75,6 +74,8 @@ class Voxels:
         return np.stack([self._surface(row, count) for row in rows])
 
     def _surface(self, row: int, count: int) -> np.ndarray:
+        with extras.importing("shapes"):
+            from skimage import measure
         vertices, faces, *_ = measure.marching_cubes(self._grids[row].astype(np.float32), 0.5)
         rng = np.random.default_rng([self._seed, int(row)])
         return (points_on(vertices[faces], count, rng) - self._centre[row]) * self._scale[row]
@@ -82,7 +83,7 @@ class Voxels:
     def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
         """`[n, S]` bool of points `[n, S, 3]` float32, or of `[1, S, 3]` that all shapes share."""
         points = np.broadcast_to(points, (len(rows), *points.shape[1:]))
-        test = _tester(parallel.make_mesh())
+        test = _tester(parallel.resolve())
         return np.asarray(test(jnp.zeros(()), (self._grids[rows], self._centre[rows], self._scale[rows], points)))
 
 
