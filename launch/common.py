@@ -10,6 +10,7 @@ import textwrap
 from absl import app, flags, logging
 
 from jaxweights.errors import UserError
+from launch import config_file
 
 _HOST_DEVICES = flags.DEFINE_integer(
     "host_devices", 0, "CPU devices to emulate; 0 means one per available core. Accelerators ignore it.", lower_bound=0
@@ -19,6 +20,9 @@ _CACHE_DIR = flags.DEFINE_string(
     None,
     "Folder of the persistent compilation cache; '' for none. Default: .cache/jax beside the programs.",
 )
+ADDED: dict[str, dict] = {}
+"""Entries of the config that flags added, by dotted name; see `config_file.prepare`."""
+
 QUIET = flags.DEFINE_boolean("quiet", False, "Plain log lines instead of progress bars.")
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -33,7 +37,8 @@ def setup_jax() -> None:
 
 
 def run_main(main) -> None:
-    """Runs an absl program; a `UserError` prints one paragraph and exits with status 1."""
+    """Runs an absl program; a `UserError`, or a mistake in flags or config, prints one paragraph and exits with
+    status 1."""
 
     def guarded(argv):
         if len(argv) > 1:
@@ -45,13 +50,29 @@ def run_main(main) -> None:
         except KeyboardInterrupt:
             _fail("interrupted; running the same command again resumes.", status=130)
 
+    def parse(argv):
+        try:
+            argv, entries = config_file.prepare(argv)
+            ADDED.update(entries)
+            sys.argv[:] = argv  # where ml_collections looks for overrides
+            return flags.FLAGS(argv)
+        except UserError as error:
+            _fail(str(error))
+        except flags.Error as error:
+            _fail(f"{str(error).rstrip(' ?.').replace('mean: ', 'mean ')}. See --help for all flags.")
+        except SystemExit:  # absl's --help ends with status 1
+            sys.exit(0)
+
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
         if module.startswith("launch"):  # --help shows these as well, not only the main module's own
             for flag in defined:
                 flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
-    app.run(guarded)
+    try:
+        app.run(guarded, flags_parser=parse)
+    except BrokenPipeError:  # the reader, e.g. `| head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int = 1) -> None:

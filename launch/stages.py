@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import flags
 from ml_collections import config_flags
 
-from launch import common
+from launch import common, config_file
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -29,6 +29,7 @@ def config() -> dict:
 
     if _CONFIG.value is None:
         raise UserError("No experiment was named. Give a config, e.g. --config=configs/digits.py.")
+    config_file.add(_CONFIG.value, common.ADDED)
     plain = _CONFIG.value.to_dict()
     if _SEED.value is not None:
         plain["seed"] = _SEED.value
