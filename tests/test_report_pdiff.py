@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_report import CONTROLS, Page, make_dataset, make_measured, sketched
 
-from jaxweights import nets, parallel, report
+from jaxweights import nets, parallel, report, settings
 from jaxweights.auditing import audit
 from jaxweights.errors import UserError
 from jaxweights.population import Population
@@ -115,9 +115,9 @@ def test_the_page_of_one_run_has_every_figure_and_says_what_was_trained(lineage)
 
 @pytest.mark.parametrize("resolution", [1, 2.5, "300"])
 def test_impossible_resolutions_are_refused(resolution):
-    with pytest.raises(UserError, match=r"report\.boundary_resolution.*300"):
-        report.check({"boundary_resolution": resolution})
-    report.check({})
+    with pytest.raises(UserError, match=r"report\.boundary_resolution"):
+        settings.make(report.ReportSettings, {"boundary_resolution": resolution})
+    assert report.ReportSettings().boundary_resolution == 300
 
 
 def test_similarity_sets_go_by_kind_whatever_the_names(lineage, drawn, tmp_path):

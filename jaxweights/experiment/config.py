@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxweights import auditing, generators, report, studies
+from jaxweights import auditing, generators, report, settings, studies
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import CONTROLS, SHAPES
 
@@ -21,19 +21,17 @@ def check(config: Mapping[str, Any]) -> None:
     for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit", "studies", "report"):
         if section not in config:
             raise UserError(f"The config has no section {section!r}. Start from configs/base.py.")
-    settings = config["zoo"]
-    if settings["num_runs"] < 1 and not settings["import_npz"]:
-        raise UserError(f"zoo.num_runs is {settings['num_runs']}: a zoo needs at least one training run.")
-    if settings["num_heldout"] < MIN_HELDOUT:
+    zoo = config["zoo"]
+    if zoo["num_runs"] < 1 and not zoo["import_npz"]:
+        raise UserError(f"zoo.num_runs is {zoo['num_runs']}: a zoo needs at least one training run.")
+    if zoo["num_heldout"] < MIN_HELDOUT:
         raise UserError(
-            f"zoo.num_heldout is {settings['num_heldout']}, but an audit needs at least {MIN_HELDOUT} held-out runs: "
+            f"zoo.num_heldout is {zoo['num_heldout']}, but an audit needs at least {MIN_HELDOUT} held-out runs: "
             "without runs that "
             "no generator has seen there is nothing to compare a distance with."
         )
-    if settings["use"] not in ("last", "all"):
-        raise UserError(
-            f"Unknown zoo.use {settings['use']!r}; known: last (one checkpoint per run), all (every snapshot)."
-        )
+    if zoo["use"] not in ("last", "all"):
+        raise UserError(f"Unknown zoo.use {zoo['use']!r}; known: last (one checkpoint per run), all (every snapshot).")
     if config["num_samples"] < 1:
         raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
     for name in config["generators"]:
@@ -43,4 +41,4 @@ def check(config: Mapping[str, Any]) -> None:
             )
     generators.resolve(config["generators"])
     studies.check(config["studies"])
-    report.check(config["report"])
+    settings.make(report.ReportSettings, config["report"])

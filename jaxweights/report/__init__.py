@@ -1,6 +1,7 @@
 """The report: figures, tables and one self-contained HTML page."""
 
-from jaxweights.report.page import check, write
+from jaxweights.report.page import write
+from jaxweights.report.settings import ReportSettings
 from jaxweights.report.tables import summary
 
-__all__ = ["check", "summary", "write"]
+__all__ = ["ReportSettings", "summary", "write"]

@@ -25,7 +25,6 @@ from jaxweights.population import Population
 from jaxweights.report import components, style
 from jaxweights.report.style import Series
 
-RESOLUTION = 300
 MAX_CLASSES = 10
 _CLASS_SEED = 42  # of Python's generator in the published code; of 100 classes: 3 13 14 17 28 31 35 81 86 94
 _PAD = 1.0
@@ -100,7 +99,7 @@ def fit_plane(images: np.ndarray, labels: np.ndarray, num_classes: int) -> Plane
 
 
 def classify(
-    net: nets.TaskNet, weights: np.ndarray, plane: Plane, mesh: jax.sharding.Mesh, resolution: int = RESOLUTION
+    net: nets.TaskNet, weights: np.ndarray, plane: Plane, mesh: jax.sharding.Mesh, resolution: int
 ) -> np.ndarray:
     """Predicted classes on a regular grid of the plane, among the plane's classes alone.
 

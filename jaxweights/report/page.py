@@ -11,29 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxweights import data, files, nets, population
+from jaxweights import data, files, nets, population, settings
 from jaxweights.auditing import audit, vocabulary
-from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import actions, boundary, figures, images, studies, style, tables, template, weights
+from jaxweights.report.settings import ReportSettings
 from jaxweights.report.style import Picture, Section
 
 _IMAGES = 8  # image fields in a row
 _PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
-
-
-def check(settings: Mapping[str, Any]) -> None:
-    """Refuses impossible settings, `config.report`.
-
-    Raises:
-      UserError: decision regions of fewer than two grid points per side.
-    """
-    resolution = settings.get("boundary_resolution", boundary.RESOLUTION)
-    if not (isinstance(resolution, int) and resolution >= 2):
-        raise UserError(
-            f"report.boundary_resolution is {resolution!r}: decision regions need at least 2 grid points per side. "
-            f"Set it to a whole number, as published {boundary.RESOLUTION}."
-        )
 
 
 def write(
@@ -55,7 +41,7 @@ def write(
       workdir: of the experiment, with `audit/<series>.npz`, where a generator was trained `metrics.jsonl`, and where it
         was studied `studies/<generator>.npz`.
       metrics: what the audit returned, with `zoo`, `timing` and `versions`, and `studies` where there are any.
-      config: of the experiment; `report.boundary_resolution` is the number of grid points per side of decision regions.
+      config: the experiment's config; its section `report` holds `ReportSettings`.
       net: task network.
       dataset: its images, or initial states.
       train: training networks, in the order that the measurements refer to.
@@ -70,13 +56,13 @@ def write(
     Raises:
       UserError: the folder cannot be written, or impossible settings.
     """
-    check(config.get("report", {}))
+    resolution = settings.make(ReportSettings, config.get("report", {})).boundary_resolution
     folder = files.make_dir(workdir / "figures")
     series = style.collect(workdir, metrics, config)
     with style.drawing():
         parts = [
             *_measurement_pictures(series, metrics, dataset, train, config["seed"], folder),
-            *_subject_pictures(series, config, net, dataset, train, samples, mesh, folder),
+            *_subject_pictures(series, resolution, config["seed"], net, dataset, train, samples, mesh, folder),
             *_weight_pictures(series, config["seed"], train, heldout, lineages, samples, folder),
             *_training_pictures(series, metrics, config, dataset, train, workdir / "metrics.jsonl", folder),
             *studies.parts(series, workdir, metrics, config["seed"], folder),
@@ -129,13 +115,13 @@ def _measurement_pictures(series, metrics, dataset, train, seed, folder) -> Iter
         )
 
 
-def _subject_pictures(series, config, net, dataset, train, samples, mesh, folder) -> Iterator[Picture]:
+def _subject_pictures(series, resolution, seed, net, dataset, train, samples, mesh, folder) -> Iterator[Picture]:
     """Heatmap, and decision regions, actions or images, of every learned generator (or of one other series where there
     is none)."""
     subjects = style.subjects(series)
     suffixes = [f"_{s.name}" if number else "" for number, s in enumerate(subjects)]
     for subject, suffix in zip(subjects, suffixes, strict=True):
-        path = figures.heatmap(subject, samples[subject.name], train, config["seed"], folder, f"heatmap{suffix}")
+        path = figures.heatmap(subject, samples[subject.name], train, seed, folder, f"heatmap{suffix}")
         order = ", their hidden units in the sample's order" if subject.measured.aligned_min_l2.size else ""
         yield Picture(
             path,
@@ -151,7 +137,7 @@ def _subject_pictures(series, config, net, dataset, train, samples, mesh, folder
         generated = samples[subject.name].weights[:count]
         pairs.append(np.concatenate([generated, train.weights[subject.measured.nearest_row[: len(generated)]]]))
     if net.environment is None and net.field is None:
-        yield from _decisions(subjects, suffixes, pairs, config, net, dataset, train, mesh, folder)
+        yield from _decisions(subjects, suffixes, pairs, resolution, net, dataset, train, mesh, folder)
         return
     for subject, suffix, shown in zip(subjects, suffixes, pairs, strict=True):
         if net.field is not None:
@@ -170,11 +156,10 @@ def _subject_pictures(series, config, net, dataset, train, samples, mesh, folder
             )
 
 
-def _decisions(subjects, suffixes, pairs, config, net, dataset, train, mesh, folder) -> Iterator[Picture]:
+def _decisions(subjects, suffixes, pairs, resolution, net, dataset, train, mesh, folder) -> Iterator[Picture]:
     """Decision regions; those of all generators are computed together."""
     standard = np.asarray(data.standardise(dataset.test_images, dataset.scale, dataset.shift))
     plane = boundary.fit_plane(standard, dataset.test_labels, dataset.num_classes)
-    resolution = config.get("report", {}).get("boundary_resolution", boundary.RESOLUTION)
     regions = boundary.classify(net, np.concatenate(pairs), plane, mesh, resolution)
     some = len(plane.classes) < dataset.num_classes
     only = f" of {len(plane.classes)} classes, and networks decide between these alone" if some else ""
