@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from jaxweights import nets, parallel, store
-from jaxweights.auditing import audit, hull, statistics, verdict
+from jaxweights import auditing, nets, parallel, store
+from jaxweights.auditing import hull, statistics, verdict
 from jaxweights.errors import UserError
+from jaxweights.evaluate import evaluate
 from jaxweights.population import Population
 from jaxweights.report import tables
 
 WHOLE = nets.build({"name": "mlp", "hidden": (5,)}, (3, 3, 1), 3)
 NET = nets.partial(WHOLE, np.asarray(jax.jit(WHOLE.init)(jax.random.key(0))), ("fc2/*",))
 STEPS, ROWS = 6, 12
-SETTINGS = {"bootstrap": 50, "hull_neighbours": 0, "hull_aligned_neighbours": 4}
+SETTINGS = auditing.AuditSettings(bootstrap=50, hull_neighbours=0, hull_aligned_neighbours=4)
 
 
 def rng(seed=0):
@@ -46,20 +47,20 @@ def audited(folder, train):
         "stranger": train.derive(strangers, np.full(ROWS, -1), "stranger"),
         "average": train.derive(train.weights[chosen].mean(axis=1), np.full(ROWS, -1), "average"),
     }
-    subject = audit.Subject(
-        net=NET,
-        images=rng(3).normal(size=(24, 3, 3, 1)).astype(np.float32),
-        labels=np.arange(24) % 3,
+    images = rng(3).normal(size=(24, 3, 3, 1)).astype(np.float32)
+    subject = auditing.Subject(
         train=dataclasses.replace(train, weights=store.LazyRows(train.weights, np.arange(ROWS))),
         heldout=lineages.where(step=STEPS),
         generated=generated,
         controls=("copy",),
-        lineages=lineages,
+        heldout_checkpoints=lineages,
+        evaluate=lambda weights: evaluate(NET, weights, images, np.arange(24) % 3, parallel.make_mesh(2)),
+        examples=24,
     )
-    metrics = audit.run(subject, SETTINGS, 0, parallel.make_mesh(2), folder)
+    metrics = auditing.run(subject, SETTINGS, 0, parallel.make_mesh(2), folder)
     return (
         metrics,
-        {name: audit.load(folder / f"{name}.npz") for name in audit.RESERVED[:2] + tuple(generated)},
+        {name: auditing.load(folder / f"{name}.npz") for name in auditing.RESERVED[:2] + tuple(generated)},
         subject,
     )
 
@@ -86,15 +87,15 @@ def by_definition(networks, reference, same, left_out=False):
 @pytest.mark.parametrize("case", ["of_one_run", "of_three_runs"])
 def test_distances_by_run_are_those_of_a_plain_search(case, request):
     _, measured, subject = request.getfixturevalue(case)
-    populations = {audit.TRAINING: subject.train, audit.HELDOUT: subject.heldout, **subject.generated}
+    populations = {auditing.TRAINING: subject.train, auditing.HELDOUT: subject.heldout, **subject.generated}
     for name, networks in populations.items():
-        own = subject.lineages if name == audit.HELDOUT else subject.train
-        same = by_definition(networks, own, True, name in audit.RESERVED)
+        own = subject.heldout_checkpoints if name == auditing.HELDOUT else subject.train
+        same = by_definition(networks, own, True, name in auditing.RESERVED)
         other = by_definition(networks, subject.train, False)
         np.testing.assert_allclose(measured[name].same_run_l2, same, rtol=1e-12, err_msg=name)
         np.testing.assert_allclose(measured[name].other_run_l2, other, rtol=1e-12, err_msg=name)
-    nearest = measured[audit.TRAINING].same_run_l2 if subject.one_run else measured[audit.TRAINING].other_run_l2
-    np.testing.assert_array_equal(measured[audit.TRAINING].min_l2, nearest)
+    nearest = measured[auditing.TRAINING].same_run_l2 if subject.one_run else measured[auditing.TRAINING].other_run_l2
+    np.testing.assert_array_equal(measured[auditing.TRAINING].min_l2, nearest)
 
 
 def test_one_run_is_judged_and_leaves_no_number_undefined(of_one_run, tmp_path):
@@ -147,7 +148,7 @@ def test_a_null_at_training_steps_spares_new_runs_and_flags_copies():
 
     train, heldout, new = walks(0, 1)[0], walks(1, 40).reshape(2400, 100), walks(2, 100)
     run, step = np.repeat(5 + np.arange(40), 60), np.tile(1 + np.arange(60), 40)
-    rows = audit.at_training_steps({"run": run, "step": step}, 1 + np.arange(60), 3)
+    rows = auditing.at_training_steps({"run": run, "step": step}, 1 + np.arange(60), 3)
     np.testing.assert_array_equal(run[rows], 5 + np.arange(40))
     assert len(np.unique(step[rows])) > 15
 
@@ -156,10 +157,10 @@ def test_a_null_at_training_steps_spares_new_runs_and_flags_copies():
 
     honest = new[np.arange(100), rng(4).integers(60, size=100)]
     copies = train[rng(5).integers(60, size=100)] + 0.1 * rng(6).normal(size=(100, 100))
-    assert z(honest, heldout[step == 60]) < verdict.Z_LIMIT < -2.5 < z(honest, heldout[rows]) < 2.5
-    assert z(copies, heldout[rows]) < verdict.Z_LIMIT
+    assert z(honest, heldout[step == 60]) < auditing.THRESHOLDS.z_u < -2.5 < z(honest, heldout[rows]) < 2.5
+    assert z(copies, heldout[rows]) < auditing.THRESHOLDS.z_u
     # Last checkpoints alone are what is chosen where training networks are.
-    last = audit.at_training_steps({"run": run, "step": step}, np.array([60, 60]))
+    last = auditing.at_training_steps({"run": run, "step": step}, np.array([60, 60]))
     np.testing.assert_array_equal(last, np.flatnonzero(step == 60))
 
 
@@ -214,7 +215,7 @@ def test_median_ratio_is_that_of_a_plain_bootstrap():
 def made_up(count, distance, residual):
     """Measurements of networks at a distance from training and another from its mixtures, without lineages."""
     one, none = np.full(count, 1.0), np.zeros((0, 0), np.int64)
-    return audit.Measured(
+    return auditing.Measured(
         accuracy=0.9 * one,
         loss=one,
         max_error_iou=0.5 * one,
@@ -242,11 +243,11 @@ def made_up(count, distance, residual):
 def test_rules_for_a_single_run(distance, residual, label):
     """Training checkpoints 1 apart, held-out runs 8 away."""
     measured = {
-        audit.TRAINING: made_up(30, 1.0, 0.5),
-        audit.HELDOUT: made_up(40, 8.0, 7.5),
+        auditing.TRAINING: made_up(30, 1.0, 0.5),
+        auditing.HELDOUT: made_up(40, 8.0, 7.5),
         "one": made_up(50, distance, residual),
     }
-    found = audit.summarise(measured, (), 50, 0, one_run=True)["series"]["one"]
+    found = auditing.summarise(measured, (), 50, 0, one_run=True)["series"]["one"]
     assert found["verdict"]["label"] == label
     assert found["lineage"] == {"same_run_l2": None, "other_run_l2": None}
     assert found["hull_residual_relative"]["to_nearest"]["mean"] == pytest.approx(residual / distance)
@@ -255,11 +256,11 @@ def test_rules_for_a_single_run(distance, residual, label):
 
 def test_a_hull_that_fills_the_space_explains_nothing():
     measured = {
-        audit.TRAINING: made_up(30, 1.0, 0.0),
-        audit.HELDOUT: made_up(40, 8.0, 1e-9),
+        auditing.TRAINING: made_up(30, 1.0, 0.0),
+        auditing.HELDOUT: made_up(40, 8.0, 1e-9),
         "one": made_up(50, 8.0, 1e-12),
     }
-    found = audit.summarise(measured, (), 50, 0, one_run=True)["series"]["one"]
+    found = auditing.summarise(measured, (), 50, 0, one_run=True)["series"]["one"]
     assert found["hull_residual_relative"]["to_heldout"] is None
     assert found["tests"]["interpolated_share"]["value"] == 0 and found["verdict"]["label"] not in verdict.FLAGGED
 
@@ -270,4 +271,4 @@ def test_audits_without_enough_or_with_too_many_networks_are_refused(of_one_run,
     many = dataclasses.replace(subject, train=subject.train.select(np.zeros(513, np.int64)))
     for bad, words in ((alone, "only one"), (many, "hull_neighbours = 0.*513")):
         with pytest.raises(UserError, match=words):
-            audit.run(bad, SETTINGS, 0, parallel.make_mesh(2), tmp_path)
+            auditing.run(bad, SETTINGS, 0, parallel.make_mesh(2), tmp_path)

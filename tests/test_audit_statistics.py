@@ -69,7 +69,7 @@ def test_shares_have_exact_intervals():
 
 
 def test_nn_ratio_counts_copies_only():
-    e = statistics.nn_ratio_share(np.array([0.0, 1.0, 1.0, 1.0]), np.array([5.0, 2.9, 3.1, np.nan]))
+    e = statistics.nn_ratio_share(np.array([0.0, 1.0, 1.0, 1.0]), np.array([5.0, 2.9, 3.1, np.nan]), 1 / 3)
     assert e.value == 0.5
 
 
@@ -125,12 +125,6 @@ def test_residual_with_coinciding_and_redundant_neighbours():
     assert (hull.residual_gap(queries, neighbours, weights) <= 2e-6 * spread).all()
     with pytest.raises(UserError, match="do not fit"):
         hull.interpolation_residual(queries[:3], neighbours)
-
-
-def test_novel_and_performing_needs_both():
-    accuracy, distance = np.array([0.9, 0.9, 0.5, 0.9]), np.array([4.0, 1.0, 9.0, 2.0])
-    e = statistics.novel_and_performing(accuracy, distance, np.array([1.0, 2.0, 9.0]), tau=1.0, alpha=0.8)
-    assert (e.value, e.n) == (0.5, 4)  # the median is 2: the second is too near, the third too bad
 
 
 def test_residual_matches_a_general_solver():

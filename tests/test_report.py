@@ -13,8 +13,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxweights import data, nets, parallel, report
-from jaxweights.auditing import audit
+from jaxweights import auditing, data, nets, parallel, report
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import boundary, components, figures, style, tables
@@ -67,7 +66,7 @@ def make_measured(rng, count, train, distance, aligned=True):
     if not aligned:
         empty = {"aligned_min_l2": (0,), "aligned_nearest": (0, 0), "aligned_second_l2": (0,)}
         fields |= {k: np.zeros(shape) for k, shape in (empty | {"aligned_permutation": (0, 0, 0)}).items()}
-    return audit.Measured(**fields)
+    return auditing.Measured(**fields)
 
 
 def make_experiment(
@@ -89,7 +88,7 @@ def make_experiment(
     for name in (*names, *CONTROLS):
         measured[name] = make_measured(rng, count, train, distances.get(name, 2.0), aligned)
         samples[name] = Population.create(weights[measured[name].nearest_row], NET.spec)
-    metrics = audit.summarise(measured, CONTROLS, 50, 0)
+    metrics = auditing.summarise(measured, CONTROLS, 50, 0)
     metrics |= {
         "zoo": {
             "num_runs": train + 16,
@@ -262,7 +261,7 @@ def test_failed_controls_are_said_on_the_page_and_in_the_summary(tmp_path):
     metrics, config = arguments["metrics"], arguments["config"]
     config["generators"]["a<b"] = config["generators"].pop("pdiff")
     metrics["series"] = {k.replace("pdiff", "a<b"): v for k, v in metrics["series"].items()}
-    metrics["checks"] = {"controls_passed": False, "failed_controls": ["permuted_copy", audit.HELDOUT_CONTROL]}
+    metrics["checks"] = {"controls_passed": False, "failed_controls": ["permuted_copy", auditing.HELDOUT_CONTROL]}
     page = report.page.render(metrics, config, NET, [])
     for text in (page, report.summary(metrics)):
         assert "permuted copy is not flagged" in text

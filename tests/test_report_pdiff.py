@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from test_report import CONTROLS, Page, make_dataset, make_measured, sketched
 
-from jaxweights import nets, parallel, report, settings
-from jaxweights.auditing import audit
+from jaxweights import auditing, nets, parallel, report, settings
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import boundary, components, figures, style, weights
@@ -42,11 +41,11 @@ def make_lineage(workdir):
         name: Population.create(train.weights[rng.integers(STEPS, size=12)] + 0.01, net.spec)
         for name in (*KINDS, *CONTROLS)
     }
-    sizes = {audit.TRAINING: STEPS, audit.HELDOUT: UNSEEN, **dict.fromkeys(samples, 12)}
+    sizes = {auditing.TRAINING: STEPS, auditing.HELDOUT: UNSEEN, **dict.fromkeys(samples, 12)}
     measured = {
         name: make_measured(rng, n, STEPS, 0.0 if name in CONTROLS else 2.0, False) for name, n in sizes.items()
     }
-    metrics = audit.summarise(measured, CONTROLS, 20, 0) | {
+    metrics = auditing.summarise(measured, CONTROLS, 20, 0) | {
         "zoo": {"num_params": net.spec.num_params, "runs_by_split": {"train": 1, "heldout": UNSEEN}},
         "timing": {},
         "versions": {},
@@ -142,7 +141,7 @@ def test_similarity_sets_go_by_kind_whatever_the_names(lineage, drawn, tmp_path)
 
 def test_residuals_are_relative_to_heldout_runs_and_to_the_own_neighbour(lineage, drawn, tmp_path):
     _, series, _ = lineage
-    middle = np.median(next(s for s in series if s.role == audit.HELDOUT).measured.hull_residual)
+    middle = np.median(next(s for s in series if s.role == auditing.HELDOUT).measured.hull_residual)
     soup = next(i for i, s in enumerate(series) if s.name == "soup")
     copies = dataclasses.replace(series[soup].measured, min_l2=np.zeros(12), hull_residual=np.zeros(12))
     far = dataclasses.replace(series[soup].measured, hull_residual=np.full(12, 50 * middle))

@@ -5,32 +5,34 @@ The numerical core knows nothing of generators, zoos or files; arrays go in and 
 * `distances`: exact nearest neighbours in Euclidean distance.
 * `alignment`: exact nearest neighbours up to a permutation of the hidden units.
 * `similarity`: overlap of the sets of wrongly predicted examples.
-* `statistics`: tests for memorization and their bootstrap intervals.
 * `hull`: distance to the convex hull of the neighbours, or of all training networks.
+* `statistics`: tests for memorization and their bootstrap intervals.
+* `verdict`: the rules from tests to a label.
+
+`audit.run` puts them together for a `Subject`.
 """
 
-from jaxweights.auditing.audit import (
-    HELDOUT,
-    HELDOUT_CONTROL,
-    RESERVED,
-    TRAINING,
-    Measured,
-    Subject,
-    at_training_steps,
-    load,
-    run,
-    summarise,
-)
+from jaxweights.auditing.audit import describe, measure, run
+from jaxweights.auditing.measurements import HELDOUT, HELDOUT_CONTROL, RESERVED, TRAINING, Measured, load
+from jaxweights.auditing.subject import MIN_HELDOUT, AuditSettings, Subject, at_training_steps
+from jaxweights.auditing.summary import summarise
+from jaxweights.auditing.verdict import THRESHOLDS, Thresholds
 
 __all__ = [
     "HELDOUT",
     "HELDOUT_CONTROL",
+    "MIN_HELDOUT",
     "RESERVED",
+    "THRESHOLDS",
     "TRAINING",
+    "AuditSettings",
     "Measured",
     "Subject",
+    "Thresholds",
     "at_training_steps",
+    "describe",
     "load",
+    "measure",
     "run",
     "summarise",
 ]

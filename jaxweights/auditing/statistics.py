@@ -1,4 +1,4 @@
-"""Tests for memorization and their uncertainty: Z_U, AuthPct, nearest-neighbour ratio, N&P, bootstrap intervals.
+"""Tests for memorization and their uncertainty: Z_U, AuthPct, nearest-neighbour ratio, bootstrap intervals.
 
 Inputs are distances that were measured elsewhere; every estimate carries a 95 % interval and the number of models it
 rests on. Bootstrap intervals are percentile intervals over models; resamples are rows of counts, so a statistic of all
@@ -19,10 +19,6 @@ from jaxweights.errors import UserError
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-NOVELTY_THRESHOLDS = (1.0, 2.0, 3.0, 4.0, 6.0)
-"""Multiples tau of the training population's own distance at which N&P is reported."""
-MEMORISED_RATIO = 1.0 / 3.0
-"""Nearest-neighbour ratio below which a sample counts as memorised (Yoon et al. 2023; Gu et al. 2023)."""
 
 _TIE_TOLERANCE = 1e-6
 _RESAMPLE_BYTES = 1 << 26
@@ -103,26 +99,6 @@ def nn_ratio(first_distance: np.ndarray, second_distance: np.ndarray) -> np.ndar
     return np.divide(first, second, out=np.where(np.isnan(second), np.nan, 0.0), where=first > 0)
 
 
-def novel_and_performing(
-    accuracy: np.ndarray, distance: np.ndarray, train_loo_distance: np.ndarray, tau: float, alpha: float
-) -> Estimate:
-    """Computes N&P(tau, alpha): the share of samples that work and are new.
-
-    Args:
-      accuracy: `[n]` of the samples.
-      distance: `[n]` of the samples to their nearest training models (up to symmetry).
-      train_loo_distance: `[N]` of every training model to its nearest other one.
-      tau: novelty asked for, in medians of the training population's own distances.
-      alpha: accuracy asked for.
-
-    Raises:
-      UserError: if an input is empty or not finite.
-    """
-    accuracy, distance = _sample(accuracy, "accuracies"), _sample(distance, "distances")
-    own = float(np.median(_sample(train_loo_distance, "training distances")))
-    return share((accuracy >= alpha) & (distance >= tau * own))
-
-
 def share(selected: np.ndarray) -> Estimate:
     """Returns the share of `True` in `[n]` booleans with its exact interval.
 
@@ -147,13 +123,13 @@ def share_interval(k: int, n: int) -> Estimate:
     return Estimate(k / n, low, high, n)
 
 
-def nn_ratio_share(first_distance: np.ndarray, second_distance: np.ndarray) -> Estimate:
-    """Returns the share of samples whose `nn_ratio` is below `MEMORISED_RATIO`; NaN counts as not below.
+def nn_ratio_share(first_distance: np.ndarray, second_distance: np.ndarray, limit: float) -> Estimate:
+    """Returns the share of samples whose `nn_ratio` is below the limit; NaN counts as not below.
 
     Raises:
       UserError: as `nn_ratio`.
     """
-    return share(nn_ratio(first_distance, second_distance) < MEMORISED_RATIO)
+    return share(nn_ratio(first_distance, second_distance) < limit)
 
 
 # Bootstrap.

@@ -14,6 +14,9 @@ in order:
 4. The mean accuracy misses the 5th percentile of held-out runs: it *degrades*, and distance is no merit.
 5. Otherwise it *invents*.
 
+Where the networks were not evaluated, rules 3 and 4 are left out and a generator that none of the others catches is
+*novel*: nobody knows whether its networks work.
+
 Where the training networks are checkpoints of a single run, held-out runs are still the null of 2 to 5, which then
 tell whether samples stay with that run; it is a fair null if held-out networks are at the steps of training networks
 (`audit.at_training_steps`). There is no next run for 1: a copy is a sample that is less than a third as far from its
@@ -25,25 +28,55 @@ near 100 % then, takes no part here.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from jaxweights.auditing.vocabulary import Words
+from jaxweights.settings import Settings, setting
 
-Z_LIMIT = -3.0  # one-sided 0.1 % of the normal distribution that Z_U follows for samples as far away as held-out runs
-SHARE_LIMIT = 0.01
-FUNCTION_LIMIT = 0.5
-ACCURACY_QUANTILE = 0.05  # of the held-out runs' accuracies, which a generator's mean has to reach to count as working
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds(Settings):
+    """Where the rules draw their lines.
+
+    Attributes:
+      z_u: Z_U below which the samples lie closer to the training networks than held-out runs do; -3 is the one-sided
+        0.1 % of the normal distribution that Z_U follows for samples as far away as held-out runs (Meehan et al. 2020).
+      share: share of copies or of mixtures above which a generator remembers or interpolates.
+      same_errors: share of samples with the errors of a training network above which it remembers functions.
+      error_quantile: quantile of the held-out runs' error IoU above which a sample has these errors.
+      accuracy_quantile: quantile of the held-out runs' accuracies that a generator's mean has to reach.
+      memorised_ratio: distance to the nearest training network over that to the next run below which a sample is a copy
+        (Yoon et al. 2023; Gu et al. 2023).
+      mixture_factor: distance from the mixtures, in medians of the held-out runs' own, below which a sample is one.
+      explained: share of the distance to the nearest network; mixtures that come closer than this explain a network.
+    """
+
+    z_u: float = setting(-3.0, at_most=0)
+    share: float = setting(0.01, at_least=0, below=1)
+    same_errors: float = setting(0.5, at_least=0, below=1)
+    error_quantile: float = setting(0.95, at_least=0, at_most=1)
+    accuracy_quantile: float = setting(0.05, at_least=0, at_most=1)
+    memorised_ratio: float = setting(1.0 / 3.0, above=0, at_most=1)
+    mixture_factor: float = setting(0.5, above=0, at_most=1)
+    explained: float = setting(1e-6, above=0)
+
+
+THRESHOLDS = Thresholds()
 FLAGGED = ("remembers", "interpolates")
 
 
-def judge(series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words = str) -> dict[str, Any]:
+def judge(
+    series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words = str, thresholds: Thresholds = THRESHOLDS
+) -> dict[str, Any]:
     """Judges one series.
 
     Args:
       series: its entry in `metrics.json`, with estimates and tests.
       heldout: the entry of the held-out runs.
       say: the words for what the networks do.
+      thresholds: where the rules draw their lines.
 
     Returns:
       `{"label", "flagged", "text"}`; `flagged` is whether the label is "remembers" or "interpolates".
@@ -53,25 +86,32 @@ def judge(series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words = st
     z, mixtures = tests["z_u"], tests["interpolated_share"]
     copies = tests["copied_share"] if one_run else tests["memorised_share"]
     training = "the training run" if one_run else "training networks"
-    accuracy, null = series["accuracy"]["mean"], heldout["accuracy"]["mean"]
-    works = accuracy >= heldout["accuracy"]["q05"]
-    if max(copies["ci95"][0], mixtures["ci95"][0]) > SHARE_LIMIT:
+    evaluated = series["accuracy"] is not None
+    works = evaluated and series["accuracy"]["mean"] >= heldout["accuracy"]["q05"]
+    same_errors = evaluated and tests["iou_above_heldout"]["ci95"][0] > thresholds.same_errors
+    if max(copies["ci95"][0], mixtures["ci95"][0]) > thresholds.share:
         label = "remembers" if copies["value"] >= mixtures["value"] else "interpolates"
         text = (
             f"{100 * copies['value']:.0f} % of its networks are {'checkpoints of ' * one_run}{training} up to small "
             f"changes, {100 * mixtures['value']:.0f} % are mixtures of "
             f"{'its checkpoints' if one_run else training}."
         )
-    elif z["value"] < Z_LIMIT and z["ci95"][1] < 0:
+    elif z["value"] < thresholds.z_u and z["ci95"][1] < 0:
         label = "remembers"
         text = (
             "Its networks lie closer to the training run than newly trained ones do: variations of its checkpoints."
             if one_run
             else "Its networks lie closer to the training networks than newly trained ones do: variations of these."
         )
-    elif tests["iou_above_heldout"]["ci95"][0] > FUNCTION_LIMIT:
+    elif same_errors:
         label = "remembers"
         text = say(f"Its networks make the same errors as {training}, more so than newly trained ones do.")
+    elif not evaluated:
+        label = "novel"
+        text = (
+            f"Its networks are as far from the training {'run' if one_run else 'networks'} as newly trained ones are; "
+            "whether they work was not evaluated."
+        )
     elif not works:
         label = "degrades"
         text = "Its networks are neither copies nor mixtures, but fall short of trained ones: distance is no merit."
@@ -81,12 +121,17 @@ def judge(series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words = st
             f"Its networks are as far from the training {'run' if one_run else 'networks'} as newly trained ones are, "
             "and about as accurate."
         )
-    if label in FLAGGED and not works:
+    if label in FLAGGED and evaluated and not works:
         text += " They do not work as well as newly trained ones."
     evidence = (
         f"Z_U is {z['value']:.1f} (95 % interval {z['ci95'][0]:.1f} to {z['ci95'][1]:.1f}) on {tests['distance']} "
-        f"distances; {say('accuracy')} "
-        f"{100 * accuracy:.1f} % against {100 * null:.1f} % of held-out runs."
+        f"distances"
+        f"{_accuracies(series, heldout, say) if evaluated else '.'}"
         f"{' It has seen a single run.' * one_run}"
     )
     return {"label": label, "flagged": label in FLAGGED, "text": f"{text} {evidence}"}
+
+
+def _accuracies(series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words) -> str:
+    accuracy, null = series["accuracy"]["mean"], heldout["accuracy"]["mean"]
+    return f"; {say('accuracy')} {100 * accuracy:.1f} % against {100 * null:.1f} % of held-out runs."

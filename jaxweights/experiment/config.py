@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxweights import auditing, generators, report, settings, studies
+from jaxweights.auditing import MIN_HELDOUT
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import CONTROLS, SHAPES
-
-MIN_HELDOUT = 8  # the negative control is half of them, judged against the other half
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -40,5 +39,6 @@ def check(config: Mapping[str, Any]) -> None:
                 f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
             )
     generators.resolve(config["generators"])
+    settings.make(auditing.AuditSettings, config["audit"])
     studies.check(config["studies"])
     settings.make(report.ReportSettings, config["report"])

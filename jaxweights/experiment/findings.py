@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from jaxweights import auditing, files, generators, population, provenance, report, store, studies, zoo
+from jaxweights.auditing import vocabulary
 from jaxweights.experiment import samples
 from jaxweights.experiment import zoo as zoo_stage
 from jaxweights.experiment.context import Context
 from jaxweights.experiment.stages import CONTROLS, SHAPES
+from jaxweights.settings import make
 
 
 def audit(context: Context) -> dict[str, Any]:
@@ -20,18 +22,17 @@ def audit(context: Context) -> dict[str, Any]:
     drawn, opened = samples.stores(context), zoo_stage.open_zoo(context)
     with context.folder.timed("audit"):
         subject = auditing.Subject(
-            net=context.net,
-            images=context.test_images,
-            labels=context.dataset.test_labels,
             train=opened.view(zoo_stage.training_rows(context, opened)),
             heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
-            lineages=opened.view(zoo_stage.heldout_checkpoints(opened)),
             generated={name: s.read() for name, s in drawn.items()},
             controls=tuple(CONTROLS),
+            heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),
             evaluate=context.evaluate,
+            examples=len(context.dataset.test_labels),
+            vocabulary=vocabulary.CLASSIFIER if context.net.field is None else vocabulary.FIELD,
         )
-        folder = context.workdir / "audit"
-        metrics = auditing.run(subject, context.config["audit"], context.config["seed"], context.mesh, folder)
+        chosen = make(auditing.AuditSettings, context.config["audit"])
+        metrics = auditing.run(subject, chosen, context.config["seed"], context.mesh, context.workdir / "audit")
     found = study(context, opened, drawn)
     if found:
         metrics["studies"] = found

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.auditing import audit
+from jaxweights import auditing
+from jaxweights.auditing import Measured
 from jaxweights.auditing.alignment import apply_permutation
-from jaxweights.auditing.audit import Measured
 from jaxweights.auditing.vocabulary import Words
 from jaxweights.population import Population
 from jaxweights.report import style
@@ -62,7 +62,7 @@ def min_distance(series: Sequence[Series], folder: pathlib.Path) -> pathlib.Path
         edges = histogram_edges([getattr(s.measured, field) for s in shown])
         for s in shown:
             shares = percent_of_networks(getattr(s.measured, field), edges)
-            top.stairs(shares, edges, fill=True, color=s.colour, alpha=0.28 if s.role != audit.HELDOUT else 0.12)
+            top.stairs(shares, edges, fill=True, color=s.colour, alpha=0.28 if s.role != auditing.HELDOUT else 0.12)
             top.stairs(shares, edges, color=s.colour, linewidth=1.7, label=s.label)
         top.set(title=f"distance, {title}", xlabel="L2 to the nearest training network")
         top.grid(axis="y")
@@ -103,7 +103,7 @@ def interpolation_residual(series: Sequence[Series], folder: pathlib.Path) -> pa
       The PNG file, or None where the held-out runs are mixtures themselves.
     """
     shown = [s for s in series if s.role != style.CONTROL]
-    unit = next(float(np.median(s.measured.hull_residual)) for s in series if s.role == audit.HELDOUT)
+    unit = next(float(np.median(s.measured.hull_residual)) for s in series if s.role == auditing.HELDOUT)
     if not unit > 0:
         return None
     to_heldout = [s.measured.hull_residual / unit for s in shown]
@@ -146,7 +146,7 @@ def accuracy_similarity(
     rng = np.random.default_rng(seed)
     rows = {s.name: np.sort(rng.permutation(len(s.measured.accuracy))[: style.MAX_POINTS]) for s in series}
     jitter = {s.name: rng.uniform(-1, 1, len(rows[s.name])) / (3 * examples) for s in series}
-    common = [s for s in series if s.role in (audit.TRAINING, style.LEARNED)]
+    common = [s for s in series if s.role in (auditing.TRAINING, style.LEARNED)]
     sets = [
         (title, [s for s in series if s.kind in kinds and s.role == style.BASELINE])
         for title, kinds in (("beside noised copies", ("noise",)), ("beside averages and Gaussians", _MIXTURES))
@@ -242,7 +242,7 @@ def _zoom(series: Sequence[Series]) -> list[tuple[float, float] | None]:
     """
     everything = np.concatenate([s.measured.accuracy for s in series])
     whole = everything.max() - everything.min()
-    trained = np.concatenate([s.measured.accuracy for s in series if s.role in (audit.TRAINING, audit.HELDOUT)])
+    trained = np.concatenate([s.measured.accuracy for s in series if s.role in (auditing.TRAINING, auditing.HELDOUT)])
     worst = min([trained.min(), *(np.quantile(s.measured.accuracy, 0.05) for s in series if s.role == style.LEARNED)])
     for low in (worst, trained.min()):
         pad = max(0.12 * (trained.max() - low), 0.004)
@@ -415,7 +415,7 @@ def zoo(
       folder: for the files.
       say: the words for what the networks do.
     """
-    shown = [s for s in series if s.role in (audit.TRAINING, audit.HELDOUT)]
+    shown = [s for s in series if s.role in (auditing.TRAINING, auditing.HELDOUT)]
     fitted = {k: train.records[k] for k in _FIT_COLUMNS if k in train.records}
     varied = {"step": train.records["step"], **train.hyper(), **fitted}
     varied = {k: v for k, v in varied.items() if len(np.unique(v)) > 1}
@@ -426,7 +426,7 @@ def zoo(
     edges = accuracy_edges([s.measured.accuracy for s in shown], examples)
     for s in shown:
         shares = percent_of_networks(s.measured.accuracy, edges)
-        grid[0].stairs(shares, edges, fill=True, color=s.colour, alpha=0.28 if s.role != audit.HELDOUT else 0.12)
+        grid[0].stairs(shares, edges, fill=True, color=s.colour, alpha=0.28 if s.role != auditing.HELDOUT else 0.12)
         grid[0].stairs(
             shares, edges, color=s.colour, linewidth=1.7, label=f"{s.label} (n = {len(s.measured.accuracy)})"
         )

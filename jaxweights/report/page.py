@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxweights import data, files, nets, population, settings
-from jaxweights.auditing import audit, vocabulary
+from jaxweights import auditing, data, files, nets, population, settings
+from jaxweights.auditing import vocabulary
 from jaxweights.population import Population
 from jaxweights.report import actions, boundary, figures, images, studies, style, tables, template, weights
 from jaxweights.report.settings import ReportSettings
@@ -103,7 +103,7 @@ def _measurement_pictures(series, metrics, dataset, train, seed, folder) -> Iter
             f"Generated networks that lie where noised copies or mixtures do have nothing that these lack; at most "
             f"{style.MAX_POINTS} networks per series, training networks beside those of {others}.",
         )
-    relative = metrics["series"][audit.HELDOUT].get("hull_residual_relative", {"to_heldout": ()})
+    relative = metrics["series"][auditing.HELDOUT].get("hull_residual_relative", {"to_heldout": ()})
     path = figures.interpolation_residual(series, folder) if relative["to_heldout"] is not None else None
     if path is not None:
         yield Picture(
@@ -198,7 +198,7 @@ def _weight_pictures(series, seed, train, heldout, lineages, samples, folder) ->
     if trained:
         unseen = weights.paths(lineages, weights.UNSEEN_PATHS) if lineages is not None else []
         middle = weights.distance_to_mean(found, trained, seed)
-        own = middle.pop(audit.TRAINING)
+        own = middle.pop(auditing.TRAINING)
         others = ", ".join(f"{style.label(name)} {value:.3g}" for name, value in middle.items())
         yield Picture(
             weights.trajectory(found, trained, unseen, seed, folder),
@@ -270,7 +270,7 @@ def _subject_matter(metrics: Mapping[str, Any], net: nets.TaskNet) -> str:
     what = f"A network of {count:,} parameters"
     if isinstance(net, nets.PartialNet) and net.whole.spec.num_params > count:
         what = f"{count:,} of the {net.whole.spec.num_params:,} parameters of a network, the others frozen"
-    times, networks = runs[population.TRAIN], metrics["series"][audit.TRAINING]["min_l2"]["n"]
+    times, networks = runs[population.TRAIN], metrics["series"][auditing.TRAINING]["min_l2"]["n"]
     often = "once" if times == 1 else f"{times:,} times"
     learned = f", of which the generators learn {networks:,} checkpoints" if networks > times else ""
     learned = learned or " for the generators to learn from"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.auditing import audit
+from jaxweights import auditing
 from jaxweights.report import compare, rendering, style, viewer
 from jaxweights.report.style import Picture, Section, Series
 from jaxweights.report.tables import Estimate, Measure
@@ -20,8 +20,8 @@ from jaxweights.studies import shapes
 
 _LABELS = {
     shapes.TRAINING_SHAPES: "training shapes",
-    audit.TRAINING: "training networks (noise 0)",
-    audit.HELDOUT: "held-out networks",
+    auditing.TRAINING: "training networks (noise 0)",
+    auditing.HELDOUT: "held-out networks",
 }
 _SHAPES_LOOK = ("#6aaed6", "s")  # of the training shapes themselves
 _AZIMUTH, _ELEVATION = -40.0, 26.0  # degrees; shows the fronts of seats and the wings of planes
@@ -160,7 +160,7 @@ def novelty_text(study: Mapping[str, Any]) -> str:
     def distance(name: str, key: str) -> Estimate | None:
         return Estimate.of(study["series"].get(name, {}).get(shapes.CHAMFER, {}).get(key))
 
-    fitted, fresh = distance(audit.TRAINING, "to_training"), distance(audit.HELDOUT, "to_training")
+    fitted, fresh = distance(auditing.TRAINING, "to_training"), distance(auditing.HELDOUT, "to_training")
     sentences = []
     if fitted is not None:
         sentences.append(
@@ -189,7 +189,7 @@ def novelty_text(study: Mapping[str, Any]) -> str:
                 f"{fresh.value:.3g})."
             )
         if fresh is not None:
-            order = compare.order(far, distance(audit.HELDOUT, "to_unseen"))
+            order = compare.order(far, distance(auditing.HELDOUT, "to_unseen"))
             relation = {-1: "closer than", 0: "as close as", 1: "less close than"}[order]
             sentences.append(f"To unseen shapes they are {relation} held-out networks (mean {far.value:.3g}).")
     return " ".join(sentences)
@@ -274,7 +274,7 @@ def _meshes(name: str, arrays: Mapping[str, np.ndarray]) -> list[list[tuple[np.n
         return (arrays[f"{place}/vertices"], faces) if len(faces) else None
 
     runs = arrays[f"shown/{name}/runs"]
-    known = {run: read(f"shown/{audit.TRAINING}/{run}") for run in np.unique(runs)}
+    known = {run: read(f"shown/{auditing.TRAINING}/{run}") for run in np.unique(runs)}
     return [
         [read(f"shown/{name}/{i}") for i in range(len(runs))],
         *([known[run] for run in column] for column in runs.T),
@@ -318,7 +318,7 @@ def scatter(
                 color=colour,
                 marker=marker,
                 alpha=0.75,
-                zorder=4 if one in study["shown"] else 3 if one == audit.HELDOUT else 2,
+                zorder=4 if one in study["shown"] else 3 if one == auditing.HELDOUT else 2,
                 rasterized=True,
                 **edge,
             )
@@ -399,7 +399,7 @@ def augmentation(study: Mapping[str, Any], series: Sequence[Series], folder: pat
         if len(values):
             x, y, below, above = values.T
             axes.errorbar(x, y, yerr=[below, above], color=looks[names[0]][0], marker="o", linewidth=1.6, capsize=3)
-        for one, words in ((audit.TRAINING, "training networks"), (audit.HELDOUT, "held-out networks")):
+        for one, words in ((auditing.TRAINING, "training networks"), (auditing.HELDOUT, "held-out networks")):
             level = Measure(path, "").find(study["series"][one])
             if level is not None:
                 axes.axhline(level.value, color=looks[one][0], linewidth=1.1, linestyle=(0, (4, 3)), label=words)

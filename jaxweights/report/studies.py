@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.auditing import audit, symmetry
+from jaxweights import auditing
+from jaxweights.auditing import symmetry
 from jaxweights.report import compare, figures, prompting, shapes, style, tables
 from jaxweights.report.style import Picture, Section, Series
 from jaxweights.report.tables import Estimate, Measure
@@ -470,7 +471,7 @@ def _looks(published: Mapping[str, Any], series: Sequence[Series]) -> dict[str, 
     taken = set(known.values())
     fresh = (look for look in style.learned_colours() if look not in taken)
     noise = style.noise_colours()
-    looks = {audit.TRAINING: ("#1f77b4", "o")}
+    looks = {auditing.TRAINING: ("#1f77b4", "o")}
     for one in published:
         if one not in looks:
             looks[one] = known.get(one) or next(noise if one.startswith(_NOISE) else fresh)

@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import files, generators
-from jaxweights.auditing import audit
-from jaxweights.auditing.audit import Measured
+from jaxweights import auditing, files, generators
+from jaxweights.auditing import Measured
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 
-LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides audit.TRAINING and audit.HELDOUT
+LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides auditing.TRAINING and auditing.HELDOUT
 DPI = 160  # twice the pixels that a page column of 700 shows
 MAX_POINTS = 100  # per series in a scatter, as in Zeng et al. 2025
 _MAX_SUBJECTS = 3  # generators, or ways of sampling from one, with figures of their own
@@ -30,8 +29,8 @@ _MAX_SUBJECTS = 3  # generators, or ways of sampling from one, with figures of t
 # Training blue, generator red and the two noise amplitudes as in the figures of Zeng et al. 2025; the others from the
 # colour-blind-safe palette of Okabe and Ito. Every series has a marker of its own as well.
 _FIXED = {
-    audit.TRAINING: ("#1f77b4", "o"),
-    audit.HELDOUT: ("#2b2b2b", "o"),
+    auditing.TRAINING: ("#1f77b4", "o"),
+    auditing.HELDOUT: ("#2b2b2b", "o"),
     "noise_low": ("#493d8c", "v"),
     "noise_high": ("#ff7f0e", "^"),
     "average": ("#009e73", "s"),
@@ -134,8 +133,8 @@ class Section:
 
 
 _LABELS = {
-    audit.HELDOUT: "held-out",
-    audit.HELDOUT_CONTROL: "held-out half",
+    auditing.HELDOUT: "held-out",
+    auditing.HELDOUT_CONTROL: "held-out half",
     "fit_iou": "IoU of the fit",
     "fit_psnr": "PSNR of the fit (dB)",
     "fit_loss": "loss of the fit",
@@ -180,12 +179,12 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[s
     Raises:
       UserError: a series has no measurements.
     """
-    order = (audit.TRAINING, audit.HELDOUT, LEARNED, BASELINE, CONTROL)
+    order = (auditing.TRAINING, auditing.HELDOUT, LEARNED, BASELINE, CONTROL)
     found = sorted(roles(metrics, config).items(), key=lambda item: order.index(item[1]))
     styles = {LEARNED: iter(_LEARNED * 9), BASELINE: iter(_BASELINES * 9), CONTROL: iter(_CONTROLS * 9)}
     series = []
     for name, role in found:
-        if name == audit.HELDOUT_CONTROL:  # half of the held-out runs, which are there already
+        if name == auditing.HELDOUT_CONTROL:  # half of the held-out runs, which are there already
             continue
         colour, marker = _FIXED[name] if name in _FIXED else next(styles[role])
         path = workdir / "audit" / f"{name}.npz"
@@ -193,7 +192,7 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[s
             raise UserError(
                 f"The measurements of {label(name)} are missing ({path}). Run launch.audit (or launch.run) again."
             )
-        series.append(Series(name, label(name), role, colour, marker, audit.load(path), _kind(name, config)))
+        series.append(Series(name, label(name), role, colour, marker, auditing.load(path), _kind(name, config)))
     return series
 
 
@@ -277,7 +276,7 @@ def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -
     lines = s.marker in "x+12"
     edge = {"linewidths": 1.0} if lines else {"edgecolors": "black", "linewidths": 0.2}
     size = {"*": 70, "P": 42, "p": 42, "X": 42, "h": 42}.get(s.marker, 32)
-    order = {audit.TRAINING: 2, audit.HELDOUT: 3, BASELINE: 2.5, CONTROL: 3.5, LEARNED: 4}[s.role]
+    order = {auditing.TRAINING: 2, auditing.HELDOUT: 3, BASELINE: 2.5, CONTROL: 3.5, LEARNED: 4}[s.role]
     axes.scatter(
         x,
         y,

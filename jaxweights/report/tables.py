@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxweights import provenance
-from jaxweights.auditing import audit, verdict, vocabulary
+from jaxweights import auditing, provenance
+from jaxweights.auditing import THRESHOLDS, vocabulary
 from jaxweights.auditing.vocabulary import Words
 from jaxweights.report import style
 
@@ -195,7 +195,7 @@ def controls_text(checks: Mapping[str, Any]) -> str:
             "they have any, in another order; held-out runs judged against other held-out runs are not."
         )
     failed = [
-        "held-out runs are flagged as copies" if n == audit.HELDOUT_CONTROL else f"{style.label(n)} is not flagged"
+        "held-out runs are flagged as copies" if n == auditing.HELDOUT_CONTROL else f"{style.label(n)} is not flagged"
         for n in checks["failed_controls"]
     ]
     return f"CONTROLS FAIL, do not rely on the verdicts: {'; '.join(failed)}."
@@ -261,8 +261,8 @@ def series_table(
 def role_text(role: str) -> str:
     """What a series is for."""
     return {
-        audit.TRAINING: "seen",
-        audit.HELDOUT: "unseen, the null",
+        auditing.TRAINING: "seen",
+        auditing.HELDOUT: "unseen, the null",
         style.LEARNED: "generator",
         style.BASELINE: "baseline",
         style.CONTROL: "control",
@@ -322,12 +322,12 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
     entries = [
         (
             "verdict",
-            f"<b>Remembers</b> or <b>interpolates</b>: more than {100 * verdict.SHARE_LIMIT:g}&nbsp;% of the networks "
+            f"<b>Remembers</b> or <b>interpolates</b>: more than {100 * THRESHOLDS.share:g}&nbsp;% of the networks "
             "are copies or mixtures of training networks, whichever are more frequent; also remembers: they lie "
             "closer to the training networks than held-out runs, though nothing explains them one by one, "
             f"{say('or most make the errors of training networks more closely than 95&nbsp;% of held-out runs.')} "
             f"<b>Degrades</b>: neither, but {say('its mean accuracy misses')} the "
-            f"{100 * verdict.ACCURACY_QUANTILE:g}th "
+            f"{100 * THRESHOLDS.accuracy_quantile:g}th "
             "percentile of "
             "held-out runs. <b>Invents</b>: otherwise.",
         ),
@@ -349,7 +349,7 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
         (
             "Z_U",
             f"Mann&ndash;Whitney statistic of the distances {which}, of generated against held-out networks "
-            f"({meehan}). 0: as far from the training networks as held-out runs; below {verdict.Z_LIMIT:g}: too "
+            f"({meehan}). 0: as far from the training networks as held-out runs; below {THRESHOLDS.z_u:g}: too "
             "close, data-copying; above 0: farther away, for instance because the networks are worse.",
         ),
         (

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxweights.auditing import audit
+from jaxweights import auditing
 from jaxweights.population import Population
 from jaxweights.report import components, style
 from jaxweights.report.style import Series
@@ -28,7 +28,7 @@ _PATH_CHECKPOINTS = 400  # at most, of each
 _REACH = 0.5  # of the trained networks' range: how far beside it a picture shows others
 _SMALL = 0.5  # area of markers beside a path, to the usual one
 _MIXTURES = ("average", "gaussian")
-_TRAINED = (audit.TRAINING, audit.HELDOUT)
+_TRAINED = (auditing.TRAINING, auditing.HELDOUT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +53,12 @@ def clouds(
     series: Sequence[Series], train: Population, heldout: Population | None, samples: dict[str, Population]
 ) -> list[Cloud]:
     """Training networks, held-out runs where they are given, learned generators, averages and Gaussians."""
-    known = {audit.TRAINING: train, **({audit.HELDOUT: heldout} if heldout is not None else {}), **samples}
+    known = {auditing.TRAINING: train, **({auditing.HELDOUT: heldout} if heldout is not None else {}), **samples}
     subjects = [s.name for s in style.subjects(series)]
     return [
         Cloud(s, known[s.name].weights)
         for s in series
-        if s.name in known and (s.role in (audit.TRAINING, audit.HELDOUT) or s.name in subjects or s.kind in _MIXTURES)
+        if s.name in known and (s.role in _TRAINED or s.name in subjects or s.kind in _MIXTURES)
     ]
 
 
@@ -104,7 +104,7 @@ def value_distributions(
     from scipy.stats import gaussian_kde
 
     shown = [c for c in found if c.series.kind not in _MIXTURES and len(c.weights) >= LEAST]
-    if not shown or shown[0].series.role != audit.TRAINING:
+    if not shown or shown[0].series.role != auditing.TRAINING:
         return None
     rows = [c.draw(_KDE_NETWORKS, seed) for c in shown]
     name, first, columns = varying_values(train, rows[0], seed)
@@ -123,9 +123,9 @@ def value_distributions(
                 axes.axvline(one[0], color=s.colour, linewidth=1.7, label=s.label)
                 continue
             density = gaussian_kde(one, "scott")(grid)
-            limit = min(limit, _TALLEST * density.max()) if s.role == audit.TRAINING else limit
+            limit = min(limit, _TALLEST * density.max()) if s.role == auditing.TRAINING else limit
             axes.plot(grid, density, color=s.colour, linewidth=1.7, label=s.label)
-            if s.role != audit.HELDOUT:
+            if s.role != auditing.HELDOUT:
                 axes.fill_between(grid, density, color=s.colour, alpha=0.12, linewidth=0)
         axes.set_ylim(0, min(axes.get_ylim()[1], limit))
         axes.set(title=f"parameter {column - first}", yticks=[])
@@ -262,7 +262,7 @@ def trajectory(
         return np.stack([*at.T, off])
 
     lines = [project(p.weights) for p in (*train, *heldout)]
-    samples = [(c.series, project(c.draw(style.MAX_POINTS, seed))) for c in found if c.series.role != audit.TRAINING]
+    samples = [(c.series, project(c.draw(style.MAX_POINTS, seed))) for c in found if c.series.role != auditing.TRAINING]
     known = [*lines, *(at for s, at in samples if s.role != style.LEARNED)]
     learned = [at for s, at in samples if s.role == style.LEARNED]
     limits = [_range([at[i] for at in known], [at[i] for at in learned]) for i in range(3)]

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import data, nets
-from jaxweights.auditing import audit, distances, shapes, statistics
+from jaxweights import auditing, data, nets
+from jaxweights.auditing import distances, shapes, statistics
 from jaxweights.errors import UserError
 from jaxweights.evaluate import meshing
 from jaxweights.population import Population
@@ -129,17 +129,17 @@ def run(
             f"{runs.max()}: run i must be fitted to signal i. Use the data that the zoo was trained on."
         )
     rng = np.random.default_rng([seed, 40_000])
-    populations = {audit.TRAINING: train, audit.HELDOUT: heldout, **series}
+    populations = {auditing.TRAINING: train, auditing.HELDOUT: heldout, **series}
     references = np.unique(runs)
     clouds = dataset.signals.surface[references], dataset.unseen.surface
     count = min(settings["shape_points"], *(x.shape[1] for x in clouds))
     training, unseen = (_thinned(x, count, rng) for x in clouds)
     bodies = _embody(net, populations, settings, count, seed, mesh)
     neighbours = {
-        name: _nearest_weights(populations[name].select(body.rows), train, name == audit.TRAINING, mesh)
+        name: _nearest_weights(populations[name].select(body.rows), train, name == auditing.TRAINING, mesh)
         for name, body in bodies.items()
     }
-    own = np.searchsorted(references, runs[bodies[audit.TRAINING].rows])
+    own = np.searchsorted(references, runs[bodies[auditing.TRAINING].rows])
     points = {TRAINING_SHAPES: training[own], **{name: body.points for name, body in bodies.items()}}
     metrics = {TRAINING_SHAPES: {"networks": len(own), "empty": 0}}
     metrics |= {name: _counts(body, neighbours[name], resamples, rng) for name, body in bodies.items()}
@@ -264,7 +264,7 @@ def _kept(
         order = np.argsort(train.records["run"], kind="stable")
         rows = order[np.searchsorted(train.records["run"], runs, sorter=order)]
         for run_id, one in zip(runs, _extract(net, train.weights[rows], settings, mesh), strict=True):
-            place = f"shown/{audit.TRAINING}/{run_id}"
+            place = f"shown/{auditing.TRAINING}/{run_id}"
             arrays |= {f"{place}/vertices": one.vertices, f"{place}/faces": one.faces}
     return arrays
 
@@ -320,11 +320,11 @@ def _scores(
     tables: _Tables, tested: bool, resamples: int, rng: np.random.Generator
 ) -> dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Scores of every series, tested against held-out networks or not, and its `to_training` and `to_unseen`."""
-    null = _smallest(tables.to_training[audit.HELDOUT]) if tested else None
+    null = _smallest(tables.to_training[auditing.HELDOUT]) if tested else None
     found = {}
     for name in tables.to_training:
         near, far = _smallest(tables.to_training[name]), _smallest(tables.to_unseen[name])
-        is_tested = tested and name != audit.HELDOUT
+        is_tested = tested and name != auditing.HELDOUT
         scores = {
             "to_training": _mean(near, resamples, rng),
             "to_unseen": _mean(far, resamples, rng),

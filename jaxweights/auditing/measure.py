@@ -1,0 +1,171 @@
+"""Measures series of networks against the training networks: distances, aligned ones, mixtures, evaluation."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxweights import parallel
+from jaxweights.auditing import alignment, distances, hull, similarity
+from jaxweights.auditing.measurements import HELDOUT, NEIGHBOURS, TRAINING, Measured
+from jaxweights.auditing.subject import AuditSettings, Subject
+from jaxweights.evaluate import Evaluation
+from jaxweights.population import Population
+
+_ALIGNED_BLOCK = 256
+# Neighbours in memory at a time. Small, so that the allocator recycles the buffers: fresh pages cost more than the
+# arithmetic.
+_HULL_BYTES = 8 << 20
+
+
+class _Aligned(NamedTuple):
+    """Aligned neighbours of a series: `[n, k]` distances and rows, `[n, k, units]` permutations."""
+
+    distances: np.ndarray
+    indices: np.ndarray
+    permutations: np.ndarray
+
+
+class Measurer:
+    """Measures series against one training population."""
+
+    def __init__(self, subject: Subject, settings: AuditSettings, mesh: Mesh):
+        self.subject, self.mesh, self.settings = subject, mesh, settings
+        self.train = subject.train.weights
+        self.runs = subject.train.records["run"]
+        # What a training network is not compared with: its run, or itself where there is no other run.
+        self.own = np.arange(len(self.runs)) if subject.one_run else self.runs
+        groups = subject.train.spec.groups
+        self.units = subject.train.spec.units(0) if len(groups) == 1 else None
+
+    def __call__(self, networks: Population, name: str) -> Measured:
+        weights, training = networks.weights, name == TRAINING
+        own = {"query_groups": self.own, "reference_groups": self.own} if training else {}
+        available = len(self.train) - (np.unique(self.own, return_counts=True)[1].max() if training else 0)
+        count = int(min(max(self.settings.hull_neighbours, NEIGHBOURS), available))
+        raw = distances.nearest(weights, self.train, count, mesh=self.mesh, **own)
+        if self.settings.hull_neighbours:
+            residual = self._residual(weights, raw.indices, None)
+        else:
+            excluded = self.own[:, None] == self.own[None, :] if training else None
+            residual, _ = hull.residual_of_all(weights[:], self.train[:], excluded)
+        fields: dict[str, np.ndarray] = {
+            "min_l2": raw.distances[:, 0],
+            "nearest": raw.indices[:, :NEIGHBOURS],
+            "second_l2": self._second(distances.nearest, weights, raw, training),
+            "same_run_l2": self._same_run(networks, name, raw),
+            "other_run_l2": self._outside(distances.nearest, weights, raw, networks.records["run"]),
+            "aligned_min_l2": np.zeros(0),
+            "aligned_nearest": np.zeros((0, 0), np.int64),
+            "aligned_second_l2": np.zeros(0),
+            "aligned_permutation": np.zeros((0, 0, 0), np.int64),
+        }
+        if self.units is not None:
+            count = int(min(max(self.settings.hull_aligned_neighbours, NEIGHBOURS), available))
+            aligned = self._aligned(weights, self.train, count, **own)
+            residual = np.minimum(residual, self._residual(weights, aligned.indices, aligned.permutations))
+            fields |= {
+                "aligned_min_l2": aligned.distances[:, 0],
+                "aligned_nearest": aligned.indices[:, :NEIGHBOURS],
+                "aligned_permutation": aligned.permutations[:, :NEIGHBOURS],
+                "aligned_second_l2": self._second(self._aligned, weights, aligned, training),
+            }
+        return Measured(hull_residual=residual, **self._evaluated(networks, own), **fields)
+
+    def _evaluated(self, networks: Population, own: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Accuracy, loss and largest error IoU with a training network; empty where networks are not evaluated."""
+        if self.subject.evaluate is None:
+            return dict.fromkeys(("accuracy", "loss", "max_error_iou"), np.zeros(0))
+        result = self.trained if networks is self.subject.train else self._evaluate(networks.weights)
+        iou, _ = similarity.max_error_iou(
+            result.errors, self.trained.errors, self.subject.examples, mesh=self.mesh, **own
+        )
+        return {
+            "accuracy": result.accuracy,
+            "loss": result.loss,
+            "max_error_iou": np.asarray(iou, np.float64),
+        }
+
+    @functools.cached_property
+    def trained(self) -> Evaluation:
+        """The training networks', which every series needs and a finished audit does not."""
+        return self._evaluate(self.train)
+
+    def _evaluate(self, weights) -> Evaluation:
+        assert self.subject.evaluate is not None
+        return self.subject.evaluate(weights)
+
+    def _aligned(self, queries, reference, k=1, mesh=None, **groups) -> _Aligned:
+        """`alignment.aligned_nearest` in blocks of one size, so that series of any length share one compiled
+        program."""
+        block = _ALIGNED_BLOCK if len(reference) <= 16 * _ALIGNED_BLOCK else 8 * _ALIGNED_BLOCK
+        own = groups.pop("query_groups", None)
+        parts = []
+        for start in range(0, len(queries), block):
+            rows = slice(start, start + block)
+            if own is not None:
+                groups["query_groups"] = parallel.pad_rows(np.asarray(own[rows]), block)
+            padded = parallel.pad_rows(np.asarray(queries[rows]), block)
+            found = alignment.aligned_nearest(padded, reference, *self.units, k=k, mesh=self.mesh, **groups)
+            count = len(queries[rows])
+            parts.append((found.distances[:count], found.indices[:count], found.permutations[:count]))
+        return _Aligned(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _second(self, search, weights, found, training: bool) -> np.ndarray:
+        """Distance to the nearest training network of another run than the nearest one's; NaN for training networks."""
+        if training:
+            return np.full(len(weights), np.nan)
+        return self._outside(search, weights, found, self.runs[found.indices[:, 0]])
+
+    def _outside(self, search, weights, found, runs: np.ndarray) -> np.ndarray:
+        """Distance to the nearest training network of another run than `runs` `[n]`; NaN where there is none."""
+        out = np.full(len(weights), np.nan)
+        other = self.runs[found.indices] != runs[:, None]
+        known = other.any(axis=1)
+        out[known] = found.distances[known, other[known].argmax(axis=1)]
+        if not self.subject.one_run:
+            rest = np.flatnonzero(~known)  # all neighbours that were found are checkpoints of that run
+            if len(rest):
+                groups = {"query_groups": runs[rest], "reference_groups": self.runs}
+                out[rest] = search(weights[rest], self.train, 1, mesh=self.mesh, **groups).distances[:, 0]
+        return out
+
+    def _same_run(self, networks: Population, name: str, raw: distances.Neighbours) -> np.ndarray:
+        """Distance to the nearest other checkpoint of its own run; NaN where there is none."""
+        out = np.full(len(networks), np.nan)
+        runs, reference = networks.records["run"], self.subject.train
+        ours, theirs = np.arange(len(networks)), np.arange(len(reference))
+        if name == HELDOUT:
+            if self.subject.heldout_checkpoints is None:
+                return out
+            reference = self.subject.heldout_checkpoints
+            ours, theirs = networks.records["step"], reference.records["step"]
+        else:
+            known = self.runs[raw.indices[:, 0]] == runs
+            out[known] = raw.distances[known, 0]
+        left_out = name in (TRAINING, HELDOUT)  # samples are nobody's checkpoint
+        for run in np.unique(runs[np.isnan(out) & (runs >= 0)]):
+            rows = np.flatnonzero((runs == run) & np.isnan(out))
+            others = np.flatnonzero(reference.records["run"] == run)
+            if len(others) > left_out:
+                pairs = np.repeat(rows, len(others)), np.tile(others, len(rows))
+                found = distances.squared_differences(
+                    networks.weights, reference.weights, *pairs, distances.MEMORY_BYTES
+                )
+                found[left_out & (ours[pairs[0]] == theirs[pairs[1]])] = np.nan
+                out[rows] = np.sqrt(np.fmin.reduce(found.reshape(len(rows), -1), axis=1))
+        return out
+
+    def _residual(self, weights, indices, permutations) -> np.ndarray:
+        out = np.empty(len(weights))
+        block = max(1, _HULL_BYTES // (4 * indices.shape[1] * weights.shape[1]))
+        for start in range(0, len(weights), block):
+            rows = slice(start, start + block)
+            neighbours = self.train[indices[rows]]
+            if permutations is not None:
+                neighbours = alignment.apply_permutation(neighbours, self.units[0], permutations[rows])
+            out[rows] = hull.interpolation_residual(weights[rows], neighbours, memory_bytes=8 * _HULL_BYTES)[0]
+        return out

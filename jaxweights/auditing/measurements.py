@@ -1,0 +1,95 @@
+"""Per-network measurements of a series, which all tests, tables and figures are made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxweights import files
+
+TRAINING, HELDOUT, HELDOUT_CONTROL = "training", "heldout", "heldout_control"
+RESERVED = (TRAINING, HELDOUT, HELDOUT_CONTROL)
+NEIGHBOURS = 3
+"""Nearest training networks kept per sample, for the figures."""
+
+
+def _unmeasured() -> Any:
+    return dataclasses.field(default_factory=lambda: np.zeros(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Per-network measurements of one series of n networks; distances are Euclidean, to the training networks.
+
+    Training networks are compared with those of other runs; where there is a single training run, with all others of
+    it, most of which are near duplicates by construction.
+
+    Attributes:
+      accuracy: `[n]` fraction; empty where the networks were not evaluated.
+      loss: `[n]` nats; likewise.
+      max_error_iou: `[n]` largest IoU of the sets of misclassified examples; likewise.
+      min_l2: `[n]` distance to the nearest training network.
+      nearest: `[n, 3]` rows of the training population, nearest first.
+      second_l2: `[n]` distance to the nearest training network of another run than the nearest one's; NaN where there
+        is none, and for training networks.
+      aligned_min_l2, aligned_nearest, aligned_second_l2: the same modulo permutations of the hidden units; empty where
+        the network has no exact alignment (more than one hidden layer, or a spec without groups).
+      aligned_permutation: `[n, 3, units]`, what brings the nearest networks' units onto the sample's.
+      hull_residual: `[n]` distance to the best convex combination of nearest (or of all) training networks, raw or
+        aligned, the smaller.
+      same_run_l2: `[n]` distance to the nearest other checkpoint of its own run, in training or, for held-out networks,
+        among the held-out checkpoints; NaN where there is none, as for samples without parents.
+      other_run_l2: `[n]` distance to the nearest training network of any run but its own; NaN where there is none.
+    """
+
+    accuracy: np.ndarray
+    loss: np.ndarray
+    max_error_iou: np.ndarray
+    min_l2: np.ndarray
+    nearest: np.ndarray
+    second_l2: np.ndarray
+    aligned_min_l2: np.ndarray
+    aligned_nearest: np.ndarray
+    aligned_second_l2: np.ndarray
+    aligned_permutation: np.ndarray
+    hull_residual: np.ndarray
+    same_run_l2: np.ndarray = _unmeasured()
+    other_run_l2: np.ndarray = _unmeasured()
+
+    def __len__(self) -> int:
+        return len(self.min_l2)
+
+    @property
+    def distance(self) -> np.ndarray:
+        """The distance that the tests use: aligned where there is an exact alignment, else raw."""
+        return self.aligned_min_l2 if self.aligned_min_l2.size else self.min_l2
+
+    @property
+    def second(self) -> np.ndarray:
+        """The second distance to go with `distance`."""
+        return self.aligned_second_l2 if self.aligned_second_l2.size else self.second_l2
+
+    @property
+    def nearest_row(self) -> np.ndarray:
+        """The nearest training row to go with `distance`."""
+        return (self.aligned_nearest if self.aligned_nearest.size else self.nearest)[:, 0]
+
+    def rows(self, rows: np.ndarray) -> Measured:
+        """The measurements of some networks."""
+        arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Measured(**{k: v[rows] if len(v) else v for k, v in arrays.items()})
+
+
+def save(path: pathlib.Path, measured: Measured) -> None:
+    """Writes the measurements of a series; the file is whole or absent."""
+    with files.atomic(path) as temporary:
+        np.savez(temporary, **{f.name: getattr(measured, f.name) for f in dataclasses.fields(Measured)})
+
+
+def load(path: pathlib.Path) -> Measured:
+    """Reads the measurements of a series."""
+    with np.load(path, allow_pickle=False) as archive:
+        return Measured(**{f.name: archive[f.name] for f in dataclasses.fields(Measured) if f.name in archive.files})

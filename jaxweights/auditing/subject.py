@@ -1,0 +1,121 @@
+"""What is audited: training networks, held-out networks, generated ones, and how to evaluate them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxweights.auditing import vocabulary
+from jaxweights.errors import UserError
+from jaxweights.evaluate import Evaluation
+from jaxweights.population import Population
+from jaxweights.settings import Settings, setting
+
+MIN_HELDOUT = 8
+"""Fewest held-out networks: the negative control is half of them, judged against the other half."""
+MOST_MIXED = 512
+"""Most networks in mixtures of all of them: a query's systems of equations grow with their cube."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AuditSettings(Settings):
+    """How an audit measures.
+
+    Attributes:
+      bootstrap: resamples of every interval.
+      hull_neighbours: nearest training networks that a mixture may combine, 0 for all (up to 512).
+      hull_aligned_neighbours: likewise, after alignment of the hidden units.
+    """
+
+    SECTION = "audit"
+
+    bootstrap: int = setting(1000, at_least=1)
+    hull_neighbours: int = setting(32, at_least=0)
+    hull_aligned_neighbours: int = setting(8, at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What is audited. Symmetries are those of the training networks' spec.
+
+    Attributes:
+      train: training networks that the generators saw. Rows of one run are its checkpoints.
+      heldout: one checkpoint of every run that no generator saw, the last or one `at_training_steps`.
+      generated: samples by series name, in the order of the report; `run` is that of the parent, or -1.
+      controls: names in `generated` that are positive controls.
+      heldout_checkpoints: all checkpoints of the held-out runs, if they are at hand.
+      evaluate: `weights [n, P] -> Evaluation` on a test set, or None for an audit of weights alone.
+      examples: examples of that test set.
+      vocabulary: what the networks do, for the words of the verdicts.
+    """
+
+    train: Population
+    heldout: Population
+    generated: Mapping[str, Population]
+    controls: tuple[str, ...] = ()
+    heldout_checkpoints: Population | None = None
+    evaluate: Callable[[Any], Evaluation] | None = None
+    examples: int = 0
+    vocabulary: str = vocabulary.CLASSIFIER
+
+    @property
+    def one_run(self) -> bool:
+        """Whether all training networks are checkpoints of a single run."""
+        return len(np.unique(self.train.records["run"])) == 1
+
+
+def check(subject: Subject, settings: AuditSettings) -> None:
+    """Refuses what cannot be audited before anything is computed.
+
+    Raises:
+      UserError: too few training networks to be compared with one another, too many to be mixed, too few held-out ones,
+        or series of other networks.
+    """
+    count = len(subject.train)
+    if count < 2:
+        raise UserError(
+            "The audit compares training networks with one another, but there is only one. Train more runs "
+            "(zoo.num_runs) or keep more checkpoints of the run (zoo.snapshots)."
+        )
+    if settings.hull_neighbours == 0 and count > MOST_MIXED:
+        raise UserError(
+            f"audit.hull_neighbours = 0 mixes all training networks, which is meant for up to {MOST_MIXED}, but there "
+            f"are {count:,}. Set it to the number of nearest ones to mix, e.g. 32."
+        )
+    if len(subject.heldout) < MIN_HELDOUT:
+        raise UserError(
+            f"There are {len(subject.heldout)} held-out networks, but an audit needs at least {MIN_HELDOUT}: without "
+            "networks that no generator has seen there is nothing to compare a distance with."
+        )
+    for name, networks in {"heldout": subject.heldout, **subject.generated}.items():
+        if networks.weights.shape[1] != subject.train.weights.shape[1]:
+            raise UserError(
+                f"The networks of {name!r} have {networks.weights.shape[1]} parameters, those of the training set "
+                f"{subject.train.weights.shape[1]}. Only networks of one architecture can be compared."
+            )
+
+
+def at_training_steps(
+    records: Mapping[str, np.ndarray], train_steps: np.ndarray, rng: np.random.Generator | int = 0
+) -> np.ndarray:
+    """Chooses one checkpoint per run, at steps that are distributed as those of the training networks.
+
+    Where training networks are checkpoints of all steps, last checkpoints are no fair null: runs part with every step,
+    so that samples which were as new as another run would still lie closer to the training networks than they do.
+
+    Args:
+      records: `run` and `step` of all checkpoints of the held-out runs, `[N]` each.
+      train_steps: `[T]` steps of the training networks; every run draws one of them.
+      rng: generator or seed.
+
+    Returns:
+      `[runs]` rows, in the order of the runs; of each run the checkpoint whose step is nearest to the one drawn.
+    """
+    rng = np.random.default_rng(rng)
+    runs, place = np.unique(records["run"], return_inverse=True)
+    wanted = rng.choice(np.asarray(train_steps), len(runs))
+    order = np.lexsort((np.abs(records["step"] - wanted[place]), place))
+    return order[np.searchsorted(place[order], np.arange(len(runs)))]
