@@ -13,7 +13,7 @@ import numpy as np
 from jaxweights import data, generators, nets, population
 from jaxweights.data.dataset import ALIASES, KNOWN
 from jaxweights.errors import UserError
-from jaxweights.nets import blocks
+from jaxweights.nn import normalization
 from jaxweights.zoo import Recipe, has_base
 from jaxweights.zoo.bulk import runs_in_memory
 
@@ -98,7 +98,7 @@ def _data_shape(settings: Mapping[str, Any], data_dir: str | None):
 
 def _base(settings: Mapping[str, Any], net: nets.TaskNet, num_train: int) -> dict[str, Any]:
     steps = settings["epochs"] * (num_train // settings["batch_size"])
-    num_params = int(blocks.trainable(net.spec).sum())
+    num_params = int(normalization.trainable(net.spec).sum())
     return {
         "num_params": num_params,
         "num_statistics": net.spec.num_params - num_params,

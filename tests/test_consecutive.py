@@ -11,7 +11,7 @@ import pytest
 
 from jaxweights import data, nets, parallel, zoo
 from jaxweights.errors import UserError
-from jaxweights.nets import blocks
+from jaxweights.nn import normalization
 from jaxweights.zoo import bulk, partial
 from jaxweights.zoo.trainer import pack
 
@@ -53,7 +53,7 @@ def whole():
 @functools.cache
 def base():
     vector = np.array(jax.jit(whole().init)(jax.random.key(5)))
-    statistics = ~blocks.trainable(whole().spec)
+    statistics = ~normalization.trainable(whole().spec)
     vector[statistics] += np.random.default_rng(0).uniform(0.0, 0.3, statistics.sum()).astype(np.float32)
     return vector
 
@@ -94,7 +94,7 @@ def plain_step(vector, opt_state, chosen, images, labels, training):
     def loss(vector):
         params = net.spec.unflatten(vector)
         if training:
-            logits, params = blocks.apply_in_training(net.module, params, images)
+            logits, params = normalization.apply_in_training(net.module, params, images)
         else:
             logits = net.module.apply({"params": params}, images)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), net.spec.flatten(params)
@@ -119,7 +119,7 @@ def test_runs_are_those_of_a_plain_loop(mode, layers):
     batches = zoo.Trainer(whole(), recipe(start="own"), EXAMPLES, parallel.make_mesh(1), 1)
     dataset, entries, batch = digits(), chosen_entries(layers), jax.jit(batches.batch)
     packed = pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift)
-    chosen = np.isin(np.arange(len(base())), entries) & blocks.trainable(whole().spec)
+    chosen = np.isin(np.arange(len(base())), entries) & normalization.trainable(whole().spec)
     for run in range(2):
         vector, opt_state = base(), jax.jit(OPTIMIZER.init)(base())
         for i in range(6):
@@ -175,7 +175,7 @@ def test_frozen_statistics_stay_in_whole_networks_too():
     trainer = zoo.Trainer(net, recipe(start="own"), EXAMPLES, parallel.make_mesh(1), 1)
     state = trainer.init(3, np.arange(1))
     before, after = np.asarray(trainer.advance(state, trainer.load(digits()), np.array([0, 0, 2]))[1])[0]
-    trainable = blocks.trainable(net.spec)
+    trainable = normalization.trainable(net.spec)
     assert np.array_equal(after[~trainable], before[~trainable])
     assert (after[trainable] != before[trainable]).mean() > 0.9
 

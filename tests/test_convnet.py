@@ -12,7 +12,7 @@ from test_zoo import CONFIG
 from jaxweights import nets, parallel, zoo
 from jaxweights.errors import UserError
 from jaxweights.evaluate import accuracy, evaluate
-from jaxweights.nets import conv
+from jaxweights.nn import conv_pool
 from jaxweights.zoo.augment import flip_and_cut
 from jaxweights.zoo.trainer import pack
 
@@ -115,7 +115,7 @@ def test_evaluation_equals_one_model_at_a_time(mesh):
 
 def test_stride_and_pooling_exclude_each_other():
     with pytest.raises(UserError, match="stride 2 is not pooled"):
-        conv.unfold(jnp.zeros((3, 9, 9, 2)), (3, 3), pool=True, stride=2)
+        conv_pool.unfold(jnp.zeros((3, 9, 9, 2)), (3, 3), pool=True, stride=2)
     with pytest.raises(UserError, match="at least one number of channels"):
         nets.build({"name": "convnet", "channels": ()}, (9, 9, 3), 10)
 

@@ -15,8 +15,8 @@ from trees import length
 from jaxweights import diffusion as dif
 from jaxweights import generators, nets, parallel
 from jaxweights.errors import UserError
-from jaxweights.generators import layers, transformer
 from jaxweights.generators.gpt import GPT, generator, importer, network
+from jaxweights.nn import activations, transformer
 from jaxweights.population import Population
 from jaxweights.training import StageTrainer
 
@@ -129,9 +129,9 @@ def test_the_error_function_is_accurate_to_float32():
     x = np.concatenate([np.linspace(-6, 6, 200_001), np.logspace(-30, 0, 1001), [np.inf]]).astype(np.float32)
     x = x[x != 0]
     # Two sums of six terms, a quotient and a product.
-    np.testing.assert_allclose(jax.jit(layers.erf)(x), special.erf(x.astype(np.float64)), rtol=4 * 2.0**-23)
+    np.testing.assert_allclose(jax.jit(activations.erf)(x), special.erf(x.astype(np.float64)), rtol=4 * 2.0**-23)
     x = x[np.abs(x) < 6]
-    value, derivative = jax.jit(lambda x: jax.jvp(layers.gelu, (x,), (jnp.ones_like(x),)))(x)
+    value, derivative = jax.jit(lambda x: jax.jvp(activations.gelu, (x,), (jnp.ones_like(x),)))(x)
     below, density = stats.norm.cdf(x.astype(np.float64)), stats.norm.pdf(x.astype(np.float64))
     np.testing.assert_allclose(value / x, below, atol=4 * 2.0**-23)
     np.testing.assert_allclose(derivative, below + x * density, atol=4 * 2.0**-23)

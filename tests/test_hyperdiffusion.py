@@ -1,6 +1,7 @@
 """HyperDiffusion against the published modules, its published sizes, and the laws of its vectors, orders and shards."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 
@@ -15,10 +16,11 @@ from configs.paper import hyperdiffusion_plane
 from jaxweights import diffusion as dif
 from jaxweights import generators, nets, parallel
 from jaxweights.errors import UserError
-from jaxweights.generators import transformer
 from jaxweights.generators.hyperdiffusion import HyperDiffusion, importer, network
+from jaxweights.nn import transformer
+from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population
-from jaxweights.spec import Group, WeightSpec, dense_leaves
+from jaxweights.spec import FIXED
 from jaxweights.training import StageTrainer
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "hyperdiffusion_reference.npz"
@@ -31,10 +33,12 @@ RELATIVE = 2e-5
 def field_spec(features, width, layers):
     """Of a field with one output, in the order of the published state dicts."""
     sizes = [features, *[width] * layers, 1]
-    leaves = []
-    for i, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-        leaves += dense_leaves(f"layers_{i}", inputs, outputs, i - 1 if i else -1, i if i < layers else -1)
-    return WeightSpec(tuple(leaves), (Group(width, "positive"),) * layers)
+    leaves, reads = Leaves(), FIXED
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        writes = leaves.group(width, "positive") if i < layers else FIXED
+        leaves.dense(f"layers_{i}", inputs, outputs, reads, writes)
+        reads = writes
+    return leaves.spec()
 
 
 SPEC = field_spec(9, 4, 2)

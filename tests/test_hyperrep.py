@@ -18,7 +18,7 @@ from jaxweights import nets, parallel
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperrep import HyperRep, importer, loss, network, views
 from jaxweights.generators.hyperrep.network import Layout
-from jaxweights.generators.layers import initialise
+from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "hyperrep_reference.npz"

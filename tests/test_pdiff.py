@@ -18,12 +18,13 @@ from jaxweights import data as datasets
 from jaxweights import diffusion as dif
 from jaxweights import generators, nets, parallel
 from jaxweights.errors import UserError
-from jaxweights.generators import conv1d
 from jaxweights.generators.pdiff import PDiff
 from jaxweights.generators.pdiff import generator as pdiff
 from jaxweights.generators.pdiff.importer import from_torch
 from jaxweights.generators.pdiff.network import Denoiser
-from jaxweights.nets.blocks import Leaves, is_statistic
+from jaxweights.nn import conv1d
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.normalization import is_statistic
 from jaxweights.population import Population
 from jaxweights.training import train_generator
 

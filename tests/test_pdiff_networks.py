@@ -13,7 +13,7 @@ import pytest
 from jaxweights import nets, parallel, zoo
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
-from jaxweights.nets import blocks
+from jaxweights.nn import convolution, normalization
 from jaxweights.zoo import trainer as zoo_trainer
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "networks_reference.npz")
@@ -112,7 +112,7 @@ def test_leaves_are_the_tensors_of_timm(name):
 )
 def test_parameter_counts_are_the_published_ones(name, side, classes, params, statistics):
     net = nets.build({"name": name}, (side, side, 3), classes)
-    mask = blocks.trainable(net.spec)
+    mask = normalization.trainable(net.spec)
     assert (mask.sum(), (~mask).sum()) == (params, statistics)
 
 
@@ -133,7 +133,7 @@ def test_published_subsets_have_the_published_sizes():
     for name, (layers, size) in subsets.items():
         spec = nets.build({"name": name}, (224, 224, 3), 100).spec
         chosen = [leaf for leaf in spec.leaves if leaf.name.rpartition("/")[0] in layers]
-        assert sum(leaf.size for leaf in chosen if not blocks.is_statistic(leaf.name)) == size
+        assert sum(leaf.size for leaf in chosen if not normalization.is_statistic(leaf.name)) == size
 
 
 def test_training_mode_is_that_of_pytorch():
@@ -143,8 +143,8 @@ def test_training_mode_is_that_of_pytorch():
     vector = drawn(net.spec)
 
     def loss(vector):
-        logits, params = blocks.apply_in_training(net.module, net.spec.unflatten(vector), x)
-        stepped = blocks.take_statistics(net.spec.unflatten(vector + 1), params)
+        logits, params = normalization.apply_in_training(net.module, net.spec.unflatten(vector), x)
+        stepped = normalization.take_statistics(net.spec.unflatten(vector + 1), params)
         flat = net.spec.flatten(params), net.spec.flatten(stepped)
         return jnp.mean(nets.cross_entropy(logits, jnp.arange(4))), (logits, *flat)
 
@@ -154,11 +154,11 @@ def test_training_mode_is_that_of_pytorch():
     # The last normalisations are of four values per channel, where close ones amplify float32 rounding.
     np.testing.assert_allclose(logits, GOLDEN["training/logits"], rtol=1e-4, atol=5e-5)
     np.testing.assert_allclose(value, GOLDEN["training/loss"], rtol=1e-5)
-    mask = blocks.trainable(net.spec)
+    mask = normalization.trainable(net.spec)
     np.testing.assert_allclose(after[~mask], GOLDEN["training/running"], rtol=1e-5, atol=1e-6)
     assert np.array_equal(after[mask], vector[mask]) and not np.any(gradient[~mask])
     assert np.array_equal(stepped[mask], vector[mask] + 1) and np.array_equal(stepped[~mask], after[~mask])
-    spans = [(leaf.name, span) for leaf, span in net.spec.spans() if not blocks.is_statistic(leaf.name)]
+    spans = [(leaf.name, span) for leaf, span in net.spec.spans() if not normalization.is_statistic(leaf.name)]
     norms = [np.linalg.norm(gradient[span]) for _, span in spans]
     np.testing.assert_allclose(norms, GOLDEN["training/gradient_norms"], rtol=1e-3, atol=1e-6)
     last = np.concatenate([gradient[span] for name, span in spans if name.startswith("layer4/0/bn")])
@@ -168,8 +168,8 @@ def test_training_mode_is_that_of_pytorch():
 def test_statistics_of_a_split_batch_are_those_of_the_whole():
     x = images(8, 3)
     params = {k: np.float32([0.5, 1.0, 2.0]) for k in ("weight", "bias", "running_mean", "running_var")}
-    whole, moved = jax.jit(functools.partial(blocks.apply_in_training, blocks.BatchNorm()))(params, x)
-    split = functools.partial(blocks.apply_in_training, blocks.BatchNorm(axis_name="halves"), params)
+    whole, moved = jax.jit(functools.partial(normalization.apply_in_training, normalization.BatchNorm()))(params, x)
+    split = functools.partial(normalization.apply_in_training, normalization.BatchNorm(axis_name="halves"), params)
     parts, moved_parts = jax.jit(jax.vmap(split, axis_name="halves"))(x.reshape(2, 4, 3, 3, 3))
     np.testing.assert_allclose(parts.reshape(x.shape), whole, atol=1e-6)
     for name, value in moved.items():
@@ -201,11 +201,11 @@ def test_zoos_move_running_statistics_by_their_batches_alone():
 
     @jax.jit
     def moved_by_the_first_batch(params, words):
-        return blocks.apply_in_training(net.module, params, trainer.batch(data, words, jnp.int32(0))[0])[1]
+        return normalization.apply_in_training(net.module, params, trainer.batch(data, words, jnp.int32(0))[0])[1]
 
     moved = moved_by_the_first_batch(before, np.asarray(state.words[0]))
     after = np.asarray(trainer.advance(state, data, np.array([0, 1]))[1])[0, 0]
-    mask = blocks.trainable(net.spec)
+    mask = normalization.trainable(net.spec)
     np.testing.assert_allclose(after[~mask], net.spec.flatten(moved)[~mask], rtol=1e-5, atol=1e-6)
     start = np.asarray(net.spec.flatten(before))
     assert not np.allclose(after[~mask], start[~mask]) and not np.allclose(after[mask], start[mask])
@@ -214,7 +214,9 @@ def test_zoos_move_running_statistics_by_their_batches_alone():
 def test_networks_without_batch_normalisation_train_in_the_same_way():
     net = network("pdiff_mlp")
     vector, x = drawn(net.spec), images(2, 64)
-    logits, params = jax.jit(functools.partial(blocks.apply_in_training, net.module))(net.spec.unflatten(vector), x)
+    logits, params = jax.jit(functools.partial(normalization.apply_in_training, net.module))(
+        net.spec.unflatten(vector), x
+    )
     assert np.array_equal(net.spec.flatten(params), vector)
     np.testing.assert_allclose(logits, GOLDEN["logits/pdiff_mlp"], atol=1e-5)
 
@@ -232,7 +234,7 @@ def test_depthwise_convolution_and_its_gradients_are_those_of_lax(shape):
 
     ours, theirs = (
         jax.jit(jax.value_and_grad(lambda x, k, f=f: jnp.sum(f(x, k) * weight), (0, 1)))(x, kernel)
-        for f in (blocks.depthwise, textbook)
+        for f in (convolution.depthwise, textbook)
     )
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ours, theirs)
 

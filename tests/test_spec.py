@@ -8,7 +8,8 @@ import pytest
 
 from jaxweights import nets
 from jaxweights.errors import UserError
-from jaxweights.spec import Group, Leaf, WeightSpec, dense_leaves
+from jaxweights.nn.leaves import Leaves
+from jaxweights.spec import Group, Leaf, WeightSpec
 
 NETS = {
     "mlp": ({"name": "mlp", "hidden": (5, 4)}, (3, 3, 1)),
@@ -121,7 +122,11 @@ def test_flat_order_is_that_of_pytorch_state_dicts():
 
 
 def test_units_reassemble_the_vector():
-    spec = WeightSpec(dense_leaves("fc1", 3, 2, writes=0) + dense_leaves("fc2", 2, 4, reads=0), (Group(2),))
+    leaves = Leaves()
+    hidden = leaves.group(2)
+    leaves.dense("fc1", 3, 2, writes=hidden)
+    leaves.dense("fc2", 2, 4, reads=hidden)
+    spec = leaves.spec()
     units, rest = spec.units(0)
     assert sorted(np.concatenate([units.ravel(), rest])) == list(range(spec.num_params))
     swapped = np.asarray(spec.permutation_index((jnp.array([1, 0]),)))
@@ -129,10 +134,11 @@ def test_units_reassemble_the_vector():
 
 
 def test_inconsistent_specs_are_refused():
+    bias = Leaf("fc1/bias", (2,), (2,), (0,), (1,), (0,))
     with pytest.raises(ValueError, match="does not fit group"):
-        WeightSpec(dense_leaves("fc1", 3, 2, writes=0), (Group(3),))
+        WeightSpec((bias,), (Group(3),))
     with pytest.raises(ValueError, match="unique"):
-        WeightSpec(dense_leaves("fc1", 3, 2) + dense_leaves("fc1", 2, 2))
+        WeightSpec((bias, bias), (Group(2),))
     with pytest.raises(ValueError, match="factor"):
         Leaf("x", (4,), (3,), (-1,), (0,), (0,))
 

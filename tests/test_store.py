@@ -11,12 +11,22 @@ import pytest
 
 from jaxweights import population
 from jaxweights.errors import UserError
+from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population, last_checkpoints, load_npz
-from jaxweights.spec import Group, WeightSpec, dense_leaves
 from jaxweights.store import PopulationStore
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SPEC = WeightSpec(dense_leaves("fc1", 3, 2, writes=0) + dense_leaves("fc2", 2, 4, reads=0), (Group(2),))
+
+
+def _spec():
+    leaves = Leaves()
+    hidden = leaves.group(2)
+    leaves.dense("fc1", 3, 2, writes=hidden)
+    leaves.dense("fc2", 2, 4, reads=hidden)
+    return leaves.spec()
+
+
+SPEC = _spec()
 
 
 def make(n, start=0):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxweights.errors import UserError
-from jaxweights.generators.transformer import Layout
+from jaxweights.nn.transformer import Layout
 
 _DENSE = {"qkv": ("attn.query", "attn.key", "attn.value"), "out": ("attn.proj",), "up": ("mlp.0",), "down": ("mlp.2",)}
 _NORMS = {"norm_1": "ln1", "norm_2": "ln2"}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.environments import CartPole
 from jaxweights.errors import UserError
-from jaxweights.nets.mlp import MLP
-from jaxweights.spec import FIXED, Group, Leaf, WeightSpec, dense_leaves
+from jaxweights.nets.mlp import MLP, dense_stack
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.parameters import constant, parameter
+from jaxweights.spec import WeightSpec
 
 
 class Actor(nn.Module):
@@ -27,7 +28,7 @@ class Actor(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        self.param("log_std", lambda key: jnp.zeros(self.actions))
+        parameter(self, "log_std", (self.actions,), constant(0.0))
         return MLP(self.hidden, self.actions, "selu", "orthogonal", "orthogonal_0.01", name="actor")(x)
 
 
@@ -46,9 +47,7 @@ def build(
             f"The actor network acts on the cart-pole, but the data have inputs {tuple(input_shape)} and {num_actions} "
             "classes. Set data.name to cartpole, or net.name to a classifier."
         )
-    widths = (*hidden, num_actions)
-    leaves = (Leaf("log_std", (num_actions,), (num_actions,), (FIXED,), (0,), (0,)),)
-    for i, width in enumerate(widths):
-        inputs, reads = (widths[i - 1], i - 1) if i else (input_shape[-1], FIXED)
-        leaves += dense_leaves(f"actor/fc{i + 1}", inputs, width, reads, i if i < len(hidden) else FIXED)
-    return Actor(tuple(hidden), num_actions), WeightSpec(leaves, tuple(Group(width) for width in hidden))
+    leaves = Leaves()
+    leaves.vector("log_std", num_actions)
+    dense_stack(leaves, "actor/fc", input_shape[-1], hidden, num_actions, "none")
+    return Actor(tuple(hidden), num_actions), leaves.spec()

@@ -13,8 +13,8 @@ from flax import linen as nn
 
 from jaxweights.environments import CartPole
 from jaxweights.nets import field
-from jaxweights.nets.layers import DRAWS, uniform_draws
 from jaxweights.nets.resize import Resize
+from jaxweights.nn.parameters import DRAWS, uniform_draws
 from jaxweights.spec import WeightSpec
 
 

@@ -8,9 +8,12 @@ import jax
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.conv import Unfolded, from_batch_minor, to_batch_minor, unfold
-from jaxweights.nets.layers import Conv, Dense, activation, scaling
-from jaxweights.spec import FIXED, Group, WeightSpec, conv_leaves, dense_leaves
+from jaxweights.nn.activations import activation, scaling
+from jaxweights.nn.conv_pool import Unfolded, from_batch_minor, to_batch_minor, unfold
+from jaxweights.nn.dense import Dense
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.maps import MapConv
+from jaxweights.spec import FIXED, WeightSpec
 
 
 class CNN(nn.Module):
@@ -33,7 +36,10 @@ class CNN(nn.Module):
         act = activation(self.activation)
         x = x if isinstance(x, Unfolded) else to_batch_minor(x)
         for i, (features, window, pool) in enumerate(zip(self.channels, self.windows, self.pools, strict=True)):
-            x = Conv(features, window, pool, self.activation, self.initialiser, name=f"conv{i + 1}")(x)
+            conv = MapConv(
+                features, window, pool, self.activation, self.initialiser, convention="flax", name=f"conv{i + 1}"
+            )
+            x = conv(x)
         x = from_batch_minor(x)
         x = x.reshape(x.shape[0], -1)
         x = act(Dense(self.hidden, self.initialiser, name="fc1")(x))
@@ -59,18 +65,18 @@ def build(
     if not len(channels) == len(windows) == len(pools) > 0:
         raise UserError("The cnn network needs as many windows and pools as channels, and at least one.")
     height, width, inputs = input_shape
-    leaves, groups, reads = (), [], FIXED
+    leaves, reads = Leaves(), FIXED
     for i, (features, window, pool) in enumerate(zip(channels, windows, pools, strict=True)):
-        leaves += conv_leaves(f"conv{i + 1}", (window, window), inputs, features, reads, i)
-        groups.append(Group(features, scaling(activation, pooled=pool)))
+        writes = leaves.group(features, scaling(activation, pooled=pool))
+        leaves.conv(f"conv{i + 1}", window, inputs, features, reads, writes, convention="flax")
         height, width = ((size - window + 1) // (2 if pool else 1) for size in (height, width))
-        inputs, reads = features, i
+        inputs, reads = features, writes
         if min(height, width) < 1:
             raise UserError(
                 f"Images of {input_shape[0]}x{input_shape[1]} pixels are too small for layer conv{i + 1} of the cnn."
             )
-    leaves += dense_leaves("fc1", (height, width, inputs), hidden, reads, len(channels))
-    groups.append(Group(hidden, scaling(activation)))
-    leaves += dense_leaves("fc2", hidden, num_classes, len(channels), FIXED)
+    units = leaves.group(hidden, scaling(activation))
+    leaves.dense("fc1", (height, width, inputs), hidden, reads, units)
+    leaves.dense("fc2", hidden, num_classes, units)
     module = CNN(tuple(channels), tuple(windows), tuple(bool(p) for p in pools), hidden, num_classes, activation, init)
-    return module, WeightSpec(leaves, tuple(groups))
+    return module, leaves.spec()

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.conv import Unfolded, pad_map, to_batch_minor, unfold
-from jaxweights.nets.layers import Conv, Dense, scaling
-from jaxweights.spec import FIXED, Group, WeightSpec, conv_leaves, dense_leaves
+from jaxweights.nn.activations import scaling
+from jaxweights.nn.conv_pool import Unfolded, pad_map, to_batch_minor, unfold
+from jaxweights.nn.dense import Dense
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.maps import MapConv
+from jaxweights.spec import FIXED, WeightSpec
 
 WINDOW, PADDING = 3, 1
 
@@ -33,14 +36,14 @@ class ConvNet(nn.Module):
     def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
         x = x if isinstance(x, Unfolded) else self.prepare(x)
         for i, features in enumerate(self.channels):
-            x = Conv(
+            x = MapConv(
                 features,
                 WINDOW,
-                pool=False,
                 activation=self.activation,
                 initialiser=self.initialiser,
                 padding=PADDING,
                 use_bias=False,
+                convention="flax",
                 name=f"conv{i + 1}",
             )(x)
         return Dense(self.num_classes, self.initialiser, name="fc")(jnp.mean(x, axis=(1, 2)).T)
@@ -61,11 +64,10 @@ def build(
     """
     if not channels:
         raise UserError("The convnet network needs at least one number of channels.")
-    leaves, groups, inputs, reads = (), [], input_shape[-1], FIXED
+    leaves, inputs, reads = Leaves(), input_shape[-1], FIXED
     for i, features in enumerate(channels):
-        kernel, _ = conv_leaves(f"conv{i + 1}", (WINDOW, WINDOW), inputs, features, reads, i)
-        leaves += (kernel,)
-        groups.append(Group(features, scaling(activation)))
-        inputs, reads = features, i
-    leaves += dense_leaves("fc", inputs, num_classes, reads, FIXED)
-    return ConvNet(tuple(channels), num_classes, activation, init), WeightSpec(leaves, tuple(groups))
+        writes = leaves.group(features, scaling(activation))
+        leaves.conv(f"conv{i + 1}", WINDOW, inputs, features, reads, writes, use_bias=False, convention="flax")
+        inputs, reads = features, writes
+    leaves.dense("fc", inputs, num_classes, reads)
+    return ConvNet(tuple(channels), num_classes, activation, init), leaves.spec()

@@ -11,20 +11,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.blocks import (
-    MLP,
-    Chain,
-    Conv,
-    DepthwiseConv,
-    LayerNorm,
-    Leaves,
-    Linear,
-    Patches,
-    constant,
-    image_shape,
-    parameter,
-    patches,
-)
+from jaxweights.nets.resize import image_shape
+from jaxweights.nn.convolution import Conv, DepthwiseConv, Patches, patches
+from jaxweights.nn.dense import MLP, Chain, Dense
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.normalization import LayerNorm
+from jaxweights.nn.parameters import constant, parameter
 from jaxweights.spec import FIXED, WeightSpec
 
 # Name to initialisation of convolutions and dense layers.
@@ -76,7 +68,7 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = LayerNorm(x.shape[-1:], _EPSILON, name="norm")(x)
-        return Linear(self.num_classes, self.initialiser, name="fc")(x)
+        return Dense(self.num_classes, self.initialiser, name="fc")(x)
 
 
 class ConvNeXt(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +13,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.layers import DRAWS, uniform_draws
-from jaxweights.spec import FIXED, Group, WeightSpec, dense_leaves
+from jaxweights.nn.dense import Dense
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.parameters import Initialiser
+from jaxweights.spec import FIXED, WeightSpec
 
 SIGNALS = ("occupancy", "image")
 # Activation name to the symmetry that its units have under rescaling.
@@ -84,32 +87,6 @@ def _product(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
 dense_columns.defvjp(_dense_columns, _dense_columns_gradient)
 
 
-class Linear(nn.Module):
-    """`x @ weight.T + bias` for `[B, in]`, the weight `[out, in]` as in PyTorch; uniform initial values.
-
-    Attributes:
-      features: number of outputs.
-      bound: of the initial weights; that of biases is PyTorch's, `1 / sqrt(in)`.
-    """
-
-    features: int
-    bound: float
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        inputs = x.shape[-1]
-        weight = self._uniform("weight", (self.features, inputs), self.bound)
-        bias = self._uniform("bias", (self.features,), 1 / math.sqrt(inputs))
-        return x @ weight.T + bias[None, :]
-
-    def _uniform(self, name: str, shape: tuple[int, ...], bound: float) -> jax.Array:
-        def start(key):
-            given = self.has_variable(DRAWS, name)
-            return bound * (self.get_variable(DRAWS, name) if given else uniform_draws(key, shape))
-
-        return self.param(name, start)
-
-
 class Field(nn.Module):
     """Layers layers_0, layers_1, ... on the encoded coordinates, an activation after each but the last.
 
@@ -133,9 +110,9 @@ class Field(nn.Module):
     def __call__(self, points: jax.Array) -> jax.Array:
         x = self.encode(points)
         for i, width in enumerate(self.hidden):
-            x = self.activate(Linear(width, self._bound(i, x.shape[-1]), name=f"layers_{i}")(x))
+            x = self.activate(Dense(width, self._initialiser(i), name=f"layers_{i}")(x))
         last = len(self.hidden)
-        return Linear(self.outputs, self._bound(last, x.shape[-1]), name=f"layers_{last}")(x)
+        return Dense(self.outputs, self._initialiser(last), name=f"layers_{last}")(x)
 
     def encode(self, points: jax.Array) -> jax.Array:
         """What the first layer sees of points `[..., d]`."""
@@ -153,11 +130,16 @@ class Field(nn.Module):
         """The activation function."""
         return nn.relu(x) if self.activation == "relu" else jnp.sin(_OMEGA * x)
 
-    def _bound(self, layer: int, inputs: int) -> float:
-        """Of a layer's initial weights: PyTorch's, or SIREN's (section 3.2 and supplement 1)."""
-        if self.activation == "relu":
-            return 1 / math.sqrt(inputs)
-        return math.sqrt(6 / inputs) / _OMEGA if layer else 1 / inputs
+    def _initialiser(self, layer: int) -> Initialiser:
+        """Uniform initial values up to PyTorch's bounds; those of SIREN's weights are its own (section 3.2 and
+        supplement 1)."""
+
+        def weight_bound(inputs: int) -> float:
+            if self.activation == "relu":
+                return 1 / math.sqrt(inputs)
+            return math.sqrt(6 / inputs) / _OMEGA if layer else 1 / inputs
+
+        return Initialiser(lambda u, i, o: weight_bound(i) * u, lambda u, i, o: 1 / math.sqrt(i) * u)
 
 
 def build(
@@ -204,9 +186,9 @@ def build(
     if octaves < 0:
         raise UserError(f"net.octaves is {octaves}; set it to 0 or above.")
     widths = (input_shape[0] * (1 + 2 * octaves), *hidden, num_outputs)
-    leaves, last = (), len(hidden)
-    for i in range(last + 1):
-        reads, writes = i - 1 if i else FIXED, i if i < last else FIXED
-        leaves += dense_leaves(f"layers_{i}", widths[i], widths[i + 1], reads, writes)
-    groups = tuple(Group(width, ACTIVATIONS[activation]) for width in hidden)
-    return Field(tuple(hidden), num_outputs, signal, activation, octaves), WeightSpec(leaves, groups)
+    leaves, reads = Leaves(), FIXED
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        writes = leaves.group(outputs, ACTIVATIONS[activation]) if i < len(hidden) else FIXED
+        leaves.dense(f"layers_{i}", inputs, outputs, reads, writes)
+        reads = writes
+    return Field(tuple(hidden), num_outputs, signal, activation, octaves), leaves.spec()

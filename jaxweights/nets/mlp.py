@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from jaxweights.nets.layers import Dense, activation, scaling
-from jaxweights.spec import FIXED, Group, WeightSpec, dense_leaves
+from jaxweights.nn.activations import activation, scaling
+from jaxweights.nn.dense import Dense
+from jaxweights.nn.leaves import Leaves
+from jaxweights.spec import FIXED, WeightSpec
 
 
 class MLP(nn.Module):
@@ -40,9 +42,27 @@ def build(
     init: str = "torch",
 ) -> tuple[MLP, WeightSpec]:
     """An MLP and its spec; every hidden layer is one permutation group."""
-    widths = (*hidden, num_classes)
-    leaves = dense_leaves("fc1", input_shape, widths[0], FIXED, 0 if hidden else FIXED)
-    for i in range(1, len(widths)):
-        leaves += dense_leaves(f"fc{i + 1}", widths[i - 1], widths[i], i - 1, i if i < len(hidden) else FIXED)
-    groups = tuple(Group(width, scaling(activation)) for width in hidden)
-    return MLP(tuple(hidden), num_classes, activation, init), WeightSpec(leaves, groups)
+    leaves = Leaves()
+    dense_stack(leaves, "fc", input_shape, hidden, num_classes, scaling(activation))
+    return MLP(tuple(hidden), num_classes, activation, init), leaves.spec()
+
+
+def dense_stack(
+    leaves: Leaves, name: str, inputs: int | Sequence[int], hidden: Sequence[int], outputs: int, scaling: str
+) -> None:
+    """Declares the leaves of an `MLP`, whose hidden layers are one permutation group each.
+
+    Args:
+      leaves: what is collected.
+      name: beginning of the layers' names.
+      inputs: number of inputs, or the factors of a flattened feature map.
+      hidden: widths of the hidden layers.
+      outputs: number of outputs.
+      scaling: the rescaling that hidden units admit.
+    """
+    reads = FIXED
+    for i, width in enumerate(hidden):
+        writes = leaves.group(width, scaling)
+        leaves.dense(f"{name}{i + 1}", inputs, width, reads, writes)
+        inputs, reads = width, writes
+    leaves.dense(f"{name}{len(hidden) + 1}", inputs, outputs, reads)

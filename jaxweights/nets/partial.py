@@ -27,7 +27,7 @@ from jax.extend import core
 from jaxweights import files
 from jaxweights.errors import UserError
 from jaxweights.nets.base import TaskNet
-from jaxweights.nets.blocks import is_statistic
+from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import WeightSpec
 
 _STATISTICS = "running_"

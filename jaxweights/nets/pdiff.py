@@ -2,7 +2,7 @@
 CNN-medium, of 66,970, 24,262, 25,138 and 10,853 parameters on RGB images of 10 classes, 64x64 pixels, CNN-medium 32x32.
 
 Flat vectors are the published state dicts' tensors one after the other; names are our own. Maps are batch-minor,
-`[C, H, W, B]` (see `nets/conv.py`).
+`[C, H, W, B]` (see `nn/conv_pool.py`).
 """
 
 from __future__ import annotations
@@ -16,32 +16,18 @@ from flax import linen as nn
 
 from jaxweights.errors import UserError
 from jaxweights.nets import cnn
-from jaxweights.nets.blocks import (
-    LayerNorm,
-    Leaves,
-    Linear,
-    constant,
-    image_shape,
-    kernel_and_bias,
-    parameter,
-    standardise,
-)
-from jaxweights.nets.conv import (
-    Unfolded,
-    conv_pool_batch_minor,
-    conv_pool_unfolded,
-    from_batch_minor,
-    pad_map,
-    to_batch_minor,
-    unfold,
-)
-from jaxweights.nets.layers import activation
+from jaxweights.nets.resize import image_shape
+from jaxweights.nn.activations import activation
+from jaxweights.nn.conv_pool import Unfolded, from_batch_minor, pad_map, to_batch_minor, unfold
+from jaxweights.nn.dense import Dense
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.maps import MapConv, MapNorm, max_pool
+from jaxweights.nn.normalization import LayerNorm
 from jaxweights.spec import FIXED, WeightSpec
 
 _ACTIVATION = "leaky_relu"
 _SCALING = "positive"  # of units that leaky ReLU follows at once
 _STEM_CHANNELS, _POOL = 8, 2
-_EPSILON = 1e-5
 
 _leaky_relu = activation(_ACTIVATION)
 
@@ -59,8 +45,8 @@ class MLP(nn.Module):
         x = x[:, : rows * _POOL, : cols * _POOL].reshape(batch, rows, _POOL, cols, _POOL, channels)
         x = jnp.mean(x, axis=(2, 4, 5)).reshape(batch, -1)
         for i, size in enumerate(self.hidden):
-            x = _leaky_relu(LayerNorm((size,), name=f"norm{i + 1}")(Linear(size, name=f"fc{i + 1}")(x)))
-        return Linear(self.num_classes, name="head")(x)
+            x = _leaky_relu(LayerNorm((size,), name=f"norm{i + 1}")(Dense(size, name=f"fc{i + 1}")(x)))
+        return Dense(self.num_classes, name="head")(x)
 
 
 def mlp(
@@ -82,42 +68,6 @@ def mlp(
     return MLP(tuple(hidden), num_classes), leaves.spec()
 
 
-class MapConv(nn.Module):
-    """Convolution of batch-minor maps `[C, H, W, B]` without stride, of a size that keeps theirs; or of what `unfold`
-    has made of them, with any stride."""
-
-    features: int
-    window: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
-        area, unfolded = self.window**2, isinstance(x, Unfolded)
-        inputs = x.columns.shape[0] // area if unfolded else x.shape[0]
-        shape = (self.window, self.window, inputs, self.features)
-        kernel, bias = kernel_and_bias(self, shape, "torch", (area * inputs, area * self.features), True)
-        if unfolded:
-            return conv_pool_unfolded(x, kernel, bias)
-        return conv_pool_batch_minor(pad_map(x, self.window // 2), kernel, bias, pool=False)
-
-
-class MapNorm(nn.Module):
-    """Layer normalisation over channels and positions of batch-minor maps, every position with its own weight."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        weight, bias = (parameter(self, k, x.shape[:3], constant(v)) for k, v in (("weight", 1.0), ("bias", 0.0)))
-        return standardise(x, (0, 1, 2), _EPSILON) * weight[..., None] + bias[..., None]
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max-pooling of batch-minor maps; a last odd row or column is left out."""
-    channels, height, width, batch = x.shape
-    rows, cols = height // _POOL, width // _POOL
-    x = x[:, : rows * _POOL, : cols * _POOL].reshape(channels, rows, _POOL, cols, _POOL, batch)
-    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
-    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
-
-
 class Head(nn.Module):
     """The flattened map, a leaky hidden layer fc1, and fc2."""
 
@@ -127,8 +77,8 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = from_batch_minor(x)
-        x = _leaky_relu(Linear(self.hidden, name="fc1")(x.reshape(x.shape[0], -1)))
-        return Linear(self.num_classes, name="fc2")(x)
+        x = _leaky_relu(Dense(self.hidden, name="fc1")(x.reshape(x.shape[0], -1)))
+        return Dense(self.num_classes, name="fc2")(x)
 
 
 def _head_leaves(leaves: Leaves, features: tuple[int, int, int], hidden: int, num_classes: int, reads: int) -> None:
@@ -153,7 +103,7 @@ class ConvNet(nn.Module):
     def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
         x = x if isinstance(x, Unfolded) else self.prepare(x)
         for i, (features, window) in enumerate(zip(self.channels, self.windows, strict=True)):
-            x = MapNorm(name=f"norm{i + 1}")(MapConv(features, window, name=f"conv{i + 1}")(x))
+            x = MapNorm(name=f"norm{i + 1}")(MapConv(features, window, padding=window // 2, name=f"conv{i + 1}")(x))
             x = max_pool(_leaky_relu(x))
         return Head(self.hidden, self.num_classes, name="head")(x)
 
@@ -193,8 +143,8 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = _leaky_relu(MapConv(self.middle, 3, name="conv1")(x))
-        return x + _leaky_relu(MapConv(x.shape[0], 3, name="conv2")(y))
+        y = _leaky_relu(MapConv(self.middle, 3, padding=1, name="conv1")(x))
+        return x + _leaky_relu(MapConv(x.shape[0], 3, padding=1, name="conv2")(y))
 
 
 class ResNet(nn.Module):
@@ -213,7 +163,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
         x = x if isinstance(x, Unfolded) else self.prepare(x)
-        x = _leaky_relu(MapConv(self.channels, 3, name="conv")(x))
+        x = _leaky_relu(MapConv(self.channels, 3, padding=1, name="conv")(x))
         x = max_pool(MapNorm(name="norm")(x))
         for i in range(self.blocks):
             x = ResBlock(self.middle, name=f"block{i + 1}")(x)

@@ -13,7 +13,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.blocks import BatchNorm, Chain, Conv, Leaves, Linear, image_shape
+from jaxweights.nets.resize import image_shape
+from jaxweights.nn.convolution import Conv
+from jaxweights.nn.dense import Chain, Dense
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.normalization import BatchNorm
 from jaxweights.spec import FIXED, WeightSpec
 
 STEMS = ("imagenet", "cifar")
@@ -77,7 +81,7 @@ class ResNet(nn.Module):
             )
             strides = (2 if i else 1,) + (1,) * (depth - 1)
             x = Chain(tuple(functools.partial(block, stride=stride) for stride in strides), name=f"layer{i + 1}")(x)
-        return Linear(self.num_classes, name="fc")(jnp.mean(x, axis=(1, 2)))
+        return Dense(self.num_classes, name="fc")(jnp.mean(x, axis=(1, 2)))
 
 
 def projects(inputs: int, outputs: int, stride: int) -> bool:

@@ -12,20 +12,12 @@ import numpy as np
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.blocks import (
-    MLP,
-    Chain,
-    Conv,
-    LayerNorm,
-    Leaves,
-    Linear,
-    Patches,
-    image_shape,
-    normal,
-    parameter,
-    patches,
-    standardise,
-)
+from jaxweights.nets.resize import image_shape
+from jaxweights.nn.convolution import Conv, Patches, patches
+from jaxweights.nn.dense import MLP, Chain, Dense
+from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.normalization import LayerNorm, standardise
+from jaxweights.nn.parameters import normal, parameter
 from jaxweights.spec import FIXED, WeightSpec
 
 # Name to initialisation of dense layers in a block.
@@ -35,6 +27,8 @@ _TIMM_EPSILON, _SIMPLE_EPSILON = 1e-6, 1e-5
 _TEMPERATURE = 10_000.0  # of the sine and cosine positions
 _EXPANSION = 4  # of hidden units over the width, in timm's
 _TOKEN_STD, _POSITION_STD = 1e-6, 0.02  # initial values in timm
+
+_standard_normal = normal(1.0)
 
 
 class Attention(nn.Module):
@@ -48,11 +42,11 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         inner = self.heads * self.head_dim
-        qkv = Linear(3 * inner, self.initialiser, self.use_bias, name="qkv")(x)
+        qkv = Dense(3 * inner, self.initialiser, self.use_bias, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(x.shape[:2] + (3, self.heads, self.head_dim)), 2, 0)
         scores = jnp.einsum("bqhd,bkhd->bhqk", q / math.sqrt(self.head_dim), k)
         out = jnp.einsum("bhqk,bkhd->bqhd", nn.softmax(scores), v)
-        return Linear(x.shape[-1], self.initialiser, self.use_bias, name="proj")(out.reshape(x.shape[:2] + (inner,)))
+        return Dense(x.shape[-1], self.initialiser, self.use_bias, name="proj")(out.reshape(x.shape[:2] + (inner,)))
 
 
 class Block(nn.Module):
@@ -87,14 +81,14 @@ class ViT(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dense, width = INITIALISERS[self.initialiser], self.width
         x = Patch(self.side, width, name="patch_embed")(x)
-        token = parameter(self, "cls_token", (1, 1, width), lambda u: _TOKEN_STD * normal(u))
+        token = parameter(self, "cls_token", (1, 1, width), lambda u: _TOKEN_STD * _standard_normal(u))
         x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], 1, width)), x], axis=1)
-        x = x + parameter(self, "pos_embed", (1,) + x.shape[1:], lambda u: _POSITION_STD * normal(u))
+        x = x + parameter(self, "pos_embed", (1,) + x.shape[1:], lambda u: _POSITION_STD * _standard_normal(u))
         block = functools.partial(
             Block, self.heads, width // self.heads, _EXPANSION * width, dense, True, _TIMM_EPSILON
         )
         x = Chain((block,) * self.depth, name="blocks")(x)
-        return Linear(self.num_classes, dense, name="head")(LayerNorm((width,), _TIMM_EPSILON, name="norm")(x[:, 0]))
+        return Dense(self.num_classes, dense, name="head")(LayerNorm((width,), _TIMM_EPSILON, name="norm")(x[:, 0]))
 
 
 class Patch(nn.Module):
@@ -133,12 +127,12 @@ class SimpleViT(nn.Module):
         positions = sincos_positions(*x.shape[1:3], self.width)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         x = LayerNorm(x.shape[-1:], standardised=True, name="patch_norm")(x)
-        x = Linear(self.width, name="patch_embed")(x)
+        x = Dense(self.width, name="patch_embed")(x)
         x = LayerNorm((self.width,), _SIMPLE_EPSILON, name="embed_norm")(x) + positions[None]
         block = functools.partial(Block, self.heads, self.head_dim, self.hidden, "torch", False, _SIMPLE_EPSILON)
         x = Chain((block,) * self.depth, name="blocks")(x)
         x = LayerNorm((self.width,), _SIMPLE_EPSILON, name="norm")(x)
-        return Linear(self.num_classes, name="head")(jnp.mean(x, axis=1))
+        return Dense(self.num_classes, name="head")(jnp.mean(x, axis=1))
 
 
 def sincos_positions(rows: int, cols: int, width: int) -> np.ndarray:

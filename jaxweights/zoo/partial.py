@@ -19,7 +19,7 @@ import numpy as np
 from jaxweights import nets, parallel
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
-from jaxweights.nets import blocks
+from jaxweights.nn import normalization
 from jaxweights.zoo.recipe import Distribution, Recipe
 from jaxweights.zoo.trainer import RunState, TrainData, Trainer
 
@@ -59,7 +59,7 @@ class PartialTrainer(Trainer):
         statistics = {
             leaf.name: np.asarray(leaf.from_flat(net.base[span]))
             for leaf, span in net.whole.spec.spans()
-            if blocks.is_statistic(leaf.name)
+            if normalization.is_statistic(leaf.name)
         }
         return super().init(seed, run_ids, (net.start, statistics))
 
@@ -73,7 +73,7 @@ class PartialTrainer(Trainer):
 
     @functools.cached_property
     def _has_statistics(self) -> bool:
-        return not blocks.trainable(self.net.whole.spec).all()
+        return not normalization.trainable(self.net.whole.spec).all()
 
     @functools.cached_property
     def keeps_trunk(self) -> bool:
@@ -113,7 +113,7 @@ class PartialTrainer(Trainer):
         forward = functools.partial(self._outputs, self.net.bind(data.frozen), statistics, inputs)
         (loss, statistics), gradient = self._gradient(forward, vector, labels, step)
         vector, opt_state = self._descend(state, step, gradient, vector, opt_state)
-        if not blocks.trainable(self.net.spec).all():
+        if not normalization.trainable(self.net.spec).all():
             parts = [
                 leaf.to_flat(statistics[leaf.name]) if leaf.name in statistics else vector[span]
                 for leaf, span in self.net.spec.spans()

@@ -23,7 +23,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import nets, parallel, shuffle
 from jaxweights.data import Dataset
-from jaxweights.nets import blocks
+from jaxweights.nn import normalization
 from jaxweights.zoo.augment import augmented
 from jaxweights.zoo.recipe import Recipe
 
@@ -307,7 +307,7 @@ class Trainer:
         forward = functools.partial(self._forward, images=images)
         (loss, moved), gradient = self._gradient(forward, params, labels, step)
         params, opt_state = self._descend(state, step, gradient, params, opt_state)
-        return loss, (blocks.take_statistics(params, moved) if self._has_statistics else params, opt_state)
+        return loss, (normalization.take_statistics(params, moved) if self._has_statistics else params, opt_state)
 
     def _gradient(self, forward: Callable, params: Any, labels: jax.Array, step: jax.Array):
         """`((loss, moved), gradient)` of `forward(params, training=...) -> (logits, moved)` in the step's mode."""
@@ -338,7 +338,7 @@ class Trainer:
     @functools.cached_property
     def _has_statistics(self) -> bool:
         """Whether the network has running statistics, which the batches move and the optimizer leaves alone."""
-        return not blocks.trainable(self.net.spec).all()
+        return not normalization.trainable(self.net.spec).all()
 
     @property
     def _module(self) -> nn.Module:
@@ -347,7 +347,7 @@ class Trainer:
     def _forward(self, params: Any, images: jax.Array, training: bool) -> tuple[jax.Array, Any]:
         """Logits, and the parameters with their statistics moved in training mode."""
         if training:
-            return blocks.apply_in_training(self._module, params, images)
+            return normalization.apply_in_training(self._module, params, images)
         return self._module.apply({"params": params}, images), params
 
     def batch(self, data: TrainData, words: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:

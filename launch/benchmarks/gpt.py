@@ -24,7 +24,7 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxweights import generators, parallel
 from jaxweights.auditing import alignment
-from jaxweights.generators import transformer
+from jaxweights.nn import transformer
 from jaxweights.population import Population
 from launch.benchmarks import measure, networks
 from launch.benchmarks.measure import Case, Work

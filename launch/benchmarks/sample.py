@@ -14,7 +14,7 @@ import numpy as np
 
 from configs import generators as settings
 from jaxweights import generators, parallel
-from jaxweights.nets.blocks import Leaves
+from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population
 from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work

@@ -115,7 +115,7 @@ def _lax_apply(network: Network):
         return network.net.module.apply
 
     def apply(variables, x):
-        from jaxweights.nets.conv import conv_pool
+        from jaxweights.nn.conv_pool import conv_pool
 
         p = variables["params"]
         for name, pool in (("conv1", True), ("conv2", True), ("conv3", False)):

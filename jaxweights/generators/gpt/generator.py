@@ -17,8 +17,8 @@ from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage, keys_for
 from jaxweights.generators.gpt import importer, network
 from jaxweights.generators.gpt.network import Transformer
-from jaxweights.generators.layers import initialise
-from jaxweights.generators.transformer import Architecture, Layout, frequencies, is_matrix, time_features
+from jaxweights.nn.parameters import initialise
+from jaxweights.nn.transformer import Architecture, Layout, frequencies, is_matrix, time_features
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxweights.generators.gpt.network import SCALARS, Transformer, example_inputs
 from jaxweights.generators.state_dict import StateDict
-from jaxweights.generators.transformer import Architecture, Layout
+from jaxweights.nn.transformer import Architecture, Layout
 
 
 def from_torch(

@@ -14,14 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxweights.generators.layers import constant, matmul, normal, parameter
-from jaxweights.generators.transformer import (
+from jaxweights.nn.dense import matmul
+from jaxweights.nn.normalization import LayerNorm
+from jaxweights.nn.parameters import constant, normal, parameter
+from jaxweights.nn.transformer import (
     INIT_STD,
     Architecture,
     Blocks,
     Embedding,
     Layout,
-    Norm,
     Unembedding,
     products,
     scalar_features,
@@ -57,10 +58,10 @@ class Transformer(nn.Module):
         self.noised_embedding = Embedding(self.layout, a.width, a.dtype)
         self.start_embedding = Embedding(self.layout, a.width, a.dtype)
         self.scalar_kernel = parameter(self, "scalar_kernel", (SCALARS, a.scalar_size, a.width), normal(INIT_STD))
-        self.norm_in = Norm()
+        self.norm_in = LayerNorm(convention="flax")
         self.positions = parameter(self, "positions", (2 * tokens + SCALARS, a.width), constant(0.0))
         self.blocks = Blocks(a, tokens)
-        self.norm_out = Norm()
+        self.norm_out = LayerNorm(convention="flax")
         self.unembedding = Unembedding(self.layout, a.dtype, std=0.0)
 
     def __call__(self, x_t: jax.Array, start: jax.Array, times: jax.Array, metrics: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperdiffusion.network import Transformer, example_inputs
 from jaxweights.generators.state_dict import StateDict
-from jaxweights.generators.transformer import Architecture, Layout
+from jaxweights.nn.transformer import Architecture, Layout
 from jaxweights.spec import WeightSpec
 
 _PREFIX = "model."

@@ -11,14 +11,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxweights.generators.layers import constant, matmul, normal, parameter
-from jaxweights.generators.transformer import (
+from jaxweights.nn.dense import matmul
+from jaxweights.nn.normalization import LayerNorm
+from jaxweights.nn.parameters import constant, normal, parameter
+from jaxweights.nn.transformer import (
     INIT_STD,
     Architecture,
     Blocks,
     Embedding,
     Layout,
-    Norm,
     Unembedding,
 )
 
@@ -42,10 +43,10 @@ class Transformer(nn.Module):
         a, tokens = self.architecture, self.layout.num_tokens
         self.embedding = Embedding(self.layout, a.width, a.dtype)
         self.time_kernel = parameter(self, "time_kernel", (a.scalar_size, a.width), normal(INIT_STD))
-        self.norm_in = Norm()
+        self.norm_in = LayerNorm(convention="flax")
         self.positions = parameter(self, "positions", (tokens + 1, a.width), constant(0.0))
         self.blocks = Blocks(a, tokens)
-        self.norm_out = Norm()
+        self.norm_out = LayerNorm(convention="flax")
         self.unembedding = Unembedding(self.layout, a.dtype)
 
     def __call__(self, x_t: jax.Array, times: jax.Array, keys: jax.Array | None = None) -> jax.Array:

@@ -17,8 +17,7 @@ from jaxweights.generators.hyperrep import loss as losses
 from jaxweights.generators.hyperrep.latents import LatentSampler, draw
 from jaxweights.generators.hyperrep.network import Architecture, Autoencoder, Layout, check_layout
 from jaxweights.generators.hyperrep.views import Views, permutation_table, two_views
-from jaxweights.generators.layers import initialise
-from jaxweights.nets.layers import initialisers
+from jaxweights.nn.parameters import initialise, initialiser
 from jaxweights.population import Population
 
 STAGE = "autoencoder"
@@ -88,7 +87,7 @@ class HyperRep(LearnedGenerator):
       projection_hidden: their size, `latent_dim` by default.
       projection_features: size of what is contrasted, half of `latent_dim` by default.
       projection_batch_norm: whether hidden layers are normalised.
-      projection_init: how the head starts, a name of `nets.layers.INITIALISERS`; biases start at 0.01.
+      projection_init: how the head starts, a name of `nn.parameters.INITIALISERS`; biases start at 0.01.
       gamma: weight of the contrast; the reconstruction has 1 - gamma.
       contrast: "simclr" (NT-Xent) or "positive" (see `positive_contrast`).
       temperature: of the contrast.
@@ -197,7 +196,7 @@ class HyperRep(LearnedGenerator):
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
         object.__setattr__(self, "mode", self.latent_sampler.mode)
-        initialisers(self.projection_init)
+        initialiser(self.projection_init)
         object.__setattr__(self, "layer_weights", tuple(self.layer_weights or ()))
         object.__setattr__(self, "erase_range", tuple(self.erase_range))
         for field, allowed in _CHOICES.items():

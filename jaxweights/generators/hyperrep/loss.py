@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax
 
 from jaxweights.generators.hyperrep.network import Layout
-from jaxweights.generators.layers import BatchNorm, Dense, Statistics
+from jaxweights.nn.dense import Dense
+from jaxweights.nn.normalization import SignalNorm, Statistics
 
 Reduction = Literal["global_mean", "layer_mean"]
 
@@ -201,7 +202,7 @@ class ProjectionHead(nn.Module):
       hidden: their size.
       features: size of the embeddings.
       batch_norm: whether hidden layers are normalised.
-      initialiser: of the dense layers, a name of `nets.layers.INITIALISERS`.
+      initialiser: of the dense layers, a name of `nn.parameters.INITIALISERS`.
     """
 
     layers: int
@@ -212,11 +213,11 @@ class ProjectionHead(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
-        """Maps `[n, latent_dim]` to `[n, features]`; see `BatchNorm` for the last two arguments."""
+        """Maps `[n, latent_dim]` to `[n, features]`; see `SignalNorm` for the last two arguments."""
         for i in range(self.layers):
-            z = Dense(self.hidden, self.initialiser, name=f"dense_{i}")(z)
+            z = Dense(self.hidden, self.initialiser, convention="flax", name=f"dense_{i}")(z)
             if self.batch_norm:
-                z = BatchNorm(name=f"norm_{i}")(z[:, None, :], statistics, axis_name)[:, 0]
+                z = SignalNorm(name=f"norm_{i}")(z[:, None, :], statistics, axis_name)[:, 0]
             z = nn.relu(z)
-        z = Dense(self.features, self.initialiser, name=f"dense_{self.layers}")(z)
-        return BatchNorm(name=f"norm_{self.layers}")(z[:, None, :], statistics, axis_name)[:, 0]
+        z = Dense(self.features, self.initialiser, convention="flax", name=f"dense_{self.layers}")(z)
+        return SignalNorm(name=f"norm_{self.layers}")(z[:, None, :], statistics, axis_name)[:, 0]

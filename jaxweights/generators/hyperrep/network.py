@@ -25,7 +25,8 @@ import numpy as np
 from jax import lax
 
 from jaxweights.errors import UserError
-from jaxweights.generators.layers import Dense, constant, matmul, normal, parameter, uniform
+from jaxweights.nn.dense import Dense, matmul
+from jaxweights.nn.parameters import FAN_IN_UNIFORM, constant, fan_in_uniform, normal, parameter
 from jaxweights.spec import FIXED, WeightSpec
 
 _NORM_EPSILON = 1e-6
@@ -168,24 +169,8 @@ def _products(x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
     return jnp.matmul(x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
 
 
-class TokenDense(nn.Module):
-    """A dense layer on tokens; made by `initialise`.
-
-    Attributes:
-      features: output size.
-      dtype: of the product.
-    """
-
-    features: int
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[..., in]` to `[..., features]`."""
-        fan_in = x.shape[-1]
-        kernel = parameter(self, "kernel", (fan_in, self.features), uniform(fan_in))
-        bias = parameter(self, "bias", (self.features,), uniform(fan_in))
-        return matmul(x, kernel, self.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+def _dense(features: int, dtype: str, name: str) -> Dense:
+    return Dense(features, FAN_IN_UNIFORM, convention="flax", dtype=dtype, name=name)
 
 
 class Embedding(nn.Module):
@@ -204,11 +189,11 @@ class Embedding(nn.Module):
         """Maps `[n, P]` to `[n, tokens, width]`."""
         a = self.architecture
         if a.encoding == "weight":
-            return TokenDense(a.width, a.dtype, name="weight")(x[:, :, None])
+            return _dense(a.width, a.dtype, name="weight")(x[:, :, None])
         tokens = []
         for i, layer in enumerate(self.layout.layers):
             rows = _rows(x, layer, a.encoding == "neuron_in_out")
-            tokens.append(TokenDense(a.width, a.dtype, name=f"layer_{i}")(rows))
+            tokens.append(_dense(a.width, a.dtype, name=f"layer_{i}")(rows))
         return jnp.concatenate(tokens, axis=1)
 
 
@@ -243,14 +228,14 @@ class Unembedding(nn.Module):
         """Maps `[n, tokens, width]` to `[n, P]`."""
         a, layers = self.architecture, self.layout.layers
         if a.encoding == "weight":
-            return TokenDense(1, a.dtype, name="weight")(tokens)[:, :, 0]
+            return _dense(1, a.dtype, name="weight")(tokens)[:, :, 0]
         n = tokens.shape[0]
         pieces: dict[int, jax.Array] = {}
         first = 0
         for i, layer in enumerate(layers):
             start, outputs, fan = layer.outgoing or (0, 0, 0)
             outgoing = outputs * fan if a.encoding == "neuron_in_out" else 0
-            dense = TokenDense(layer.fan + outgoing, a.dtype, name=f"layer_{i}")
+            dense = _dense(layer.fan + outgoing, a.dtype, name=f"layer_{i}")
             rows = dense(tokens[:, first : first + layer.units])
             first += layer.units
             column = 0
@@ -287,14 +272,14 @@ class Blocks(nn.Module):
         a = self.architecture
         d, wide = a.width, a.feed_forward
         params = {
-            "qkv_kernel": self._stacked("qkv_kernel", (d, 3 * d), uniform(d)),
-            "qkv_bias": self._stacked("qkv_bias", (3 * d,), uniform(d)),
-            "out_kernel": self._stacked("out_kernel", (d, d), uniform(d)),
-            "out_bias": self._stacked("out_bias", (d,), uniform(d)),
-            "up_kernel": self._stacked("up_kernel", (d, wide), uniform(d)),
-            "up_bias": self._stacked("up_bias", (wide,), uniform(d)),
-            "down_kernel": self._stacked("down_kernel", (wide, d), uniform(wide)),
-            "down_bias": self._stacked("down_bias", (d,), uniform(wide)),
+            "qkv_kernel": self._stacked("qkv_kernel", (d, 3 * d), fan_in_uniform(d)),
+            "qkv_bias": self._stacked("qkv_bias", (3 * d,), fan_in_uniform(d)),
+            "out_kernel": self._stacked("out_kernel", (d, d), fan_in_uniform(d)),
+            "out_bias": self._stacked("out_bias", (d,), fan_in_uniform(d)),
+            "up_kernel": self._stacked("up_kernel", (d, wide), fan_in_uniform(d)),
+            "up_bias": self._stacked("up_bias", (wide,), fan_in_uniform(d)),
+            "down_kernel": self._stacked("down_kernel", (wide, d), fan_in_uniform(wide)),
+            "down_bias": self._stacked("down_bias", (d,), fan_in_uniform(wide)),
         }
         if a.normalize:
             for name in ("norm_1", "norm_2"):
@@ -409,7 +394,7 @@ class Encoder(nn.Module):
         if a.bottleneck == "mlp":
             widths = _mlp_widths(flat.shape[-1], a)
             return jnp.tanh(MLP(widths[1:], a.dropout, a.blocks, name="to_latent")(flat, keys))
-        z = TokenDense(a.latent_dim, a.dtype, name="to_latent")(flat)
+        z = _dense(a.latent_dim, a.dtype, name="to_latent")(flat)
         return jnp.tanh(z) if a.bottleneck == "linear_bounded" else z
 
 
@@ -436,7 +421,7 @@ class Decoder(nn.Module):
             tokens = MLP(widths[-2::-1], a.dropout, a.blocks, name="from_latent")(z, keys)
         else:
             size = a.width if a.decompression == "repeat" else math.prod(shape)
-            tokens = TokenDense(size, a.dtype, name="from_latent")(z)
+            tokens = _dense(size, a.dtype, name="from_latent")(z)
         tokens = tokens.reshape(z.shape[0], -1, a.width) + parameter(self, "positions", shape, normal(1.0))[None, :, :]
         tokens = Blocks(a, name="blocks")(tokens, keys)
         return Unembedding(self.layout, a, name="unembedding")(tokens)
@@ -464,7 +449,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
         """Maps `[n, in]` to `[n, widths[-1]]`, with dropout where `keys` `[n]` are given."""
         for i, width in enumerate(self.widths):
-            x = Dense(width, "kaiming_normal", name=f"dense_{i}")(x)
+            x = Dense(width, "kaiming_normal", convention="flax", name=f"dense_{i}")(x)
             if i < len(self.widths) - 1:
                 x = nn.leaky_relu(x, 0.01)
                 if keys is not None and self.dropout:

@@ -24,8 +24,8 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
-from jaxweights.generators.layers import initialise
 from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
+from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
 
 # The published code lays a vector out in slices of 64 values.

@@ -54,7 +54,7 @@ def from_torch(
 
 
 class _Tensors(StateDict):
-    """The convolutions and normalisations of a state dict, with the layouts of `conv1d` and `BatchNorm`."""
+    """The convolutions and normalisations of a state dict, with the layouts of `conv1d` and `SignalNorm`."""
 
     def __init__(self, checkpoint: Mapping[str, np.ndarray], prefix: str):
         chosen = {k: v for k, v in checkpoint.items() if k.startswith(prefix) and not k.endswith(_IGNORED)}

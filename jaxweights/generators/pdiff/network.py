@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxweights.generators.conv1d import Conv, ConvTranspose, conv1d
-from jaxweights.generators.layers import BatchNorm, Dense, Statistics, matmul, parameter, uniform
+from jaxweights.nn.conv1d import Conv, ConvTranspose, conv1d
+from jaxweights.nn.dense import Dense, biased, matmul
+from jaxweights.nn.normalization import SignalNorm, Statistics
+from jaxweights.nn.parameters import FAN_IN_UNIFORM, kernel_and_bias
 
 _TIME_FEATURES = 256
 _MAX_PERIOD = 10_000
@@ -34,14 +36,15 @@ class Encoder(nn.Module):
     def __call__(
         self, x: jax.Array, statistics: Statistics, axis_name: str | None = None
     ) -> tuple[jax.Array, jax.Array]:
-        """Maps `[n, length]` to two `[n, latent_dim]`; see `BatchNorm` for the last two arguments."""
+        """Maps `[n, length]` to two `[n, latent_dim]`; see `SignalNorm` for the last two arguments."""
         x = x[:, :, None]
         for i, features in enumerate(self.channels):
             x = Conv(features, self.kernel_size, stride=2, name=f"conv_{i}")(x)
-            x = nn.leaky_relu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name), negative_slope=0.01)
+            x = nn.leaky_relu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name), negative_slope=0.01)
         flat = jnp.swapaxes(x, 1, 2).reshape(x.shape[0], -1)
-        hidden = Dense(self.latent_dim, name="to_latent")(flat)
-        return Dense(self.latent_dim, name="fc_mu")(hidden), Dense(self.latent_dim, name="fc_var")(hidden)
+        dense = functools.partial(Dense, self.latent_dim, convention="flax")
+        hidden = dense(name="to_latent")(flat)
+        return dense(name="fc_mu")(hidden), dense(name="fc_var")(hidden)
 
 
 class Decoder(nn.Module):
@@ -59,13 +62,13 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
-        """Maps `[n, latent_dim]` to `[n, length]`; see `BatchNorm` for the last two arguments."""
+        """Maps `[n, latent_dim]` to `[n, length]`; see `SignalNorm` for the last two arguments."""
         length = self.length >> len(self.channels)
-        x = Dense(self.channels[0] * length, name="to_decode")(z)
+        x = Dense(self.channels[0] * length, convention="flax", name="to_decode")(z)
         x = jnp.swapaxes(x.reshape(z.shape[0], self.channels[0], length), 1, 2)
         for i, features in enumerate(self.channels[1:] + self.channels[-1:]):
             x = ConvTranspose(features, self.kernel_size, name=f"conv_{i}")(x)
-            x = nn.elu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name))
+            x = nn.elu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name))
         return Conv(1, self.kernel_size, name="to_output")(x)[:, :, 0]
 
 
@@ -104,7 +107,7 @@ class Autoencoder(nn.Module):
           noise: `[n, latent_dim]`, standard normal.
           amplitude: of the noise, or None for the standard deviation that the encoder gives. With a number nothing
             depends on the head of the log-variance.
-          statistics: see `BatchNorm`, as is the next.
+          statistics: see `SignalNorm`, as is the next.
           axis_name: of the mesh.
 
         Returns:
@@ -140,16 +143,17 @@ class ShortConv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[n, length, in]` to `[n, length, features]`."""
         length, half = x.shape[1], self.kernel_size // 2
-        init = uniform(self.kernel_size * x.shape[-1])
-        kernel = parameter(self, "kernel", (self.kernel_size, x.shape[-1], self.features), init)
-        bias = parameter(self, "bias", (self.features,), init)
+        fans = self.kernel_size * x.shape[-1], self.kernel_size * self.features
+        shape = (self.kernel_size, x.shape[-1], self.features)
+        kernel, bias = kernel_and_bias(self, "kernel", shape, fans, FAN_IN_UNIFORM)
         if jax.default_backend() == "cpu":
             # XLA's convolution of bfloat16 is as slow there as that of float32; its matrix product is not.
             x = jnp.pad(x.astype(self.dtype), ((0, 0), (half, half), (0, 0)))
-            out = sum(matmul(x[:, i : i + length], kernel[i], self.dtype) for i in range(self.kernel_size))
+            parts = [matmul(x[:, i : i + length], kernel[i], self.dtype) for i in range(self.kernel_size)]
+            out = sum(parts[1:], parts[0])
         else:
             out = conv1d(x.astype(self.dtype), kernel.astype(self.dtype)).astype(jnp.float32)
-        return out + bias[None, None, :]
+        return biased(out, bias)
 
 
 class Denoiser(nn.Module):
@@ -174,8 +178,9 @@ class Denoiser(nn.Module):
         The time embedding is as long as the latent and is added along it, in every channel, before every convolution.
         """
         latent_dim = x.shape[-1]
-        time = Dense(latent_dim, name="time_in")(_time_features(timesteps))
-        time = Dense(latent_dim, name="time_out")(nn.silu(time))[:, :, None]
+        dense = functools.partial(Dense, latent_dim, convention="flax")
+        time = dense(name="time_in")(_time_features(timesteps))
+        time = dense(name="time_out")(nn.silu(time))[:, :, None]
         wide = Conv if self.dtype == "float32" else functools.partial(ShortConv, dtype=self.dtype)
         widths = self.channels + self.channels[-2::-1]
         outputs: list[jax.Array] = []
@@ -185,7 +190,7 @@ class Denoiser(nn.Module):
                 x = x + outputs[len(widths) - i]
             conv = wide if i else Conv
             x = conv(features, self.kernel_size, name=f"conv_{i}")(x + time)
-            x = nn.elu(BatchNorm(name=f"norm_{i}")(x, statistics, axis_name))
+            x = nn.elu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name))
             outputs.append(x)
         return Conv(1, self.kernel_size, name="to_output")(x + outputs[0] + time)[:, :, 0]
 

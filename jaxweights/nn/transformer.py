@@ -19,13 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxweights.generators.layers import Initial, constant, gelu, matmul, normal, parameter
+from jaxweights.nn.activations import gelu
+from jaxweights.nn.dense import matmul
+from jaxweights.nn.normalization import layer_norm
+from jaxweights.nn.parameters import Initial, constant, normal, parameter
 from jaxweights.spec import WeightSpec
 
 INIT_STD = 0.02
 """Standard deviation of the initial entries of matrices, as in the published code."""
 
-_NORM_EPSILON = 1e-5
 _EXPANSION = 4  # hidden size of a block's dense layers over its width
 
 
@@ -162,23 +164,6 @@ def products(indices: str, x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
     return jnp.einsum(indices, x.astype(dtype), y.astype(dtype), preferred_element_type=jnp.float32)
 
 
-def _norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    centred = x - jnp.mean(x, axis=-1, keepdims=True)
-    factor = lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + _NORM_EPSILON)
-    lead = (1,) * (x.ndim - 1)
-    return centred * factor * scale.reshape(*lead, -1) + bias.reshape(*lead, -1)
-
-
-class Norm(nn.Module):
-    """Layer normalisation of the last axis."""
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises `[..., width]`."""
-        scale = parameter(self, "scale", (x.shape[-1],), constant(1.0))
-        return _norm(x, scale, parameter(self, "bias", (x.shape[-1],), constant(0.0)))
-
-
 class Embedding(nn.Module):
     """Weight vectors to tokens, each token by its own matrix without a bias.
 
@@ -274,15 +259,16 @@ def _block(x: jax.Array, p: Mapping[str, jax.Array], a: Architecture, read: int)
     """Maps `[n, tokens, width]` to the first `read` tokens after one block."""
     attention, mixing, dense = _masks(p.get("keep"), a, x.shape[1], read)
     d = a.width
-    hidden = _norm(x, p["norm_1_scale"], p["norm_1_bias"])
+    hidden = layer_norm(x, p["norm_1_scale"], p["norm_1_bias"])
     kernels, biases = (jnp.split(p[f"qkv_{name}"], [d], axis=-1) for name in ("kernel", "bias"))
     q = matmul(hidden[:, :read], kernels[0], a.dtype) + biases[0][None, None, :]
     kv = matmul(hidden, kernels[1], a.dtype) + biases[1][None, None, :]
     # Split, not indexed: the gradient is one concatenation instead of two padded sums.
-    mixed = _attention(q, *lax.split(kv, (d, d), axis=2), a, attention)
+    k, v = lax.split(kv, (d, d), axis=2)
+    mixed = _attention(q, k, v, a, attention)
     mixed = matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
     x = x[:, :read] + drop(mixed, mixing, a.dropout)
-    hidden = _norm(x, p["norm_2_scale"], p["norm_2_bias"])
+    hidden = layer_norm(x, p["norm_2_scale"], p["norm_2_bias"])
     hidden = gelu(matmul(hidden, p["up_kernel"], a.dtype) + p["up_bias"][None, None, :])
     hidden = matmul(hidden, p["down_kernel"], a.dtype) + p["down_bias"][None, None, :]
     return x + drop(hidden, dense, a.dropout)

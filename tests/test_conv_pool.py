@@ -1,4 +1,4 @@
-"""Laws of `nets.conv`: it equals XLA's convolution and pooling, in value and gradient, alone and under vmap."""
+"""Laws of `nn.conv_pool`: it equals XLA's convolution and pooling, in value and gradient, alone and under vmap."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from jaxweights.errors import UserError
-from jaxweights.nets.conv import (
+from jaxweights.nn.conv_pool import (
     Plan,
     choose,
     conv_pool,

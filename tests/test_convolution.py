@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from jaxweights import parallel
-from jaxweights.nets import blocks
+from jaxweights.nn import convolution
 
 agree = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
 
@@ -35,7 +35,7 @@ def test_convolution_and_its_derivatives_are_those_of_lax(height, width, size, s
 
     ours, theirs = (
         jax.jit(jax.value_and_grad(lambda x, k, f=f: jnp.sum(f(x, k) * weight), (0, 1)))(x, kernel)
-        for f in (lambda x, k: blocks.convolve(x, k, stride, padding), textbook)
+        for f in (lambda x, k: convolution.convolve(x, k, stride, padding), textbook)
     )
     jax.tree.map(agree, ours, theirs)
 
@@ -44,7 +44,7 @@ def test_a_shared_kernels_gradient_is_that_of_the_whole_batch():
     x, kernel, weight = draw(4, 4, 3, 1, 1)
 
     def loss(kernel, x, weight):
-        return jnp.sum(blocks.convolve(x, kernel, 1, 1) * weight)
+        return jnp.sum(convolution.convolve(x, kernel, 1, 1) * weight)
 
     def shard(kernel, x, weight):
         return jax.grad(lambda k: jax.lax.psum(loss(k, x, weight), parallel.AXIS))(kernel)

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxweights.generators.layers import parameter, uniform
+from jaxweights.nn.dense import biased
+from jaxweights.nn.parameters import FAN_IN_UNIFORM, kernel_and_bias
 
 # On CPU a convolution whose taps are matrices of at most so many entries is computed as a product with a banded matrix:
 # XLA's convolution of so few channels took one and a half to four times as long.
@@ -158,10 +159,11 @@ def _conv_to_one_channel(x: jax.Array, kernel: jax.Array) -> jax.Array:
     shifted = [jnp.pad(kernel[::-1, :, 0], ((i, slices * block - size - i), (0, 0))) for i in range(block)]
     band = jnp.stack(shifted).transpose(0, 2, 1).reshape(block * in_channels, slices * block)
     reached = (x.reshape(n, blocks, block * in_channels) @ band).reshape(n, blocks, slices, block)
-    total = sum(
+    shares = [
         jnp.pad(reached[:, :, i].reshape(n, length), ((0, 0), (i * block, (slices - 1 - i) * block)))
         for i in range(slices)
-    )
+    ]
+    total = sum(shares[1:], shares[0])
     return total[:, half : half + length, None]
 
 
@@ -181,10 +183,10 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[n, length, in]` to `[n, length / stride, features]`."""
-        init = uniform(self.kernel_size * x.shape[-1])
-        kernel = parameter(self, "kernel", (self.kernel_size, x.shape[-1], self.features), init)
-        bias = parameter(self, "bias", (self.features,), init)
-        return conv1d(x, kernel, self.stride) + bias[None, None, :]
+        shape = (self.kernel_size, x.shape[-1], self.features)
+        fans = self.kernel_size * x.shape[-1], self.kernel_size * self.features
+        kernel, bias = kernel_and_bias(self, "kernel", shape, fans, FAN_IN_UNIFORM)
+        return biased(conv1d(x, kernel, self.stride), bias)
 
 
 class ConvTranspose(nn.Module):
@@ -201,7 +203,7 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[n, length, in]` to `[n, 2 * length, features]`."""
-        init = uniform(self.kernel_size * self.features)
-        kernel = parameter(self, "kernel", (self.kernel_size, x.shape[-1], self.features), init)
-        bias = parameter(self, "bias", (self.features,), init)
-        return conv1d_transpose(x, kernel) + bias[None, None, :]
+        shape = (self.kernel_size, x.shape[-1], self.features)
+        fans = self.kernel_size * self.features, self.kernel_size * x.shape[-1]
+        kernel, bias = kernel_and_bias(self, "kernel", shape, fans, FAN_IN_UNIFORM)
+        return biased(conv1d_transpose(x, kernel), bias)

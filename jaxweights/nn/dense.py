@@ -1,0 +1,93 @@
+"""Dense layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxweights.nn.activations import activation
+from jaxweights.nn.parameters import Convention, Initialiser, kernel_and_bias
+
+
+def matmul(x: jax.Array, kernel: jax.Array, dtype: str = "float32") -> jax.Array:
+    """`[..., in]` times `[in, out]`; products of `dtype` summed in float32."""
+    # Rows in one axis: the kernel's gradient over several is four times as slow in loops on CPU.
+    rows = x.astype(dtype).reshape(-1, x.shape[-1])
+    out = jnp.matmul(rows, kernel.astype(dtype), preferred_element_type=jnp.float32)
+    return out.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def biased(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """`[..., features]` with a bias `[features]` added, where there is one."""
+    return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+class Dense(nn.Module):
+    """A dense layer over the last axis of `[..., in]`.
+
+    The weight is `[out, in]`, as in PyTorch and in the flat vectors of task networks. With few units its gradient is
+    three times as fast in this layout as in Flax's `[in, out]`, which generators use (CPU, batch 64, 784 inputs, 10
+    units: 9 against 31 microseconds).
+
+    Attributes:
+      features: number of outputs.
+      initialiser: a name of `parameters.INITIALISERS`, or an initialiser.
+      use_bias: whether there is a bias.
+      convention: names and layout of the parameters.
+      dtype: type of the products, which are summed in float32.
+    """
+
+    features: int
+    initialiser: str | Initialiser = "torch"
+    use_bias: bool = True
+    convention: Convention = "torch"
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[..., in]` to `[..., features]`."""
+        fans = x.shape[-1], self.features
+        torch = self.convention == "torch"
+        name, shape = ("weight", fans[::-1]) if torch else ("kernel", fans)
+        kernel, bias = kernel_and_bias(self, name, shape, fans, self.initialiser, self.use_bias)
+        y = matmul(x, kernel.T if torch else kernel, self.dtype)
+        return biased(y, bias)
+
+
+class MLP(nn.Module):
+    """Two dense layers with GELU between them, over the last axis.
+
+    Attributes:
+      hidden: number of hidden units.
+      initialiser: of both layers.
+    """
+
+    hidden: int
+    initialiser: str = "torch"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[..., d]` to `[..., d]`."""
+        y = activation("gelu")(Dense(self.hidden, self.initialiser, name="fc1")(x))
+        return Dense(x.shape[-1], self.initialiser, name="fc2")(y)
+
+
+class Chain(nn.Module):
+    """Layers one after the other, named "0", "1", ...
+
+    Attributes:
+      layers: functions that make a layer of a given `name`.
+    """
+
+    layers: tuple[Callable[..., nn.Module], ...]
+
+    @nn.compact
+    def __call__(self, x: Any) -> jax.Array:
+        """Applies the layers in order."""
+        for i, layer in enumerate(self.layers):
+            x = layer(name=str(i))(x)
+        return x
