@@ -381,7 +381,7 @@ def train(rows, path, devices, **settings):
 @pytest.fixture(scope="module")
 def trained(rows, tmp_path_factory):
     """On eight devices, with every batch statistic in play."""
-    return train_generator(rows, tmp_path_factory.mktemp("eight"), 8, encode="batch")
+    return train(rows, tmp_path_factory.mktemp("eight"), 8, encode="batch")
 
 
 def test_eight_devices_equal_one(rows, trained, tmp_path):
