@@ -167,8 +167,8 @@ def _vector(net: nets.TaskNet) -> jax.ShapeDtypeStruct:
 
 
 def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any], snapshots: int) -> dict[str, Any]:
-    facts = {"name": kind, "learned": generators.is_learned(generator)}
-    if not facts["learned"]:
+    facts = {"name": kind, "learned": isinstance(generator, generators.LearnedGenerator)}
+    if not isinstance(generator, generators.LearnedGenerator):
         return {**facts, "num_params": 0, "tokens": None, "steps": 0, "operations": 0.0, "peak_memory_bytes": 0}
     # Two checkpoints of zeros stand in for the training networks: preparation only has to see their width.
     zeros = np.zeros((2, net.spec.num_params), np.float32)
@@ -206,7 +206,7 @@ def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any
     return {
         **facts,
         "num_params": sum(s["num_params"] for s in stages.values()),
-        "tokens": getattr(generator, "num_tokens", None),
+        "tokens": generator.num_tokens(net.spec),
         "steps": sum(s["steps"] for s in stages.values()),
         "stages": stages,
         "operations": operations,

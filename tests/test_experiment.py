@@ -198,7 +198,7 @@ def test_a_zoo_of_another_config_is_refused(workdir, tmp_path):
         ({"zoo__num_runs": 0}, "at least one training run"),
         ({"num_samples": 0}, "at least one sample"),
         ({"zoo__use": "first"}, "Unknown zoo.use"),
-        ({"generators__gan": {"kind": "gan"}}, "Unknown generator 'gan' under generators.gan; known: average"),
+        ({"generators__gan": {"kind": "gan"}}, r"generators\.gan\.kind is 'gan'; set it to one of copy"),
         ({"generators__copy": {"kind": "copy"}}, "cannot be called 'copy'"),
         ({"generators__average__k": 33}, "needs at least 33 training networks, but the training split has 32"),
         ({"net__name": "resnet"}, "Unknown network 'resnet'; known: actor, cnn, "),

@@ -15,7 +15,7 @@ from trees import length
 from jaxweights import diffusion as dif
 from jaxweights import generators, nets, parallel
 from jaxweights.errors import UserError
-from jaxweights.generators.gpt import GPT, generator, importer, network
+from jaxweights.generators.gpt import GPT, importer, network, pairs
 from jaxweights.nn import activations, transformer
 from jaxweights.population import Population
 from jaxweights.training import StageTrainer
@@ -364,7 +364,7 @@ def test_pairs_have_the_published_distribution(zoo):
     count = 3000
     rows = np.arange(count) % len(zoo)
     keys = jax.random.split(jax.random.key(0), count)
-    batch = jax.jit(generator.gather_pairs)(jax.tree.map(jnp.asarray, data), rows, keys)
+    batch = jax.jit(pairs.gather)(jax.tree.map(jnp.asarray, data), rows, keys)
     row_of = {np.float32(loss): i for i, loss in enumerate(zoo.records["loss"])}
     start, target = ([row_of[x] for x in np.asarray(batch[f"{name}_metric"])] for name in ("start", "target"))
     np.testing.assert_array_equal(batch["start"], zoo.weights[start])
@@ -385,8 +385,8 @@ def test_permuted_pairs_compute_the_same_and_move_together(zoo):
     @jax.jit
     def both(keys):
         logits = jax.vmap(lambda vector: NET.apply(vector, images))
-        pair = generator.permute_pairs(NET.spec, start, target, keys)
-        same = generator.permute_pairs(NET.spec, start, start, keys)
+        pair = pairs.permute(NET.spec, start, target, keys)
+        same = pairs.permute(NET.spec, start, start, keys)
         return pair, same, [logits(x) for x in (start, target)], [logits(x) for x in pair]
 
     pair, same, before, after = both(jax.random.split(jax.random.key(0), 8))
@@ -421,7 +421,7 @@ def test_training_populations_without_pairs_or_metrics_are_refused(zoo):
     with pytest.raises(UserError, match="no such column"):
         GPT(**TINY, conditioning="reward").prepare(zoo)
     unmeasured = Population.create(zoo.weights, NET.spec, run=zoo.records["run"], step=zoo.records["step"])
-    with pytest.raises(UserError, match="finite number under 'loss'"):
+    with pytest.raises(UserError, match="is 'loss', but the training rows do not all"):
         GPT(**TINY).prepare(unmeasured)
     with pytest.raises(UserError, match="held-out runs"):
         GPT(**TINY).inputs({}, jax.random.split(jax.random.key(0), 2), zoo.select(np.zeros(0, np.int64)))
@@ -431,11 +431,12 @@ def test_training_populations_without_pairs_or_metrics_are_refused(zoo):
     "settings, message",
     [
         ({"heads": 7}, "not a multiple"),
-        ({"sampler": "euler"}, '"ddpm" or "ddim"'),
-        ({"sampler": "ddim", "sampling_steps": 1001}, "between 1 and num_timesteps"),
+        ({"sampler": "euler"}, "one of ddpm, ddim"),
+        ({"sampling_steps": 1001}, "between 1 and num_timesteps"),
         ({"recursion": 0}, "recursion is 0"),
         ({"scale": -1.0}, "scale is -1.0"),
         ({"eta": 2.0}, "eta is 2.0"),
+        ({"beta_start": 0.5}, r"beta_end is 0.02; set it to at least beta_start \(0.5\)"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
@@ -452,7 +453,7 @@ def test_checkpoints_that_do_not_fit_are_refused(golden):
         ({"blocks": 1}, "does not have: decoder.blocks.1"),
         ({"chunk": 8}, "where one is expected|has shape|does not have|no tensor"),
         ({"width": 4}, "has shape"),
-        ({"scale": 0.0}, "set scale"),
+        ({"scale": 0.0}, "scale is 0.0; set it to the factor"),
     ]:
         with pytest.raises(UserError, match=message):
             dataclasses.replace(built, **changed).state_from_torch(checkpoint, NET.spec)

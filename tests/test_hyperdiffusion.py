@@ -354,9 +354,9 @@ def test_published_networks_become_vectors():
     "settings, message",
     [
         ({"heads": 7}, "not a multiple"),
-        ({"normalise": "whiten"}, '"none" or "std" or "per_parameter"'),
+        ({"normalise": "whiten"}, "one of none, std, per_parameter"),
         ({"sampling_steps": 501}, "between 1 and num_timesteps"),
-        ({"sampling_steps": 0}, "between 1 and num_timesteps"),
+        ({"sampling_steps": 0}, "sampling_steps is 0; set it to at least 1"),
         ({"augment": 0}, "augment is 0"),
         ({"noise": -1.0}, "noise is -1.0"),
         ({"scale": 0.0}, "scale is 0.0"),

@@ -501,10 +501,13 @@ def test_half_precision_products_stay_close(initialised):
         ({"encoding": "layer"}, "encoding is 'layer'"),
         ({"bottleneck": "mlp", "decompression": "repeat"}, "does not go with"),
         ({"gamma": 1.5}, "between 0 and 1"),
-        ({"erase_range": (0.5, 0.2)}, "smaller one first"),
-        ({"erase_value": "noise"}, '"random"'),
+        ({"erase_range": (0.5, 0.2)}, "put the smaller share first"),
+        ({"erase_value": "noise"}, "a number or one of random"),
         ({"batch_size": 1}, "at least 2"),
-        ({"scheduler": "exponential"}, "None, "),
+        ({"scheduler": "exponential"}, "one of plateau, cosine"),
+        ({"sampler": "gan"}, "sampler is 'gan'; set it to one of kde"),
+        ({"mode": "ordered"}, r"generators\.hyperrep\.mode is 'ordered'; .* set it to one of independent, faithful"),
+        ({"bandwidth": 0.0}, "bandwidth is 0.0; set it above 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -460,7 +460,7 @@ def test_the_faithful_decoder_differs(trained):
 def test_impossible_settings_are_refused():
     with pytest.raises(UserError, match="kernel_size is 4"):
         PDiff(kernel_size=4)
-    with pytest.raises(UserError, match='"running" or "instance"'):
+    with pytest.raises(UserError, match=r"generators\.p\.decode is 'batch'; set it to one of running, instance"):
         generators.build("p", {"kind": "pdiff", "decode": "batch"})
 
 

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxweights import data, nets, parallel, studies
+from jaxweights import data, generators, nets, parallel, studies
 from jaxweights.errors import UserError
-from jaxweights.generators import LearnedGenerator
+from jaxweights.generators import Prompted
 from jaxweights.population import Population
 from jaxweights.report import prompting as page
 from jaxweights.studies import base, prompting
@@ -36,7 +36,7 @@ EXACT = 1e-5  # of quotients of a few float32 numbers of order one
 
 
 @dataclasses.dataclass(frozen=True)
-class Mover(LearnedGenerator):
+class Mover(Prompted):
     """Its outcome's metric is `(1 - rate) * metric + rate * asked + offset + noise * normal`."""
 
     TRAJECTORIES: ClassVar[bool] = True
@@ -49,6 +49,22 @@ class Mover(LearnedGenerator):
     rate: float = 1.0
     offset: float = 0.0
     noise: float = 0.0
+
+    def prepare(self, training):
+        raise NotImplementedError("It is not trained.")
+
+    def stages(self):
+        return ()
+
+    def sample(self, state, inputs):
+        raise NotImplementedError("It is only prompted.")
+
+    @property
+    def asked(self):
+        return self.conditioning, self.prompt
+
+    def deterministic(self):
+        return self.replace(sampler="ddim", eta=0.0)
 
     def metric(self, population, what):
         return np.asarray(population.weights[:, 0], np.float32)
@@ -96,12 +112,8 @@ def noisy():
 
 
 def test_only_generators_that_improve_networks_are_prompted():
-    assert studies.exist_for(Mover()) and prompting.is_prompted(Mover())
-
-    class Plain(LearnedGenerator):
-        name = "plain"
-
-    assert not studies.exist_for(Plain())
+    assert studies.exist_for(Mover())
+    assert not studies.exist_for(generators.build("pdiff", {"kind": "pdiff"}))
 
 
 # With S prompts evenly spaced over a range of width D, their squared deviations add up to D^2 S (S + 1) / 12 (S - 1).

@@ -22,12 +22,12 @@ P = NET.spec.num_params
 class Denoiser(LearnedGenerator):
     """A linear denoiser: the smallest learned generator with noise, batch statistics and two stages."""
 
+    name: str = "denoiser"
     steps: int = 30
     batch_size: int = 8
     learning_rate: float = 0.1
     ema_decay: float | None = None
     poison: int = -1  # step at which the loss turns NaN
-    name: str = "denoiser"
 
     def prepare(self, training):
         mean = training.weights.mean(axis=0)

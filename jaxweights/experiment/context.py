@@ -88,7 +88,7 @@ class Context:
         """Every generator and control by name, with the name of the one whose training it uses; learned ones first,
         then baselines, then controls."""
         resolved = generators.resolve(self.config["generators"])
-        learned = {k: v for k, v in resolved.items() if generators.is_learned(v[0])}
+        learned = {k: v for k, v in resolved.items() if isinstance(v[0], generators.LearnedGenerator)}
         rest = {k: v for k, v in resolved.items() if k not in learned}
         return {**learned, **rest, **generators.resolve(CONTROLS)}
 
@@ -103,7 +103,7 @@ class Context:
         generator, trained = self.generators[name]
         if name != trained:
             raise ValueError(f"{name} uses the training of {trained}.")
-        if not generators.is_learned(generator):
+        if isinstance(generator, generators.ClosedFormGenerator):
             return generator.fit(training())
         if name not in self._states:
             number = list(self.generators).index(name)

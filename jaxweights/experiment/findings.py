@@ -90,8 +90,8 @@ def _study_generator(context: Context, opened, drawn, name: str, path: pathlib.P
 
 
 def _study_shapes(context: Context, opened, drawn, path: pathlib.Path) -> None:
-    learned = {n: g for n, (g, _) in context.generators.items() if generators.is_learned(g)}
-    copies = {n: g.augment for n, g in learned.items() if hasattr(g, "augment")}
+    learned = {n: g for n, (g, _) in context.generators.items() if isinstance(g, generators.LearnedGenerator)}
+    copies = {n: g.copies for n, g in learned.items() if isinstance(g, generators.Augmented)}
     with context.folder.timed(f"studies {SHAPES}"):
         found = studies.shapes.run(
             context.net,

@@ -38,8 +38,8 @@ def run(context: Context) -> dict[str, store.PopulationStore]:
     if missing:
         opened = zoo.open_zoo(context)
         for name in dict.fromkeys(context.generators[name][1] for name in missing):
-            if generators.is_learned(context.generators[name][0]):  # all are trained before the first one is sampled
-                state(context, opened, name)
+            if isinstance(context.generators[name][0], generators.LearnedGenerator):
+                state(context, opened, name)  # all are trained before the first one is sampled
         for name in missing:
             trained = state(context, opened, context.generators[name][1])
             with context.folder.timed(f"sample {name}"):

@@ -55,7 +55,9 @@ def _stages(config: Mapping[str, Any]) -> Iterator[Stage]:
     yield _stage("base", task | base, (), ("base",), kept=True)
     yield _stage("zoo", task | base | {"zoo": zoo}, ("base",), ("zoo",), kept=True)
     resolved = generators.resolve(config["generators"])
-    learned = {n: g for n, (g, trained) in resolved.items() if n == trained and generators.is_learned(g)}
+    learned = {
+        n: g for n, (g, trained) in resolved.items() if n == trained and isinstance(g, generators.LearnedGenerator)
+    }
     for name, generator in learned.items():
         training = {k: v for k, v in _entry(config, name).items() if k not in generator.SAMPLING}
         data = {} if generator.TRAJECTORIES else use

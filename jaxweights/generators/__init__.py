@@ -1,32 +1,48 @@
-"""Generators of weights behind one protocol (`base`). To add one: a module here and one line in `GENERATORS`."""
+"""Generators of weights behind abstract classes (`base`). To add one: a module here and one line in `GENERATORS`."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
-from jaxweights import parallel
+from jaxweights import parallel, settings
 from jaxweights.errors import UserError
 from jaxweights.generators import baselines, gpt, hyperdiffusion, hyperrep, imported, pdiff
-from jaxweights.generators.base import ClosedFormGenerator, LearnedGenerator, Samples, Stage
+from jaxweights.generators.base import (
+    Augmented,
+    Autoencoding,
+    ClosedFormGenerator,
+    Generator,
+    LearnedGenerator,
+    Prompted,
+    Samples,
+    Stage,
+)
 from jaxweights.population import Population
 
 __all__ = [
     "GENERATORS",
+    "Augmented",
+    "Autoencoding",
     "ClosedFormGenerator",
+    "Generator",
     "LearnedGenerator",
+    "Prompted",
     "Samples",
     "Stage",
     "build",
     "draw",
-    "is_learned",
+    "is_baseline",
+    "kind_of",
     "resolve",
 ]
 
-GENERATORS = {
+GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
     "copy": baselines.Copy,
     "noise": baselines.Noise,
     "average": baselines.Average,
@@ -46,24 +62,32 @@ def build(name: str, config: Mapping[str, Any]) -> ClosedFormGenerator | Learned
 
     Args:
       name: what the audit and the report call it.
-      config: `kind`, a key of `GENERATORS`, and that class's fields.
+      config: `kind`, a key of `GENERATORS`, and settings of that class.
 
     Raises:
-      UserError: unknown kind (the message lists the known ones) or unknown settings.
+      UserError: unknown kind or setting (naming the nearest known one), or an impossible value.
     """
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(config).items()}
-    kind = settings.pop("kind", None)
-    if kind not in GENERATORS:
-        raise UserError(f"Unknown generator {kind!r} under generators.{name}; known: {', '.join(sorted(GENERATORS))}.")
-    try:
-        return GENERATORS[kind](**settings, name=name)
-    except TypeError as error:
-        raise UserError(f"The generator {name!r} does not take these settings: {error}.") from error
+    section = f"generators.{name}"
+    values = _mapping(config, section)
+    kind = values.pop("kind", None)
+    if kind is None:
+        raise UserError(f"{section} has no kind; set {section}.kind to one of {', '.join(GENERATORS)}.")
+    problem = settings.Check(one_of=GENERATORS).problem(kind)
+    if problem:
+        raise UserError(f"{section}.kind is {kind!r}; {problem}.")
+    chosen = GENERATORS[kind]
+    settings.refuse_unknown(values, [f.name for f in dataclasses.fields(chosen) if f.name != "name"], section)
+    return settings.make(chosen, {**values, "name": name}, section)
 
 
-def is_learned(generator: ClosedFormGenerator | LearnedGenerator) -> bool:
-    """Whether the generator is trained by `training.train_generator` rather than fitted in closed form."""
-    return hasattr(generator, "stages")
+def kind_of(generator: Generator) -> str:
+    """The key of a generator's class in `GENERATORS`."""
+    return next(kind for kind, known in GENERATORS.items() if known is type(generator))
+
+
+def is_baseline(kind: str) -> bool:
+    """Whether the generators of a kind are baselines, which a learned generator has to beat."""
+    return issubclass(GENERATORS[kind], baselines.Baseline)
 
 
 def resolve(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[ClosedFormGenerator | LearnedGenerator, str]]:
@@ -79,29 +103,38 @@ def resolve(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[ClosedF
     Raises:
       UserError: see `build`; or an `of` that names no learned generator, or changes more than how samples are drawn.
     """
-    resolved = {}
-    for name, settings in configs.items():
-        if "of" not in settings:
-            resolved[name] = build(name, settings), name
-            continue
-        trained = settings["of"]
-        base = build(trained, configs[trained]) if "of" not in configs.get(trained, {"of": None}) else None
-        if base is None or not is_learned(base):
-            known = [n for n, s in configs.items() if "of" not in s and is_learned(build(n, s))]
-            raise UserError(
-                f"generators.{name}.of is {trained!r}, which is no learned generator of this config; "
-                f"there are: {', '.join(known) or 'none'}."
-            )
-        changes = {k: v for k, v in settings.items() if k != "of"}
-        wrong = sorted(set(changes) - base.SAMPLING)
-        if wrong:
-            raise UserError(
-                f"generators.{name} uses the training of {trained!r}, so it can change only how samples are drawn "
-                f"({', '.join(sorted(base.SAMPLING))}), not {', '.join(wrong)}. Remove these, or give it a kind of its "
-                "own."
-            )
-        resolved[name] = build(name, {**configs[trained], **changes}), trained
-    return resolved
+    configs = {name: _mapping(config, f"generators.{name}") for name, config in configs.items()}
+    trained = {name: build(name, config) for name, config in configs.items() if "of" not in config}
+    return {name: (trained[name], name) if name in trained else _way(name, configs, trained) for name in configs}
+
+
+def _way(
+    name: str, configs: Mapping[str, Mapping[str, Any]], trained: Mapping[str, ClosedFormGenerator | LearnedGenerator]
+) -> tuple[ClosedFormGenerator | LearnedGenerator, str]:
+    """The generator of a config with `of`, and the name of the one whose training it uses."""
+    of = configs[name]["of"]
+    origin = trained.get(of)
+    if not isinstance(origin, LearnedGenerator):
+        known = [n for n, g in trained.items() if isinstance(g, LearnedGenerator)]
+        raise UserError(
+            f"generators.{name}.of is {of!r}, which is no learned generator of this config; "
+            f"there are: {', '.join(known) or 'none'}."
+        )
+    changes = {k: v for k, v in configs[name].items() if k != "of"}
+    wrong = sorted(set(changes) - origin.SAMPLING)
+    if wrong:
+        raise UserError(
+            f"generators.{name} uses the training of {of!r}, so it can change only how samples are drawn "
+            f"({', '.join(sorted(origin.SAMPLING))}), not {', '.join(wrong)}. Remove these, or give it a kind of its "
+            "own."
+        )
+    return build(name, {**configs[of], **changes}), of
+
+
+def _mapping(config: Any, section: str) -> dict[str, Any]:
+    if isinstance(config, (Mapping, ConfigDict)):
+        return dict(config)
+    raise UserError(f'{section} is {config!r}; give a mapping with its kind and settings, e.g. {{"kind": "pdiff"}}.')
 
 
 def draw(
@@ -110,24 +143,26 @@ def draw(
     keys: jax.Array,
     starts: Population,
     measure: Callable[[np.ndarray], Population],
-    mesh: jax.sharding.Mesh,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Samples:
     """One sample per key, those of a learned generator sharded over the mesh.
 
     Args:
       generator: closed-form or learned.
-      state: of the fitted or trained generator.
+      state: state of the fitted or trained generator.
       keys: `[n]` typed PRNG keys.
       starts: see `LearnedGenerator.inputs`.
       measure: see `LearnedGenerator.again`.
-      mesh: devices.
+      mesh: devices, all by default.
     """
-    if not is_learned(generator):
+    if isinstance(generator, ClosedFormGenerator):
         return jax.jit(generator.sample)(state, keys)
+    mesh = parallel.make_mesh() if mesh is None else mesh
     program = parallel.map_rows(generator.sample, mesh)
     state = jax.device_put(state, parallel.replicated(mesh))
     inputs = generator.inputs(state, keys, starts)
-    while inputs is not None:
+    while True:
         samples = program(state, inputs)
         inputs = generator.again(inputs, samples, measure)
-    return samples
+        if inputs is None:
+            return samples

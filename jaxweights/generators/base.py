@@ -1,16 +1,24 @@
-"""What every generator of weights offers: closed-form ones are fitted, learned ones are trained stage by stage."""
+"""What every generator of weights offers: closed-form ones are fitted, learned ones are trained stage by stage.
+
+A generator is a frozen dataclass of settings that derives from `ClosedFormGenerator` or `LearnedGenerator`, directly or
+through the classes of what some can do besides: `Autoencoding`, `Prompted`, `Augmented`. Those who want that ask by
+`isinstance`.
+"""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import numpy as np
 import optax
 
 from jaxweights.population import Population
+from jaxweights.settings import Settings
+from jaxweights.spec import WeightSpec
 
 
 class Samples(NamedTuple):
@@ -26,21 +34,9 @@ class Samples(NamedTuple):
     parents: jax.Array
 
 
-class ClosedFormGenerator(Protocol):
-    """A generator whose state is computed from the training rows directly (all baselines)."""
-
-    name: str
-
-    def fit(self, training: Population) -> Any:
-        """Returns the state, a pytree of arrays, for training rows `[N, P]` and their records."""
-
-    def sample(self, state: Any, keys: jax.Array) -> Samples:
-        """Draws one sample per key (`[n]` typed PRNG keys); pure and jit-compatible."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One training phase of a learned generator; `training.py` runs the stages in order.
+    """One training phase of a learned generator; the training loop runs the stages in order.
 
     Attributes:
       name: key of this stage's result in the generator's state.
@@ -79,27 +75,62 @@ class Stage:
     auxiliary: tuple[str, ...] = ()
 
 
-class LearnedGenerator(Protocol):
-    """A generator with parameters, trained by `training.train_generator` and then asked for samples in one or several
-    ways.
+@dataclasses.dataclass(frozen=True)
+class Generator(Settings, abc.ABC):
+    """A generator of weight vectors, with its settings.
 
     Attributes:
-      name: of the generator.
-      SAMPLING: names of the fields that change how samples are drawn and nothing of the training. One trained generator
-        serves any number of settings of these (`{"of": name, ...}` in a config).
-      TRAJECTORIES: whether it learns from all kept checkpoints of the training runs, whatever `zoo.use` says.
+      name: name of the generator's samples in the audit and the report.
     """
 
-    name: str
-    SAMPLING: ClassVar[frozenset[str]] = frozenset()
-    TRAJECTORIES: ClassVar[bool] = False
+    TINY: ClassVar[Mapping[str, Any]] = {}
+    """Settings under which every part runs in a moment on a network of some dozen parameters; for tests."""
 
+    name: str = ""
+
+    @property
+    def section(self) -> str:
+        """Where a config has the settings."""
+        return f"generators.{self.name}"
+
+
+class ClosedFormGenerator(Generator):
+    """A generator whose state is computed from the training rows directly (all baselines)."""
+
+    @abc.abstractmethod
+    def fit(self, training: Population) -> Any:
+        """Returns the state, a pytree of arrays, for training rows `[N, P]` and their records."""
+
+    @abc.abstractmethod
+    def sample(self, state: Any, keys: jax.Array) -> Samples:
+        """Draws one sample per key (`[n]` typed PRNG keys); pure and jit-compatible."""
+
+
+class LearnedGenerator(Generator):
+    """A generator with parameters, which is trained and then asked for samples in one or several ways."""
+
+    SAMPLING: ClassVar[frozenset[str]] = frozenset()
+    """Names of the fields that change how samples are drawn and nothing of the training. One trained generator serves
+    any number of settings of these (`{"of": name, ...}` in a config)."""
+    TRAJECTORIES: ClassVar[bool] = False
+    """Whether it learns from all kept checkpoints of the training runs, whatever `zoo.use` says."""
+
+    @abc.abstractmethod
     def prepare(self, training: Population) -> tuple[Any, Any]:
         """Returns `(data, constants)`: training examples, a pytree of arrays with a leading axis of examples (mostly
         `[N, D]` float32), and the pytree that undoes the preparation."""
 
+    @abc.abstractmethod
     def stages(self) -> tuple[Stage, ...]:
         """The training phases in order."""
+
+    @abc.abstractmethod
+    def sample(self, state: Mapping[str, Any], inputs: Any) -> Samples:
+        """Makes one sample per row of `inputs` from `{"constants": ..., stage name: {"params", "model_state"}, ...}`.
+
+        Pure and jit-compatible. A sample depends on its own row alone, so any sharding or chunking of the rows gives
+        the same networks.
+        """
 
     def finish(self, state: Mapping[str, Any], data: Any) -> dict[str, Any]:
         """What sampling needs besides constants and stages, computed once after training; joins the state.
@@ -117,9 +148,9 @@ class LearnedGenerator(Protocol):
         The default is the keys themselves. Whatever looks at all samples together, or runs outside of JAX, goes here.
 
         Args:
-          state: of the trained generator.
-          keys: `[n]`.
-          starts: the first kept checkpoint of every held-out run, for generators that improve a given network.
+          state: state of the trained generator.
+          keys: `[n]` typed PRNG keys.
+          starts: first kept checkpoint of every held-out run, for generators that change a given network.
         """
         del state, starts
         return keys
@@ -128,19 +159,87 @@ class LearnedGenerator(Protocol):
         """What another round of sampling starts from, or None (the default) where the samples are done.
 
         Args:
-          inputs: of the round that was.
-          samples: its outcome.
+          inputs: inputs of the last round.
+          samples: its samples.
           measure: evaluates weights `[n, P]`: a population with `loss` and `accuracy`.
         """
         del inputs, samples, measure
         return None
 
-    def sample(self, state: Mapping[str, Any], inputs: Any) -> Samples:
-        """Makes one sample per row of `inputs` from `{"constants": ..., stage name: {"params", "model_state"}, ...}`.
+    def num_tokens(self, spec: WeightSpec) -> int | None:
+        """Length of the sequence that the model sees for one network; None where it has no tokens."""
+        del spec
+        return None
 
-        Pure and jit-compatible. A sample depends on its own row alone, so any sharding or chunking of the rows gives
-        the same networks.
+
+class Autoencoding(LearnedGenerator):
+    """A generator that encodes networks and decodes latents."""
+
+    @abc.abstractmethod
+    def encode(self, state: Mapping[str, Any], weights: jax.Array) -> jax.Array:
+        """Latents `[n, L]` of weight vectors `[n, P]`; pure, jit-compatible, a row depends on its own input alone."""
+
+    @abc.abstractmethod
+    def decode(self, state: Mapping[str, Any], latents: jax.Array) -> jax.Array:
+        """Weight vectors `[n, P]` of latents `[n, L]`; pure, jit-compatible, a row depends on its own input alone."""
+
+    @property
+    @abc.abstractmethod
+    def sampling(self) -> dict[str, Any]:
+        """How latents are drawn, for the report: `kind` and `mode` of the sampler, and its further settings."""
+
+
+class Prompted(LearnedGenerator):
+    """A generator that improves a given network towards a metric that it is asked for."""
+
+    @property
+    @abc.abstractmethod
+    def asked(self) -> tuple[str, float]:
+        """Name of the metric, and the value that samples are drawn with."""
+
+    @abc.abstractmethod
+    def metric(self, population: Population, what: str) -> np.ndarray:
+        """The metric `[N]` float32 of evaluated networks.
+
+        Args:
+          population: N networks.
+          what: what they are, for errors.
         """
+
+    @abc.abstractmethod
+    def improve(
+        self,
+        state: Mapping[str, Any],
+        weights: jax.Array,
+        metric: jax.Array,
+        asked: jax.Array,
+        keys: jax.Array,
+        *,
+        initial: jax.Array | None = None,
+    ) -> jax.Array:
+        """One network `[n, P]` for every start; pure, jit-compatible, a row depends on its own inputs alone.
+
+        Args:
+          state: state of the trained generator.
+          weights: `[n, P]` float32 networks to start from.
+          metric: `[n]` float32 metric of the starts.
+          asked: `[n]` float32 metric that the outcomes should have.
+          keys: `[n]` typed PRNG keys.
+          initial: `[n, P]` float32 noise that sampling begins with; drawn by default.
+        """
+
+    @abc.abstractmethod
+    def deterministic(self) -> Self:
+        """This generator with a sampler whose outcome depends on the start, the prompt and the initial noise alone."""
+
+
+class Augmented(LearnedGenerator):
+    """A generator that is trained on permuted copies of the training networks besides the networks themselves."""
+
+    @property
+    @abc.abstractmethod
+    def copies(self) -> int:
+        """Networks of the same function that every training network stands for, itself included."""
 
 
 def keys_for(keys: jax.Array, purpose: int) -> jax.Array:

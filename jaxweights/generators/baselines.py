@@ -6,30 +6,37 @@ Each is a closed-form generator (`base.ClosedFormGenerator`): fitted on training
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxweights.errors import UserError
-from jaxweights.generators.base import Samples, keys_for
+from jaxweights.generators.base import ClosedFormGenerator, Samples, keys_for
 from jaxweights.population import Population
+from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
 
 
+class Baseline(ClosedFormGenerator):
+    """What a learned generator has to beat, or an audit to flag."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Copy:
+class Copy(Baseline):
     """Copies of training networks: the plainest memorization.
 
     Attributes:
-      permute: reorder the hidden units of each copy at random; the function stays, the raw distance does not.
-      rescale: rescale (ReLU-like) or flip (tanh) the hidden units at random, likewise.
+      permute: whether the hidden units of each copy are reordered at random; the function stays, the raw distance does
+        not.
+      rescale: whether the hidden units are rescaled (ReLU-like) or flipped (tanh) at random, likewise.
     """
 
+    name: str = "copy"
     permute: bool = False
     rescale: bool = False
-    name: str = "copy"
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows and the spec."""
@@ -49,26 +56,21 @@ class Copy:
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise:
+class Noise(Baseline):
     """Training networks plus Gaussian noise.
 
     Attributes:
       sigma: standard deviation of the noise.
-      relative: multiply it by a standard deviation of the training rows; the memorization paper uses amplitudes that
-        are absolute (Hyper-Representations) or relative to all entries (G.pt).
+      relative: whether it is multiplied by a standard deviation of the training rows; the memorization paper uses
+        amplitudes that are absolute (Hyper-Representations) or relative to all entries (G.pt).
       relative_to: "tensor" for the entries of the tensor that a weight belongs to, as in P-diff's own evaluator, or
         "all" entries of the vectors.
     """
 
-    sigma: float = 0.05
+    name: str = "noise"
+    sigma: float = setting(0.05, at_least=0)
     relative: bool = False
     relative_to: Literal["tensor", "all"] = "tensor"
-    name: str = "noise"
-
-    def __post_init__(self) -> None:
-        """Raises UserError for an unknown unit."""
-        if self.relative_to not in ("tensor", "all"):
-            raise UserError(f'generator {self.name}: relative_to is {self.relative_to!r}; set it to "tensor" or "all".')
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows and the noise amplitude of every entry."""
@@ -89,19 +91,21 @@ class Noise:
 
 
 @dataclasses.dataclass(frozen=True)
-class Average:
+class Average(Baseline):
     """Means of `k` different training networks (a soup).
 
     Attributes:
       k: networks per average.
-      faithful: reproduce the published baseline's aliasing: its accumulator is the first drawn checkpoint itself, so
-        every average overwrites one training row, and later averages average averages (about 21 instead of 16
-        constituents).
+      faithful: whether the published baseline's aliasing is reproduced: its accumulator is the first drawn checkpoint
+        itself, so every average overwrites one training row, and later averages average averages (about 21 instead of
+        16 constituents).
     """
 
-    k: int = 16
-    faithful: bool = False
+    TINY: ClassVar[Mapping[str, Any]] = {"k": 4}
+
     name: str = "average"
+    k: int = setting(16, at_least=1)
+    faithful: bool = False
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows."""
@@ -124,7 +128,7 @@ class Average:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Baseline):
     """An independent normal distribution per parameter, with the training rows' mean and unbiased standard
     deviation."""
 
@@ -145,15 +149,15 @@ class Gaussian:
 
 
 @dataclasses.dataclass(frozen=True)
-class PCAGaussian:
+class PCAGaussian(Baseline):
     """A normal distribution on the leading principal components of the training rows; exactly zero variance elsewhere.
 
     Attributes:
       components: number of components, 0 for all that the rows span (N - 1 at most).
     """
 
-    components: int = 0
     name: str = "pca_gaussian"
+    components: int = setting(0, at_least=0)
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Mean and scaled principal directions, through the smaller Gram matrix in float64.
@@ -189,7 +193,7 @@ class PCAGaussian:
 
 
 @dataclasses.dataclass(frozen=True)
-class Interpolation:
+class Interpolation(Baseline):
     """Points at a uniform position on the segment between two different training networks."""
 
     name: str = "interpolation"

@@ -9,20 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxweights.errors import UserError
-from jaxweights.generators.base import Samples
+from jaxweights.generators.base import ClosedFormGenerator, Samples
 from jaxweights.population import Population, load_npz
 
 
 @dataclasses.dataclass(frozen=True)
-class Imported:
+class Imported(ClosedFormGenerator):
     """The rows of `weights` in an `.npz` file, in their order.
 
     Attributes:
-      path: the file.
+      path: `.npz` file with `weights` `[n, P]`.
     """
 
-    path: str = ""
     name: str = "imported"
+    path: str = ""
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Reads the file; raises `UserError` unless it holds finite `[n, P]` weights."""

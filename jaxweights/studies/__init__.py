@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxweights.generators import Autoencoding, Prompted
 from jaxweights.studies import autoencoder, prompting, shapes
 from jaxweights.studies.base import Subject
 
@@ -57,8 +58,8 @@ def run(
 
 
 def _study(generator: Any) -> Callable[..., Findings] | None:
-    if autoencoder.is_autoencoder(generator):
+    if isinstance(generator, Autoencoding):
         return autoencoder.run
-    if prompting.is_prompted(generator):
+    if isinstance(generator, Prompted):
         return prompting.run
     return None

@@ -15,9 +15,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import data, generators, parallel, population
+from jaxweights import data, parallel, population
 from jaxweights.auditing import distances, probes, published, statistics, symmetry
 from jaxweights.evaluate import evaluate
+from jaxweights.generators import Autoencoding
 from jaxweights.progress import Progress
 from jaxweights.studies.base import Rowwise, Subject
 
@@ -31,7 +32,7 @@ class Autoencoder:
       decode: latents `[n, L]` to weights `[n, P]`, float32.
     """
 
-    def __init__(self, generator: Any, state: Mapping[str, Any], mesh: Mesh):
+    def __init__(self, generator: Autoencoding, state: Mapping[str, Any], mesh: Mesh):
         state = jax.device_put(state, parallel.replicated(mesh))
         self.mesh = mesh
         self.encode = Rowwise(generator.encode, state, mesh)
@@ -42,15 +43,9 @@ class Autoencoder:
         return self.decode(self.encode(weights))
 
 
-def is_autoencoder(generator: Any) -> bool:
-    """Whether a generator encodes networks and decodes latents."""
-    methods = (getattr(generator, name, None) for name in ("encode", "decode"))
-    return generators.is_learned(generator) and all(callable(method) for method in methods)
-
-
 def run(
     subject: Subject,
-    generator: Any,
+    generator: Autoencoding,
     state: Mapping[str, Any],
     settings: Mapping[str, Any],
     resamples: int,
@@ -61,8 +56,8 @@ def run(
 
     Args:
       subject: what to look at.
-      generator: with `encode` and `decode`.
-      state: of the trained generator.
+      generator: the trained generator.
+      state: its state.
       settings: `config.studies`.
       resamples: of every interval.
       seed: of every random choice.

@@ -8,18 +8,18 @@ its published code.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import generators, parallel, population
+from jaxweights import parallel, population
 from jaxweights.auditing import similarity, statistics
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
+from jaxweights.generators import Prompted
 from jaxweights.population import Population
 from jaxweights.progress import Progress
 from jaxweights.studies.base import Rowwise, Subject
@@ -33,42 +33,6 @@ _LEAST = {"prompted_networks": 1, "prompts": 2, "rounds": 1, "walks": 1, "walk_p
 
 Measure = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Weights `[n, P]` to their metric `[n]` and packed masks of misclassified examples `[n, ceil(T / 8)]`."""
-
-
-class Prompted(Protocol):
-    """A learned generator that improves networks; a dataclass with G.pt's settings of sampling.
-
-    Attributes:
-      name: of the generator.
-      conditioning: name of the metric.
-      prompt: that samples are drawn with.
-    """
-
-    name: str
-    conditioning: str
-    prompt: float
-
-    def metric(self, population: Population, what: str) -> np.ndarray:
-        """The metric `[N]` float32 of a population's rows; `what` names them in errors."""
-
-    def improve(
-        self,
-        state: Mapping[str, Any],
-        weights: jax.Array,
-        metric: jax.Array,
-        asked: jax.Array,
-        keys: jax.Array,
-        *,
-        initial: jax.Array | None = None,
-    ) -> jax.Array:
-        """One network `[n, P]` for every start, its metric and the metric asked for; `initial` is the noise `[n, P]`
-        that the diffusion begins with."""
-
-
-def is_prompted(generator: Any) -> bool:
-    """Whether a generator improves networks up to a metric that it is asked for."""
-    methods = (getattr(generator, name, None) for name in ("improve", "metric"))
-    return generators.is_learned(generator) and all(callable(method) for method in methods)
 
 
 def check(settings: Mapping[str, Any]) -> None:
@@ -129,7 +93,8 @@ def run(
     state = jax.device_put(state, parallel.replicated(mesh))
     improve = Improver(generator, state, mesh)
     starts = _starts(subject, generator, settings["prompted_networks"], jax.random.fold_in(key, 0), measure, mesh)
-    maximised, best = generator.conditioning in MAXIMISED, settings["best_prompt"]
+    (conditioning, prompt), best = generator.asked, settings["best_prompt"]
+    maximised = conditioning in MAXIMISED
     if best is None:
         known = generator.metric(subject.train, "the training rows")
         best = float(known.max() if maximised else known.min())
@@ -137,12 +102,12 @@ def run(
     with Progress(3, f"studies of {generator.name}", "studies") as bar:
         swept = sweep(improve, measure, starts, best, settings["prompts"], keys[0])
         bar.update(1, "prompt alignment")
-        curve = recursion(improve, measure, starts[HELDOUT], generator.prompt, settings["rounds"], keys[1])
+        curve = recursion(improve, measure, starts[HELDOUT], prompt, settings["rounds"], keys[1])
         bar.update(2, "recursive prompting")
         # As published: where every step adds noise, hardly anything is left of the noise at the beginning.
-        deterministic = Improver(dataclasses.replace(generator, sampler="ddim", eta=0.0), state, mesh)
+        deterministic = Improver(generator.deterministic(), state, mesh)
         few = Starts(*(x[: settings["walks"]] for x in starts[HELDOUT]))
-        walked = walk(deterministic, measure, few, generator.prompt, settings["walk_points"], len(labels), keys[2])
+        walked = walk(deterministic, measure, few, prompt, settings["walk_points"], len(labels), keys[2])
         bar.update(3, "latent walk")
     steps, trained = trajectories(subject.heldout.records, generator.metric(subject.heldout, "the held-out rows"))
 
@@ -150,9 +115,9 @@ def run(
         return statistics.bootstrap_mean(values, resamples, rng).to_json("mean")
 
     metrics = {
-        "metric": generator.conditioning,
+        "metric": conditioning,
         "maximised": maximised,
-        "prompt": float(generator.prompt),
+        "prompt": float(prompt),
         "best": float(best),
         "alignment": {group: _alignment(*found, starts[group].metric, mean) for group, found in swept.items()},
         "recursion": {

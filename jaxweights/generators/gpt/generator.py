@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,132 +14,115 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
-from jaxweights.generators.base import LearnedGenerator, Samples, Stage, keys_for
-from jaxweights.generators.gpt import importer, network
-from jaxweights.generators.gpt.network import Transformer
+from jaxweights.generators import checks
+from jaxweights.generators.base import Prompted, Samples, Stage, keys_for
+from jaxweights.generators.gpt import importer, network, pairs
+from jaxweights.generators.gpt.network import SCALARS, Transformer
 from jaxweights.nn.parameters import initialise
 from jaxweights.nn.transformer import Architecture, Layout, frequencies, is_matrix, time_features
 from jaxweights.population import Population
+from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
 
 STAGE = "transformer"
 
 _NORMALISED_STD = 0.538  # the published standard deviation of the weights that the transformer sees
 _BLOCK_ROWS = 1024
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "tokens": ("chunk", "tensor"),
-    "dtype": ("float32", "bfloat16"),
-    "sampler": ("ddpm", "ddim"),
-}
-_AT_LEAST_ONE = (
-    "chunk",
-    "width",
-    "blocks",
-    "heads",
-    "num_frequencies",
-    "num_timesteps",
-    "steps",
-    "batch_size",
-    "recursion",
-)
+EPOCH_STEPS = 89
+"""Optimizer steps of a published epoch of the MNIST networks."""
 
 
 @dataclasses.dataclass(frozen=True)
-class GPT(LearnedGenerator):
-    """G.pt as a `LearnedGenerator`; the defaults are the published setting for MNIST networks and their test loss.
+class GPT(Prompted):
+    """G.pt; the defaults are the published setting for MNIST networks and their test loss (arXiv 2209.12892, which
+    arXiv 2506.07998 takes over).
 
     It learns from pairs of checkpoints of one run, so it needs runs with at least two, and it improves given networks:
     asked for a metric, it turns a start of known metric into a network that should reach it.
 
     Attributes:
-      name: of the generator.
       conditioning: metric of a checkpoint: "loss", "error" (percent of test images), "return" (of a policy, whose loss
         is its negative), or the name of any column of the records.
-      scale: that weights are multiplied with before the transformer sees them; 0 for 0.538 over their standard
-        deviation in the training rows, which is how the published coefficients came about (MNIST: 4.185).
-      tokens: "chunk" (pieces of each tensor) or "tensor" (whole ones).
-      chunk: longest piece.
-      width: of the tokens.
-      blocks: of the transformer.
-      heads: of attention.
-      num_frequencies: that scalars are embedded with.
-      max_frequency_log2: logarithm of the highest.
-      dtype: of the matrix products; parameters, normalisations, softmax and loss are float32.
-      remat: compute each block again for its gradient instead of keeping its intermediate values; less memory, slower.
-      num_timesteps: T of the diffusion.
+      scale: factor of the weights that the transformer sees; 0 for 0.538 over their standard deviation in the training
+        rows, which is how the published factors came about (MNIST: 4.185).
+      tokens: pieces of weight vectors that tokens stand for: "chunk" (pieces of each tensor) or "tensor" (whole ones).
+      chunk: most weights in a piece.
+      width: size of the tokens.
+      blocks: number of transformer blocks.
+      heads: number of attention heads.
+      num_frequencies: number of frequencies that scalars are embedded with.
+      max_frequency_log2: logarithm of the highest frequency to base 2.
+      dtype: type of the matrix products; parameters, normalisations, softmax and loss are float32.
+      remat: whether each block is computed again for its gradient instead of keeping its intermediate values; less
+        memory, slower.
+      num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
-      steps: optimizer steps; published: 2,000 epochs of 89 steps.
-      warmup_steps: over which the learning rate rises linearly from 0, on top of half a cosine to 0 over all steps.
+      steps: optimizer steps; published: 2,000 epochs.
+      warmup_steps: steps over which the learning rate rises linearly from 0, on top of half a cosine to 0 over all
+        steps; published: 5 epochs.
       batch_size: pairs per step.
-      learning_rate: highest.
-      weight_decay: of matrices; biases, normalisations and positions have none.
+      learning_rate: highest learning rate.
+      weight_decay: decoupled weight decay of matrices; biases, normalisations and positions have none.
       gradient_clip: largest norm of the gradient, or 0 for no limit.
-      ema_decay: of the averaged parameters, which samples are drawn with, or None for none.
+      ema_decay: decay of the averaged parameters, which samples are drawn with, or None for no average.
       permute: whether every pair is seen with its hidden units in a random order, the same for both networks.
       prompt: metric that is asked for.
       sampler: "ddpm" (ancestral, variance beta, as published) or "ddim".
       sampling_steps: number of DDIM steps, or None for all.
-      eta: of DDIM.
+      eta: noise of DDIM steps, from 0 (deterministic) to 1.
       recursion: number of times that a network is improved; the networks in between are measured.
     """
 
     TRAJECTORIES: ClassVar[bool] = True
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"prompt", "sampler", "sampling_steps", "eta", "recursion", "dtype"})
+    TINY: ClassVar[Mapping[str, Any]] = {
+        "chunk": 5,
+        "width": 8,
+        "blocks": 2,
+        "heads": 2,
+        "num_frequencies": 3,
+        "num_timesteps": 10,
+        "steps": 4,
+        "warmup_steps": 2,
+        "batch_size": 8,
+    }
 
     name: str = "gpt"
     conditioning: str = "loss"
-    scale: float = 0.0
+    scale: float = setting(0.0, at_least=0)
     tokens: Literal["chunk", "tensor"] = "chunk"
-    chunk: int = 1000
-    width: int = 1536
-    blocks: int = 12
-    heads: int = 16
-    num_frequencies: int = 128
-    max_frequency_log2: float = 14.0
+    chunk: int = setting(1000, at_least=1)
+    width: int = setting(1536, at_least=1)
+    blocks: int = setting(12, at_least=1)
+    heads: int = setting(16, at_least=1)
+    num_frequencies: int = setting(128, at_least=1)
+    max_frequency_log2: float = setting(14.0, at_least=0)
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
-    num_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    steps: int = 178_000
-    warmup_steps: int = 445
-    batch_size: int = 1024
-    learning_rate: float = 4e-4
-    weight_decay: float = 0.1
-    gradient_clip: float = 0.75
-    ema_decay: float | None = 0.9999
+    num_timesteps: int = setting(1000, at_least=1)
+    beta_start: float = setting(1e-4, above=0, below=1)
+    beta_end: float = setting(0.02, above=0, below=1)
+    steps: int = setting(2000 * EPOCH_STEPS, at_least=1)
+    warmup_steps: int = setting(5 * EPOCH_STEPS, at_least=0)
+    batch_size: int = setting(1024, at_least=1)
+    learning_rate: float = setting(4e-4, above=0)
+    weight_decay: float = setting(0.1, at_least=0)
+    gradient_clip: float = setting(0.75, at_least=0)
+    ema_decay: float | None = setting(0.9999, at_least=0, below=1)
     permute: bool = True
     prompt: float = 0.0
     sampler: Literal["ddpm", "ddim"] = "ddpm"
-    sampling_steps: int | None = None
-    eta: float = 0.0
-    recursion: int = 1
+    sampling_steps: int | None = setting(None, at_least=1)
+    eta: float = setting(0.0, at_least=0, at_most=1)
+    recursion: int = setting(1, at_least=1)
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
-        for field, allowed in _CHOICES.items():
-            if getattr(self, field) not in allowed:
-                known = " or ".join(f'"{value}"' for value in allowed)
-                raise UserError(f"generator gpt: {field} is {getattr(self, field)!r}; set it to {known}.")
-        for field in _AT_LEAST_ONE:
-            if getattr(self, field) < 1:
-                raise UserError(f"generator gpt: {field} is {getattr(self, field)}; set it to at least 1.")
-        for field in ("scale", "warmup_steps", "weight_decay", "gradient_clip"):
-            if getattr(self, field) < 0:
-                raise UserError(f"generator gpt: {field} is {getattr(self, field)}; set it to at least 0.")
-        if self.width % self.heads:
-            raise UserError(
-                f"generator gpt: width {self.width} is not a multiple of the {self.heads} heads; change one of them."
-            )
-        if not 0 <= self.eta <= 1:
-            raise UserError(f"generator gpt: eta is {self.eta}; set it between 0 and 1.")
-        if self.sampler == "ddim" and not 1 <= (self.sampling_steps or self.num_timesteps) <= self.num_timesteps:
-            raise UserError(
-                f"generator gpt: sampling_steps is {self.sampling_steps}; set it between 1 and num_timesteps "
-                f"({self.num_timesteps}), or to None for all."
-            )
+        super().__post_init__()
+        checks.heads(self)
+        checks.noise_schedule(self)
+        checks.sampling_steps(self)
 
     def prepare(self, training: Population) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Finds the checkpoints of every run, in order of their steps; the weights themselves stay as they are.
@@ -158,19 +141,10 @@ class GPT(LearnedGenerator):
         Raises:
           UserError: a run with a single checkpoint, or rows without the metric.
         """
-        run, step = training.records["run"], training.records["step"]
-        _, inverse, counts = np.unique(run, return_inverse=True, return_counts=True)
-        if counts.min() < 2:
-            raise UserError(
-                f"generator gpt learns from pairs of checkpoints of one run, but {np.sum(counts < 2)} of {len(counts)} "
-                "training runs have a single one. Give zoo.snapshots at least two entries."
-            )
         data = {
             "weights": np.asarray(training.weights, np.float32),
             "metric": self.metric(training, "the training rows"),
-            "order": np.lexsort((step, run)).astype(np.int32),
-            "first": (np.cumsum(counts) - counts)[inverse].astype(np.int32),
-            "count": counts[inverse].astype(np.int32),
+            **pairs.index(training.records, self.section),
         }
         scale = self.scale or _NORMALISED_STD / _std(data["weights"])
         table = frequencies(self.num_frequencies, self.max_frequency_log2)
@@ -186,7 +160,7 @@ class GPT(LearnedGenerator):
                 optimizer=self._optimizer(),
                 init=self._init,
                 loss=self._loss,
-                gather=gather_pairs,
+                gather=pairs.gather,
                 ema_decay=self.ema_decay,
             ),
         )
@@ -200,7 +174,7 @@ class GPT(LearnedGenerator):
         """
         if not len(starts):
             raise UserError(
-                "generator gpt improves the first checkpoints of held-out runs, but there are none. Set "
+                f"{self.section} improves the first checkpoints of held-out runs, but there are none. Set "
                 "zoo.num_heldout to at least 1."
             )
         rows = np.arange(len(keys)) % len(starts)
@@ -287,7 +261,7 @@ class GPT(LearnedGenerator):
           UserError: the checkpoint does not fit, or `scale` is not given.
         """
         if not self.scale:
-            raise UserError("generator gpt: set scale to the coefficient that the published model was trained with.")
+            self.refuse("scale", "set it to the factor that the published model was trained with")
         params, table = importer.from_torch(checkpoint, self._layout(spec), self.architecture)
         return {
             "constants": self._constants(spec, self.scale, table),
@@ -306,10 +280,17 @@ class GPT(LearnedGenerator):
         return diffusion_lib.Diffusion(betas, prediction="x0")
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """The settings of the sampler that matter, for the report."""
-        facts = {"prompt": self.prompt, "sampler": self.sampler, "recursion": self.recursion}
-        return facts | ({"steps": self.sampling_steps, "eta": self.eta} if self.sampler == "ddim" else {})
+    def asked(self) -> tuple[str, float]:
+        """Name of the metric, and the value that samples are drawn with."""
+        return self.conditioning, self.prompt
+
+    def deterministic(self) -> Self:
+        """With DDIM without noise; see `Prompted.deterministic`."""
+        return self.replace(sampler="ddim", eta=0.0)
+
+    def num_tokens(self, spec: WeightSpec) -> int:
+        """Two networks and the embedded scalars."""
+        return 2 * self._layout(spec).num_tokens + SCALARS
 
     def metric(self, population: Population, what: str) -> np.ndarray:
         """The metric that `conditioning` names, `[N]` float32 for the N rows of a population.
@@ -329,13 +310,13 @@ class GPT(LearnedGenerator):
             metric = population.records[self.conditioning]
         else:
             raise UserError(
-                f"generator gpt: conditioning is {self.conditioning!r}, but {what} have no such column. Set it to "
+                f"{self.section}.conditioning is {self.conditioning!r}, but {what} have no such column. Set it to "
                 f'"error", "return" or one of {", ".join(sorted(population.records))}.'
             )
         if metric.dtype.kind not in "fiu" or not np.isfinite(metric).all():
             raise UserError(
-                f"generator gpt: {what} do not all have a finite number under {self.conditioning!r}, which "
-                "conditioning names. Measure these networks, or set conditioning to another column."
+                f"{self.section}.conditioning is {self.conditioning!r}, but {what} do not all have a finite number "
+                "under that name. Measure these networks, or set conditioning to another column."
             )
         return metric.astype(np.float32)
 
@@ -379,62 +360,18 @@ class GPT(LearnedGenerator):
         layout, module = constants["layout"], self._module(constants)
         start, target = batch["start"] * constants["scale"], batch["target"] * constants["scale"]
         if self.permute:
-            start, target = permute_pairs(layout.spec, start, target, keys_for(keys, _PERMUTATION))
+            start, target = pairs.permute(layout.spec, start, target, keys)
         metrics = network.metric_features(batch["target_metric"], batch["start_metric"], constants["frequencies"])
 
         def predict(x_t: jax.Array, timesteps: jax.Array) -> jax.Array:
             return module.apply({"params": params}, x_t, start, constants["time_features"][timesteps], metrics)
 
-        value = diffusion_lib.loss(self.diffusion, predict, target, keys_for(keys, _DIFFUSION))
+        value = diffusion_lib.loss(self.diffusion, predict, target, keys_for(keys, pairs.DIFFUSION))
         return value, (model_state, {"unchanged": jnp.mean(jnp.square(target - start))})
 
     def _optimizer(self) -> optax.GradientTransformation:
         clip = optax.clip_by_global_norm(self.gradient_clip) if self.gradient_clip else optax.identity()
         return optax.chain(clip, optax.adamw(self.schedule, weight_decay=self.weight_decay, mask=is_matrix))
-
-
-# What an example's key is used for.
-_PAIR, _PERMUTATION, _DIFFUSION = range(3)
-
-
-def gather_pairs(data: Mapping[str, jax.Array], rows: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
-    """Draws an earlier and a later checkpoint of the run of each row.
-
-    With S checkpoints, their distance is uniform on 1 ... S - 1, and the earlier one then on what is left.
-
-    Args:
-      data: see `GPT.prepare`.
-      rows: `[b]`.
-      keys: `[b]`.
-
-    Returns:
-      `start` and `target` `[b, P]`, `start_metric` and `target_metric` `[b]`.
-    """
-
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys_for(keys, _PAIR))
-    first, count = data["first"][rows], data["count"][rows]
-    spacing = 1 + _scaled(uniform[:, 0], count - 1)
-    start = first + _scaled(uniform[:, 1], count - spacing)
-    start, target = data["order"][start], data["order"][start + spacing]
-    return {
-        "start": data["weights"][start],
-        "target": data["weights"][target],
-        "start_metric": data["metric"][start],
-        "target_metric": data["metric"][target],
-    }
-
-
-def _scaled(uniform: jax.Array, count: jax.Array) -> jax.Array:
-    """Numbers 0 ... `count` - 1 from draws of [0, 1)."""
-    return jnp.floor(uniform * count).astype(jnp.int32)
-
-
-def permute_pairs(
-    spec: WeightSpec, start: jax.Array, target: jax.Array, keys: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Reorders the hidden units of each pair of `[b, P]` at random, both networks of a pair alike; keys `[b]`."""
-    index = jax.vmap(lambda key: spec.permutation_index(spec.random_permutation(key)))(keys)
-    return jnp.take_along_axis(start, index, axis=1), jnp.take_along_axis(target, index, axis=1)
 
 
 def _std(weights: np.ndarray) -> float:

@@ -12,138 +12,114 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
-from jaxweights.errors import UserError
-from jaxweights.generators.base import LearnedGenerator, Samples, Stage, keys_for
+from jaxweights.generators import checks
+from jaxweights.generators.base import Augmented, Samples, Stage, keys_for
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
 from jaxweights.nn.parameters import initialise
 from jaxweights.nn.transformer import Architecture, Layout, frequencies, is_matrix, time_features
 from jaxweights.population import Population
+from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
 
 STAGE = "transformer"
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "normalise": ("none", "std", "per_parameter"),
-    "dtype": ("float32", "bfloat16"),
-}
-_AT_LEAST_ONE = (
-    "width",
-    "blocks",
-    "heads",
-    "num_frequencies",
-    "num_timesteps",
-    "augment",
-    "steps",
-    "batch_size",
-    "decay_every",
-)
-_AT_LEAST_ZERO = ("noise", "weight_decay", "gradient_clip")
+EPOCH_STEPS = 86
+"""Optimizer steps of a published epoch: 2,749 aeroplanes in batches of 32."""
 
 
 @dataclasses.dataclass(frozen=True)
-class HyperDiffusion(LearnedGenerator):
-    """HyperDiffusion as a `LearnedGenerator`; the defaults are the published setting for aeroplanes.
+class HyperDiffusion(Augmented):
+    """HyperDiffusion; the defaults are the published setting for aeroplanes (arXiv 2303.17015, and 2506.07998).
 
     Batches all have the same size: an epoch leaves out what is left at its end, which the published loader makes a
     smaller batch of.
 
     Attributes:
-      name: of the generator.
       normalise: what the transformer sees of a weight vector: "none" (as it is), "std" (over the standard deviation of
         all entries), or "per_parameter" (every entry less its mean, over its standard deviation). Networks that were
         all fitted from the same start differ by little beside what they share; only "per_parameter" shows a small
         transformer little else.
-      scale: that vectors are multiplied with on top of that.
+      scale: factor of the vectors on top of that.
       augment: networks of the same function that every training network stands for: itself, and its hidden units in
         `augment - 1` fixed random orders, the same for all networks. One is drawn at every access. Those of a smaller
         number are among those of a larger one.
       noise: standard deviation, in weight units, of the Gaussian noise that is added to every vector at every access.
-      width: of the tokens.
-      blocks: of the transformer.
-      heads: of attention.
-      num_frequencies: that timesteps are embedded with.
-      max_frequency_log2: logarithm of the highest.
-      dropout: see `transformer.Architecture`.
-      dtype: of the matrix products; parameters, normalisations, softmax and loss are float32.
-      remat: compute each block again for its gradient instead of keeping its intermediate values; less memory, slower.
-      num_timesteps: T of the diffusion.
+      width: size of the tokens.
+      blocks: number of transformer blocks.
+      heads: number of attention heads.
+      num_frequencies: number of frequencies that timesteps are embedded with.
+      max_frequency_log2: logarithm of the highest frequency to base 2.
+      dropout: probability of dropping a value of the tokens, of the attention weights, or of what a block adds.
+      dtype: type of the matrix products; parameters, normalisations, softmax and loss are float32.
+      remat: whether each block is computed again for its gradient instead of keeping its intermediate values; less
+        memory, slower.
+      num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance. The published schedule ends with a signal of 0.08 times the vector, though samples
         start from noise alone.
-      steps: optimizer steps; published: 6,000 epochs of 86 steps.
+      steps: optimizer steps; published: 6,000 epochs.
       batch_size: vectors per step.
-      learning_rate: at the start.
-      decay_factor: that the learning rate is multiplied with
-      decay_every: after every so many steps; published: 200 epochs.
-      weight_decay: decoupled, times the learning rate.
-      decay_all: whether it acts on all parameters, as published, or on matrices alone.
+      learning_rate: learning rate of the first step.
+      decay_factor: factor by which the learning rate falls.
+      decay_every: steps between falls of the learning rate; published: 200 epochs.
+      weight_decay: decoupled weight decay, times the learning rate.
+      decay_all: whether weight decay acts on all parameters, as published, or on matrices alone.
       gradient_clip: largest norm of the gradient, or 0 for no limit.
-      ema_decay: of the averaged parameters, which samples are drawn with, or None for none.
-      shard_parameters: split parameters and optimizer state over the devices instead of keeping copies, see `Stage`.
+      ema_decay: decay of the averaged parameters, which samples are drawn with, or None for no average.
+      shard_parameters: whether parameters and optimizer state are split over the devices instead of copied to each, see
+        `Stage`.
       sampling_steps: number of DDIM steps, or None for all.
-      eta: of DDIM; 0 is deterministic.
+      eta: noise of DDIM steps, from 0 (deterministic) to 1.
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "eta", "dtype"})
 
+    TINY: ClassVar[Mapping[str, Any]] = {
+        "augment": 2,
+        "width": 8,
+        "blocks": 2,
+        "heads": 2,
+        "num_frequencies": 3,
+        "num_timesteps": 10,
+        "steps": 4,
+        "batch_size": 8,
+    }
+
     name: str = "hyperdiffusion"
     normalise: Literal["none", "std", "per_parameter"] = "none"
-    scale: float = 1.0
-    augment: int = 1
-    noise: float = 0.0
-    width: int = 2880
-    blocks: int = 12
-    heads: int = 16
-    num_frequencies: int = 128
-    max_frequency_log2: float = 20.0
-    dropout: float = 0.0
+    scale: float = setting(1.0, above=0)
+    augment: int = setting(1, at_least=1)
+    noise: float = setting(0.0, at_least=0)
+    width: int = setting(2880, at_least=1)
+    blocks: int = setting(12, at_least=1)
+    heads: int = setting(16, at_least=1)
+    num_frequencies: int = setting(128, at_least=1)
+    max_frequency_log2: float = setting(20.0, at_least=0)
+    dropout: float = setting(0.0, at_least=0, below=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
-    num_timesteps: int = 500
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    steps: int = 516_000
-    batch_size: int = 32
-    learning_rate: float = 2e-4
-    decay_factor: float = 0.9
-    decay_every: int = 17_200
-    weight_decay: float = 0.01
+    num_timesteps: int = setting(500, at_least=1)
+    beta_start: float = setting(1e-4, above=0, below=1)
+    beta_end: float = setting(0.02, above=0, below=1)
+    steps: int = setting(6000 * EPOCH_STEPS, at_least=1)
+    batch_size: int = setting(32, at_least=1)
+    learning_rate: float = setting(2e-4, above=0)
+    decay_factor: float = setting(0.9, above=0, at_most=1)
+    decay_every: int = setting(200 * EPOCH_STEPS, at_least=1)
+    weight_decay: float = setting(0.01, at_least=0)
     decay_all: bool = True
-    gradient_clip: float = 0.0
-    ema_decay: float | None = None
+    gradient_clip: float = setting(0.0, at_least=0)
+    ema_decay: float | None = setting(None, at_least=0, below=1)
     shard_parameters: bool = False
-    sampling_steps: int | None = None
-    eta: float = 0.0
+    sampling_steps: int | None = setting(None, at_least=1)
+    eta: float = setting(0.0, at_least=0, at_most=1)
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
-        for field, allowed in _CHOICES.items():
-            if getattr(self, field) not in allowed:
-                known = " or ".join(f'"{value}"' for value in allowed)
-                raise UserError(f"generator hyperdiffusion: {field} is {getattr(self, field)!r}; set it to {known}.")
-        for fields, least in ((_AT_LEAST_ONE, 1), (_AT_LEAST_ZERO, 0)):
-            for field in fields:
-                if getattr(self, field) < least:
-                    raise UserError(
-                        f"generator hyperdiffusion: {field} is {getattr(self, field)}; set it to at least {least}."
-                    )
-        if self.width % self.heads:
-            raise UserError(
-                f"generator hyperdiffusion: width {self.width} is not a multiple of the {self.heads} heads; change one "
-                "of them."
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"generator hyperdiffusion: dropout is {self.dropout}; set it to 0 or more, below 1.")
-        if not 0 <= self.eta <= 1:
-            raise UserError(f"generator hyperdiffusion: eta is {self.eta}; set it between 0 and 1.")
-        if not self.scale > 0:
-            raise UserError(f"generator hyperdiffusion: scale is {self.scale}; set it above 0.")
-        if not 1 <= (self.num_timesteps if self.sampling_steps is None else self.sampling_steps) <= self.num_timesteps:
-            raise UserError(
-                f"generator hyperdiffusion: sampling_steps is {self.sampling_steps}; set it between 1 and "
-                f"num_timesteps ({self.num_timesteps}), or to None for all."
-            )
+        super().__post_init__()
+        checks.heads(self)
+        checks.noise_schedule(self)
+        checks.sampling_steps(self)
 
     def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
         """The weights as they are; the moments that normalise them are among the constants.
@@ -256,9 +232,13 @@ class HyperDiffusion(LearnedGenerator):
         return diffusion_lib.Diffusion(betas, prediction="x0")
 
     @property
-    def sampling(self) -> dict[str, Any]:
-        """The settings of the sampler that matter, for the report."""
-        return {"sampler": "ddim", "steps": self.sampling_steps or self.num_timesteps, "eta": self.eta}
+    def copies(self) -> int:
+        """Networks of the same function that every training network stands for, itself included."""
+        return self.augment
+
+    def num_tokens(self, spec: WeightSpec) -> int:
+        """One network's tensors and the timestep."""
+        return Layout(spec, "tensor", 0).num_tokens + 1
 
     def _orders(self, spec: WeightSpec) -> np.ndarray:
         """`[augment, P]` int32 gather indices, each of one order of the hidden units; the first is the given order."""

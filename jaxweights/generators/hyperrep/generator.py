@@ -12,235 +12,192 @@ import numpy as np
 import optax
 
 from jaxweights.errors import UserError
-from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.generators import checks
+from jaxweights.generators.base import Autoencoding, Samples, Stage
 from jaxweights.generators.hyperrep import loss as losses
-from jaxweights.generators.hyperrep.latents import LatentSampler, draw
+from jaxweights.generators.hyperrep.latents import MODES, LatentSampler, draw, misfit
 from jaxweights.generators.hyperrep.network import Architecture, Autoencoder, Layout, check_layout
+from jaxweights.generators.hyperrep.plateau import Plateau
 from jaxweights.generators.hyperrep.views import Views, permutation_table, two_views
-from jaxweights.nn.parameters import initialise, initialiser
+from jaxweights.nn.parameters import INITIALISERS, initialise
 from jaxweights.population import Population
+from jaxweights.settings import setting
+from jaxweights.spec import WeightSpec
 
 STAGE = "autoencoder"
 
-_CHOICES: dict[str, tuple[str | None, ...]] = {
-    "encoding": ("neuron", "weight", "neuron_in_out"),
-    "compression": ("linear", "average", "token"),
-    "decompression": ("linear", "repeat"),
-    "bottleneck": ("linear", "linear_bounded", "mlp"),
-    "dtype": ("float32", "bfloat16"),
-    "permutations": ("table", "fresh", "none"),
-    "noise_kind": ("additive", "multiplicative"),
-    "erase": ("none", "block", "scatter"),
-    "target": ("view", "clean"),
-    "contrast": ("simclr", "positive"),
-    "reduction": ("global_mean", "layer_mean"),
-    "optimizer": ("adamw", "adam", "sgd"),
-    "scheduler": (None, "plateau", "cosine"),
-    "scheduler_threshold_mode": ("rel", "abs"),
-    "gradient_clipping": (None, "norm", "value"),
-}
-_AT_LEAST_ONE = (
-    "width",
-    "feed_forward",
-    "blocks",
-    "heads",
-    "latent_dim",
-    "permutations_number",
-    "steps",
-    "scheduler_every",
-)
-_SHARES = ("gamma", "erase_probability")
 # The published code drops one of the two terms of the loss where the other's weight is within this of 1.
 _ALL = 1e-10
 
 
 @dataclasses.dataclass(frozen=True)
-class HyperRep(LearnedGenerator):
-    """Hyper-Representations as a `LearnedGenerator`: an autoencoder of weights, and a sampler of its latents.
+class HyperRep(Autoencoding):
+    """Hyper-Representations: an autoencoder of weights, and a sampler of its latents.
 
     Defaults are those of the published code; where it has none, sizes are those that reproduce the published parameter
     counts, and what no source gives was chosen here (`dropout`, `steps`, `permutations_number`).
 
     Attributes:
-      name: of the generator.
       encoding: tokens: "neuron" (a unit's incoming weights and bias), "weight" (single weights), or "neuron_in_out"
         (also the weights by which the next layer reads the unit).
-      width: of the tokens.
+      width: size of the tokens.
       feed_forward: hidden size of the blocks' dense layers.
-      blocks: transformer blocks of the encoder, and as many of the decoder.
-      heads: of attention.
+      blocks: number of transformer blocks of the encoder, and as many of the decoder.
+      heads: number of attention heads.
       latent_dim: size of the latent.
-      dropout: rate, in the blocks and in the bottleneck "mlp".
+      dropout: dropout rate, in the blocks and in the bottleneck "mlp".
       normalize: whether blocks normalise their inputs.
       compression: tokens to one vector: "linear" (all, one after the other), "average", or "token" (a learned extra
         one).
       decompression: one vector to tokens: "linear" (a part each), or "repeat" (the same for all).
       bottleneck: that vector to the latent: "linear", "linear_bounded" (then tanh), or "mlp" (several layers, then
         tanh); the decoder's is the mirror image without tanh.
-      bottleneck_layers: hidden layers of "mlp".
+      bottleneck_layers: number of hidden layers of "mlp".
       decoder_bias: whether the decoder adds a learned vector to the latent.
       identical_blocks: whether all blocks of a stack start from the same parameters, as in the published code.
       feature_normalization: whether weights are divided by their layer's standard deviation before they are encoded and
         multiplied by it after they are decoded. (The published code also divides the target that way, by mistake.)
-      dtype: of the matrix products; parameters, normalisations, softmax and loss are float32.
-      projection_layers: hidden layers of the projection head, 0 for no head.
-      projection_hidden: their size, `latent_dim` by default.
-      projection_features: size of what is contrasted, half of `latent_dim` by default.
-      projection_batch_norm: whether hidden layers are normalised.
-      projection_init: how the head starts, a name of `nn.parameters.INITIALISERS`; biases start at 0.01.
+      dtype: type of the matrix products; parameters, normalisations, softmax and loss are float32.
+      projection_layers: number of hidden layers of the projection head, 0 for no head.
+      projection_hidden: size of its hidden layers, or None for `latent_dim`.
+      projection_features: size of its output, which is contrasted, or None for half of `latent_dim`.
+      projection_batch_norm: whether its hidden layers are batch-normalised.
+      projection_init: initialisation of the head, as of task networks; biases start at 0.01.
       gamma: weight of the contrast; the reconstruction has 1 - gamma.
       contrast: "simclr" (NT-Xent) or "positive" (see `positive_contrast`).
-      temperature: of the contrast.
+      temperature: temperature of the contrast.
       reduction: "global_mean" or "layer_mean", see `reconstruction_loss`.
       normalize_loss: whether errors are divided by their layer's standard deviation.
       layer_weights: factors of the layers' losses, one per layer; empty for ones.
-      error_threshold: that squared errors are clipped at, or None.
+      error_threshold: largest squared error, larger ones are clipped; None for no limit.
       latent_variance_penalty: weight of the mean variance of the first views' latents.
-      permutations: "table" (a list drawn once), "fresh" (a new one for every view), or "none".
+      permutations: hidden units of views are permuted by: "table" (a list drawn once), "fresh" (a new permutation for
+        every view), or "none".
       permutations_number: length of the table.
-      permutations_seed: of the table.
+      permutations_seed: random seed of the table.
       noise: standard deviation of Gaussian noise on the views, in raw weight units where it is additive.
-      noise_kind: "additive" or "multiplicative".
-      erase: "none", "block" (one stretch) or "scatter" (single entries).
-      erase_probability: of a view.
+      noise_kind: what noise does to weights: "additive" or "multiplicative".
+      erase: what is erased of views: "none", "block" (one stretch) or "scatter" (single entries).
+      erase_probability: probability that something of a view is erased.
       erase_range: smallest and largest share that is erased.
       erase_value: number that replaces weights, or "random" for standard normal ones.
       target: what has to be reproduced: "view" (the augmented view itself, as published) or "clean" (permuted, without
         noise and erasure).
       steps: optimizer steps.
       batch_size: examples per step, each of which is seen in two views.
-      optimizer: "adamw", "adam" or "sgd".
-      learning_rate: at the first step.
-      weight_decay: decoupled for "adamw", added to the gradient for the others.
-      momentum: of "sgd".
-      scheduler: None, "plateau" (lower the learning rate when the mean loss stops falling, PyTorch's
-        ReduceLROnPlateau), or "cosine" (half a cosine to 0).
+      optimizer: optimization method.
+      learning_rate: learning rate of the first step.
+      weight_decay: weight decay, decoupled for "adamw", added to the gradient for the others.
+      momentum: momentum of "sgd".
+      scheduler: None (a constant learning rate), "plateau" (lower the learning rate when the mean loss stops falling,
+        PyTorch's ReduceLROnPlateau), or "cosine" (half a cosine to 0).
       scheduler_every: steps whose mean loss "plateau" looks at; published: one epoch.
-      scheduler_factor: that the learning rate is multiplied with.
-      scheduler_patience: looks without improvement that are tolerated.
-      scheduler_threshold: improvement that counts.
-      scheduler_threshold_mode: "rel" (share of the best loss) or "abs".
-      scheduler_cooldown: looks to skip after a reduction.
+      scheduler_factor: factor by which the learning rate falls.
+      scheduler_patience: number of looks without improvement that are tolerated.
+      scheduler_threshold: smallest improvement that counts.
+      scheduler_threshold_mode: whether that is a share of the best loss ("rel") or a difference ("abs").
+      scheduler_cooldown: number of looks to skip after a reduction.
       scheduler_min_learning_rate: lowest learning rate of "plateau".
-      gradient_clipping: None, "norm" (of the whole gradient) or "value" (of every entry).
-      gradient_clip: limit.
+      gradient_clipping: what is limited: None (nothing), "norm" (of the whole gradient) or "value" (of every entry).
+      gradient_clip: the limit.
       sampler: where latents come from, see `LatentSampler`, also for the next three.
       top: share of the best training networks (by test accuracy) whose latents are used.
-      bandwidth: of kernel density estimates.
-      mode: of the sampler; "faithful" is the published S_KDE with the seed that all dimensions share.
+      bandwidth: bandwidth of kernel density estimates.
+      mode: variant of the sampler, "" for its first one; "faithful" is the published S_KDE with the seed that all
+        dimensions share.
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampler", "top", "bandwidth", "mode"})
 
+    TINY: ClassVar[Mapping[str, Any]] = {
+        "width": 8,
+        "feed_forward": 8,
+        "blocks": 2,
+        "heads": 2,
+        "latent_dim": 4,
+        "permutations_number": 20,
+        "steps": 4,
+        "batch_size": 8,
+    }
+
     name: str = "hyperrep"
     encoding: Literal["neuron", "weight", "neuron_in_out"] = "neuron"
-    width: int = 1200
-    feed_forward: int = 1200
-    blocks: int = 12
-    heads: int = 12
-    latent_dim: int = 128
-    dropout: float = 0.0
+    width: int = setting(1200, at_least=1)
+    feed_forward: int = setting(1200, at_least=1)
+    blocks: int = setting(12, at_least=1)
+    heads: int = setting(12, at_least=1)
+    latent_dim: int = setting(128, at_least=1)
+    dropout: float = setting(0.0, at_least=0, below=1)
     normalize: bool = True
     compression: Literal["linear", "average", "token"] = "linear"
     decompression: Literal["linear", "repeat"] = "linear"
     bottleneck: Literal["linear", "linear_bounded", "mlp"] = "linear"
-    bottleneck_layers: int = 3
+    bottleneck_layers: int = setting(3, at_least=0)
     decoder_bias: bool = False
     identical_blocks: bool = False
     feature_normalization: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
-    projection_layers: int = 2
-    projection_hidden: int | None = None
-    projection_features: int | None = None
+    projection_layers: int = setting(2, at_least=0)
+    projection_hidden: int | None = setting(None, at_least=1)
+    projection_features: int | None = setting(None, at_least=1)
     projection_batch_norm: bool = True
-    projection_init: str = "kaiming_normal"
-    gamma: float = 0.5
+    projection_init: str = setting("kaiming_normal", one_of=INITIALISERS)
+    gamma: float = setting(0.5, at_least=0, at_most=1)
     contrast: Literal["simclr", "positive"] = "simclr"
-    temperature: float = 0.1
+    temperature: float = setting(0.1, above=0)
     reduction: losses.Reduction = "global_mean"
     normalize_loss: bool = False
-    layer_weights: tuple[float, ...] = ()
-    error_threshold: float | None = None
+    layer_weights: tuple[float, ...] = setting((), at_least=0)
+    error_threshold: float | None = setting(None, above=0)
     latent_variance_penalty: float = 0.0
     permutations: Literal["table", "fresh", "none"] = "table"
-    permutations_number: int = 1000
-    permutations_seed: int = 42
-    noise: float = 0.0
+    permutations_number: int = setting(1000, at_least=1)
+    permutations_seed: int = setting(42, at_least=0)
+    noise: float = setting(0.0, at_least=0)
     noise_kind: Literal["additive", "multiplicative"] = "additive"
     erase: Literal["none", "block", "scatter"] = "none"
-    erase_probability: float = 0.5
-    erase_range: tuple[float, float] = (0.02, 0.33)
+    erase_probability: float = setting(0.5, at_least=0, at_most=1)
+    erase_range: tuple[float, float] = setting((0.02, 0.33), at_least=0, at_most=1)
     erase_value: float | Literal["random"] = 0.0
     target: Literal["view", "clean"] = "view"
-    steps: int = 22_500
-    batch_size: int = 64
+    steps: int = setting(22_500, at_least=1)
+    batch_size: int = setting(64, at_least=2)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: float = 3e-4
-    weight_decay: float = 3e-5
-    momentum: float = 0.9
+    learning_rate: float = setting(3e-4, above=0)
+    weight_decay: float = setting(3e-5, at_least=0)
+    momentum: float = setting(0.9, at_least=0, below=1)
     scheduler: Literal["plateau", "cosine"] | None = None
-    scheduler_every: int = 45
-    scheduler_factor: float = 0.1
-    scheduler_patience: int = 10
-    scheduler_threshold: float = 1e-4
+    scheduler_every: int = setting(45, at_least=1)
+    scheduler_factor: float = setting(0.1, above=0, below=1)
+    scheduler_patience: int = setting(10, at_least=0)
+    scheduler_threshold: float = setting(1e-4, above=0, below=1)
     scheduler_threshold_mode: Literal["rel", "abs"] = "rel"
-    scheduler_cooldown: int = 0
-    scheduler_min_learning_rate: float = 0.0
+    scheduler_cooldown: int = setting(0, at_least=0)
+    scheduler_min_learning_rate: float = setting(0.0, at_least=0)
     gradient_clipping: Literal["norm", "value"] | None = None
-    gradient_clip: float = 5.0
-    sampler: str = "kde"
-    top: float = 0.3
-    bandwidth: float = 0.002
+    gradient_clip: float = setting(5.0, above=0)
+    sampler: str = setting("kde", one_of=MODES)
+    top: float = setting(0.3, above=0, at_most=1)
+    bandwidth: float = setting(0.002, at_least=0)
     mode: str = ""
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
-        object.__setattr__(self, "mode", self.latent_sampler.mode)
-        initialiser(self.projection_init)
-        object.__setattr__(self, "layer_weights", tuple(self.layer_weights or ()))
-        object.__setattr__(self, "erase_range", tuple(self.erase_range))
-        for field, allowed in _CHOICES.items():
-            if getattr(self, field) not in allowed:
-                known = ", ".join("None" if value is None else f'"{value}"' for value in allowed)
-                raise UserError(f"generator hyperrep: {field} is {getattr(self, field)!r}; set it to one of {known}.")
-        for field in _AT_LEAST_ONE:
-            if getattr(self, field) < 1:
-                raise UserError(f"generator hyperrep: {field} is {getattr(self, field)}; set it to at least 1.")
-        for field in _SHARES:
-            if not 0 <= getattr(self, field) <= 1:
-                raise UserError(f"generator hyperrep: {field} is {getattr(self, field)}; set it between 0 and 1.")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"generator hyperrep: dropout is {self.dropout}; set it to at least 0 and below 1.")
-        if self.width % self.heads:
-            raise UserError(
-                f"generator hyperrep: width {self.width} is not a multiple of the {self.heads} heads; change one of "
-                "them."
-            )
+        super().__post_init__()
+        checks.heads(self)
         if self.width < 2 and self.normalize:
-            raise UserError("generator hyperrep: width 1 cannot be normalised; set width to at least 2.")
+            self.refuse("width", "set it to at least 2, a single value cannot be normalised")
         if self.bottleneck == "mlp" and self.decompression == "repeat":
-            raise UserError(
-                'generator hyperrep: the bottleneck "mlp" yields all tokens, so it does not go with the decompression '
-                '"repeat"; set one of them to "linear".'
+            self.refuse(
+                "bottleneck",
+                'it yields all tokens, so it does not go with the decompression "repeat"; set one of them to "linear"',
             )
-        if self.batch_size < 2:
-            raise UserError(
-                f"generator hyperrep: batch_size is {self.batch_size}; set it to at least 2, which contrast, batch "
-                "normalisation and variance need."
-            )
-        low, high = (*self.erase_range, 0.0, 0.0)[:2]
-        if len(self.erase_range) != 2 or not 0 <= low <= high <= 1:
-            raise UserError(
-                f"generator hyperrep: erase_range is {self.erase_range}; set it to two shares between 0 and 1, the "
-                "smaller one first."
-            )
-        if isinstance(self.erase_value, str) and self.erase_value != "random":
-            raise UserError(f'generator hyperrep: erase_value is {self.erase_value!r}; set it to a number or "random".')
-        if not 0 < self.scheduler_factor < 1 or not 0 < self.scheduler_threshold < 1:
-            raise UserError(
-                f"generator hyperrep: scheduler_factor is {self.scheduler_factor} and scheduler_threshold "
-                f"{self.scheduler_threshold}; set both between 0 and 1."
-            )
+        if self.erase_range[0] > self.erase_range[1]:
+            self.refuse("erase_range", "put the smaller share first")
+        wrong = misfit(self.sampler, self.mode, self.bandwidth)
+        if wrong:
+            self.refuse(*wrong)
+        object.__setattr__(self, "mode", self.latent_sampler.mode)
 
     def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
         """Leaves the weights as they are and gathers what the losses and the views need.
@@ -262,7 +219,7 @@ class HyperRep(LearnedGenerator):
         check_layout(layout, self.encoding)
         if self.layer_weights and len(self.layer_weights) != len(layout.layers):
             raise UserError(
-                f"generator hyperrep: layer_weights has {len(self.layer_weights)} entries, but the task network has "
+                f"{self.section}.layer_weights has {len(self.layer_weights)} entries, but the task network has "
                 f"{len(layout.layers)} layers ({', '.join(layer.name for layer in layout.layers)}); give one for each."
             )
         weights = np.asarray(training.weights, np.float32)
@@ -341,6 +298,10 @@ class HyperRep(LearnedGenerator):
         if self.sampler == "direct":
             return Samples(state["weights"][inputs["parents"]], inputs["parents"])
         return Samples(self.decode(state, inputs["latents"]), inputs["parents"])
+
+    def num_tokens(self, spec: WeightSpec) -> int:
+        """One network's tokens and, where there is one, the token that becomes the latent."""
+        return self.architecture.num_tokens(Layout(spec)) + (self.compression == "token")
 
     @property
     def latent_sampler(self) -> LatentSampler:
@@ -478,7 +439,7 @@ class HyperRep(LearnedGenerator):
         rate = self.learning_rate
         if self.scheduler == "cosine":
             rate = optax.cosine_decay_schedule(self.learning_rate, self.steps)
-        parts = []
+        parts: list[optax.GradientTransformation] = []
         if self.gradient_clipping == "norm":
             parts.append(optax.clip_by_global_norm(self.gradient_clip))
         elif self.gradient_clipping == "value":
@@ -489,24 +450,6 @@ class HyperRep(LearnedGenerator):
             parts.append(optax.add_decayed_weights(self.weight_decay))
             parts.append(optax.adam(rate) if self.optimizer == "adam" else optax.sgd(rate, momentum=self.momentum))
         if self.scheduler == "plateau":
-            parts.append(self._plateau())
+            fields = {f.name: getattr(self, f"scheduler_{f.name}") for f in dataclasses.fields(Plateau)}
+            parts.append(Plateau(**fields).transformation(self.learning_rate))
         return optax.chain(*parts)
-
-    def _plateau(self) -> optax.GradientTransformationExtraArgs:
-        """PyTorch's ReduceLROnPlateau: reduces once more looks than the patience bring nothing, for the steps after."""
-        relative = self.scheduler_threshold_mode == "rel"
-        inner = optax.contrib.reduce_on_plateau(
-            factor=self.scheduler_factor,
-            patience=self.scheduler_patience + 1,
-            rtol=self.scheduler_threshold if relative else 0.0,
-            atol=0.0 if relative else self.scheduler_threshold,
-            cooldown=self.scheduler_cooldown,
-            accumulation_size=self.scheduler_every,
-            min_scale=self.scheduler_min_learning_rate / self.learning_rate,
-        )
-
-        def update(updates, state, params=None, **extra):
-            _, new_state = inner.update(updates, state, params, **extra)
-            return optax.tree.scale(state.scale, updates), new_state
-
-        return optax.GradientTransformationExtraArgs(inner.init, update)

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from scipy import special
 
 from jaxweights.errors import UserError
 from jaxweights.population import top_rows
+from jaxweights.settings import Settings, setting
 
 MODES: dict[str, tuple[str, ...]] = {
     "kde": ("independent", "faithful"),
@@ -38,6 +39,15 @@ NEIGHBOURHOOD_COMPONENTS = 3
 _UMAP = {"n_neighbors": 15, "min_dist": 0.01, "n_components": NEIGHBOURHOOD_COMPONENTS, "metric": "euclidean"}
 
 
+def misfit(kind: str, mode: str, bandwidth: float) -> tuple[str, str] | None:
+    """The field whose value does not go with the kind of sampler, and what to do about it; None where all do."""
+    modes = MODES[kind]
+    if mode and mode not in modes:
+        cure = f"set it to one of {', '.join(modes)}" if modes else 'set it to ""'
+        return "mode", f"the sampler {kind} has no such mode, so {cure}"
+    return ("bandwidth", "set it above 0") if kind == "kde" and not bandwidth else None
+
+
 class Draw(NamedTuple):
     """Drawn latents.
 
@@ -51,11 +61,11 @@ class Draw(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentSampler:
+class LatentSampler(Settings):
     """How latents are drawn.
 
     Attributes:
-      kind: one of `MODES`.
+      kind: kind of sampler.
         "kde": a Gaussian kernel density estimate per dimension (S_KDE, S_KDE30).
         "joint_kde": a random latent plus Gaussian noise, one kernel density estimate of all dimensions together.
         "gaussian": the normal distribution with the mean and full covariance of the latents.
@@ -74,35 +84,28 @@ class LatentSampler:
           densities. "faithful" is the published code, which seeds the generator anew for every dimension: all
           dimensions take the same row and the same noise, so each sample is one latent shifted along the diagonal.
         "reconstruct": "ordered" takes the first rows, "random" draws rows with replacement.
-      seed: of the published code's generators: "kde" in faithful mode, and UMAP.
+      seed: random seed of the published code: of "kde" in faithful mode, and of UMAP.
 
     Raises:
-      UserError: for an unknown kind or mode, or a number out of range.
+      UserError: an unknown kind or mode, or a number out of range.
     """
 
-    kind: str = "kde"
-    top: float = 0.3
-    bandwidth: float = 0.002
-    mode: str = ""
-    seed: int = 42
+    SECTION: ClassVar[str] = "latent_sampler"
 
-    def __post_init__(self):
-        if self.kind not in MODES:
-            raise UserError(f"Unknown latent sampler {self.kind!r}; known: {', '.join(sorted(MODES))}.")
-        modes = MODES[self.kind]
-        if self.mode and self.mode not in modes:
-            known = f"one of {', '.join(modes)}" if modes else "empty"
-            raise UserError(f"The latent sampler {self.kind!r} has no mode {self.mode!r}; mode must be {known}.")
-        if not self.mode and modes:
-            object.__setattr__(self, "mode", modes[0])
-        if not 0.0 < self.top <= 1.0:
-            raise UserError(f"The latent sampler's top is {self.top}; give a share above 0 and up to 1 (all latents).")
-        smallest = {"kde": "above 0", "joint_kde": "at least 0 (0 for Scott's rule)"}
-        if self.kind in smallest and not (self.bandwidth > 0.0 or (self.bandwidth == 0.0 and self.kind == "joint_kde")):
-            raise UserError(
-                f"The bandwidth of the latent sampler {self.kind!r} is {self.bandwidth}; it must be "
-                f"{smallest[self.kind]}."
-            )
+    kind: str = setting("kde", one_of=MODES)
+    top: float = setting(0.3, above=0, at_most=1)
+    bandwidth: float = setting(0.002, at_least=0)
+    mode: str = ""
+    seed: int = setting(42, at_least=0)
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what no latents can be drawn by."""
+        super().__post_init__()
+        wrong = misfit(self.kind, self.mode, self.bandwidth)
+        if wrong:
+            self.refuse(*wrong)
+        if not self.mode and MODES[self.kind]:
+            object.__setattr__(self, "mode", MODES[self.kind][0])
 
     @property
     def needs_scores(self) -> bool:

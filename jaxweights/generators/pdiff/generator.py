@@ -22,11 +22,12 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
-from jaxweights.errors import UserError
+from jaxweights.generators import checks
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
 from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
+from jaxweights.settings import setting
 
 # The published code lays a vector out in slices of 64 values.
 _SLICE_LENGTH = 64
@@ -44,102 +45,92 @@ _VARIANCE_UNIT, _VARIANCE_OFFSET, _VARIANCE_FLOOR = 0.95, 0.05, 0.001
 
 @dataclasses.dataclass(frozen=True)
 class PDiff(LearnedGenerator):
-    """P-diff as a `LearnedGenerator`; the defaults are the paper's main setting with its defects mended.
+    """P-diff; the defaults are the paper's main setting (arXiv 2402.13144) with its defects corrected.
 
-    Three fields undo the mending and give the published code's behaviour: `decode="instance"`,
+    Three fields undo the corrections and give the published code's behaviour: `decode="instance"`,
     `standardise_latents=False`, `encode="batch"`.
 
     Attributes:
-      name: of the generator.
       autoencoder_channels: output channels of the encoder's convolutions.
       latent_dim: size of the latent, which is also the length that the denoiser works on.
-      kernel_size: of all convolutions, odd.
+      kernel_size: size of all convolutions, an odd number.
       denoiser_channels: output channels of the denoiser's convolutions up to the widest; the rest mirrors them.
-      num_timesteps: T of the diffusion.
+      num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
       input_noise: amplitude of the noise on the normalised weights, which the autoencoder has to reproduce as well.
       latent_noise: amplitude of the noise on the latents while the autoencoder is trained, or None for the standard
         deviation that the encoder gives.
-      kl_weight: of the divergence of the latents' distribution from a standard normal in the autoencoder's loss.
+      kl_weight: weight of the divergence of the latents' distribution from a standard normal in the autoencoder's loss.
       autoencoder_steps: optimizer steps of the first stage.
       diffusion_steps: optimizer steps of the second stage, or 0 for none: latents are then drawn from a
         standard normal.
       batch_size: examples per step, both stages; fewer training rows are repeated until they fill a batch.
-      autoencoder_learning_rate: at the first step; falls to 0 over the stage along a half cosine.
+      autoencoder_learning_rate: learning rate of the first step of the first stage; it falls to 0 along half a cosine.
       diffusion_learning_rate: the same for the second stage.
-      weight_decay: of AdamW, both stages.
-      ema_decay: of the denoiser's averaged parameters, or None (as published) for none.
+      weight_decay: weight decay of AdamW, both stages.
+      ema_decay: decay of the denoiser's averaged parameters, or None (as published) for no average.
       decode: statistics of the decoder's batch normalisations when sampling: "running", or "instance", which is what
         the published code does by decoding single samples in training mode.
-      encode: statistics of the encoder's when the diffusion is trained: "running" (a fixed encoder), or "batch", which
-        is what the published code does by leaving the autoencoder in training mode.
-      scalars: "model" tensors of a single entry like all others, or "copy" them from the first training row, as the
-        published code does.
+      encode: statistics of the encoder's batch normalisations when the diffusion is trained: "running" (a fixed
+        encoder), or "batch", which is what the published code does by leaving the autoencoder in training mode.
+      scalars: what becomes of tensors of a single entry: "model" (as all others), or "copy" (that of the first training
+        row, as in the published code).
       standardise_latents: whether the diffusion sees latents with mean 0 and variance 1 in each dimension; the
         published code leaves them as they are, though sampling starts from a standard normal.
       sampler: "ddpm" (ancestral, posterior variance) or "ddim".
       sampling_steps: number of DDIM steps, or None for all.
-      eta: of DDIM.
-      dtype: of the denoiser's products when sampling. With "bfloat16" sampling is faster on GPUs, TPUs and CPUs that
-        have instructions for it; the published code takes it for everything.
+      eta: noise of DDIM steps, from 0 (deterministic) to 1.
+      dtype: type of the denoiser's products when sampling. With "bfloat16" sampling is faster on GPUs, TPUs and CPUs
+        that have instructions for it; the published code takes it for everything.
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"decode", "sampler", "sampling_steps", "eta", "dtype"})
 
+    TINY: ClassVar[Mapping[str, Any]] = {
+        "autoencoder_channels": (3, 4),
+        "latent_dim": 4,
+        "denoiser_channels": (3, 4),
+        "num_timesteps": 10,
+        "autoencoder_steps": 4,
+        "diffusion_steps": 4,
+        "batch_size": 8,
+    }
+
     name: str = "pdiff"
-    autoencoder_channels: tuple[int, ...] = (64, 128, 256, 256, 32)
-    latent_dim: int = 128
-    kernel_size: int = 7
-    denoiser_channels: tuple[int, ...] = (64, 128, 256, 512)
-    num_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    input_noise: float = 0.001
-    latent_noise: float | None = 0.1
-    kl_weight: float = 0.0
-    autoencoder_steps: int = 500
-    diffusion_steps: int = 1000
-    batch_size: int = 50
-    autoencoder_learning_rate: float = 2e-5
-    diffusion_learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-    ema_decay: float | None = None
+    autoencoder_channels: tuple[int, ...] = setting((64, 128, 256, 256, 32), at_least=1, length=(1, None))
+    latent_dim: int = setting(128, at_least=1)
+    kernel_size: int = setting(7, at_least=1)
+    denoiser_channels: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, length=(2, None))
+    num_timesteps: int = setting(1000, at_least=1)
+    beta_start: float = setting(1e-4, above=0, below=1)
+    beta_end: float = setting(0.02, above=0, below=1)
+    input_noise: float = setting(0.001, at_least=0)
+    latent_noise: float | None = setting(0.1, at_least=0)
+    kl_weight: float = setting(0.0, at_least=0)
+    autoencoder_steps: int = setting(500, at_least=1)
+    diffusion_steps: int = setting(1000, at_least=0)
+    batch_size: int = setting(50, at_least=1)
+    autoencoder_learning_rate: float = setting(2e-5, above=0)
+    diffusion_learning_rate: float = setting(1e-4, above=0)
+    weight_decay: float = setting(0.0, at_least=0)
+    ema_decay: float | None = setting(None, at_least=0, below=1)
     decode: Literal["running", "instance"] = "running"
     encode: Literal["running", "batch"] = "running"
     scalars: Literal["model", "copy"] = "model"
     standardise_latents: bool = True
     sampler: Literal["ddpm", "ddim"] = "ddpm"
-    sampling_steps: int | None = None
-    eta: float = 0.0
+    sampling_steps: int | None = setting(None, at_least=1)
+    eta: float = setting(0.0, at_least=0, at_most=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
-        object.__setattr__(self, "autoencoder_channels", tuple(self.autoencoder_channels))
-        object.__setattr__(self, "denoiser_channels", tuple(self.denoiser_channels))
-        choices = {
-            "decode": ("running", "instance"),
-            "encode": ("running", "batch"),
-            "scalars": ("model", "copy"),
-            "sampler": ("ddpm", "ddim"),
-            "dtype": ("float32", "bfloat16"),
-        }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                known = " or ".join(f'"{value}"' for value in allowed)
-                raise UserError(f"generator pdiff: {field} is {getattr(self, field)!r}; set it to {known}.")
+        super().__post_init__()
         if self.kernel_size % 2 == 0:
-            raise UserError(f"generator pdiff: kernel_size is {self.kernel_size}; set it to an odd number.")
-        if len(self.denoiser_channels) < 2 or not self.autoencoder_channels:
-            raise UserError(
-                "generator pdiff: give autoencoder_channels at least one entry and denoiser_channels at least two."
-            )
-        if self.sampler == "ddim" and not 1 <= (self.sampling_steps or self.num_timesteps) <= self.num_timesteps:
-            raise UserError(
-                f"generator pdiff: sampling_steps is {self.sampling_steps}; set it between 1 and num_timesteps "
-                f"({self.num_timesteps}), or to None for all."
-            )
+            self.refuse("kernel_size", "set it to an odd number")
+        checks.noise_schedule(self)
+        checks.sampling_steps(self)
 
     def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Normalises each tensor by two scalars and pads the vectors to a length that the strides divide.
