@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from jaxweights.errors import UserError
-from jaxweights.spec import WeightSpec
+from jaxweights.spec import FIXED, Leaf, WeightSpec
 
 TRAIN, HELDOUT, DIVERGED, GENERATED = "train", "heldout", "diverged", "generated"
 
@@ -35,11 +36,14 @@ class Population:
       weights: `[N, P]` float32.
       spec: what a row means.
       records: column name to `[N]` array; the columns of `COLUMNS` always, hyper-parameters under `hyper/...`.
+      evaluator: evaluates weights `[n, P]` of such networks on their test set, where that is at hand; derived
+        populations keep it.
     """
 
     weights: np.ndarray
     spec: WeightSpec
     records: Mapping[str, np.ndarray]
+    evaluator: Callable[[Any], Any] | None = dataclasses.field(default=None, repr=False, compare=False, kw_only=True)
 
     @classmethod
     def create(cls, weights: np.ndarray, spec: WeightSpec, **columns) -> Population:
@@ -68,7 +72,41 @@ class Population:
 
     def select(self, rows: np.ndarray) -> Population:
         """The rows of a boolean mask or an index array, in that order."""
-        return Population(self.weights[rows], self.spec, {k: v[rows] for k, v in self.records.items()})
+        records = {k: v[rows] for k, v in self.records.items()}
+        return dataclasses.replace(self, weights=self.weights[rows], records=records)
+
+    @property
+    def train(self) -> Population:
+        """The checkpoints of the training split."""
+        return self.where(split=TRAIN)
+
+    @property
+    def heldout(self) -> Population:
+        """The checkpoints of the held-out split: runs that no generator may see."""
+        return self.where(split=HELDOUT)
+
+    def last(self) -> Population:
+        """The last checkpoint of every run."""
+        return self.select(last_checkpoints(self.records))
+
+    def first(self) -> Population:
+        """The first kept checkpoint of every run."""
+        return self.select(last_checkpoints({"run": self.records["run"], "step": -self.records["step"]}))
+
+    def evaluated(self) -> Population:
+        """These networks with their accuracy and loss on the test set in the records.
+
+        Raises:
+          UserError: no evaluator.
+        """
+        if self.evaluator is None:
+            raise UserError(
+                "These networks cannot be evaluated: the population has no evaluator. Train it with train_zoo, or set "
+                "one: dataclasses.replace(population, evaluator=function)."
+            )
+        found = self.evaluator(self.weights)
+        records = {**self.records, "accuracy": found.accuracy, "loss": found.loss}
+        return dataclasses.replace(self, records=records)
 
     def where(self, **equal) -> Population:
         """The rows whose columns equal the given values, e.g. `where(split="train")`."""
@@ -82,11 +120,37 @@ class Population:
         parents = np.asarray(parents, np.int64)
         known = parents >= 0
         inherited = {k: np.where(known, self.records[k][parents], -1) for k in ("run", "seed")}
-        return Population.create(weights, self.spec, parent=parents, transform=transform, split=GENERATED, **inherited)
+        columns = {"parent": parents, "transform": transform, "split": GENERATED, **inherited}
+        derived = Population.create(weights, self.spec, **columns)
+        return dataclasses.replace(derived, evaluator=self.evaluator)
 
     def hyper(self) -> dict[str, np.ndarray]:
         """The hyper-parameter columns, without their prefix."""
         return {k.removeprefix(HYPER): v for k, v in self.records.items() if k.startswith(HYPER)}
+
+
+def from_array(weights: Any, what: str = "The population", spec: WeightSpec | None = None) -> Population:
+    """A population of weight vectors from anywhere.
+
+    Args:
+      weights: `[N, P]`, anything that NumPy takes for an array; or a population, which is returned as it is.
+      what: its name in messages.
+      spec: what the vectors mean; by default a single tensor without symmetries.
+
+    Raises:
+      UserError: another shape, no rows, or values that are not finite.
+    """
+    if isinstance(weights, Population):
+        return weights
+    array = np.asarray(weights)
+    if spec is None:
+        if array.ndim != 2 or not array.shape[1]:
+            raise UserError(f"{what} has shape {array.shape}; give [N, P]: one flat weight vector per row.")
+        size = array.shape[1]
+        spec = WeightSpec((Leaf("weights", (size,), (size,), (FIXED,), (0,), (0,)),))
+    check_weights(array, spec, what)
+    check_finite(array, what)
+    return Population.create(array, spec, run=np.arange(len(array)))
 
 
 def last_checkpoints(records: Mapping[str, np.ndarray]) -> np.ndarray:
