@@ -367,9 +367,9 @@ def _suggest(key: Any, known: Sequence[str]) -> str:
 
 
 def _count(low: int, high: int | None) -> str:
-    if low == high:
-        return f"{low} entries" if low != 1 else "1 entry"
-    return f"at least {low} entries" if high is None else f"{low} to {high} entries"
+    if low == high or high is None:
+        return f"{'at least ' if high is None else ''}{low} {'entry' if low == 1 else 'entries'}"
+    return f"{low} to {high} entries"
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ import numpy as np
 
 FIXED = -1  # group id of an axis that no hidden unit permutes (inputs, outputs, kernel offsets)
 SCALINGS = ("none", "positive", "sign")
+
+Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Leaf:
         order = tuple(range(len(lead))) + tuple(len(lead) + i for i in self.order)
         return value.transpose(order).reshape(lead + (self.size,))
 
-    def from_flat(self, flat: jax.Array) -> jax.Array:
+    def from_flat(self, flat: Array) -> Array:
         """Inverse of `to_flat`."""
         lead = flat.shape[:-1]
         value = flat.reshape(lead + self.stored_axes)
@@ -191,7 +193,7 @@ class WeightSpec:
         """Nested parameter dict with leaves `[..., *shape]` to vectors `[..., P]`."""
         parts = []
         for leaf in self.leaves:
-            value = params
+            value: Any = params
             for key in leaf.name.split("/"):
                 value = value[key]
             parts.append(leaf.to_flat(value))
@@ -320,7 +322,7 @@ class WeightSpec:
             layers.setdefault(leaf.name.rpartition("/")[0], []).append((leaf, span))
         for name, members in layers.items():
             # A vector or a dense layer's matrix may have its units in several axes (attention's: heads, places in one).
-            sizes = [leaf.shape[0] if len(leaf.shape) < 3 else leaf.stored_axes[0] for leaf, _ in members]
+            sizes = [next(iter(leaf.shape if len(leaf.shape) < 3 else leaf.stored_axes), 1) for leaf, _ in members]
             units = set(sizes)
             if len(units) != 1:
                 raise ValueError(f"Layer {name!r} has tensors of {sorted(units)} units: no neuron tokens.")

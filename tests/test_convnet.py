@@ -116,8 +116,6 @@ def test_evaluation_equals_one_model_at_a_time(mesh):
 def test_stride_and_pooling_exclude_each_other():
     with pytest.raises(UserError, match="stride 2 is not pooled"):
         conv_pool.unfold(jnp.zeros((3, 9, 9, 2)), (3, 3), pool=True, stride=2)
-    with pytest.raises(UserError, match="at least one number of channels"):
-        nets.build({"name": "convnet", "channels": ()}, (9, 9, 3), 10)
 
 
 def test_images_are_moved_and_mirrored_as_published():

@@ -379,8 +379,8 @@ def test_data_that_do_not_fit_are_refused(tmp_path):
     for settings, shape, outputs, message in (
         ({}, (8, 8, 1), 10, "inputs of shape"),
         ({}, (3,), 2, "has one output"),
-        ({"activation": "tanh"}, (3,), 1, "known: relu, sine"),
-        ({"hidden": ()}, (3,), 1, "at least one width"),
+        ({"activation": "tanh"}, (3,), 1, "set it to one of relu, sine"),
+        ({"hidden": ()}, (3,), 1, "at least 1 entry"),
         ({"octaves": -1}, (3,), 1, "net.octaves is -1"),
     ):
         with pytest.raises(UserError, match=message):

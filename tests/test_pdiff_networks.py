@@ -309,13 +309,13 @@ def test_evaluation_equals_one_model_at_a_time(config):
 
 def test_errors_name_the_cure():
     cases = [
-        ({"name": "resnet18", "stem": "small"}, (32, 32, 3), "known: imagenet, cifar"),
-        ({"name": "resnet18", "depths": (1,)}, (32, 32, 3), "as many net.widths as net.depths"),
+        ({"name": "resnet18", "stem": "small"}, (32, 32, 3), "set it to one of imagenet, cifar"),
+        ({"name": "resnet18", "depths": (1,)}, (32, 32, 3), "as many net.depths as net.widths"),
         ({"name": "vit_tiny"}, (30, 32, 3), "do not split into patches of 16x16"),
         ({"name": "vit_tiny", "heads": 5}, (32, 32, 3), "choose a divisor"),
-        ({"name": "pdiff_vit", "width": 6}, (64, 64, 3), "multiple of 4"),
+        ({"name": "pdiff_vit", "width": 10}, (64, 64, 3), "multiple of 4"),
         ({"name": "convnext_tiny"}, (16, 16, 3), "needs 32"),
-        ({"name": "convnext_tiny", "init": "xavier"}, (32, 32, 3), "known: published, torch"),
+        ({"name": "convnext_tiny", "init": "xavier"}, (32, 32, 3), "set it to one of published, torch"),
         ({"name": "pdiff_convnet"}, (8, 8, 3), "too small for the pdiff_convnet"),
         ({"name": "pdiff_convnet", "windows": (4, 3, 3)}, (64, 64, 3), "odd windows"),
         ({"name": "pdiff_resnet"}, (4,), "classifies images"),

@@ -143,13 +143,7 @@ def test_inconsistent_specs_are_refused():
         Leaf("x", (4,), (3,), (-1,), (0,), (0,))
 
 
-def test_unknown_networks_and_settings_are_named():
-    with pytest.raises(UserError, match="known: actor, cnn, "):
-        nets.build({"name": "resnet"}, (8, 8, 1), 10)
-    with pytest.raises(UserError, match="widht"):
-        nets.build({"name": "mlp", "widht": 3}, (8, 8, 1), 10)
-    with pytest.raises(UserError, match="known: gelu"):
-        nets.build({"name": "mlp", "activation": "swish"}, (8, 8, 1), 10)
+def test_images_that_are_too_small_are_refused():
     with pytest.raises(UserError, match="too small"):
         nets.build({"name": "cnn"}, (8, 8, 1), 10)
 

@@ -1,81 +1,106 @@
 """Task networks: the small classifiers, policies and neural fields whose weights everything here is about.
 
-To add one: a Linen module with explicitly named layers, a function that lists its leaves and groups, one line in
-`NETWORKS`.
+To add a network, write one file and one line of `NETWORKS`. The file holds
+
+* a frozen dataclass of settings, derived from `ImageSettings` or `NetSettings`, with `name: Literal["mine"] = "mine"`
+  and a line of documentation per field;
+* a Linen module whose layers have explicit names (see `jaxweights.nn`);
+* a function `build(settings, input_shape, num_outputs)` that returns the module and the `WeightSpec` of its leaves,
+  collected in flat order by `nn.leaves.Leaves`.
+
+`wrap` makes a task network of any Flax module without any of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from jaxweights.errors import UserError
 from jaxweights.nets import actor, cnn, convnet, convnext, field, mlp, pdiff, resize, resnet, vit
 from jaxweights.nets.base import TaskNet
+from jaxweights.nets.custom import Wrapped, wrap
 from jaxweights.nets.partial import PartialNet, Prepared, load_partial, partial
-from jaxweights.spec import WeightSpec
+from jaxweights.nets.settings import ImageSettings, NetSettings, Network
+from jaxweights.settings import Check, make
 
 __all__ = [
     "NETWORKS",
+    "ImageSettings",
+    "NetSettings",
+    "Network",
     "PartialNet",
     "Prepared",
     "TaskNet",
+    "Wrapped",
     "build",
     "cross_entropy",
     "load_partial",
     "partial",
+    "settings_class",
+    "wrap",
 ]
 
 
-NETWORKS: dict[str, Callable[..., tuple[nn.Module, WeightSpec]]] = {
-    "mlp": mlp.build,
-    "cnn": cnn.build,
-    "convnet": convnet.build,
-    "actor": actor.build,
-    "field": field.build,
-    "pdiff_mlp": pdiff.mlp,
-    "pdiff_convnet": pdiff.convnet,
-    "pdiff_resnet": pdiff.resnet,
-    "pdiff_vit": vit.build_simple,
-    "pdiff_convnext": convnext.convnext_small,
-    "cnn_medium": pdiff.cnn_medium,
-    "resnet18": resnet.resnet18,
-    "resnet50": resnet.resnet50,
-    "vit_tiny": vit.vit_tiny,
-    "vit_base": vit.vit_base,
-    "convnext_tiny": convnext.convnext_tiny,
-    "convnext_base": convnext.convnext_base,
+NETWORKS: dict[str, Network[Any]] = {
+    "mlp": Network(mlp.MLPSettings, mlp.build),
+    "cnn": Network(cnn.CNNSettings, cnn.build),
+    "convnet": Network(convnet.ConvNetSettings, convnet.build),
+    "actor": Network(actor.ActorSettings, actor.build),
+    "field": Network(field.FieldSettings, field.build),
+    "pdiff_mlp": Network(pdiff.MLPSettings, pdiff.mlp),
+    "pdiff_convnet": Network(pdiff.ConvNetSettings, pdiff.convnet),
+    "pdiff_resnet": Network(pdiff.ResNetSettings, pdiff.resnet),
+    "pdiff_vit": Network(vit.SimpleViTSettings, vit.build_simple),
+    "pdiff_convnext": Network(convnext.SmallSettings, convnext.build),
+    "cnn_medium": Network(pdiff.CNNMediumSettings, pdiff.cnn_medium),
+    "resnet18": Network(resnet.ResNet18Settings, resnet.build),
+    "resnet50": Network(resnet.ResNet50Settings, resnet.build),
+    "vit_tiny": Network(vit.ViTTinySettings, vit.build),
+    "vit_base": Network(vit.ViTBaseSettings, vit.build),
+    "convnext_tiny": Network(convnext.TinySettings, convnext.build),
+    "convnext_base": Network(convnext.BaseSettings, convnext.build),
 }
 
 
-def build(config: Mapping[str, Any], input_shape: Sequence[int], num_classes: int) -> TaskNet:
+def settings_class(name: str) -> type[NetSettings]:
+    """The class of the settings of a network.
+
+    Raises:
+      UserError: an unknown name; the message lists the known ones.
+    """
+    problem = Check(one_of=sorted(NETWORKS)).problem(name) if name else "give the name of a network"
+    if problem:
+        raise UserError(f"net.name is {name!r}; {problem}.")
+    return NETWORKS[name].settings
+
+
+def build(config: Mapping[str, Any] | NetSettings, input_shape: Sequence[int], num_classes: int) -> TaskNet:
     """Builds the network that a config names.
 
     Args:
-      config: `name`, `resize` and `crop` of images (see `resize.checked`), and the keyword arguments of that network's
-        `build`.
-      input_shape: `(H, W, C)`, `(4,)` of a cart-pole, or `(d,)` of signals.
+      config: the settings of a network, or a mapping with its `name` and any of them.
+      input_shape: `(H, W, C)` of images, `(4,)` of a cart-pole, or `(d,)` of signals.
       num_classes: number of classes, of actions, or of a signal's values.
 
     Raises:
-      UserError: unknown name (the message lists the known ones), unknown settings, or impossible sizes.
+      UserError: unknown network or setting, a value that a setting cannot have, or impossible sizes.
     """
-    settings = dict(config)
-    name = settings.pop("name", None)
-    if name not in NETWORKS:
-        raise UserError(f"Unknown network {name!r}; known: {', '.join(sorted(NETWORKS))}.")
-    input_shape = tuple(input_shape)
-    fitted = resize.checked(settings.pop("resize", 0), settings.pop("crop", 0), input_shape)
-    image_shape = input_shape if fitted is None else (fitted.crop, fitted.crop, input_shape[2])
-    try:
-        module, spec = NETWORKS[name](image_shape, num_classes, **settings)
-    except TypeError as error:
-        raise UserError(f"The network {name!r} does not take these settings: {error}.") from error
-    return TaskNet(name, module, spec, input_shape, num_classes, resize=fitted)
+    if isinstance(config, NetSettings):
+        settings = config
+    else:
+        values = dict(config)
+        settings = make(settings_class(values.get("name", "")), values, section="net")
+    shape, fitted = tuple(input_shape), None
+    image = shape
+    if isinstance(settings, ImageSettings):
+        fitted = resize.checked(settings.resize, settings.crop, shape)
+        image = shape if fitted is None else (fitted.crop, fitted.crop, shape[2])
+    module, spec = NETWORKS[settings.name](settings, image, num_classes)
+    return TaskNet(settings.name, module, spec, shape, num_classes, resize=fitted)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from typing import Literal
 
 import jax
 from flax import linen as nn
@@ -10,8 +11,10 @@ from flax import linen as nn
 from jaxweights.environments import CartPole
 from jaxweights.errors import UserError
 from jaxweights.nets.mlp import MLP, dense_stack
+from jaxweights.nets.settings import NetSettings
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.parameters import constant, parameter
+from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
 
 
@@ -32,9 +35,20 @@ class Actor(nn.Module):
         return MLP(self.hidden, self.actions, "selu", "orthogonal", "orthogonal_0.01", name="actor")(x)
 
 
-def build(
-    input_shape: tuple[int, ...], num_actions: int, *, hidden: Sequence[int] = (32, 32)
-) -> tuple[Actor, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class ActorSettings(NetSettings):
+    """Settings of the `actor` network.
+
+    Attributes:
+      name: name of the network.
+      hidden: widths of the hidden layers.
+    """
+
+    name: Literal["actor"] = "actor"
+    hidden: tuple[int, ...] = setting((32, 32), at_least=1)
+
+
+def build(settings: ActorSettings, input_shape: tuple[int, ...], num_actions: int) -> tuple[Actor, WeightSpec]:
     """The policy and its spec; every hidden layer is one permutation group, and SELU admits no rescaling.
 
     The flat order is that of the published state dict, where `log_std` stands before the layers.
@@ -49,5 +63,5 @@ def build(
         )
     leaves = Leaves()
     leaves.vector("log_std", num_actions)
-    dense_stack(leaves, "actor/fc", input_shape[-1], hidden, num_actions, "none")
-    return Actor(tuple(hidden), num_actions), leaves.spec()
+    dense_stack(leaves, "actor/fc", input_shape[-1], settings.hidden, num_actions, "none")
+    return Actor(settings.hidden, num_actions), leaves.spec()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class TaskNet:
         """Logits `[B, num_classes]` of standardised images `[B, H, W, C]`, or of what `prepare` made of them, under the
         weights `[P]`; for a policy mean actions of observations `[B, 4]`; for a field logits of occupancy, or values of
         an image, `[B, k]` at points `[B, d]`."""
-        return self.module.apply({"params": self.spec.unflatten(vector)}, self.resized(images))
+        return cast(jax.Array, self.module.apply({"params": self.spec.unflatten(vector)}, self.resized(images)))
 
     def prepare(self, images: jax.Array):
         """The part of `apply` that depends on the images alone, for many models that see the same ones."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxweights.errors import UserError
-from jaxweights.nn.activations import scaling
+from jaxweights.nets.settings import ImageSettings, image_shape
+from jaxweights.nn.activations import ACTIVATIONS, scaling
 from jaxweights.nn.conv_pool import Unfolded, pad_map, to_batch_minor, unfold
 from jaxweights.nn.dense import Dense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.maps import MapConv
+from jaxweights.nn.parameters import CONVOLUTION_INITIALISERS
+from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
 WINDOW, PADDING = 3, 1
@@ -34,40 +38,50 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
-        x = x if isinstance(x, Unfolded) else self.prepare(x)
-        for i, features in enumerate(self.channels):
-            x = MapConv(
-                features,
-                WINDOW,
-                activation=self.activation,
-                initialiser=self.initialiser,
-                padding=PADDING,
-                use_bias=False,
-                convention="flax",
-                name=f"conv{i + 1}",
-            )(x)
-        return Dense(self.num_classes, self.initialiser, name="fc")(jnp.mean(x, axis=(1, 2)).T)
+        conv = functools.partial(
+            MapConv,
+            window=WINDOW,
+            activation=self.activation,
+            initialiser=self.initialiser,
+            padding=PADDING,
+            use_bias=False,
+            convention="flax",
+        )
+        first, *others = (conv(features, name=f"conv{i + 1}") for i, features in enumerate(self.channels))
+        maps = first(x if isinstance(x, Unfolded) else self.prepare(x))
+        for layer in others:
+            maps = layer(maps)
+        return Dense(self.num_classes, self.initialiser, name="fc")(jnp.mean(maps, axis=(1, 2)).T)
 
 
-def build(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    channels: Sequence[int] = (16, 32),
-    activation: str = "relu",
-    init: str = "torch",
-) -> tuple[ConvNet, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class ConvNetSettings(ImageSettings):
+    """Settings of the `convnet` network.
+
+    Attributes:
+      name: name of the network.
+      channels: output channels of the convolutions.
+      activation: activation function after each convolution.
+      init: distribution of the initial weights.
+    """
+
+    name: Literal["convnet"] = "convnet"
+    channels: tuple[int, ...] = setting((16, 32), at_least=1, length=(1, None))
+    activation: str = setting("relu", one_of=ACTIVATIONS)
+    init: str = setting("torch", one_of=CONVOLUTION_INITIALISERS)
+
+
+def build(settings: ConvNetSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[ConvNet, WeightSpec]:
     """The network and its spec; every convolution's channels are one permutation group.
 
     Raises:
-      UserError: no convolution.
+      UserError: inputs that are no images.
     """
-    if not channels:
-        raise UserError("The convnet network needs at least one number of channels.")
-    leaves, inputs, reads = Leaves(), input_shape[-1], FIXED
-    for i, features in enumerate(channels):
-        writes = leaves.group(features, scaling(activation))
+    _, _, inputs = image_shape(input_shape, settings.name)
+    leaves, reads = Leaves(), FIXED
+    for i, features in enumerate(settings.channels):
+        writes = leaves.group(features, scaling(settings.activation))
         leaves.conv(f"conv{i + 1}", WINDOW, inputs, features, reads, writes, use_bias=False, convention="flax")
         inputs, reads = features, writes
     leaves.dense("fc", inputs, num_classes, reads)
-    return ConvNet(tuple(channels), num_classes, activation, init), leaves.spec()
+    return ConvNet(settings.channels, num_classes, settings.activation, settings.init), leaves.spec()

@@ -3,20 +3,22 @@ classes."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.resize import image_shape
+from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.convolution import Conv, DepthwiseConv, Patches, patches
 from jaxweights.nn.dense import MLP, Chain, Dense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.normalization import LayerNorm
 from jaxweights.nn.parameters import constant, parameter
+from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
 # Name to initialisation of convolutions and dense layers.
@@ -100,40 +102,67 @@ class SmallConvNeXt(ConvNeXt):
         return patches(images, _STEM)
 
 
-def build(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    widths: Sequence[int],
-    depths: Sequence[int],
-    init: str = "published",
-    small: bool = False,
-) -> tuple[ConvNeXt, WeightSpec]:
-    """A ConvNeXt and its spec; the small one's leaves are in the order of P-diff's state dict, where everything between
-    the stages comes first.
+@dataclasses.dataclass(frozen=True)
+class ConvNeXtSettings(ImageSettings):
+    """Settings of the ConvNeXt networks.
 
-    The channels of a stage are one permutation group, as are the hidden units of each block. None can be rescaled.
-
-    Args:
-      input_shape: `(H, W, C)`.
-      num_classes: number of classes.
+    Attributes:
+      name: name of the network.
       widths: channels per stage.
       depths: blocks per stage.
       init: "published" (normal kernels, no biases) or "torch" (PyTorch's default of each layer).
-      small: P-diff's order.
+    """
+
+    SMALL: ClassVar[bool] = False
+    """Whether the leaves are in the order of P-diff's state dict, where everything between the stages comes first."""
+
+    widths: tuple[int, ...] = setting((96, 192, 384, 768), at_least=1, length=(1, None))
+    depths: tuple[int, ...] = setting((3, 3, 9, 3), at_least=1)
+    init: Literal["published", "torch"] = "published"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.depths) != len(self.widths):
+            self.refuse("depths", f"give {len(self.widths)} entries, as many net.depths as net.widths")
+
+
+@dataclasses.dataclass(frozen=True)
+class TinySettings(ConvNeXtSettings):
+    """Settings of the `convnext_tiny` network."""
+
+    name: Literal["convnext_tiny"] = "convnext_tiny"
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseSettings(ConvNeXtSettings):
+    """Settings of the `convnext_base` network."""
+
+    name: Literal["convnext_base"] = "convnext_base"
+    widths: tuple[int, ...] = setting((128, 256, 512, 1024), at_least=1, length=(1, None))
+    depths: tuple[int, ...] = setting((3, 3, 27, 3), at_least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallSettings(ConvNeXtSettings):
+    """Settings of the `pdiff_convnext` network."""
+
+    SMALL: ClassVar[bool] = True
+
+    name: Literal["pdiff_convnext"] = "pdiff_convnext"
+    widths: tuple[int, ...] = setting((16, 32, 32, 32), at_least=1, length=(1, None))
+    depths: tuple[int, ...] = setting((1, 2, 2, 2), at_least=1)
+
+
+def build(settings: ConvNeXtSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[ConvNeXt, WeightSpec]:
+    """A ConvNeXt and its spec.
+
+    The channels of a stage are one permutation group, as are the hidden units of each block. None can be rescaled.
 
     Raises:
-      UserError: an unknown `init`, stages of different numbers, images that are too small, or inputs that are no
-        images.
+      UserError: images that are too small, or inputs that are no images.
     """
-    height, columns, inputs = image_shape(input_shape, "convnext")
-    if init not in INITIALISERS:
-        raise UserError(f"Unknown net.init {init!r} of a convnext; known: {', '.join(INITIALISERS)}.")
-    if not len(widths) == len(depths) > 0 or min(*widths, *depths) < 1:
-        raise UserError(
-            f"A convnext needs as many net.widths as net.depths, all at least 1; got {tuple(widths)} and "
-            f"{tuple(depths)}."
-        )
+    height, columns, inputs = image_shape(input_shape, settings.name)
+    widths, depths = settings.widths, settings.depths
     shrinks = _STEM * 2 ** (len(widths) - 1)
     if min(height, columns) < shrinks:
         raise UserError(
@@ -147,7 +176,7 @@ def build(
     stages = range(len(widths))
     parts = (
         [(i, part) for part in ("downsample", "blocks") for i in stages]
-        if small
+        if settings.SMALL
         else [(i, part) for i in stages for part in ("downsample", "blocks")]
     )
     for i, part in parts:
@@ -160,8 +189,8 @@ def build(
             leaves.conv(f"{name}/1", 2, widths[i - 1], widths[i], streams[i - 1], streams[i])
     leaves.norm("head/norm", widths[-1], streams[-1])
     leaves.dense("head/fc", widths[-1], num_classes, streams[-1])
-    module = (SmallConvNeXt if small else ConvNeXt)(tuple(widths), tuple(depths), num_classes, init)
-    return module, leaves.spec()
+    kind = SmallConvNeXt if settings.SMALL else ConvNeXt
+    return kind(widths, depths, num_classes, settings.init), leaves.spec()
 
 
 def _block_leaves(leaves, name, width, stream):
@@ -171,8 +200,3 @@ def _block_leaves(leaves, name, width, stream):
     leaves.norm(f"{name}/norm", width, stream)
     leaves.dense(f"{name}/mlp/fc1", width, _EXPANSION * width, stream, hidden)
     leaves.dense(f"{name}/mlp/fc2", _EXPANSION * width, width, hidden, stream)
-
-
-convnext_tiny = functools.partial(build, widths=(96, 192, 384, 768), depths=(3, 3, 9, 3))
-convnext_base = functools.partial(build, widths=(128, 256, 512, 1024), depths=(3, 3, 27, 3))
-convnext_small = functools.partial(build, widths=(16, 32, 32, 32), depths=(1, 2, 2, 2), small=True)

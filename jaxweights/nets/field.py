@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.errors import UserError
+from jaxweights.nets.settings import NetSettings
 from jaxweights.nn.dense import Dense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.parameters import Initialiser
+from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
-SIGNALS = ("occupancy", "image")
-# Activation name to the symmetry that its units have under rescaling.
-ACTIVATIONS = {"relu": "positive", "sine": "sign"}
+# Activation name to the symmetry that its units have under rescaling, and to the default frequencies of the encoding.
+SCALINGS = {"relu": "positive", "sine": "sign"}
 OCTAVES = {"relu": 4, "sine": 0}
 
 _OMEGA = 30.0  # of SIREN (Sitzmann et al., arXiv 2006.09661, section 3.2): sin(omega (W x + b))
@@ -123,7 +125,8 @@ class Field(nn.Module):
         x = encode_columns(2.0 * points if self.activation == "sine" else points, self.octaves)
         for i in range(len(self.hidden) + 1):
             layer = params[f"layers_{i}"]
-            x = dense_columns(layer["weight"], layer["bias"], self.activate(x) if i else x, dtype)
+            inputs = self.activate(x) if i else x
+            x = cast(jax.Array, dense_columns(layer["weight"], layer["bias"], inputs, dtype))
         return x
 
     def activate(self, x: jax.Array) -> jax.Array:
@@ -142,53 +145,54 @@ class Field(nn.Module):
         return Initialiser(lambda u, i, o: weight_bound(i) * u, lambda u, i, o: 1 / math.sqrt(i) * u)
 
 
-def build(
-    input_shape: tuple[int, ...],
-    num_outputs: int,
-    *,
-    hidden: Sequence[int] = (128, 128, 128),
-    activation: str = "relu",
-    octaves: int | None = None,
-    signal: str = "occupancy",
-) -> tuple[Field, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class FieldSettings(NetSettings):
+    """Settings of the `field` network.
+
+    Attributes:
+      name: name of the network.
+      hidden: widths of the hidden layers.
+      activation: "relu" (HyperDiffusion, Erkoc et al., arXiv 2303.17015) or "sine" (SIREN).
+      octaves: frequencies of the encoding; None for 4, or 0 with "sine".
+      signal: what the field represents, "occupancy" or "image".
+    """
+
+    name: Literal["field"] = "field"
+    hidden: tuple[int, ...] = setting((128, 128, 128), at_least=1, length=(1, None))
+    activation: Literal["relu", "sine"] = "relu"
+    octaves: int | None = setting(None, at_least=0)
+    signal: Literal["occupancy", "image"] = "occupancy"
+
+
+def build(settings: FieldSettings, input_shape: tuple[int, ...], num_outputs: int) -> tuple[Field, WeightSpec]:
     """A field and its spec; every hidden layer is one permutation group.
 
     The flat vector is the concatenation of the published state dict: `layers.0.weight` `[out, in]`, `layers.0.bias`,
     and so on.
 
     Args:
+      settings: sizes and functions.
       input_shape: `(d,)`.
       num_outputs: 1 for occupancy, values per point for images.
-      hidden: widths of the hidden layers.
-      activation: "relu" (HyperDiffusion, Erkoc et al., arXiv 2303.17015) or "sine" (SIREN).
-      octaves: frequencies of the encoding; None for 4, or 0 with "sine".
-      signal: "occupancy" or "image".
 
     Raises:
-      UserError: unknown names, no hidden layer, or data that are no signals.
+      UserError: data that are no signals, or of another kind than `settings.signal`.
     """
     if len(input_shape) != 1:
         raise UserError(
             f"The field network is fitted to signals at points, but the data have inputs of shape {tuple(input_shape)}."
             " Choose data that are shapes, or images as signals, or set net.name to a classifier."
         )
-    for name, value, known in (("signal", signal, SIGNALS), ("activation", activation, tuple(ACTIVATIONS))):
-        if value not in known:
-            raise UserError(f"Unknown net.{name} {value!r} of a field; known: {', '.join(known)}.")
-    if not hidden or min(hidden) < 1:
-        raise UserError(f"net.hidden of a field is {tuple(hidden)}; give at least one width, each at least 1.")
-    if signal == "occupancy" and num_outputs != 1:
+    if settings.signal == "occupancy" and num_outputs != 1:
         raise UserError(
             f"An occupancy field has one output, but the data have {num_outputs} values per point. Set net.signal to "
             "image."
         )
-    octaves = OCTAVES[activation] if octaves is None else int(octaves)
-    if octaves < 0:
-        raise UserError(f"net.octaves is {octaves}; set it to 0 or above.")
-    widths = (input_shape[0] * (1 + 2 * octaves), *hidden, num_outputs)
+    octaves = OCTAVES[settings.activation] if settings.octaves is None else settings.octaves
+    widths = (input_shape[0] * (1 + 2 * octaves), *settings.hidden, num_outputs)
     leaves, reads = Leaves(), FIXED
     for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-        writes = leaves.group(outputs, ACTIVATIONS[activation]) if i < len(hidden) else FIXED
+        writes = leaves.group(outputs, SCALINGS[settings.activation]) if i < len(settings.hidden) else FIXED
         leaves.dense(f"layers_{i}", inputs, outputs, reads, writes)
         reads = writes
-    return Field(tuple(hidden), num_outputs, signal, activation, octaves), leaves.spec()
+    return Field(settings.hidden, num_outputs, settings.signal, settings.activation, octaves), leaves.spec()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 from flax import linen as nn
 
-from jaxweights.nn.activations import activation, scaling
+from jaxweights.nets.settings import ImageSettings
+from jaxweights.nn.activations import ACTIVATIONS, activation, scaling
 from jaxweights.nn.dense import Dense
 from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.parameters import INITIALISERS
+from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
 
@@ -33,18 +38,28 @@ class MLP(nn.Module):
         return Dense(self.num_classes, last, name=f"fc{len(self.hidden) + 1}")(x)
 
 
-def build(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    hidden: Sequence[int] = (16,),
-    activation: str = "relu",
-    init: str = "torch",
-) -> tuple[MLP, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class MLPSettings(ImageSettings):
+    """Settings of the `mlp` network.
+
+    Attributes:
+      name: name of the network.
+      hidden: widths of the hidden layers.
+      activation: activation function after each hidden layer.
+      init: distribution of the initial weights.
+    """
+
+    name: Literal["mlp"] = "mlp"
+    hidden: tuple[int, ...] = setting((16,), at_least=1)
+    activation: str = setting("relu", one_of=ACTIVATIONS)
+    init: str = setting("torch", one_of=INITIALISERS)
+
+
+def build(settings: MLPSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[MLP, WeightSpec]:
     """An MLP and its spec; every hidden layer is one permutation group."""
     leaves = Leaves()
-    dense_stack(leaves, "fc", input_shape, hidden, num_classes, scaling(activation))
-    return MLP(tuple(hidden), num_classes, activation, init), leaves.spec()
+    dense_stack(leaves, "fc", input_shape, settings.hidden, num_classes, scaling(settings.activation))
+    return MLP(settings.hidden, num_classes, settings.activation, settings.init), leaves.spec()
 
 
 def dense_stack(

@@ -17,7 +17,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -275,8 +275,12 @@ def _split(whole: TaskNet, spec: WeightSpec, mesh: Any) -> _Split:
     return _Split(
         function([*parameters, image], frontier, trunk),
         function([vector, *parameters, *frontier], jaxpr.outvars, rest),
-        sum(math.prod(v.aval.shape) for eqn in rest for v in eqn.outvars),
+        sum(_size(v) for eqn in rest for v in eqn.outvars),
     )
+
+
+def _size(variable: core.Var) -> int:
+    return math.prod(cast(Any, variable.aval).shape)
 
 
 def _variables(atoms) -> list[core.Var]:

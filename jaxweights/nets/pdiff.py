@@ -7,8 +7,9 @@ Flat vectors are the published state dicts' tensors one after the other; names a
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,14 @@ from flax import linen as nn
 
 from jaxweights.errors import UserError
 from jaxweights.nets import cnn
-from jaxweights.nets.resize import image_shape
+from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.activations import activation
 from jaxweights.nn.conv_pool import Unfolded, from_batch_minor, pad_map, to_batch_minor, unfold
 from jaxweights.nn.dense import Dense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.maps import MapConv, MapNorm, max_pool
 from jaxweights.nn.normalization import LayerNorm
+from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
 _ACTIVATION = "leaky_relu"
@@ -49,23 +51,34 @@ class MLP(nn.Module):
         return Dense(self.num_classes, name="head")(x)
 
 
-def mlp(
-    input_shape: tuple[int, int, int], num_classes: int, *, hidden: Sequence[int] = (64, 16)
-) -> tuple[MLP, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class MLPSettings(ImageSettings):
+    """Settings of the `pdiff_mlp` network.
+
+    Attributes:
+      name: name of the network.
+      hidden: widths of the hidden layers.
+    """
+
+    name: Literal["pdiff_mlp"] = "pdiff_mlp"
+    hidden: tuple[int, ...] = setting((64, 16), at_least=1)
+
+
+def mlp(settings: MLPSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[MLP, WeightSpec]:
     """The MLP and its spec; every hidden layer is one permutation group.
 
     Raises:
       UserError: inputs that are no images.
     """
-    height, width, _ = image_shape(input_shape, "pdiff_mlp")
+    height, width, _ = image_shape(input_shape, settings.name)
     leaves, inputs, reads = Leaves(), (height // _POOL) * (width // _POOL), FIXED
-    for i, size in enumerate(hidden):
+    for i, size in enumerate(settings.hidden):
         group = leaves.group(size)
         leaves.dense(f"fc{i + 1}", inputs, size, reads, group)
         leaves.norm(f"norm{i + 1}", size, group)
         inputs, reads = size, group
     leaves.dense("head", inputs, num_classes, reads)
-    return MLP(tuple(hidden), num_classes), leaves.spec()
+    return MLP(settings.hidden, num_classes), leaves.spec()
 
 
 class Head(nn.Module):
@@ -101,39 +114,56 @@ class ConvNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
-        x = x if isinstance(x, Unfolded) else self.prepare(x)
-        for i, (features, window) in enumerate(zip(self.channels, self.windows, strict=True)):
-            x = MapNorm(name=f"norm{i + 1}")(MapConv(features, window, padding=window // 2, name=f"conv{i + 1}")(x))
-            x = max_pool(_leaky_relu(x))
-        return Head(self.hidden, self.num_classes, name="head")(x)
+        first, *others = (
+            MapConv(features, window, padding=window // 2, name=f"conv{i + 1}")
+            for i, (features, window) in enumerate(zip(self.channels, self.windows, strict=True))
+        )
+        maps = first(x if isinstance(x, Unfolded) else self.prepare(x))
+        maps = max_pool(_leaky_relu(MapNorm(name="norm1")(maps)))
+        for i, layer in enumerate(others):
+            maps = max_pool(_leaky_relu(MapNorm(name=f"norm{i + 2}")(layer(maps))))
+        return Head(self.hidden, self.num_classes, name="head")(maps)
 
 
-def convnet(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    channels: Sequence[int] = (8, 8, 4),
-    windows: Sequence[int] = (7, 3, 3),
-    hidden: int = 16,
-) -> tuple[ConvNet, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class ConvNetSettings(ImageSettings):
+    """Settings of the `pdiff_convnet` network.
+
+    Attributes:
+      name: name of the network.
+      channels: output channels of the convolutions.
+      windows: rows and columns of each convolution's window, odd.
+      hidden: width of the hidden layer.
+    """
+
+    name: Literal["pdiff_convnet"] = "pdiff_convnet"
+    channels: tuple[int, ...] = setting((8, 8, 4), at_least=1, length=(1, None))
+    windows: tuple[int, ...] = setting((7, 3, 3), at_least=1)
+    hidden: int = setting(16, at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.windows) != len(self.channels) or any(window % 2 == 0 for window in self.windows):
+            self.refuse("windows", f"give {len(self.channels)} odd windows, one for each entry of net.channels")
+
+
+def convnet(settings: ConvNetSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[ConvNet, WeightSpec]:
     """The ConvNet and its spec; every convolution's channels and the hidden layer are one permutation group each.
 
     Raises:
-      UserError: settings of different lengths, even windows, images that are too small, or inputs that are no images.
+      UserError: images that are too small, or inputs that are no images.
     """
-    height, width, inputs = image_shape(input_shape, "pdiff_convnet")
-    if not len(channels) == len(windows) > 0 or any(window % 2 == 0 for window in windows):
-        raise UserError("The pdiff_convnet network needs as many odd windows as channels, and at least one.")
+    height, width, inputs = image_shape(input_shape, settings.name)
     leaves, reads = Leaves(), FIXED
-    for i, (features, window) in enumerate(zip(channels, windows, strict=True)):
+    for i, (features, window) in enumerate(zip(settings.channels, settings.windows, strict=True)):
         height, width = (height, width) if i else _halved(height, width)
         group = leaves.group(features)
         leaves.conv(f"conv{i + 1}", window, inputs, features, reads, group)
         leaves.norm(f"norm{i + 1}", (features, height, width), group)
         height, width, inputs, reads = height // _POOL, width // _POOL, features, group
-    _check_size(input_shape, height, width, "pdiff_convnet")
-    _head_leaves(leaves, (height, width, inputs), hidden, num_classes, reads)
-    return ConvNet(tuple(channels), tuple(windows), hidden, num_classes), leaves.spec()
+    _check_size(input_shape, height, width, settings.name)
+    _head_leaves(leaves, (height, width, inputs), settings.hidden, num_classes, reads)
+    return ConvNet(settings.channels, settings.windows, settings.hidden, num_classes), leaves.spec()
 
 
 class ResBlock(nn.Module):
@@ -162,46 +192,58 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array | Unfolded) -> jax.Array:
-        x = x if isinstance(x, Unfolded) else self.prepare(x)
-        x = _leaky_relu(MapConv(self.channels, 3, padding=1, name="conv")(x))
-        x = max_pool(MapNorm(name="norm")(x))
+        seen = x if isinstance(x, Unfolded) else self.prepare(x)
+        maps = _leaky_relu(MapConv(self.channels, 3, padding=1, name="conv")(seen))
+        maps = max_pool(MapNorm(name="norm")(maps))
         for i in range(self.blocks):
-            x = ResBlock(self.middle, name=f"block{i + 1}")(x)
-            x = max_pool(MapNorm(name=f"norm{i + 1}")(x))
-        return Head(self.hidden, self.num_classes, name="head")(x)
+            maps = ResBlock(self.middle, name=f"block{i + 1}")(maps)
+            maps = max_pool(MapNorm(name=f"norm{i + 1}")(maps))
+        return Head(self.hidden, self.num_classes, name="head")(maps)
 
 
-def resnet(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    channels: int = 8,
-    middle: int = 4,
-    blocks: int = 2,
-    hidden: int = 16,
-) -> tuple[ResNet, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class ResNetSettings(ImageSettings):
+    """Settings of the `pdiff_resnet` network.
+
+    Attributes:
+      name: name of the network.
+      channels: channels that the blocks add to.
+      middle: channels inside a block.
+      blocks: number of blocks.
+      hidden: width of the hidden layer.
+    """
+
+    name: Literal["pdiff_resnet"] = "pdiff_resnet"
+    channels: int = setting(8, at_least=1)
+    middle: int = setting(4, at_least=1)
+    blocks: int = setting(2, at_least=0)
+    hidden: int = setting(16, at_least=1)
+
+
+def resnet(settings: ResNetSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[ResNet, WeightSpec]:
     """The ResNet and its spec; the channels that blocks add to are one permutation group, as are those inside each
     block and the hidden layer.
 
     Raises:
       UserError: images that are too small, or inputs that are no images.
     """
-    height, width, inputs = image_shape(input_shape, "pdiff_resnet")
+    height, width, inputs = image_shape(input_shape, settings.name)
+    channels, middle = settings.channels, settings.middle
     leaves = Leaves()
     stream = leaves.group(channels)
     height, width = _halved(height, width)
     leaves.conv("conv", 3, inputs, channels, FIXED, stream)
     leaves.norm("norm", (channels, height, width), stream)
-    for i in range(blocks):
+    for i in range(settings.blocks):
         height, width = height // _POOL, width // _POOL
         inside = leaves.group(middle, _SCALING)
         leaves.conv(f"block{i + 1}/conv1", 3, channels, middle, stream, inside)
         leaves.conv(f"block{i + 1}/conv2", 3, middle, channels, inside, stream)
         leaves.norm(f"norm{i + 1}", (channels, height, width), stream)
     height, width = height // _POOL, width // _POOL
-    _check_size(input_shape, height, width, "pdiff_resnet")
-    _head_leaves(leaves, (height, width, channels), hidden, num_classes, stream)
-    return ResNet(channels, middle, blocks, hidden, num_classes), leaves.spec()
+    _check_size(input_shape, height, width, settings.name)
+    _head_leaves(leaves, (height, width, channels), settings.hidden, num_classes, stream)
+    return ResNet(channels, middle, settings.blocks, settings.hidden, num_classes), leaves.spec()
 
 
 def _strided(images: jax.Array, window: int) -> Unfolded:
@@ -231,33 +273,40 @@ class CNNMedium(cnn.CNN):
         return super().__call__(x if isinstance(x, Unfolded) else _rgb(x))
 
 
+@dataclasses.dataclass(frozen=True)
+class CNNMediumSettings(ImageSettings):
+    """Settings of the `cnn_medium` network.
+
+    Attributes:
+      name: name of the network.
+      channels: output channels of the convolutions.
+      hidden: width of the hidden layer.
+    """
+
+    name: Literal["cnn_medium"] = "cnn_medium"
+    channels: tuple[int, ...] = setting((16, 32, 15), at_least=1, length=(1, None))
+    hidden: int = setting(20, at_least=1)
+
+
 def cnn_medium(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    channels: Sequence[int] = (16, 32, 15),
-    hidden: int = 20,
-) -> tuple[CNNMedium, WeightSpec]:
+    settings: CNNMediumSettings, input_shape: tuple[int, ...], num_classes: int
+) -> tuple[cnn.CNN, WeightSpec]:
     """CNN-medium and its spec: 3x3 convolutions without padding, each pooled and leaky, and a hidden layer.
 
     Raises:
       UserError: images that are too small, or inputs that are no images.
     """
-    height, width, inputs = image_shape(input_shape, "cnn_medium")
-    count = len(channels)
-    module, spec = cnn.build(
-        (height, width, 3 if inputs == 1 else inputs),
-        num_classes,
-        channels=channels,
+    height, width, inputs = image_shape(input_shape, settings.name)
+    count = len(settings.channels)
+    small = cnn.CNNSettings(
+        channels=settings.channels,
         windows=(3,) * count,
         pools=(True,) * count,
-        hidden=hidden,
+        hidden=settings.hidden,
         activation=_ACTIVATION,
         init="torch",
     )
-    return CNNMedium(
-        **{f: getattr(module, f) for f in module.__dataclass_fields__ if f not in ("parent", "name")}
-    ), spec
+    return cnn.build(small, (height, width, 3 if inputs == 1 else inputs), num_classes, kind=CNNMedium)
 
 
 def _rgb(images: jax.Array) -> jax.Array:

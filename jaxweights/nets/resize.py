@@ -9,7 +9,6 @@ two differ by at most one of 255 levels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -113,18 +112,3 @@ def checked(side: int, crop: int, input_shape: tuple[int, ...]) -> Resize | None
             "unnoticed. Leave net.resize and net.crop at 0, or load larger images with config.data.resize."
         )
     return Resize(side, crop)
-
-
-def image_shape(input_shape: Sequence[int], name: str) -> tuple[int, int, int]:
-    """`(H, W, C)`.
-
-    Raises:
-      UserError: inputs that are no images.
-    """
-    if len(input_shape) != 3:
-        raise UserError(
-            f"The {name} network classifies images, but the data have inputs of shape {tuple(input_shape)}. Choose "
-            "data that are images, or another net.name."
-        )
-    height, width, channels = input_shape
-    return height, width, channels

@@ -5,22 +5,22 @@ With 1,000 classes they have 11,689,512 and 25,557,032 trainable parameters, and
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxweights.errors import UserError
-from jaxweights.nets.resize import image_shape
+from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.convolution import Conv
 from jaxweights.nn.dense import Chain, Dense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.normalization import BatchNorm
+from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
-STEMS = ("imagenet", "cifar")
 # Name to (convolutions, last batch normalisation's weights of a block). timm begins with blocks that add nothing.
 INITIALISERS = {"published": ("kaiming_normal_out", 0.0), "torch": ("torch", 1.0)}
 
@@ -74,7 +74,8 @@ class ResNet(nn.Module):
         x = Conv(self.widths[0], window, stride, padding, use_bias=False, initialiser=kernels, name="conv1")(x)
         x = nn.relu(BatchNorm(axis_name=self.axis_name, name="bn1")(x))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            border: Any = ((1, 1), (1, 1))
+            x = nn.max_pool(x, (3, 3), (2, 2), border)
         for i, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
             block = functools.partial(
                 Block, width, bottleneck=self.bottleneck, initialiser=self.initialiser, axis_name=self.axis_name
@@ -89,45 +90,64 @@ def projects(inputs: int, outputs: int, stride: int) -> bool:
     return stride > 1 or inputs != outputs
 
 
-def build(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    depths: Sequence[int],
-    bottleneck: bool,
-    widths: Sequence[int] = (64, 128, 256, 512),
-    stem: str = "imagenet",
-    init: str = "published",
-) -> tuple[ResNet, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class ResNetSettings(ImageSettings):
+    """Settings of the residual networks.
+
+    Attributes:
+      name: name of the network.
+      widths: widths of the stages.
+      depths: blocks per stage.
+      stem: "imagenet" (7x7 convolution of stride 2, 3x3 pooling of stride 2) or "cifar" (3x3 convolution, no pooling).
+      init: "published" (timm: normal kernels, the last normalisation of a block zero) or "torch" (PyTorch's default of
+        each layer).
+    """
+
+    BOTTLENECK: ClassVar[bool] = False
+    """Whether a block is a bottleneck, whose output has four times its width."""
+
+    widths: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, length=(1, None))
+    depths: tuple[int, ...] = setting((2, 2, 2, 2), at_least=1)
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    init: Literal["published", "torch"] = "published"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.depths) != len(self.widths):
+            self.refuse("depths", f"give {len(self.widths)} entries, as many net.depths as net.widths")
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNet18Settings(ResNetSettings):
+    """Settings of the `resnet18` network."""
+
+    name: Literal["resnet18"] = "resnet18"
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNet50Settings(ResNetSettings):
+    """Settings of the `resnet50` network."""
+
+    BOTTLENECK: ClassVar[bool] = True
+
+    name: Literal["resnet50"] = "resnet50"
+    depths: tuple[int, ...] = setting((3, 4, 6, 3), at_least=1)
+
+
+def build(settings: ResNetSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[ResNet, WeightSpec]:
     """A ResNet and its spec.
 
     The channels that a stage's blocks add to are one permutation group, as are the channels inside each block. Batch
     normalisation undoes rescalings, so there are none.
 
-    Args:
-      input_shape: `(H, W, C)`.
-      num_classes: number of classes.
-      depths: blocks per stage.
-      bottleneck: whether a block is a bottleneck, whose output has four times its width.
-      widths: of the stages.
-      stem: "imagenet" (7x7 convolution of stride 2, 3x3 pooling of stride 2) or "cifar" (3x3 convolution, no pooling).
-      init: "published" (timm: normal kernels, the last normalisation of a block zero) or "torch" (PyTorch's default
-        of each layer).
-
     Raises:
-      UserError: unknown names, inputs that are no images, or stages of different numbers.
+      UserError: inputs that are no images.
     """
-    _, _, inputs = image_shape(input_shape, "resnet")
-    for name, value, known in (("stem", stem, STEMS), ("init", init, tuple(INITIALISERS))):
-        if value not in known:
-            raise UserError(f"Unknown net.{name} {value!r} of a resnet; known: {', '.join(known)}.")
-    if not len(widths) == len(depths) > 0 or min(*widths, *depths) < 1:
-        raise UserError(
-            f"A resnet needs as many net.widths as net.depths, all at least 1; got {tuple(widths)} and {tuple(depths)}."
-        )
+    _, _, inputs = image_shape(input_shape, settings.name)
+    widths, depths, bottleneck = settings.widths, settings.depths, settings.BOTTLENECK
     leaves = Leaves()
     reads, channels = leaves.group(widths[0]), widths[0]
-    leaves.conv("conv1", 7 if stem == "imagenet" else 3, inputs, channels, FIXED, reads, use_bias=False)
+    leaves.conv("conv1", 7 if settings.stem == "imagenet" else 3, inputs, channels, FIXED, reads, use_bias=False)
     leaves.norm("bn1", channels, reads, statistics=True)
     for i, (depth, width) in enumerate(zip(depths, widths, strict=True)):
         outputs = width * (_EXPANSION if bottleneck else 1)
@@ -137,8 +157,7 @@ def build(
             _block_leaves(leaves, f"layer{i + 1}/{j}", channels, width, outputs, reads, stream, bottleneck, project)
             reads, channels = stream, outputs
     leaves.dense("fc", channels, num_classes, reads)
-    module = ResNet(tuple(widths), tuple(depths), num_classes, bool(bottleneck), stem, init)
-    return module, leaves.spec()
+    return ResNet(widths, depths, num_classes, bottleneck, settings.stem, settings.init), leaves.spec()
 
 
 def _block_leaves(leaves, name, inputs, width, outputs, reads, stream, bottleneck, project):
@@ -152,7 +171,3 @@ def _block_leaves(leaves, name, inputs, width, outputs, reads, stream, bottlenec
     if project:
         leaves.conv(f"{name}/downsample/0", 1, inputs, outputs, reads, stream, use_bias=False)
         leaves.norm(f"{name}/downsample/1", outputs, stream, statistics=True)
-
-
-resnet18 = functools.partial(build, depths=(2, 2, 2, 2), bottleneck=False)
-resnet50 = functools.partial(build, depths=(3, 4, 6, 3), bottleneck=True)

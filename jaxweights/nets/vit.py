@@ -3,8 +3,10 @@ P-diff's SimpleViT (Beyer et al., arXiv 2205.01580), 80,714 parameters on 64x64 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +14,13 @@ import numpy as np
 from flax import linen as nn
 
 from jaxweights.errors import UserError
-from jaxweights.nets.resize import image_shape
+from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.convolution import Conv, Patches, patches
 from jaxweights.nn.dense import MLP, Chain, Dense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.normalization import LayerNorm, standardise
 from jaxweights.nn.parameters import normal, parameter
+from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
 # Name to initialisation of dense layers in a block.
@@ -123,9 +126,10 @@ class SimpleViT(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array | Patches) -> jax.Array:
-        x = (x if isinstance(x, Patches) else self.prepare(x)).rows
-        positions = sincos_positions(*x.shape[1:3], self.width)
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        squares = (x if isinstance(x, Patches) else self.prepare(x)).rows
+        _, rows, cols, _ = squares.shape
+        positions = sincos_positions(rows, cols, self.width)
+        x = squares.reshape(squares.shape[0], -1, squares.shape[-1])
         x = LayerNorm(x.shape[-1:], standardised=True, name="patch_norm")(x)
         x = Dense(self.width, name="patch_embed")(x)
         x = LayerNorm((self.width,), _SIMPLE_EPSILON, name="embed_norm")(x) + positions[None]
@@ -143,99 +147,122 @@ def sincos_positions(rows: int, cols: int, width: int) -> np.ndarray:
     return np.concatenate([f(p * frequencies) for p in (x, y) for f in (np.sin, np.cos)], axis=1).astype(np.float32)
 
 
-def build(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    width: int,
-    heads: int,
-    depth: int = 12,
-    patch: int = 16,
-    init: str = "published",
-) -> tuple[ViT, WeightSpec]:
+@dataclasses.dataclass(frozen=True)
+class ViTSettings(ImageSettings):
+    """Settings of the vision transformers.
+
+    Attributes:
+      name: name of the network.
+      width: values per token.
+      heads: heads of attention, which divide the width.
+      depth: number of blocks.
+      patch: side of the patches in pixels.
+      init: "published" (timm: normal dense layers without bias) or "torch" (PyTorch's default of each layer).
+    """
+
+    width: int = setting(192, at_least=1)
+    heads: int = setting(3, at_least=1)
+    depth: int = setting(12, at_least=1)
+    patch: int = setting(16, at_least=1)
+    init: Literal["published", "torch"] = "published"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            self.refuse("heads", f"choose a divisor of net.width, which is {self.width}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTTinySettings(ViTSettings):
+    """Settings of the `vit_tiny` network."""
+
+    name: Literal["vit_tiny"] = "vit_tiny"
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTBaseSettings(ViTSettings):
+    """Settings of the `vit_base` network."""
+
+    name: Literal["vit_base"] = "vit_base"
+    width: int = setting(768, at_least=1)
+    heads: int = setting(12, at_least=1)
+
+
+def build(settings: ViTSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[ViT, WeightSpec]:
     """A vision transformer and its spec.
 
     The values of a token are one permutation group, as are each block's hidden units, its heads, and the places within
     a head (of query, key and value together, since they are one tensor). None can be rescaled.
 
-    Args:
-      input_shape: `(H, W, C)`, multiples of the patch.
-      num_classes: number of classes.
-      width: values per token.
-      heads: of attention; they divide the width.
-      depth: blocks.
-      patch: side of the squares in pixels.
-      init: "published" (timm: normal dense layers without bias) or "torch" (PyTorch's default of each layer).
-
     Raises:
-      UserError: sizes that do not divide one another, an unknown `init`, or inputs that are no images.
+      UserError: images that do not split into patches, or inputs that are no images.
     """
-    height, columns, inputs = _checked(input_shape, patch, "vit")
-    if init not in INITIALISERS:
-        raise UserError(f"Unknown net.init {init!r} of a vit; known: {', '.join(INITIALISERS)}.")
-    if heads < 1 or depth < 1 or width % heads:
-        raise UserError(f"A vit of width {width} cannot have {heads} heads in {depth} blocks; choose a divisor.")
+    width, heads, patch = settings.width, settings.heads, settings.patch
+    height, columns, inputs = _image_of_patches(input_shape, patch, settings.name)
     leaves = Leaves()
     stream = leaves.group(width)
     leaves.tensor("cls_token", (1, 1, width), (FIXED, FIXED, stream), (0, 0, 1))
     tokens = 1 + (height // patch) * (columns // patch)
     leaves.tensor("pos_embed", (1, tokens, width), (FIXED, FIXED, stream), (0, 0, 1))
     leaves.conv("patch_embed/proj", patch, inputs, width, FIXED, stream)
-    for i in range(depth):
+    for i in range(settings.depth):
         _block_leaves(leaves, f"blocks/{i}", width, heads, width // heads, _EXPANSION * width, stream, True)
     leaves.norm("norm", width, stream)
     leaves.dense("head", width, num_classes, stream)
-    return ViT(patch, width, depth, heads, num_classes, init), leaves.spec()
+    return ViT(patch, width, settings.depth, heads, num_classes, settings.init), leaves.spec()
 
 
-vit_tiny = functools.partial(build, width=192, heads=3)
-vit_base = functools.partial(build, width=768, heads=12)
+@dataclasses.dataclass(frozen=True)
+class SimpleViTSettings(ImageSettings):
+    """Settings of the `pdiff_vit` network.
+
+    Attributes:
+      name: name of the network.
+      width: values per token, a multiple of 4.
+      heads: heads of attention.
+      head_dim: values per head.
+      hidden: hidden units of a block's dense layers.
+      depth: number of blocks.
+      patch: side of the patches in pixels.
+    """
+
+    name: Literal["pdiff_vit"] = "pdiff_vit"
+    width: int = setting(64, at_least=8)
+    heads: int = setting(4, at_least=1)
+    head_dim: int = setting(8, at_least=1)
+    hidden: int = setting(64, at_least=1)
+    depth: int = setting(4, at_least=1)
+    patch: int = setting(8, at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % 4:
+            self.refuse("width", "set it to a multiple of 4, since its positions are sines and cosines of two axes")
 
 
 def build_simple(
-    input_shape: tuple[int, int, int],
-    num_classes: int,
-    *,
-    width: int = 64,
-    heads: int = 4,
-    head_dim: int = 8,
-    hidden: int = 64,
-    depth: int = 4,
-    patch: int = 8,
+    settings: SimpleViTSettings, input_shape: tuple[int, ...], num_classes: int
 ) -> tuple[SimpleViT, WeightSpec]:
     """P-diff's SimpleViT and its spec, in the order of its state dict.
 
     The positions are fixed, so the values of a token cannot be permuted; heads, the places within a head and hidden
     units can, as in `build`.
 
-    Args:
-      input_shape: `(H, W, C)`, multiples of the patch.
-      num_classes: number of classes.
-      width: values per token, a multiple of 4, at least 8.
-      heads: of attention.
-      head_dim: values per head.
-      hidden: hidden units of a block's dense layers.
-      depth: blocks.
-      patch: side of the squares in pixels.
-
     Raises:
-      UserError: sizes that do not divide one another, or inputs that are no images.
+      UserError: images that do not split into patches, or inputs that are no images.
     """
-    _, _, inputs = _checked(input_shape, patch, "pdiff_vit")
-    if width % 4 or width < 8 or min(heads, head_dim, hidden, depth) < 1:
-        raise UserError(
-            f"The pdiff_vit network has net.width {width}, which must be a multiple of 4 and at least 8, with at least "
-            "one head, place in a head, hidden unit and block."
-        )
+    width, patch = settings.width, settings.patch
+    heads, head_dim, hidden = settings.heads, settings.head_dim, settings.hidden
+    _, _, inputs = _image_of_patches(input_shape, patch, settings.name)
     leaves = Leaves()
     leaves.norm("patch_norm", patch**2 * inputs)
     leaves.dense("patch_embed", patch**2 * inputs, width)
     leaves.norm("embed_norm", width)
     leaves.norm("norm", width)
-    for i in range(depth):
+    for i in range(settings.depth):
         _block_leaves(leaves, f"blocks/{i}", width, heads, head_dim, hidden, FIXED, False)
     leaves.dense("head", width, num_classes)
-    return SimpleViT(patch, width, depth, heads, head_dim, hidden, num_classes), leaves.spec()
+    return SimpleViT(patch, width, settings.depth, heads, head_dim, hidden, num_classes), leaves.spec()
 
 
 def _block_leaves(leaves, name, width, heads, head_dim, hidden, stream, use_bias):
@@ -254,11 +281,11 @@ def _block_leaves(leaves, name, width, heads, head_dim, hidden, stream, use_bias
     leaves.dense(f"{name}/mlp/fc2", hidden, width, units, stream)
 
 
-def _checked(input_shape, patch, name):
-    shape = image_shape(input_shape, name)
-    if patch < 1 or shape[0] % patch or shape[1] % patch:
+def _image_of_patches(input_shape, patch, name):
+    height, width, channels = image_shape(input_shape, name)
+    if height % patch or width % patch:
         raise UserError(
-            f"Images of {shape[0]}x{shape[1]} pixels do not split into patches of {patch}x{patch} for the {name} "
-            "network; set net.patch to a common divisor, or resize the images."
+            f"Images of {height}x{width} pixels do not split into patches of {patch}x{patch} for the {name} network; "
+            "set net.patch to a common divisor, or resize the images."
         )
-    return shape
+    return height, width, channels

@@ -126,6 +126,9 @@ INITIALISERS: dict[str, Initialiser] = {
 FAN_IN_UNIFORM = Initialiser(lambda u, i, o: fan_in_uniform(i)(u), lambda u, i, o: fan_in_uniform(i)(u))
 """`fan_in_uniform` for kernel and bias, of the generators; "torch" divides and so rounds differently."""
 
+MATRIX_INITIALISERS = ("orthogonal", "orthogonal_1", "orthogonal_0.01")
+CONVOLUTION_INITIALISERS = tuple(name for name in INITIALISERS if name not in MATRIX_INITIALISERS)
+
 
 def initialiser(name: str | Initialiser) -> Initialiser:
     """The initialiser of a name; `UserError` lists the known ones."""
