@@ -5,7 +5,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from jaxweights import parallel
-from jaxweights.auditing import alignment, distances
+from jaxweights.auditing import alignment, alignment_bounds, distances, products
+from jaxweights.auditing.hidden_units import HiddenUnits, apply_permutation, unit_frame
 from jaxweights.errors import UserError
 
 # Both sides are float64 sums of the same squares in another order.
@@ -40,14 +41,14 @@ def by_scipy(queries, reference, units, rest):
 def check(found, expected, queries, reference, units, k):
     np.testing.assert_allclose(found.distances, np.sort(expected, axis=1)[:, :k], **EXACT)
     np.testing.assert_allclose(np.take_along_axis(expected, found.indices, axis=1), found.distances, **EXACT)
-    aligned = alignment.apply_permutation(reference[found.indices], units, found.permutations).astype(np.float64)
+    aligned = apply_permutation(reference[found.indices], units, found.permutations).astype(np.float64)
     np.testing.assert_allclose(np.linalg.norm(aligned - queries[:, None], axis=2), found.distances, **EXACT)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("k", [1, 3])
 def test_equals_scipy_on_every_pair(mesh, k, dtype, monkeypatch):
-    monkeypatch.setattr(distances, "fastest_product", lambda dtypes: dtype)
+    monkeypatch.setattr(products, "fastest_product", lambda dtypes: dtype)
     units, rest = layout(20, 6, 4)
     queries, reference = networks(0, 19, units, rest), networks(1, 43, units, rest)
     found = alignment.aligned_nearest(queries, reference, units, rest, k, mesh=mesh)
@@ -76,7 +77,7 @@ def test_permuted_copies_are_found_at_distance_zero(mesh):
     units, rest = layout(20, 6, 4)
     reference, rng = networks(1, 43, units, rest), np.random.default_rng(2)
     shuffles = np.stack([rng.permutation(6) for _ in range(10)])
-    queries = alignment.apply_permutation(reference[:10], units, shuffles)
+    queries = apply_permutation(reference[:10], units, shuffles)
     found = alignment.aligned_nearest(queries, reference, units, rest, mesh=mesh)
     np.testing.assert_array_equal(found.indices[:, 0], np.arange(10))
     np.testing.assert_array_equal(found.permutations[:, 0], shuffles)
@@ -99,14 +100,14 @@ def test_networks_too_close_for_rough_products(mesh):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_bounds_lie_below_the_distances(dtype, monkeypatch):
     """The search rests on this; units of very different lengths are the hard case for a shared charge."""
-    monkeypatch.setattr(distances, "fastest_product", lambda dtypes: dtype)
+    monkeypatch.setattr(products, "fastest_product", lambda dtypes: dtype)
     units, rest = layout(20, 6, 4)
     lengths = 10.0 ** np.random.default_rng(3).uniform(-4, 2, (30, 1)).astype(np.float32)
     reference = lengths * networks(1, 30, units, rest)
     reference[20:] = reference[:10] * np.float32(1.0001)
-    shape = alignment.Layout(units, rest)
-    frame = alignment._unit_frame(distances.reference_frame(reference, reference, 1 << 20), shape)
-    screen = alignment._Screen(shape, frame, parallel.make_mesh(1), 30, 1 << 20)
+    shape = HiddenUnits(units, rest)
+    frame = unit_frame(products.reference_frame(reference, reference, 1 << 20), shape)
+    screen = alignment_bounds.LowerBounds(shape, frame, parallel.make_mesh(1), 30, 1 << 20)
     screen.load_queries(reference)
     bounds = screen.lower_bounds(reference, slice(0, 30), None) / frame.scale**2
     assert (bounds <= by_scipy(reference, reference, units, rest) ** 2).all()
@@ -118,7 +119,7 @@ def test_groups_blocks_and_panels(mesh, monkeypatch):
     reference, runs, steps = networks(1, 37, units, rest), np.arange(37) // 3, []
     expected = by_scipy(reference, reference, units, rest)
     expected[runs[:, None] == runs[None, :]] = np.inf
-    monkeypatch.setattr(alignment, "_PANEL_COLUMNS", 1)
+    monkeypatch.setattr(alignment_bounds, "_PANEL_COLUMNS", 1)
     found = alignment.aligned_nearest(
         reference, reference, units, rest, 3, runs, runs, mesh=mesh, memory_bytes=64 << 10,
         progress=lambda done, total: steps.append((done, total)),
@@ -133,11 +134,11 @@ def test_single_pairs():
     distance, permutation = alignment.aligned_distance(a, b, units, rest)
     assert distance == pytest.approx(by_scipy(a[None], b[None], units, rest)[0, 0], rel=1e-12)
     before = b.copy()
-    moved = alignment.apply_permutation(b, units, permutation)
+    moved = apply_permutation(b, units, permutation)
     assert np.linalg.norm(a - moved.astype(np.float64)) == pytest.approx(distance, rel=1e-6)  # a float32 difference
     np.testing.assert_array_equal(b, before)
     inverse = np.argsort(permutation)
-    np.testing.assert_array_equal(alignment.apply_permutation(moved, units, inverse), b)
+    np.testing.assert_array_equal(apply_permutation(moved, units, inverse), b)
 
 
 def test_mistakes_are_named():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel
-from jaxweights.auditing import distances
+from jaxweights.auditing import distances, products
+from jaxweights.auditing.groups import ExclusionGroups
 from jaxweights.errors import UserError
 
 # Both sides are float64 sums of the same squares in another order.
@@ -64,8 +65,8 @@ def test_bounds_lie_below_the_distances_and_close_to_them():
     """The certificate rests on this; chunks keep the charge small for vectors of any length."""
     for width in (7, 3000):
         queries, reference = normal(0, 9, width), normal(1, 30, width)
-        frame = distances.reference_frame(queries, reference, 1 << 20)
-        groups, mesh = distances.ExclusionGroups(None, None), parallel.make_mesh(1)
+        frame = products.reference_frame(queries, reference, 1 << 20)
+        groups, mesh = ExclusionGroups(None, None), parallel.make_mesh(1)
         bounds, indices = distances._candidates(queries, reference, groups, frame, 30, 30, mesh, lambda: None)
         squared = np.take_along_axis(all_pairs(queries, reference) ** 2, indices, axis=1)
         assert (bounds <= squared).all()
@@ -102,16 +103,16 @@ def test_products_in_chunks_keep_their_bound():
     """Random numbers against the classical bound, which for one sum of all of them would be 50 times as large."""
     width = 100_000
     a, b = normal(0, 3, width), normal(1, 4, width)
-    product = np.asarray(distances.chunked_product(distances.in_chunks(a), distances.in_chunks(b)))
+    product = np.asarray(products.chunked_product(products.in_chunks(a), products.in_chunks(b)))
     exact = a.astype(np.float64) @ b.T.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None]
-    assert (np.abs(product - exact) <= distances.product_error(width) * lengths).all()
-    assert distances.product_error(width) < 2 * width * 2.0**-24 / 50
+    assert (np.abs(product - exact) <= products.product_error(width) * lengths).all()
+    assert products.product_error(width) < 2 * width * 2.0**-24 / 50
 
 
 def test_a_chosen_product_type_is_one_of_those_offered():
-    assert distances.fastest_product(("float32",)) == "float32"
-    assert distances.fastest_product(("bfloat16", "float32")) in ("bfloat16", "float32")
+    assert products.fastest_product(("float32",)) == "float32"
+    assert products.fastest_product(("bfloat16", "float32")) in ("bfloat16", "float32")
 
 
 def test_mistakes_are_named():

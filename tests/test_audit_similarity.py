@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel
-from jaxweights.auditing import distances, similarity
+from jaxweights.auditing import products, similarity
 from jaxweights.errors import UserError
 
 
@@ -62,7 +62,7 @@ def test_counts_are_exact_where_bfloat16_sums_would_not_be():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float32"])
 def test_every_product_type_counts_exactly(mesh, dtype, monkeypatch):
-    monkeypatch.setattr(distances, "fastest_product", lambda dtypes: dtype)
+    monkeypatch.setattr(products, "fastest_product", lambda dtypes: dtype)
     queries, references = masks(0, 9, 4999, 0.4), masks(1, 21, 4999, 0.4)
     found = similarity.max_error_iou(pack(queries), pack(references), 4999, mesh=mesh)
     expected = similarity.error_iou(pack(queries), pack(references), 4999)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxweights.auditing.distances import MEMORY_BYTES, Progress, counter, row_blocks
+from jaxweights.auditing.rows import MEMORY_BYTES, Progress, counter, row_blocks
 from jaxweights.errors import UserError
 
 _RELATIVE_GAP = 1e-12

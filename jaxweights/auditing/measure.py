@@ -10,7 +10,9 @@ from jax.sharding import Mesh
 
 from jaxweights import parallel
 from jaxweights.auditing import alignment, distances, hull, similarity
+from jaxweights.auditing.hidden_units import apply_permutation
 from jaxweights.auditing.measurements import HELDOUT, NEIGHBOURS, TRAINING, Measured
+from jaxweights.auditing.rows import MEMORY_BYTES
 from jaxweights.auditing.subject import AuditSettings, Subject
 from jaxweights.evaluate import Evaluation
 from jaxweights.population import Population
@@ -152,9 +154,7 @@ class Measurer:
             others = np.flatnonzero(reference.records["run"] == run)
             if len(others) > left_out:
                 pairs = np.repeat(rows, len(others)), np.tile(others, len(rows))
-                found = distances.squared_differences(
-                    networks.weights, reference.weights, *pairs, distances.MEMORY_BYTES
-                )
+                found = distances.squared_differences(networks.weights, reference.weights, *pairs, MEMORY_BYTES)
                 found[left_out & (ours[pairs[0]] == theirs[pairs[1]])] = np.nan
                 out[rows] = np.sqrt(np.fmin.reduce(found.reshape(len(rows), -1), axis=1))
         return out
@@ -166,6 +166,6 @@ class Measurer:
             rows = slice(start, start + block)
             neighbours = self.train[indices[rows]]
             if permutations is not None:
-                neighbours = alignment.apply_permutation(neighbours, self.units[0], permutations[rows])
+                neighbours = apply_permutation(neighbours, self.units[0], permutations[rows])
             out[rows] = hull.interpolation_residual(weights[rows], neighbours, memory_bytes=8 * _HULL_BYTES)[0]
         return out

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.auditing.distances import row_blocks
+from jaxweights.auditing.rows import row_blocks
 from jaxweights.errors import UserError
 from jaxweights.spec import WeightSpec
 

@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 
 from jaxweights import parallel
 from jaxweights.auditing import statistics
-from jaxweights.auditing.distances import Progress, data_mesh, placed, row_blocks
+from jaxweights.auditing.rows import Progress, data_mesh, placed, row_blocks
 from jaxweights.errors import UserError
 
 _TILE_ENTRIES = 1 << 18

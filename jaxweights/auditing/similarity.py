@@ -18,8 +18,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
-from jaxweights.auditing import distances
-from jaxweights.auditing.distances import MEMORY_BYTES, ExclusionGroups, Progress, row_blocks
+from jaxweights.auditing import products
+from jaxweights.auditing.candidates import gather_candidates, keep_smallest, no_candidates, smallest
+from jaxweights.auditing.groups import ExclusionGroups, exclusion_groups
+from jaxweights.auditing.rows import MEMORY_BYTES, Progress, counter, data_mesh, padded_rows, placed, row_blocks
 from jaxweights.errors import UserError
 
 _TILE = 1024  # rows of either set in one product, on CPU
@@ -64,7 +66,7 @@ def max_error_iou(
       query_groups: `[M]` integers; a reference of the same group as the query is not admissible.
       reference_groups: `[N]` integers, given exactly if `query_groups` is.
       faithful: two empty error sets have IoU 1, as equal sets; the published code adds 1e-8 to the union and gets 0.
-      mesh: a mesh with the single axis "data" over which the references are spread; `None` is one device.
+      mesh: a mesh with the single axis "data" over which the references are spread; `None` is all devices.
       progress: called with (blocks done, blocks in all).
       memory_bytes: working memory beside inputs and results.
 
@@ -76,8 +78,8 @@ def max_error_iou(
     """
     _check_masks(query_masks, num_examples, "query")
     _check_masks(reference_masks, num_examples, "reference")
-    groups = distances.exclusion_groups(query_groups, reference_groups, len(query_masks), len(reference_masks), 1)
-    mesh = distances.data_mesh(mesh)
+    groups = exclusion_groups(query_groups, reference_groups, len(query_masks), len(reference_masks), 1)
+    mesh = data_mesh(mesh)
     queries = _read(query_masks, slice(0, len(query_masks)), num_examples, "query")
     scores, candidates = _candidates(queries, reference_masks, num_examples, groups, faithful, mesh, progress)
 
@@ -89,7 +91,7 @@ def max_error_iou(
         unique, position = np.unique(named, return_inverse=True)
         references = np.asarray(reference_masks[unique])[position.reshape(-1)]
         values[rows[part], slots[part]] = _iou(queries[rows[part]], references, faithful)
-    worst, index = distances.smallest(-values, candidates, 1)
+    worst, index = smallest(-values, candidates, 1)
     best, index = -worst[:, 0], index[:, 0]
     # Quotients of counts up to _RESOLVED differ by more than float32 errs, so there the candidates hold a largest one.
     resolved = (num_examples <= _RESOLVED) | (best == 1.0) | (-scores[:, -1] * (1.0 + _QUOTIENT_TOLERANCE) <= best)
@@ -178,25 +180,25 @@ def _candidates(
     subtile, block_rows = min(rows, count), mesh.size * min(rows, math.ceil(references / mesh.size))
     padded = subtile * math.ceil(count / subtile)
     exclude = groups.queries is not None
-    dtype = distances.fastest_product(("bfloat16", "int8", "float32"))
+    dtype = products.fastest_product(("bfloat16", "int8", "float32"))
     program = _program(mesh, subtile, exclude, faithful, dtype)
-    tick = distances.counter(progress, math.ceil(references / block_rows))
+    tick = counter(progress, math.ceil(references / block_rows))
 
     query_codes = groups.queries if exclude else np.zeros(count, np.int32)
     query_parts = (queries, _sizes(queries), query_codes)
-    on_devices = [distances.placed(mesh, distances.padded_rows(part, padded)) for part in query_parts]
-    best = distances.no_candidates(mesh, padded, min(_CANDIDATES, references))
+    on_devices = [placed(mesh, padded_rows(part, padded)) for part in query_parts]
+    best = no_candidates(mesh, padded, min(_CANDIDATES, references))
     for block in row_blocks(references, block_rows):
         masks = _read(reference_masks, block, num_examples, "reference")
         codes = groups.references[block] if exclude else np.zeros(len(masks), np.int32)
         # A padded row is marked by a negative size.
         parts = ((masks, 0), (_sizes(masks), -1), (codes, 0))
-        padded_parts = (distances.padded_rows(part, block_rows, fill) for part, fill in parts)
-        arrays = [distances.placed(mesh, part, parallel.AXIS) for part in padded_parts]
+        padded_parts = (padded_rows(part, block_rows, fill) for part, fill in parts)
+        arrays = [placed(mesh, part, parallel.AXIS) for part in padded_parts]
         jax.block_until_ready(best)
         best = program(*on_devices, *arrays, np.int32(block.start), *best)
         tick()
-    return distances.gather_candidates(best, count)
+    return gather_candidates(best, count)
 
 
 def _sizes(masks: np.ndarray) -> np.ndarray:
@@ -208,14 +210,14 @@ def _program(
     mesh: Mesh, subtile: int, exclude: bool, faithful: bool, dtype: str
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
     """Builds the program that merges one block of references, spread over devices, into the best of every query."""
-    accumulator = distances.accumulator(dtype)
+    accumulator = products.accumulator(dtype)
 
     def intersections(queries, masks):
         """Counts common ones, one bit plane after the other: the order of the examples does not matter."""
 
         def add(total, bit):
             planes = [(((x >> bit) & jnp.uint8(1)).astype(dtype))[None] for x in (queries, masks)]
-            return total + distances.chunked_product(*planes, accumulator), None
+            return total + products.chunked_product(*planes, accumulator), None
 
         zero = jnp.zeros((queries.shape[0], masks.shape[0]), accumulator)
         return jax.lax.scan(add, zero, jnp.arange(8, dtype=jnp.uint8))[0].astype(jnp.float32)
@@ -231,7 +233,7 @@ def _program(
             admissible = sizes[None, :] >= 0
             if exclude:
                 admissible &= query_codes[:, None] != codes[None, :]
-            return distances.keep_smallest(scores, indices, jnp.where(admissible, -iou, jnp.inf), first)
+            return keep_smallest(scores, indices, jnp.where(admissible, -iou, jnp.inf), first)
 
         operands = (queries, query_sizes, query_codes, scores[0], indices[0])
         tiled = jax.tree.map(lambda x: x.reshape(-1, subtile, *x.shape[1:]), operands)

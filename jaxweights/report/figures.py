@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxweights import auditing
 from jaxweights.auditing import Measured
-from jaxweights.auditing.alignment import apply_permutation
+from jaxweights.auditing.hidden_units import apply_permutation
 from jaxweights.auditing.vocabulary import Words
 from jaxweights.population import Population
 from jaxweights.report import style
