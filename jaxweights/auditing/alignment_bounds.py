@@ -28,7 +28,9 @@ _BFLOAT16_ROUNDOFF = 2.0**-9
 _SMALLEST_MEASURED = 2.0**-80  # squared length below which the squares of rounding errors may underflow
 _PANEL_COLUMNS = 1 << 15  # references whose bounds are held at a time
 _LEVEL = 0.3  # between a column's minimum and its mean; near the best for trained and random networks of 10 to 64 units
-_UNROLLED_UNITS = 16  # XLA's CPU code takes twice as long over minima along an axis as over minima written out
+# XLA's CPU code takes twice as long over minima along an axis as over minima written out. For GPUs it compiles the
+# latter for a minute.
+_UNROLLED_UNITS = 16
 _TILE_ROWS = {"cpu": (640, 5120)}
 _TILE_ROWS_ACCELERATOR = (2560, 20480)
 
@@ -166,7 +168,7 @@ def _dual_bound(costs: jax.Array) -> jax.Array:
     are on the slow axes so that minima run along whole vectors of references.
     """
     count = costs.shape[1]
-    if count > _UNROLLED_UNITS:
+    if count > _UNROLLED_UNITS or jax.default_backend() != "cpu":
 
         def along(row_axis: int, column_axis: int) -> jax.Array:
             lows = jnp.min(costs, axis=row_axis, keepdims=True)

@@ -1,0 +1,1 @@
+"""The public face: what `import jaxweights as jw` offers."""
