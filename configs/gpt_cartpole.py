@@ -15,9 +15,8 @@ from configs import base, generators
 
 def get_config() -> ConfigDict:
     """128 training and 32 held-out runs of an actor 4-32-32-1 (1,250 parameters), 25 checkpoints each."""
-    config = base.get_config()
+    config = base.get_config("policy")
     config.num_samples = 128
-    config.data.name = "cartpole"
     config.net = ConfigDict({"name": "actor", "hidden": (32, 32)})
     zoo = config.zoo
     zoo.num_runs = 128
@@ -25,7 +24,6 @@ def get_config() -> ConfigDict:
     zoo.steps = 200
     zoo.epochs = 0
     zoo.batch_size = 32
-    zoo.optimizer = "adam"
     zoo.schedule = "cosine"
     zoo.learning_rate = 1e-3
     zoo.momentum = 0.0

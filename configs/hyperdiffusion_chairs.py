@@ -13,7 +13,7 @@ from configs import base, generators
 
 def get_config() -> ConfigDict:
     """320 training and 48 held-out networks of 36,737 parameters, each fitted to a chair of its own."""
-    config = base.get_config()
+    config = base.get_config("field")
     config.num_samples = 128
     config.data.name = "modelnet10_chair_voxels32"
     config.data.signals.unseen = 128

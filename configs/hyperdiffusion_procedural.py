@@ -13,7 +13,7 @@ from configs import base, generators
 
 def get_config() -> ConfigDict:
     """80 training and 20 held-out networks of 36,737 parameters, each fitted to an aeroplane of its own."""
-    config = base.get_config()
+    config = base.get_config("field")
     config.num_samples = 64
     config.data.name = "planes"
     config.data.signals.unseen = 64

@@ -34,7 +34,7 @@ def table(facts: dict) -> str:
         (
             "data",
             f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} "
-            f"{_examples(facts['data']['shape'], zoo['network'])} of {facts['data']['shape']}",
+            f"{facts['data']['inputs']} of {facts['data']['shape']}",
         ),
         *_base(facts["base"]),
         ("task network", f"{zoo['network']}, {zoo['num_params']:,} parameters"),
@@ -77,12 +77,6 @@ def _base(base: dict | None) -> list[tuple[str, str]]:
     work = f"{base['epochs']} epochs of {base['batch_size']} examples a step, {human(base['operations'])}FLOP"
     statistics = f" and {base['num_statistics']:,} running statistics" if base["num_statistics"] else ""
     return [("base", f"{base['num_params']:,} parameters{statistics}, {start}{work}")]
-
-
-def _examples(shape: list[int], network: str) -> str:
-    if network == "field":
-        return "points"
-    return "images" if len(shape) == 3 else "initial states"
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from jaxweights import auditing, nets, parallel, store
+from jaxweights import auditing, nets, parallel, store, tasks
 from jaxweights.auditing import hull, statistics, verdict
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
 from jaxweights.population import Population
 from jaxweights.report import tables
 
-WHOLE = nets.build({"name": "mlp", "hidden": (5,)}, (3, 3, 1), 3)
+WHOLE = tasks.build({"name": "mlp", "hidden": (5,)}, (3, 3, 1), 3)
 NET = nets.partial(WHOLE, np.asarray(jax.jit(WHOLE.init)(jax.random.key(0))), ("fc2/*",))
 STEPS, ROWS = 6, 12
 SETTINGS = auditing.AuditSettings(bootstrap=50, hull_neighbours=0, hull_aligned_neighbours=4)

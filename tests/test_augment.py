@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from jaxweights import data, nets
+from jaxweights import data, nets, tasks
 from jaxweights.errors import UserError
 from jaxweights.nets.resize import Resize, bilinear, checked
 from jaxweights.zoo.augment import BOX_DRAWS, RATIO, Boxes, augmented, boxes
@@ -135,8 +135,8 @@ def test_a_key_draws_the_same_crops_and_another_key_others():
     ids=lambda config: config["name"],
 )
 def test_a_network_resizes_the_images_of_its_data_set_and_no_others(config):
-    own = nets.build({**config, "resize": 16, "crop": 12}, (8, 10, 3), 5)
-    plain = nets.build(config, (12, 12, 3), 5)
+    own = tasks.build({**config, "resize": 16, "crop": 12}, (8, 10, 3), 5)
+    plain = tasks.build(config, (12, 12, 3), 5)
     assert own.spec == plain.spec and own.input_shape == (8, 10, 3) and own.image_shape == (12, 12, 3)
     images = jax.random.normal(KEY, (3, 8, 10, 3))
     names = [leaf.name for leaf in plain.spec.leaves if leaf.name.startswith("head/")]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxweights import generators, nets
+from jaxweights import generators, tasks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 
-NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
+NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
 BASELINES = {
     "copy": {"kind": "copy"},

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxweights import data, nets, parallel
+from jaxweights import data, parallel, tasks
 from jaxweights.environments import CartPole
 from jaxweights.errors import UserError
 from jaxweights.evaluate import episodes, evaluate
@@ -17,7 +17,7 @@ FREE = CartPole(time_step=1e-3, substeps=1)
 
 @functools.cache
 def network():
-    return nets.build({"name": "actor"}, (4,), 1)
+    return tasks.build({"name": "actor"}, (4,), 1)
 
 
 @functools.cache
@@ -41,15 +41,17 @@ def random_states(count):
 
 def test_accelerations_solve_the_equations_of_motion():
     """d/dt of the momenta of L = T - V, a 2x2 linear system, solved in float64."""
-    world, states = CartPole(), random_states(50)
+    environment, states = CartPole(), random_states(50)
     forces = np.linspace(-400, 400, 50, dtype=np.float32)
-    found = np.stack(world.accelerations(jnp.asarray(states), jnp.asarray(forces)), axis=-1)
-    m, length, inertia = world.pole_mass, world.pole_centre, world.pole_inertia
+    found = np.stack(environment.accelerations(jnp.asarray(states), jnp.asarray(forces)), axis=-1)
+    m, length, inertia = environment.pole_mass, environment.pole_centre, environment.pole_inertia
     for state, force, accelerations in zip(states.astype(np.float64), forces, found, strict=True):
         _, _, angle, turning = state
         coupling = m * length * np.cos(angle)
-        masses = np.array([[world.cart_mass + m, coupling], [coupling, inertia + m * length**2]])
-        right = np.array([force + m * length * turning**2 * np.sin(angle), m * world.gravity * length * np.sin(angle)])
+        masses = np.array([[environment.cart_mass + m, coupling], [coupling, inertia + m * length**2]])
+        right = np.array(
+            [force + m * length * turning**2 * np.sin(angle), m * environment.gravity * length * np.sin(angle)]
+        )
         # float32 against float64, accelerations of up to 500.
         np.testing.assert_allclose(accelerations, np.linalg.solve(masses, right), rtol=1e-4, atol=1e-3)
 
@@ -69,10 +71,10 @@ def test_energy_is_conserved_without_a_force():
 
 
 def test_a_pushed_cart_gains_momentum_and_force_is_limited():
-    world = CartPole(pole_mass=1e-6)
-    state, _, _ = world.step(jnp.zeros(4), jnp.float32(0.25))
+    environment = CartPole(pole_mass=1e-6)
+    state, _, _ = environment.step(jnp.zeros(4), jnp.float32(0.25))
     np.testing.assert_allclose(state[1], 0.25 * 400 / 1.0 * 0.0166, rtol=1e-4)
-    full, more = (world.step(jnp.zeros(4), jnp.float32(a))[0] for a in (-1.0, -7.0))
+    full, more = (environment.step(jnp.zeros(4), jnp.float32(a))[0] for a in (-1.0, -7.0))
     assert np.array_equal(full, more) and full[1] < 0
 
 
@@ -126,7 +128,7 @@ def test_the_actor_is_the_published_one():
 
 def test_policies_of_images_are_refused():
     with pytest.raises(UserError, match="Set data.name to cartpole"):
-        nets.build({"name": "actor"}, (8, 8, 1), 10)
+        tasks.build({"name": "actor"}, (8, 8, 1), 10)
 
 
 def test_orthogonal_matrices_have_no_preferred_sign():
@@ -160,12 +162,12 @@ def test_evaluation_equals_one_episode_at_a_time(mesh, monkeypatch):
     net, weights, dataset = network(), policies(), data.load("cartpole", test_limit=11)
     result = evaluate(net, weights, dataset.test_images, dataset.test_labels, mesh)
     episodes._plan.cache_clear()
-    world = net.environment
-    step = jax.jit(lambda v, s: world.step(s, net.apply(v, world.observe(s))[:, 0]))
+    environment = net.module.environment
+    step = jax.jit(lambda v, s: environment.step(s, net.apply(v, environment.observe(s))[:, 0]))
     lengths = np.zeros((5, 11), int)
     for i, vector in enumerate(weights):
         states, total, alive = jnp.asarray(dataset.test_images), np.zeros(11), np.ones(11, bool)
-        for _ in range(world.episode):
+        for _ in range(environment.episode):
             states, reward, failed = step(vector, states)
             total += np.where(alive, reward, 0)
             lengths[i] += alive

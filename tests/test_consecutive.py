@@ -8,30 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import zoos
 
-from jaxweights import data, nets, parallel, zoo
+from jaxweights import data, nets, parallel, tasks, zoo
 from jaxweights.errors import UserError
 from jaxweights.nn import normalization
 from jaxweights.zoo import bulk, partial
-from jaxweights.zoo.trainer import pack
+from jaxweights.zoo.supervised import pack, put
 
 CONFIG = {
     "steps": 6,
-    "epochs": 0,
     "batch_size": 16,
     "optimizer": "adamw",
     "nesterov": False,
     "schedule": "constant",
-    "batch_order": "own",
     "start": "base",
-    "snapshots": (-1,),
-    "snapshot_epochs": (),
     "snapshot_range": (2, 6),
-    "random_snapshots": 0,
     "learning_rate": 0.03,
     "momentum": 0.0,
     "weight_decay": 5e-2,
-    "init_scale": 1.0,
     "statistics": "frozen",
 }
 LAYERS = ("layer1/1/bn1/*", "layer1/1/bn2/*")
@@ -47,7 +42,7 @@ def digits():
 @functools.cache
 def whole():
     config = {"name": "resnet18", "widths": (6,), "depths": (2,), "stem": "cifar", "init": "torch"}
-    return nets.build(config, (8, 8, 1), 10)
+    return tasks.build(config, (8, 8, 1), 10)
 
 
 @functools.cache
@@ -63,18 +58,18 @@ def network(layers=LAYERS):
 
 
 def recipe(**changes):
-    return zoo.Recipe.from_config({**CONFIG, **changes}, EXAMPLES)
+    return zoos.recipe("classification", EXAMPLES, **CONFIG | changes)
 
 
 def train(path, devices=1, layers=LAYERS, **options):
     settings = {"seed": 3, "num_runs": 1, "num_heldout": 2, "provenance": {}, **options}
     the_recipe = settings.pop("recipe", recipe())
-    return zoo.train_zoo(path, network(layers), the_recipe, digits(), parallel.make_mesh(devices), **settings)
+    return zoo.train_zoo(network(layers), the_recipe, digits(), parallel.make_mesh(devices), path=path, **settings)
 
 
 def every_step(layers, **changes):
     """Weights `[2, 6, P]` of two runs after every step, and the keys of their batches."""
-    trainer = zoo.PartialTrainer(network(layers), recipe(**changes), EXAMPLES, parallel.make_mesh(1), 1)
+    trainer = zoos.trainer(network(layers), recipe(**changes), EXAMPLES, parallel.make_mesh(1), 1)
     start = trainer.init(3, np.arange(2))
     words = np.asarray(start.words)
     return np.asarray(trainer.advance(start, trainer.load(digits()), np.arange(7))[1]), words
@@ -116,9 +111,9 @@ def test_runs_are_those_of_a_plain_loop(mode, layers):
     """
     mine, words = every_step(layers, statistics=mode, optimizer="sgd", learning_rate=0.1, momentum=0.9)
 
-    batches = zoo.Trainer(whole(), recipe(start="own"), EXAMPLES, parallel.make_mesh(1), 1)
-    dataset, entries, batch = digits(), chosen_entries(layers), jax.jit(batches.batch)
-    packed = pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift)
+    batches = zoos.trainer(whole(), recipe(start="own"), EXAMPLES, parallel.make_mesh(1), 1)
+    dataset, entries, batch = digits(), chosen_entries(layers), jax.jit(batches.program.batch)
+    packed = put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift), batches.mesh)
     chosen = np.isin(np.arange(len(base())), entries) & normalization.trainable(whole().spec)
     for run in range(2):
         vector, opt_state = base(), jax.jit(OPTIMIZER.init)(base())
@@ -132,7 +127,7 @@ def test_runs_are_those_of_a_plain_loop(mode, layers):
 
 def test_what_is_computed_ahead_changes_nothing(monkeypatch):
     ahead, _ = every_step(LAYERS)
-    monkeypatch.setattr(partial, "_TRUNK_BYTES", 0)
+    monkeypatch.setattr(partial, "_PREPARED_BYTES", 0)
     at_every_step, _ = every_step(LAYERS)
     # Sums of at most 144 products in another order, through six steps of Adam.
     np.testing.assert_allclose(ahead, at_every_step, atol=1e-5)
@@ -141,7 +136,7 @@ def test_what_is_computed_ahead_changes_nothing(monkeypatch):
 def test_only_what_is_the_same_at_every_step_is_computed_ahead():
     def ahead(layers=LAYERS, **changes):
         net = network(layers)
-        return partial.PartialTrainer(net, recipe(**changes), EXAMPLES, parallel.make_mesh(1)).keeps_trunk
+        return net.task.program(net, recipe(**changes), EXAMPLES).prepares
 
     assert ahead()
     assert not ahead(statistics="batch") and not ahead(statistics="published")
@@ -171,8 +166,8 @@ def test_the_store_remembers_the_base_which_stays(tmp_path):
 
 
 def test_frozen_statistics_stay_in_whole_networks_too():
-    net = nets.build({"name": "resnet18", "widths": (2,), "depths": (1,), "stem": "cifar"}, (8, 8, 1), 10)
-    trainer = zoo.Trainer(net, recipe(start="own"), EXAMPLES, parallel.make_mesh(1), 1)
+    net = tasks.build({"name": "resnet18", "widths": (2,), "depths": (1,), "stem": "cifar"}, (8, 8, 1), 10)
+    trainer = zoos.trainer(net, recipe(start="own"), EXAMPLES, parallel.make_mesh(1), 1)
     state = trainer.init(3, np.arange(1))
     before, after = np.asarray(trainer.advance(state, trainer.load(digits()), np.array([0, 0, 2]))[1])[0]
     trainable = normalization.trainable(net.spec)
@@ -195,8 +190,8 @@ def test_cosine_falls_to_the_final_rate():
         ({"snapshot_range": (3,)}, "first and the last of consecutive"),
         ({"snapshot_range": (3, 7)}, "between 0 and 6"),
         ({"snapshots": (2, 4)}, "snapshot_range excludes"),
-        ({"statistics": "running"}, "known: batch, frozen, published"),
-        ({"heldout_snapshots": "first"}, "known: all, last, one"),
+        ({"statistics": "running"}, "one of batch, frozen, published"),
+        ({"heldout_snapshots": "first"}, "one of all, last, one"),
         ({"subset": LAYERS}, "there is no base"),
     ],
 )
@@ -211,14 +206,4 @@ def test_starts_that_do_not_fit_the_network_are_refused(tmp_path):
     with pytest.raises(UserError, match="init_scale"):
         train(tmp_path / "b", recipe=recipe(init_scale=2.0))
     with pytest.raises(UserError, match="there is none"):
-        zoo.train_zoo(
-            tmp_path / "c",
-            whole(),
-            recipe(),
-            digits(),
-            parallel.make_mesh(1),
-            seed=0,
-            num_runs=1,
-            num_heldout=0,
-            provenance={},
-        )
+        zoo.train_zoo(whole(), recipe(), digits(), parallel.make_mesh(1), num_runs=1, num_heldout=0)

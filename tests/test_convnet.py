@@ -7,19 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
+import zoos
 from test_zoo import CONFIG
 
-from jaxweights import nets, parallel, zoo
+from jaxweights import nets, parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.evaluate import accuracy, evaluate
 from jaxweights.nn import conv_pool
 from jaxweights.zoo.augment import flip_and_cut
-from jaxweights.zoo.trainer import pack
+from jaxweights.zoo.supervised import pack, put
 
 
 @functools.cache
 def network():
-    return nets.build({"name": "convnet"}, (32, 32, 3), 10)
+    return tasks.build({"name": "convnet"}, (32, 32, 3), 10)
 
 
 def textbook(vector, image):
@@ -52,7 +53,7 @@ def test_parameters_are_the_published_ones():
 @pytest.mark.parametrize("side", [32, 9])
 def test_logits_are_those_of_scipy(side):
     """On odd maps, too, where the last stride has a single row and column of the border under it."""
-    net = nets.build({"name": "convnet"}, (side, side, 3), 10)
+    net = tasks.build({"name": "convnet"}, (side, side, 3), 10)
     rng = np.random.default_rng(0)
     vector = rng.normal(size=net.spec.num_params).astype(np.float32) / 10
     images = rng.normal(size=(2, side, side, 3)).astype(np.float32)
@@ -101,7 +102,7 @@ def test_the_function_is_invariant_under_the_symmetry_group():
 
 
 def test_evaluation_equals_one_model_at_a_time(mesh):
-    net = nets.build({"name": "convnet", "channels": (4, 4)}, (8, 8, 3), 10)
+    net = tasks.build({"name": "convnet", "channels": (4, 4)}, (8, 8, 3), 10)
     weights = np.asarray(jax.jit(jax.vmap(net.init))(jax.random.split(jax.random.key(0), 5)))
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(21, 8, 8, 3)).astype(np.float32), rng.integers(0, 10, 21)
@@ -139,12 +140,12 @@ def test_images_are_moved_and_mirrored_as_published():
 def test_augmented_batches_are_fresh_at_every_step_and_belong_to_the_run():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (16, 8, 8, 3)).astype(np.uint8)
-    net = nets.build({"name": "convnet", "channels": (4, 4)}, (8, 8, 3), 10)
-    recipe = zoo.Recipe.from_config({**CONFIG, "augment": "flip_crop"}, 16)
-    trainer = zoo.Trainer(net, recipe, 16, parallel.make_mesh(1), 1)
-    packed = trainer.put(pack(images, np.arange(16) % 10, np.ones(3), np.zeros(3)))
+    net = tasks.build({"name": "convnet", "channels": (4, 4)}, (8, 8, 3), 10)
+    recipe = zoos.recipe("classification", 16, **CONFIG, augment="flip_crop")
+    trainer = zoos.trainer(net, recipe, 16, parallel.make_mesh(1), 1)
+    packed = put(pack(images, np.arange(16) % 10, np.ones(3), np.zeros(3)), trainer.mesh)
     words = trainer.init(0, np.arange(2)).words
-    draw = jax.jit(lambda word, step: trainer.batch(packed, word, step)[0])
+    draw = jax.jit(lambda word, step: trainer.program.batch(packed, word, step)[0])
 
     def of(run, step):
         batch = np.asarray(draw(words[run], np.int32(step)))
@@ -152,5 +153,5 @@ def test_augmented_batches_are_fresh_at_every_step_and_belong_to_the_run():
 
     assert np.array_equal(of(0, 3), of(0, 3))
     assert not np.array_equal(of(0, 3), of(0, 4)) and not np.array_equal(of(0, 3), of(1, 3))
-    with pytest.raises(UserError, match="known: none, flip_crop"):
-        zoo.Recipe.from_config({**CONFIG, "augment": "mixup"}, 16)
+    with pytest.raises(UserError, match="one of none, flip_crop"):
+        zoos.recipe("classification", 16, **CONFIG, augment="mixup")

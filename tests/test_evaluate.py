@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxweights import nets
+from jaxweights import nets, tasks
 from jaxweights.evaluate import accuracy, evaluate
 
 
 @pytest.fixture(scope="module", params=["mlp", "cnn"])
 def case(request):
     config = {"mlp": {"name": "mlp", "hidden": (5,)}, "cnn": {"name": "cnn", "init": "xavier_uniform"}}[request.param]
-    net = nets.build(config, (28, 28, 1) if request.param == "cnn" else (4, 4, 1), 10)
+    net = tasks.build(config, (28, 28, 1) if request.param == "cnn" else (4, 4, 1), 10)
     weights = jax.jit(jax.vmap(net.init))(jax.random.split(jax.random.key(0), 11))
     rng = np.random.default_rng(0)
     images = rng.normal(size=(45,) + net.input_shape).astype(np.float32)
@@ -39,7 +39,7 @@ def test_evaluate_equals_one_model_at_a_time(case, mesh, monkeypatch):
 
 
 def test_a_network_that_is_not_finite_is_always_wrong():
-    net = nets.build({"name": "mlp", "hidden": (5,)}, (4, 4, 1), 10)
+    net = tasks.build({"name": "mlp", "hidden": (5,)}, (4, 4, 1), 10)
     weights = np.stack([np.full(net.spec.num_params, np.nan, np.float32), np.zeros(net.spec.num_params, np.float32)])
     images, labels = np.ones((9, 4, 4, 1), np.float32), np.zeros(9, np.int32)
     result = evaluate(net, weights, images, labels, jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",)))
@@ -49,7 +49,7 @@ def test_a_network_that_is_not_finite_is_always_wrong():
 
 def test_the_first_layer_of_all_models_is_one_product():
     """With one shared batch of images no product of the first layer may carry a model axis as a batch axis."""
-    net = nets.build({"name": "mlp", "hidden": (5,)}, (4, 4, 1), 10)
+    net = tasks.build({"name": "mlp", "hidden": (5,)}, (4, 4, 1), 10)
     jaxpr = jax.make_jaxpr(jax.vmap(net.apply, in_axes=(0, None)))(
         jnp.zeros((7, net.spec.num_params)), jnp.zeros((3, 4, 4, 1))
     )

@@ -1,12 +1,12 @@
-"""Evaluation with a memory gives what evaluation without gives, and evaluates no network twice."""
+"""Evaluation with a cache gives what evaluation without gives, and evaluates no network twice."""
 
 import numpy as np
 import pytest
 
-from jaxweights import nets, parallel
-from jaxweights.evaluate import Evaluator, evaluate, memory
+from jaxweights import parallel, tasks
+from jaxweights.evaluate import Evaluator, cache, evaluate
 
-NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 3)
+NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 3)
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(20, 2, 2, 1)).astype(np.float32)
 LABELS = RNG.integers(0, 3, 20)
@@ -22,7 +22,7 @@ def asked(monkeypatch):
         counts.append(len(weights))
         return evaluate(net, weights, *rest)
 
-    monkeypatch.setattr(memory, "evaluate", counted)
+    monkeypatch.setattr(cache, "evaluate", counted)
     return counts
 
 
@@ -39,8 +39,8 @@ def test_known_networks_are_not_evaluated_again(asked):
     assert asked == [3, 2, 2]
 
 
-def test_memory_is_bounded(asked, monkeypatch):
-    monkeypatch.setattr(memory, "_BYTES", 4 * 3)  # masks of four networks
+def test_cache_is_bounded(asked, monkeypatch):
+    monkeypatch.setattr(cache, "_BYTES", 4 * 3)  # masks of four networks
     evaluator = Evaluator(NET, IMAGES, LABELS, parallel.make_mesh())
     for rows in ([0, 1, 2], [3, 4], [3, 0], [0, 1, 2, 3, 4, 5]):
         agree(evaluator(WEIGHTS[rows]), rows)

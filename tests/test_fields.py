@@ -8,21 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import zoos
 
-from jaxweights import data, nets, parallel, zoo
+from jaxweights import data, parallel, tasks, zoo
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate, fields
 from jaxweights.nets.field import encode, encode_columns
-from jaxweights.zoo.fields import Descent
-from jaxweights.zoo.recipe import Plateau
+from jaxweights.zoo.fields import EarlyStopping, Plateau
 
 POINTS = 1024
 
 
 @functools.cache
 def network(dimensions=3, outputs=1, **settings):
-    return nets.build({"name": "field", "hidden": (16, 16), **settings}, (dimensions,), outputs)
+    return tasks.build({"name": "field", "hidden": (16, 16), **settings}, (dimensions,), outputs)
 
 
 @functools.cache
@@ -58,22 +58,14 @@ def dataset(signals):
 def recipe(**changes):
     config = {
         "steps": 24,
-        "epochs": 0,
         "batch_size": 128,
         "optimizer": "adam",
-        "nesterov": False,
         "schedule": "plateau",
-        "batch_order": "own",
         "start": "first_weights",
-        "snapshots": (-1,),
-        "snapshot_epochs": (),
-        "random_snapshots": 0,
         "learning_rate": 0.01,
         "momentum": 0.0,
-        "weight_decay": 0.0,
-        "init_scale": 1.0,
     }
-    return zoo.Recipe.from_config(config | changes, POINTS)
+    return zoos.recipe("field", POINTS, **config | changes)
 
 
 LONG = {"steps": 200, "schedule": "cosine"}  # one program for all tests that use it: rates and scales are inputs
@@ -82,11 +74,11 @@ LONG = {"steps": 200, "schedule": "cosine"}  # one program for all tests that us
 def train(path, signals, net=None, devices=8, num_runs=3, num_heldout=2, the_recipe=None, **settings):
     mesh = parallel.make_mesh(devices)
     return zoo.train_zoo(
-        path,
         net or network(),
         the_recipe or recipe(),
         dataset(signals),
         mesh,
+        path=path,
         seed=3,
         num_runs=num_runs,
         num_heldout=num_heldout,
@@ -102,7 +94,7 @@ def random_vectors(net, count=5):
 
 @pytest.mark.parametrize("dimensions, parameters", [(3, 36737), (4, 37889), (2, 35585)])
 def test_parameter_counts_are_the_published_ones(dimensions, parameters):
-    spec = nets.build({"name": "field"}, (dimensions,), 1).spec
+    spec = tasks.build({"name": "field"}, (dimensions,), 1).spec
     assert spec.num_params == parameters
     assert [leaf.size for leaf in spec.leaves][1:] == [128, 16384, 128, 16384, 128, 128, 1]
     assert [(g.size, g.scaling) for g in spec.groups] == [(128, "positive")] * 3
@@ -140,7 +132,7 @@ def test_a_vector_is_the_concatenated_state_dict():
 
 @pytest.mark.parametrize("activation", ["relu", "sine"])
 def test_initial_weights_fill_the_published_ranges(activation):
-    net = nets.build({"name": "field", "activation": activation, "signal": "image"}, (2,), 3)
+    net = tasks.build({"name": "field", "activation": activation, "signal": "image"}, (2,), 3)
     params = net.spec.unflatten(jax.jit(net.init)(jax.random.key(0)))
     for i in range(4):
         weight, bias = params[f"layers_{i}"]["weight"], params[f"layers_{i}"]["bias"]
@@ -175,7 +167,7 @@ def test_training_sees_the_same_function_and_gradient(settings):
     vector = jnp.asarray(random_vectors(net)[0])
 
     def columns(vector):
-        return net.field.columns(net.spec.unflatten(vector), points.T, "float32")[0]
+        return net.module.columns(net.spec.unflatten(vector), points.T, "float32")[0]
 
     plain, fast = (
         jax.jit(jax.value_and_grad(lambda v, f=f: jnp.sum(jnp.sin(f(v)))))(vector)
@@ -214,7 +206,7 @@ def test_plateau_is_that_of_pytorch(seed):
         new = jax.tree.map(lambda a, b: jnp.where(descent.done, a, b), descent, new)
         return new, (new.rate, new.done)
 
-    descent, (rates, done) = jax.jit(lambda x: jax.lax.scan(epoch, Descent.start(0.01), x))(losses)
+    descent, (rates, done) = jax.jit(lambda x: jax.lax.scan(epoch, EarlyStopping.start(0.01), x))(losses)
     expected = torch_plateau(losses, 0.01, plateau)
     assert 20 < descent.epochs == len(expected) < 300 and not done[len(expected) - 2] and done[len(expected) - 1]
     np.testing.assert_allclose(rates[: len(expected)], expected, rtol=1e-5)
@@ -240,7 +232,7 @@ def test_balls_are_fitted_and_runs_are_the_same_in_any_company(tmp_path):
 def test_all_runs_start_from_the_last_weights_of_the_first(tmp_path):
     """After no step of learning rate above zero, they are these."""
     store = train(tmp_path / "zoo", spheres(), the_recipe=recipe(learning_rate=0.0, **LONG))
-    fresh = zoo.FieldTrainer(network(), recipe(start="own"), POINTS, parallel.make_mesh(1)).init(3, np.arange(5))
+    fresh = zoos.trainer(network(), recipe(start="own"), POINTS, parallel.make_mesh(1)).init(3, np.arange(5))
     assert all(np.array_equal(row, fresh.params[0]) for row in store.weights[:])
     assert len(np.unique(np.asarray(fresh.params), axis=0)) == 5
 
@@ -249,7 +241,7 @@ def test_all_runs_start_from_the_last_weights_of_the_first(tmp_path):
 def test_a_run_that_is_done_stands_still(lanes):
     """Its weights are those after its last epoch, also beside runs that go on."""
     the_recipe = recipe(steps=800, start="own", plateau={"stop_patience": 1})
-    trainer = zoo.FieldTrainer(network(), the_recipe, POINTS, parallel.make_mesh(1), lanes)
+    trainer = zoos.trainer(network(), the_recipe, POINTS, parallel.make_mesh(1), lanes)
     runs = np.arange(3)
     samples = trainer.select(spheres(), runs)
     state, weights = trainer.advance(trainer.init(3, runs), samples, np.array([0, 800]))
@@ -265,12 +257,12 @@ def test_a_run_that_is_done_stands_still(lanes):
 def test_steps_are_those_of_a_plain_loop():
     """Against optax on the module, its float32 products in another order: a hundred roundings of the weights."""
     mesh, net, runs = parallel.make_mesh(1), network(), np.arange(1)
-    trainer = zoo.FieldTrainer(net, recipe(schedule="constant"), POINTS, mesh)
+    trainer = zoos.trainer(net, recipe(schedule="constant"), POINTS, mesh)
     samples = trainer.select(spheres(), runs)
     state = trainer.init(3, runs)
     words, vector = state.words[0], state.params[0]
     values = np.unpackbits(spheres().values[0]).astype(np.float32)
-    own = type(samples)(samples.points[0], samples.values[0])
+    own = jax.tree.map(lambda x: x[0], samples)
     optimizer = optax.adam(0.01)
 
     @jax.jit
@@ -283,7 +275,7 @@ def test_steps_are_those_of_a_plain_loop():
 
     opt_state, seen = optimizer.init(vector), []
     for i in range(8):
-        points, inside = (np.asarray(x) for x in trainer.batch(own, words, jnp.int32(i)))
+        points, inside = (np.asarray(x) for x in trainer.program.batch(own, words, jnp.int32(i)))
         rows = [int(np.flatnonzero((spheres().points[0] == p).all(axis=1))[0]) for p in points.T]
         assert np.array_equal(values[rows], inside[0])
         seen += rows
@@ -303,7 +295,7 @@ def test_other_fields_learn(tmp_path, kind):
     net = network(signals.dimensions, signals.channels, **settings)
     the_recipe = recipe(steps=150, schedule="constant", start="shared", **changes)
     store = train(tmp_path / "zoo", signals, net, 1, 2, 1, the_recipe)
-    fresh = np.asarray(zoo.FieldTrainer(net, the_recipe, POINTS, parallel.make_mesh(1)).init(3, np.arange(3)).params)
+    fresh = np.asarray(zoos.trainer(net, the_recipe, POINTS, parallel.make_mesh(1)).init(3, np.arange(3)).params)
     assert np.array_equal(fresh[0], fresh[2])
     before = fields.fit_quality(net, fresh, signals.points, signals.values, parallel.make_mesh(1))
     assert (store.records["fit_loss"] < 0.3 * before.loss).all()
@@ -349,12 +341,12 @@ def test_fit_quality_equals_numpy(mesh, monkeypatch, kind):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"snapshots": (0, -1)}, "keep the last weights"),
-        ({"random_snapshots": 3}, "keep the last weights"),
-        ({"batch_order": "shared"}, "fitted with 'own'"),
+        ({"snapshots": (0, -1)}, "no setting zoo.snapshots"),
+        ({"random_snapshots": 3}, "no setting zoo.random_snapshots"),
+        ({"batch_order": "shared"}, "no setting zoo.batch_order"),
         ({"plateau": {"factor": 2}}, "zoo.plateau.factor is 2"),
-        ({"plateau": {"cooldown": 2}}, "known: factor, patience"),
-        ({"dtype": "int8"}, "Unknown zoo.dtype"),
+        ({"plateau": {"cooldown": 2}}, "there are factor, patience"),
+        ({"dtype": "int8"}, "zoo.dtype is 'int8'"),
     ],
 )
 def test_impossible_recipes_are_refused(tmp_path, changes, message):
@@ -373,9 +365,8 @@ def test_data_that_do_not_fit_are_refused(tmp_path):
         train(tmp_path / "zoo", spheres(), num_runs=7)
     with pytest.raises(UserError, match="net.signal is 'image'"):
         train(tmp_path / "zoo", spheres(), network(3, 1, signal="image"))
-    with pytest.raises(UserError, match="zoo.start is 'first_weights'"):
-        mlp = nets.build({"name": "mlp"}, (8, 8, 1), 10)
-        train(tmp_path / "zoo", spheres(), mlp)
+    with pytest.raises(UserError, match="does not take the network 'mlp'"):
+        tasks.build({"name": "mlp"}, (3,), 1, "field")
     for settings, shape, outputs, message in (
         ({}, (8, 8, 1), 10, "inputs of shape"),
         ({}, (3,), 2, "has one output"),
@@ -384,4 +375,4 @@ def test_data_that_do_not_fit_are_refused(tmp_path):
         ({"octaves": -1}, (3,), 1, "net.octaves is -1"),
     ):
         with pytest.raises(UserError, match=message):
-            nets.build({"name": "field", **settings}, shape, outputs)
+            tasks.build({"name": "field", **settings}, shape, outputs)

@@ -13,7 +13,7 @@ from scipy import special, stats
 from trees import length
 
 from jaxweights import diffusion as dif
-from jaxweights import generators, nets, parallel
+from jaxweights import generators, parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.gpt import GPT, importer, network, pairs
 from jaxweights.nn import activations, transformer
@@ -21,7 +21,7 @@ from jaxweights.population import Population
 from jaxweights.training import StageTrainer
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "gpt_reference.npz"
-NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
+NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
 # Float32 sums in another order: a few units of the last place of the largest entry per operation, some hundred
 # operations deep.
@@ -209,7 +209,7 @@ def test_learning_rate_agrees_with_the_published_one(golden):
 )
 def test_published_parameter_counts(settings, count):
     """The first as the published code counts, the others to the 0.1 million that the project page gives."""
-    spec = nets.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10).spec
+    spec = tasks.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10).spec
     layout = transformer.Layout(spec, "chunk", 1000)
     assert layout.sizes == (1000,) * 7 + (840, 10, 100, 10)
     init = GPT(**settings).stages()[0].init

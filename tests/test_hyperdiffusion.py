@@ -14,7 +14,7 @@ from trees import length
 
 from configs.paper import hyperdiffusion_plane
 from jaxweights import diffusion as dif
-from jaxweights import generators, nets, parallel
+from jaxweights import generators, parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperdiffusion import HyperDiffusion, importer, network
 from jaxweights.nn import transformer
@@ -24,7 +24,7 @@ from jaxweights.spec import FIXED
 from jaxweights.training import StageTrainer
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "hyperdiffusion_reference.npz"
-NET = nets.build({"name": "mlp", "hidden": (8, 8)}, (2, 2, 2), 2)
+NET = tasks.build({"name": "mlp", "hidden": (8, 8)}, (2, 2, 2), 2)
 # Float32 sums in another order: a few units of the last place of the largest entry per operation, some hundred
 # operations deep.
 RELATIVE = 2e-5

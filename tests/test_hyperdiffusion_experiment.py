@@ -37,7 +37,7 @@ def test_every_field_is_fitted_to_a_shape_of_its_own(workdir):
 
 
 def test_the_audit_is_one_of_shapes(metrics):
-    assert metrics["vocabulary"] == "field"
+    assert metrics["task"] == "field"
     series = metrics["series"]
     assert series["copy"]["max_error_iou"]["mean"] == 1.0
     # The same shape after reordering hidden units, up to the rounding of sums at the surface.

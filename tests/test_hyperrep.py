@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 from trees import length
 
-from jaxweights import nets, parallel
+from jaxweights import parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperrep import HyperRep, importer, loss, network, views
 from jaxweights.generators.hyperrep.network import Layout
@@ -23,10 +23,10 @@ from jaxweights.population import Population
 
 GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "hyperrep_reference.npz"
 NETS = {
-    "cnn": nets.build(
+    "cnn": tasks.build(
         {"name": "cnn", "channels": (3, 2), "windows": (3, 2), "pools": (True, False), "hidden": 4}, (10, 10, 1), 3
     ),
-    "mlp": nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2),
+    "mlp": tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2),
 }
 NET = NETS["cnn"]
 SMALL = {"width": 8, "feed_forward": 6, "blocks": 2, "heads": 2, "latent_dim": 5, "permutations_number": 16}
@@ -289,7 +289,7 @@ def test_optimizers_decay_and_clip_as_pytorchs(settings, gradients, updates):
 )
 def test_published_parameter_counts(settings, count):
     """The SVHN zoo's network has 2,464 weights and 48 neurons; the five published totals, in millions, are met."""
-    net = nets.build({"name": "cnn"}, (28, 28, 1), 10)
+    net = tasks.build({"name": "cnn"}, (28, 28, 1), 10)
     generator = HyperRep(**settings, permutations="fresh")
     _, constants = generator.prepare(population(np.zeros((2, 2464), np.float32), net))
     assert generator.architecture.num_tokens(constants["layout"]) == 48

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from skimage import measure
 
-from jaxweights import nets, parallel
+from jaxweights import parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.evaluate import meshing
 
@@ -20,7 +20,7 @@ _GAIN, _SUM = 50.0, 2.95
 
 @pytest.fixture(scope="module")
 def net():
-    return nets.build({"name": "field", "hidden": (16, 16)}, (3,), 1)
+    return tasks.build({"name": "field", "hidden": (16, 16)}, (3,), 1)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_progress_counts_networks(net, cosines, mesh):
 
 def test_refuses_what_has_no_mesh(net, cosines, mesh):
     with pytest.raises(UserError, match="three coordinates"):
-        meshing.extract(nets.build({"name": "field"}, (2,), 1), cosines[None], mesh=mesh)
+        meshing.extract(tasks.build({"name": "field"}, (2,), 1), cosines[None], mesh=mesh)
     with pytest.raises(UserError, match="no cells"):
         meshing.extract(net, cosines[None], resolution=1, mesh=mesh)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxweights import nets, settings
+from jaxweights import nets, settings, tasks
 from jaxweights.errors import UserError
 
 
@@ -33,11 +33,11 @@ def test_settings_are_documented_and_make_the_round_trip(name):
 )
 def test_wrong_settings_are_refused_by_name(config, message):
     with pytest.raises(UserError, match=message):
-        nets.build(config, (8, 8, 1), 10)
+        tasks.build(config, (8, 8, 1), 10)
 
 
 def test_settings_and_mappings_build_the_same_network():
     config = {"name": "mlp", "hidden": [5, 4], "resize": 6}
-    net = nets.build(config, (8, 8, 1), 3)
-    assert net == nets.build(settings.make(nets.settings_class("mlp"), config), (8, 8, 1), 3)
+    net = tasks.build(config, (8, 8, 1), 3)
+    assert net == tasks.build(settings.make(nets.settings_class("mlp"), config), (8, 8, 1), 3)
     assert net.image_shape == (6, 6, 1) and net.spec.num_params == (36 + 1) * 5 + (5 + 1) * 4 + (4 + 1) * 3

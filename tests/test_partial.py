@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.extend import core
 
-from jaxweights import nets
+from jaxweights import nets, tasks
 from jaxweights.errors import UserError
 from jaxweights.evaluate import accuracy, evaluate
 
@@ -36,7 +36,7 @@ NUM_CLASSES = 4
 def make(name, seed=0):
     """A partial network on a base without zeros."""
     config, side, patterns, _ = CASES[name]
-    whole = nets.build(config, (side, side, 3), NUM_CLASSES)
+    whole = tasks.build(config, (side, side, 3), NUM_CLASSES)
     rng = np.random.default_rng(seed)
     base = jax.jit(whole.init)(jax.random.key(seed)) + rng.normal(0, 0.2, whole.spec.num_params).astype(np.float32)
     return nets.partial(whole, base, patterns)

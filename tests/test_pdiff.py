@@ -16,7 +16,7 @@ from configs.paper import pdiff as published
 from configs.paper import pdiff_cifar100_resnet18
 from jaxweights import data as datasets
 from jaxweights import diffusion as dif
-from jaxweights import generators, nets, parallel
+from jaxweights import generators, parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.pdiff import PDiff
 from jaxweights.generators.pdiff import generator as pdiff
@@ -220,7 +220,7 @@ def test_published_settings_have_the_published_sizes():
         shape = tuple(config["data"].get("resize") or side for side in known.shape[:2]) + known.shape[2:]
         case = str(config["net"]), config["zoo"]["subset"], shape, known.num_classes
         if case not in sizes:
-            leaves = [x for x in nets.build(config["net"], *case[2:]).spec.leaves if not is_statistic(x.name)]
+            leaves = [x for x in tasks.build(config["net"], *case[2:]).spec.leaves if not is_statistic(x.name)]
             patterns = case[1] or ["*"]
             sizes[case] = sum(leaf.size for leaf in leaves if any(fnmatch.fnmatch(leaf.name, p) for p in patterns))
         ablated = ABLATED.get(tag, VALUES["resnet18"])
@@ -349,7 +349,7 @@ def test_the_variational_objective_is_the_published_one(golden):
     agree(gradient["encoder"]["fc_var"]["kernel"], golden["vae_gradient_fc_var"])
 
 
-NET = nets.build({"name": "mlp", "hidden": (3,)}, (4, 4, 1), 4)
+NET = tasks.build({"name": "mlp", "hidden": (3,)}, (4, 4, 1), 4)
 STEPS, RATE = 6, 1e-3
 TINY = {
     "autoencoder_channels": (3, 4),
@@ -506,7 +506,7 @@ def test_convolutions_equal_the_plain_ones_in_value_and_gradient(size, length, c
 
 
 def test_preparation_of_single_entries_and_constant_tensors():
-    spec = nets.build({"name": "mlp", "hidden": (1,)}, (1, 1, 1), 2).spec  # tensors of 1, 1, 2 and 2 entries
+    spec = tasks.build({"name": "mlp", "hidden": (1,)}, (1, 1, 1), 2).spec  # tensors of 1, 1, 2 and 2 entries
     rows = np.array([[1, 5, 0, 2, 3, 3], [2, 5, 1, 3, 3, 3], [6, 5, 2, 4, 3, 3]], np.float32)
     _, constants = PDiff(**TINY).prepare(Population.create(rows, spec))
     np.testing.assert_allclose(constants["mean"], [3, 5, 2, 2, 3, 3])

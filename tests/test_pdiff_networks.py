@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zoos
 
-from jaxweights import nets, parallel, zoo
+from jaxweights import nets, parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
 from jaxweights.nn import convolution, normalization
-from jaxweights.zoo import trainer as zoo_trainer
+from jaxweights.zoo.supervised import pack, put
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "networks_reference.npz")
 
@@ -37,7 +38,7 @@ NETWORKS = {
 @functools.cache
 def network(name):
     config, side, channels = NETWORKS[name]
-    return nets.build(config, (side, side, channels), 10)
+    return tasks.build(config, (side, side, channels), 10)
 
 
 def torch_shape(leaf):
@@ -87,7 +88,7 @@ def test_logits_are_the_published_ones_and_so_after_permutations_and_rescalings(
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_tiny", "convnext_tiny"])
 def test_leaves_are_the_tensors_of_timm(name):
-    net = nets.build({"name": name}, (224, 224, 3), 1000)
+    net = tasks.build({"name": name}, (224, 224, 3), 1000)
     ours = [f"{leaf.name.replace('/', '.')} {' '.join(map(str, torch_shape(leaf)))}" for leaf in net.spec.leaves]
     assert ours == GOLDEN[f"names/{name}"].item().decode().split("\n")
 
@@ -111,7 +112,7 @@ def test_leaves_are_the_tensors_of_timm(name):
     ],
 )
 def test_parameter_counts_are_the_published_ones(name, side, classes, params, statistics):
-    net = nets.build({"name": name}, (side, side, 3), classes)
+    net = tasks.build({"name": name}, (side, side, 3), classes)
     mask = normalization.trainable(net.spec)
     assert (mask.sum(), (~mask).sum()) == (params, statistics)
 
@@ -131,7 +132,7 @@ def test_published_subsets_have_the_published_sizes():
         "convnext_tiny": (("stages/3/blocks/2/norm", "head/norm"), 3072),
     }
     for name, (layers, size) in subsets.items():
-        spec = nets.build({"name": name}, (224, 224, 3), 100).spec
+        spec = tasks.build({"name": name}, (224, 224, 3), 100).spec
         chosen = [leaf for leaf in spec.leaves if leaf.name.rpartition("/")[0] in layers]
         assert sum(leaf.size for leaf in chosen if not normalization.is_statistic(leaf.name)) == size
 
@@ -179,29 +180,21 @@ def test_statistics_of_a_split_batch_are_those_of_the_whole():
 
 def test_zoos_move_running_statistics_by_their_batches_alone():
     """One step of bulk training: weight decay moves parameters, and leaves statistics to the batch."""
-    net = nets.build({"name": "resnet18", "widths": (4,), "depths": (1,), "stem": "cifar"}, (4, 4, 1), 3)
+    net = tasks.build({"name": "resnet18", "widths": (4,), "depths": (1,), "stem": "cifar"}, (4, 4, 1), 3)
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (16, 4, 4, 1), np.uint8), np.arange(16, dtype=np.int32) % 3
-    hyper = {"learning_rate": 0.5, "momentum": 0.0, "weight_decay": 0.5, "init_scale": 1.0}
-    recipe = zoo.Recipe(
-        steps=1,
-        batch_size=8,
-        optimizer="sgd",
-        nesterov=False,
-        schedule="constant",
-        batch_order="own",
-        start="own",
-        snapshots=(1,),
-        hyper=tuple((name, zoo.Distribution.parse(value, name)) for name, value in hyper.items()),
-    )
-    trainer = zoo.Trainer(net, recipe, 16, parallel.make_mesh(1), 1)
-    data = trainer.put(zoo_trainer.pack(pixels, labels, np.float32([0.01]), np.float32([-1.0])))
+    hyper = {"learning_rate": 0.5, "momentum": 0.0, "weight_decay": 0.5}
+    recipe = zoos.recipe("classification", 16, steps=1, batch_size=8, schedule="constant", **hyper)
+    trainer = zoos.trainer(net, recipe, 16, parallel.make_mesh(1), 1)
+    data = put(pack(pixels, labels, np.float32([0.01]), np.float32([-1.0])), trainer.mesh)
     state = trainer.init(0, np.arange(1))
     before = jax.tree.map(lambda x: np.asarray(x[0]), state.params)
 
     @jax.jit
     def moved_by_the_first_batch(params, words):
-        return normalization.apply_in_training(net.module, params, trainer.batch(data, words, jnp.int32(0))[0])[1]
+        return normalization.apply_in_training(net.module, params, trainer.program.batch(data, words, jnp.int32(0))[0])[
+            1
+        ]
 
     moved = moved_by_the_first_batch(before, np.asarray(state.words[0]))
     after = np.asarray(trainer.advance(state, data, np.array([0, 1]))[1])[0, 0]
@@ -275,7 +268,7 @@ def test_initial_values_are_those_of_timm():
 
 def test_pytorch_initial_values():
     """Uniform up to one over the root of the number of inputs; normalisations begin as the identity."""
-    resnet = nets.build({"name": "resnet18", "init": "torch", "widths": (8, 8), "depths": (1, 1)}, (32, 32, 3), 10)
+    resnet = tasks.build({"name": "resnet18", "init": "torch", "widths": (8, 8), "depths": (1, 1)}, (32, 32, 3), 10)
     for net in (resnet, network("pdiff_convnet")):
         vector = np.asarray(jax.jit(net.init)(jax.random.key(1)))
         for leaf, span in net.spec.spans():
@@ -297,7 +290,7 @@ def test_pytorch_initial_values():
     ids=lambda config: config["name"],
 )
 def test_evaluation_equals_one_model_at_a_time(config):
-    net = nets.build(config, (16, 16, 3), 10)
+    net = tasks.build(config, (16, 16, 3), 10)
     rng = np.random.default_rng(0)
     weights = drawn(net.spec)[None] * rng.uniform(0.5, 1.5, (5, net.spec.num_params)).astype(np.float32)
     x, labels = images(21, 16), rng.integers(0, 10, 21)
@@ -322,4 +315,4 @@ def test_errors_name_the_cure():
     ]
     for config, shape, message in cases:
         with pytest.raises(UserError, match=message):
-            nets.build(config, shape, 10)
+            tasks.build(config, shape, 10)

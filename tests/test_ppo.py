@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import zoos
 from test_zoo import CONFIG
 
-from jaxweights import data, nets, parallel, population, zoo
+from jaxweights import data, parallel, population, tasks, zoo
 from jaxweights.errors import UserError
-from jaxweights.zoo.ppo import PolicyTrainer
 
 SEED, ENVS, HORIZON, UPDATES = 3, 8, 6, 5
 SMALL = {"horizon": HORIZON, "epochs": 2, "minibatches": 3}
@@ -24,7 +24,7 @@ def dataset():
 
 @functools.cache
 def network(width=4):
-    return nets.build({"name": "actor", "hidden": (width, width)}, (4,), 1)
+    return tasks.build({"name": "actor", "hidden": (width, width)}, (4,), 1)
 
 
 def recipe(**changes):
@@ -34,17 +34,17 @@ def recipe(**changes):
         **{"weight_decay": 0.0, "momentum": 0.0, "snapshots": (-1,), "random_snapshots": 2, "ppo": SMALL},
         **changes,
     }
-    return zoo.Recipe.from_config(settings, 64)
+    return zoos.recipe("policy", 64, **settings)
 
 
 def trainer(lanes=1, devices=1, **changes):
-    return PolicyTrainer(network(), recipe(**changes), 64, parallel.make_mesh(devices), lanes)
+    return zoos.trainer(network(), recipe(**changes), 64, parallel.make_mesh(devices), lanes)
 
 
 def train(path, devices=8, **options):
     settings = {"seed": SEED, "num_runs": 6, "num_heldout": 3, "provenance": {}, "lanes": 1, **options}
     the_recipe = settings.pop("recipe", recipe())
-    return zoo.train_zoo(path, network(), the_recipe, dataset(), parallel.make_mesh(devices), **settings)
+    return zoo.train_zoo(network(), the_recipe, dataset(), parallel.make_mesh(devices), path=path, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -83,34 +83,35 @@ def test_runs_with_large_weights_are_no_part_of_the_zoo(tmp_path, reference, cap
 
 @functools.cache
 def rolling():
-    """A trainer, the state of its first run, and its program for rollouts."""
+    """A program, the state of its first run, and its compiled rollouts."""
     made = trainer()
-    return made, jax.tree.map(lambda x: np.asarray(x)[0], made.init(SEED, np.arange(1))), jax.jit(made._rollout)
+    state = jax.tree.map(lambda x: np.asarray(x)[0], made.init(SEED, np.arange(1)))
+    return made.program, state, jax.jit(made.program._rollout)
 
 
 @functools.cache
 def rolled():
-    """A trainer, the state of its first run, its environments after a rollout, and the rollout."""
+    """A program, the state of its first run, its environments after a rollout, and the rollout."""
     made, state, roll = rolling()
     key = jax.random.fold_in(jax.random.wrap_key_data(state.words), 0)
     return made, state, *roll(state.params["actor"], state.opt_state[1], key)
 
 
 def test_a_rollout_is_what_the_environment_answers():
-    made, state, worlds, rollout = rolled()
-    world = made.net.environment
-    step, apply = jax.jit(world.step), jax.jit(made.net.module.apply)
+    made, state, environments, rollout = rolled()
+    environment = made.environment
+    step, apply = jax.jit(environment.step), jax.jit(made.net.module.apply)
     means = apply({"params": state.params["actor"]}, rollout.observations.reshape(-1, 4))
     deviation = np.exp(2 * float(state.params["actor"]["log_std"][0]))
     np.testing.assert_allclose(rollout.actions.ravel(), means[:, 0] + deviation * rollout.noise.ravel(), atol=1e-6)
     states = state.opt_state[1].states
     for h in range(HORIZON):
         # Roundings of one step at a time against those of the fused loop, at values of up to 5.
-        np.testing.assert_allclose(rollout.observations[h], world.observe(states), atol=1e-5)
+        np.testing.assert_allclose(rollout.observations[h], environment.observe(states), atol=1e-5)
         states, reward, failed = step(states, rollout.actions[h])
         np.testing.assert_allclose(rollout.rewards[h], reward, atol=1e-5)
         assert np.array_equal(rollout.ended[h], failed)
-        following = rollout.observations[h + 1] if h + 1 < HORIZON else worlds.states
+        following = rollout.observations[h + 1] if h + 1 < HORIZON else environments.states
         fresh = np.abs(following) <= np.array([0.1, 0.25, 0.1, 0.25])[None, :]
         assert fresh[np.asarray(failed)].all()
         states = np.where(failed[:, None], following, states)
@@ -118,18 +119,18 @@ def test_a_rollout_is_what_the_environment_answers():
 
 def test_episodes_end_at_their_full_length():
     _, state, roll = rolling()
-    worlds = state.opt_state[1]
-    old = worlds._replace(states=np.zeros_like(worlds.states), ages=np.full_like(worlds.ages, 498))
+    environments = state.opt_state[1]
+    old = environments._replace(states=np.zeros_like(environments.states), ages=np.full_like(environments.ages, 498))
     still = jax.tree.map(np.zeros_like, state.params["actor"]) | {"log_std": np.full(1, -20.0, np.float32)}
-    worlds, rollout = roll(still, old, jax.random.key(0))
+    environments, rollout = roll(still, old, jax.random.key(0))
     assert rollout.ended.sum(axis=0).tolist() == [1] * ENVS and rollout.ended[1].all()
-    assert worlds.ages.tolist() == [HORIZON - 2] * ENVS
+    assert environments.ages.tolist() == [HORIZON - 2] * ENVS
     assert (rollout.observations[2] != 0).all()
 
 
 def advantages_by_hand(made, critic, rollout, last):
     """Generalised advantage estimation, backwards through a NumPy loop in float64."""
-    ppo = made.recipe.ppo
+    ppo = made.ppo
     observations = np.concatenate([rollout.observations, np.asarray(last)[None]])
     values = jax.jit(made._values)(critic, observations.reshape(-1, 4))
     values = np.asarray(values, np.float64).reshape(-1, ENVS)
@@ -143,13 +144,13 @@ def advantages_by_hand(made, critic, rollout, last):
 
 
 def test_advantages_are_those_of_a_plain_loop():
-    made, state, worlds, rollout = rolled()
-    last = made.net.environment.observe(worlds.states)
+    made, state, environments, rollout = rolled()
+    last = made.environment.observe(environments.states)
     rng = np.random.default_rng(0)
     rollout = rollout._replace(
         ended=rng.random((HORIZON, ENVS)) < 0.3, rewards=rng.normal(size=(HORIZON, ENVS)).astype(np.float32)
     )
-    found = jax.jit(made._advantages)(state.params["critic"], rollout, worlds.states)
+    found = jax.jit(made._advantages)(state.params["critic"], rollout, environments.states)
     expected = advantages_by_hand(made, state.params["critic"], rollout, last)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-5)
@@ -157,11 +158,11 @@ def test_advantages_are_those_of_a_plain_loop():
 
 def test_an_update_is_the_textbook_one():
     """Six plain steps of Adam on the clipped surrogate with SciPy's normal density, minibatch by minibatch in time."""
-    made, state, worlds, rollout = rolled()
-    ppo, world = made.recipe.ppo, made.net.environment
+    made, state, environments, rollout = rolled()
+    ppo, environment = made.ppo, made.environment
     start, carry = state.params, (state.params, state.opt_state)
-    (params, _) = jax.jit(functools.partial(made._step, state, ()))(jnp.int32(0), carry)
-    by_hand = advantages_by_hand(made, start["critic"], rollout, world.observe(worlds.states))
+    (params, _) = jax.jit(functools.partial(made.step, state, zoo.RunData(())))(jnp.int32(0), carry)
+    by_hand = advantages_by_hand(made, start["critic"], rollout, environment.observe(environments.states))
     advantages, returns = (jnp.asarray(x, jnp.float32) for x in by_hand)
 
     def density(actor, part):
@@ -198,11 +199,11 @@ def test_policies_learn(tmp_path):
     """Sixty updates take the mean return from that of a falling pole to several times as much, for every run."""
     the_recipe = recipe(steps=60, batch_size=32, learning_rate=3e-3, random_snapshots=0, snapshots=(0, -1), ppo={})
     trained = zoo.train_zoo(
-        tmp_path / "zoo",
         network(32),
         the_recipe,
         dataset(),
         parallel.make_mesh(2),
+        path=tmp_path / "zoo",
         **{"seed": 0, "num_runs": 3, "num_heldout": 1, "provenance": {}, "lanes": 1},
     )
     before, after = (-trained.records["loss"]).reshape(4, 2).T
@@ -212,14 +213,14 @@ def test_policies_learn(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"optimizer": "sgd"}, "zoo.optimizer is 'sgd', but policies"),
-        ({"batch_order": "shared"}, "zoo.batch_order is 'shared'"),
-        ({"augment": "flip_crop"}, "zoo.augment is 'flip_crop'"),
+        ({"optimizer": "sgd"}, "zoo.optimizer is 'sgd'; set it to one of adam"),
+        ({"batch_order": "shared"}, "no setting zoo.batch_order"),
+        ({"augment": "flip_crop"}, "no setting zoo.augment"),
         ({"ppo": {"horizon": 7, "minibatches": 2}}, "2 minibatches do not divide"),
         ({"ppo": {"epochs": 0}}, "zoo.ppo.epochs is 0"),
         ({"ppo": {"clip": 2.0}}, "between 0 and 1"),
         ({"ppo": {"gradient_clip": 0.0}}, "set it above 0"),
-        ({"ppo": {"gamma": 0.9}}, "unknown setting"),
+        ({"ppo": {"gamma": 0.9}}, "no setting zoo.ppo.gamma"),
     ],
 )
 def test_impossible_recipes_are_refused(change, message):

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from jaxweights import nets
+from jaxweights import tasks
 from jaxweights.auditing import probes
 from jaxweights.errors import UserError
 
@@ -106,7 +106,7 @@ def test_probe_reads_an_exact_linear_map():
 
 
 def test_weight_statistics_are_those_of_every_tensor(monkeypatch):
-    net = nets.build({"name": "mlp", "hidden": (5,)}, (3, 2, 1), 4)
+    net = tasks.build({"name": "mlp", "hidden": (5,)}, (3, 2, 1), 4)
     weights = np.random.default_rng(0).normal(size=(7, net.spec.num_params)).astype(np.float32)
     whole = probes.weight_statistics(weights, net.spec)
     assert whole.shape == (7, 7 * 4) and whole.dtype == np.float64

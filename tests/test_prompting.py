@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxweights import data, generators, nets, parallel, studies
+from jaxweights import data, generators, parallel, studies, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators import Prompted
 from jaxweights.population import Population
 from jaxweights.report import prompting as page
 from jaxweights.studies import base, prompting
 
-NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
+NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
 SETTINGS = {
     "prompted_networks": 5,

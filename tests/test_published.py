@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxweights import nets, parallel
+from jaxweights import parallel, tasks
 from jaxweights.auditing import published
 from jaxweights.errors import UserError
 from jaxweights.population import Population
@@ -16,7 +16,7 @@ KEY = jax.random.key(7)
 @pytest.fixture(scope="module")
 def case():
     """Reconstructions of six runs at three steps; the last run lacks its last step. Labels that many networks get."""
-    net = nets.build({"name": "mlp", "hidden": (5,)}, (3, 2, 1), 3)
+    net = tasks.build({"name": "mlp", "hidden": (5,)}, (3, 2, 1), 3)
     rng = np.random.default_rng(0)
     base = rng.normal(size=(RUNS, 1, net.spec.num_params))
     weights = base + 0.3 * rng.normal(size=(RUNS, STEPS, net.spec.num_params))

@@ -13,13 +13,13 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxweights import auditing, data, nets, parallel, report
+from jaxweights import auditing, data, parallel, report, tasks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import boundary, components, figures, style, tables
 
 CONTROLS = ("copy", "noised_copy", "permuted_copy")
-NET = nets.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)
+NET = tasks.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)
 UNITS = NET.spec.units(0)[0]
 FIGURES = {
     "min_distance",

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from test_report import CONTROLS, Page, make_dataset, make_measured, sketched
 
-from jaxweights import auditing, nets, parallel, report, settings
+from jaxweights import auditing, nets, parallel, report, settings, tasks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import boundary, components, figures, style, weights
 
-WHOLE = nets.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)
+WHOLE = tasks.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)
 STEPS, UNSEEN = 24, 16
 KINDS = {"ours": "pdiff", "jitter": "noise", "soup": "average", "published_soup": "average", "blob": "gaussian"}
 
@@ -247,7 +247,7 @@ def test_the_ten_classes_are_the_published_draw():
 
 def test_regions_of_partial_networks_are_among_the_shown_classes_and_of_clamped_images(mesh):
     rng = np.random.default_rng(0)
-    whole = nets.build({"name": "mlp", "hidden": (6,)}, (4, 4, 3), 25)
+    whole = tasks.build({"name": "mlp", "hidden": (6,)}, (4, 4, 3), 25)
     base = 3 * np.asarray(jax.jit(whole.init)(jax.random.key(1)))
     net = nets.partial(whole, base, ("fc2/*",))
     labels = np.arange(300) % 25

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from jaxweights import data, nets, parallel
+from jaxweights import data, parallel, tasks
 from jaxweights.auditing import statistics
 from jaxweights.data import Signals
 from jaxweights.errors import UserError
@@ -25,7 +25,7 @@ from jaxweights.report import shapes as page
 from jaxweights.report.style import Picture, Section
 from jaxweights.studies import shapes
 
-NET = nets.build({"name": "field", "hidden": (6,), "octaves": 0}, (3,), 1)
+NET = tasks.build({"name": "field", "hidden": (6,), "octaves": 0}, (3,), 1)
 STEEPNESS = 20.0
 POINTS = 320
 SETTINGS = {
@@ -203,7 +203,7 @@ def test_only_occupancy_fields_in_space_with_surfaces_have_a_study():
     assert not shapes.exist_for(NET, dataclasses.replace(DATASET, unseen=flat))
     assert not shapes.exist_for(NET, dataclasses.replace(DATASET, signals=None))
     image = {"name": "field", "hidden": (4,), "octaves": 0, "signal": "image"}
-    for other in (nets.build(image, (2,), 1), nets.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)):
+    for other in (tasks.build(image, (2,), 1), tasks.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)):
         assert not shapes.exist_for(other, DATASET)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxweights import nets
+from jaxweights import tasks
 from jaxweights.errors import UserError
 from jaxweights.nn.leaves import Leaves
 from jaxweights.spec import Group, Leaf, WeightSpec
@@ -23,7 +23,7 @@ NETS = {
 @pytest.fixture(scope="module", params=NETS)
 def net(request):
     config, shape = NETS[request.param]
-    return nets.build(config, shape, 4)
+    return tasks.build(config, shape, 4)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +66,9 @@ def test_rescaling_keeps_the_function(net, vector, images):
 
 
 def test_sign_flips_before_pooling_are_not_declared_a_symmetry():
-    tanh = nets.build({"name": "cnn", "activation": "tanh"}, (28, 28, 1), 10).spec
+    tanh = tasks.build({"name": "cnn", "activation": "tanh"}, (28, 28, 1), 10).spec
     assert [g.scaling for g in tanh.groups] == ["none", "none", "sign", "sign"]
-    relu = nets.build({"name": "cnn", "activation": "relu"}, (28, 28, 1), 10).spec
+    relu = tasks.build({"name": "cnn", "activation": "relu"}, (28, 28, 1), 10).spec
     assert {g.scaling for g in relu.groups} == {"positive"}
 
 
@@ -85,23 +85,23 @@ def test_json_round_trip(net):
 
 
 def test_published_sizes_and_layouts():
-    gpt = nets.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10).spec
+    gpt = tasks.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10).spec
     assert gpt.num_params == 7960
     assert gpt.tokens("chunk", 1000).mask.sum(axis=1).tolist() == [1000] * 7 + [840, 10, 100, 10]
     units, rest = gpt.units(0)
     assert units.shape == (10, 795) and len(rest) == 10
-    hyper = nets.build({"name": "cnn"}, (28, 28, 1), 10).spec
+    hyper = tasks.build({"name": "cnn"}, (28, 28, 1), 10).spec
     assert hyper.num_params == 2464
     assert np.diff(hyper.offsets).reshape(-1, 2).sum(axis=1).tolist() == [208, 1206, 100, 740, 210]
     assert sorted(hyper.tokens("neuron").mask.sum(axis=1).tolist()) == sorted(
         [26] * 8 + [201] * 6 + [25] * 4 + [37] * 20 + [21] * 10
     )
-    digits = nets.build({"name": "mlp", "hidden": (16,)}, (8, 8, 1), 10).spec
+    digits = tasks.build({"name": "mlp", "hidden": (16,)}, (8, 8, 1), 10).spec
     assert digits.num_params == 1210
 
 
 def test_attention_has_one_neuron_token_per_unit_of_query_key_and_value():
-    spec = nets.build({"name": "vit_tiny", "width": 8, "depth": 1, "heads": 2, "patch": 4}, (8, 8, 3), 4).spec
+    spec = tasks.build({"name": "vit_tiny", "width": 8, "depth": 1, "heads": 2, "patch": 4}, (8, 8, 3), 4).spec
     tokens = spec.tokens("neuron")
     assert sorted(tokens.index[tokens.mask]) == list(range(spec.num_params))
     (start,) = (span.start for leaf, span in spec.spans() if leaf.name == "blocks/0/attn/qkv/weight")
@@ -112,7 +112,7 @@ def test_attention_has_one_neuron_token_per_unit_of_query_key_and_value():
 
 
 def test_flat_order_is_that_of_pytorch_state_dicts():
-    net = nets.build({"name": "cnn"}, (28, 28, 1), 10)
+    net = tasks.build({"name": "cnn"}, (28, 28, 1), 10)
     params = net.spec.unflatten(jnp.arange(2464.0))
     # PyTorch: conv weight (out, in, kh, kw), linear weight (out, in), inputs of fc1 flattened channel first.
     conv2 = np.arange(208, 208 + 1200).reshape(6, 8, 5, 5)
@@ -145,7 +145,7 @@ def test_inconsistent_specs_are_refused():
 
 def test_images_that_are_too_small_are_refused():
     with pytest.raises(UserError, match="too small"):
-        nets.build({"name": "cnn"}, (8, 8, 1), 10)
+        tasks.build({"name": "cnn"}, (8, 8, 1), 10)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_images_that_are_too_small_are_refused():
 )
 def test_initialisers_have_their_distribution(init, kernel_std, bound):
     """fc1 is 144 -> 50: 7,200 draws, so a standard deviation is known to about 1 %."""
-    net = nets.build({"name": "mlp", "hidden": (50,), "init": init}, (12, 12, 1), 10)
+    net = tasks.build({"name": "mlp", "hidden": (50,), "init": init}, (12, 12, 1), 10)
     params = net.spec.unflatten(jax.jit(net.init)(jax.random.key(0)))
     kernel, bias = np.asarray(params["fc1"]["weight"]), np.asarray(params["fc1"]["bias"])
     mean = 0.5 if init == "uniform" else 0.0

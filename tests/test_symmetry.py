@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxweights import nets, parallel
+from jaxweights import parallel, tasks
 from jaxweights.auditing import symmetry
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
@@ -26,7 +26,7 @@ def cases(devices):
     labels = rng.integers(0, CLASSES, IMAGES).astype(np.int32)
     made = {}
     for activation in BOTH:
-        net = nets.build({"name": "mlp", "hidden": (5, 4), "activation": activation}, (3, 3, 1), CLASSES)
+        net = tasks.build({"name": "mlp", "hidden": (5, 4), "activation": activation}, (3, 3, 1), CLASSES)
         weights = rng.normal(size=(COUNT, net.spec.num_params)).astype(np.float32)
         made[activation] = net, weights, images, labels
     return made
@@ -138,8 +138,8 @@ def test_the_same_seeds_give_the_same_numbers(run):
 
 
 def test_a_network_without_hidden_units_has_no_transformations():
-    assert symmetry.transformations(nets.build({"name": "mlp", "hidden": ()}, (3, 3, 1), CLASSES).spec) == ()
-    sigmoid = nets.build({"name": "mlp", "activation": "sigmoid"}, (3, 3, 1), CLASSES)
+    assert symmetry.transformations(tasks.build({"name": "mlp", "hidden": ()}, (3, 3, 1), CLASSES).spec) == ()
+    sigmoid = tasks.build({"name": "mlp", "activation": "sigmoid"}, (3, 3, 1), CLASSES)
     assert symmetry.transformations(sigmoid.spec) == ("permuted",)
 
 

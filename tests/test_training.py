@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxweights import nets, parallel
+from jaxweights import parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
 from jaxweights.population import Population
 from jaxweights.training import StageTrainer, train_generator
 
-NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
+NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
 
 

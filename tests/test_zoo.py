@@ -13,30 +13,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import zoos
 
-from jaxweights import data, nets, parallel, zoo
+from jaxweights import data, parallel, tasks, zoo
 from jaxweights.errors import UserError
 from jaxweights.evaluate import evaluate
 from jaxweights.store import PopulationStore
-from jaxweights.zoo.trainer import pack
+from jaxweights.zoo.supervised import pack, put
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = {
     "steps": 30,
-    "epochs": 0,
     "batch_size": 16,
     "optimizer": "sgd",
     "nesterov": True,
     "schedule": "cosine",
-    "batch_order": "own",
-    "start": "own",
     "snapshots": (0, 7, -1),
-    "snapshot_epochs": (),
-    "random_snapshots": 0,
     "learning_rate": 0.1,
     "momentum": 0.9,
     "weight_decay": 5e-4,
-    "init_scale": 1.0,
 }
 
 
@@ -47,17 +42,17 @@ def digits():
 
 @functools.cache
 def network():
-    return nets.build({"name": "mlp", "hidden": (4,)}, (8, 8, 1), 10)
+    return tasks.build({"name": "mlp", "hidden": (4,)}, (8, 8, 1), 10)
 
 
 def recipe(**changes):
-    return zoo.Recipe.from_config({**CONFIG, **changes}, len(digits().train_labels))
+    return zoos.recipe("classification", len(digits().train_labels), **CONFIG | changes)
 
 
 def train(path, devices=8, **options):
     settings = {"seed": 3, "num_runs": 10, "num_heldout": 4, "provenance": {}, "lanes": 2, **options}
     the_recipe = settings.pop("recipe", recipe())
-    return zoo.train_zoo(path, network(), the_recipe, digits(), parallel.make_mesh(devices), **settings)
+    return zoo.train_zoo(network(), the_recipe, digits(), parallel.make_mesh(devices), path=path, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +92,10 @@ def test_bulk_training_equals_a_plain_loop(tmp_path, order, optimizer):
     rate = 0.1 if optimizer == "sgd" else 0.01
     the_recipe = recipe(batch_order=order, optimizer=optimizer, learning_rate=rate, snapshots=(-1,))
     store = train(tmp_path / "zoo", num_runs=2, num_heldout=1, recipe=the_recipe)
-    trainer = zoo.Trainer(network(), the_recipe, 200, parallel.make_mesh(1), 1)
+    trainer = zoos.trainer(network(), the_recipe, 200, parallel.make_mesh(1), 1)
     state = trainer.init(3, np.arange(3))
     dataset = digits()
-    everything = trainer.put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift))
+    everything = put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift), trainer.mesh)
     schedule = optax.cosine_decay_schedule(rate, 30)
     chain = {
         "sgd": optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, 0.9, nesterov=True)),
@@ -121,17 +116,17 @@ def test_bulk_training_equals_a_plain_loop(tmp_path, order, optimizer):
         params = jax.tree.map(lambda x, run=run: x[run], state.params)
         opt_state = chain.init(params)
         for s in range(30):
-            images, labels = trainer.batch(everything, state.words[run], jnp.int32(s))
+            images, labels = trainer.program.batch(everything, state.words[run], jnp.int32(s))
             params, opt_state = step(params, opt_state, images, labels)
         np.testing.assert_allclose(network().spec.flatten(params), store.weights[run], atol=2e-4)
 
 
 def test_batches_are_the_standardised_images_of_their_labels():
     dataset = digits()
-    trainer = zoo.Trainer(network(), recipe(), 200, parallel.make_mesh(1), 1)
-    packed = trainer.put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift))
+    trainer = zoos.trainer(network(), recipe(), 200, parallel.make_mesh(1), 1)
+    packed = put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift), trainer.mesh)
     words = trainer.init(0, np.arange(1)).words[0]
-    images, labels = trainer.batch(packed, words, jnp.int32(5))
+    images, labels = trainer.program.batch(packed, words, jnp.int32(5))
     all_images = np.asarray(data.standardise(dataset.train_images, dataset.scale, dataset.shift))
     distance = np.abs(np.asarray(images)[:, None] - all_images[None]).max(axis=(2, 3, 4))
     assert (distance.min(axis=1) < 1e-6).all()
@@ -139,8 +134,8 @@ def test_batches_are_the_standardised_images_of_their_labels():
 
 
 def test_own_orders_differ_and_shared_orders_do_not():
-    own = zoo.Trainer(network(), recipe(), 200, parallel.make_mesh(1), 2).init(0, np.arange(4))
-    shared = zoo.Trainer(network(), recipe(batch_order="shared", start="shared"), 200, parallel.make_mesh(1), 2).init(
+    own = zoos.trainer(network(), recipe(), 200, parallel.make_mesh(1), 2).init(0, np.arange(4))
+    shared = zoos.trainer(network(), recipe(batch_order="shared", start="shared"), 200, parallel.make_mesh(1), 2).init(
         0, np.arange(4)
     )
     assert len(np.unique(np.asarray(own.words), axis=0)) == 4
@@ -196,7 +191,7 @@ def test_diverged_runs_are_kept_and_named(tmp_path, capsys):
 def test_hyper_parameters_follow_their_distributions():
     wide = {"kind": "log_uniform", "low": 1e-3, "high": 1e-1}
     decay = {"kind": "uniform", "low": 0.0, "high": 1e-3}
-    trainer = zoo.Trainer(network(), recipe(learning_rate=wide, weight_decay=decay), 200, parallel.make_mesh(1), 1)
+    trainer = zoos.trainer(network(), recipe(learning_rate=wide, weight_decay=decay), 200, parallel.make_mesh(1), 1)
     hyper = {k: np.asarray(v) for k, v in trainer.init(0, np.arange(400)).hyper.items()}
     logs = (np.log(hyper["learning_rate"]) - np.log(1e-3)) / np.log(100)
     # Standard error of a uniform mean of 400 draws is 0.014; four of them.
@@ -211,13 +206,13 @@ def test_hyper_parameters_follow_their_distributions():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"optimizer": "lion"}, "known: sgd, adam, adamw"),
-        ({"schedule": "step"}, "known: constant, cosine"),
+        ({"optimizer": "lion"}, "one of sgd, adam, adamw"),
+        ({"schedule": "step"}, "one of constant, cosine"),
         ({"batch_size": 201}, "between 1 and the 200"),
         ({"snapshots": (5, 3)}, "ascending"),
-        ({"snapshot_epochs": (1, 99)}, "epochs of"),
+        ({"snapshots": (-1,), "snapshot_epochs": (1, 99)}, "epochs of"),
         ({"snapshots": (31,)}, "between 0 and 30"),
-        ({"steps": 0}, "at least one step"),
+        ({"steps": 0, "epochs": 0}, "at least one step"),
         ({"learning_rate": {"kind": "normal"}}, "zoo.learning_rate is a number"),
         ({"learning_rate": {"kind": "log_uniform", "low": 0, "high": 1}}, "log_uniform needs low > 0"),
     ],
@@ -229,9 +224,8 @@ def test_impossible_recipes_are_refused(change, message):
 
 def test_cosine_per_epoch_is_that_of_gpt():
     """lr_e = 0.05 (1 + cos(pi e / 25)), constant within the epoch."""
-    gpt = zoo.Recipe.from_config(
-        {**CONFIG, "steps": 0, "epochs": 25, "batch_size": 128, "schedule": "cosine_per_epoch"}, 60000
-    )
+    changes = {"steps": 0, "epochs": 25, "batch_size": 128, "schedule": "cosine_per_epoch"}
+    gpt = zoos.recipe("classification", 60000, **CONFIG | changes)
     assert gpt.steps == 11_700
     steps = jnp.array([0, 467, 468, 11_699])
     rates = jax.vmap(lambda s: gpt.learning_rate(jnp.float32(0.1), s, 60000))(steps)

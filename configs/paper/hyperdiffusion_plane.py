@@ -27,7 +27,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The published size, or one of the variants."""
     if variant not in VARIANTS:
         raise ValueError(f"Unknown variant {variant!r}; known: {', '.join(v for v in VARIANTS if v)}.")
-    config = base.get_config()
+    config = base.get_config("field")
     config.num_samples = 666  # 1.1 times the shapes to compare with
     config.data.name = "02691156"
     config.data.signals.unseen = 606

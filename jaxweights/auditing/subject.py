@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.auditing import vocabulary
+from jaxweights import tasks
 from jaxweights.errors import UserError
 from jaxweights.evaluate import Evaluation
 from jaxweights.population import Population
 from jaxweights.settings import Settings, setting
+from jaxweights.tasks import Task
 
 MIN_HELDOUT = 8
 """Fewest held-out networks: the negative control is half of them, judged against the other half."""
@@ -49,7 +50,7 @@ class Subject:
       heldout_checkpoints: all checkpoints of the held-out runs, if they are at hand.
       evaluate: `weights [n, P] -> Evaluation` on a test set, or None for an audit of weights alone.
       examples: examples of that test set.
-      vocabulary: what the networks do, for the words of the verdicts.
+      task: what the networks are for; the verdicts are in its terms.
     """
 
     train: Population
@@ -59,7 +60,7 @@ class Subject:
     heldout_checkpoints: Population | None = None
     evaluate: Callable[[Any], Evaluation] | None = None
     examples: int = 0
-    vocabulary: str = vocabulary.CLASSIFIER
+    task: Task = dataclasses.field(default_factory=tasks.get)
 
     @property
     def one_run(self) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.auditing import statistics, verdict, vocabulary
+from jaxweights.auditing import statistics, verdict
 from jaxweights.auditing.measurements import HELDOUT, HELDOUT_CONTROL, RESERVED, TRAINING, Measured
 from jaxweights.auditing.verdict import THRESHOLDS, Thresholds
+from jaxweights.tasks import Terms
 
 
 def summarise(
@@ -18,7 +19,7 @@ def summarise(
     controls: tuple[str, ...],
     resamples: int,
     seed: int,
-    kind: str = vocabulary.CLASSIFIER,
+    terms: Terms | None = None,
     one_run: bool = False,
     thresholds: Thresholds = THRESHOLDS,
 ) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def summarise(
       controls: names of the positive controls.
       resamples: number of bootstrap resamples.
       seed: random seed of the bootstrap and of the split of the held-out runs.
-      kind: what the networks do, for the words of the verdicts.
+      terms: words of the task, for the verdicts; those of classification by default.
       one_run: whether all training networks are checkpoints of one run. Then no sample has a next run to be compared
         with, and copies are those that lie within a third of the steps between checkpoints.
       thresholds: of the verdicts.
@@ -63,7 +64,7 @@ def summarise(
     }
     judged = [n for n in series if "tests" in series[n]]
     for name in judged:
-        series[name]["verdict"] = verdict.judge(series[name], series[HELDOUT], vocabulary.words(kind), thresholds)
+        series[name]["verdict"] = verdict.judge(series[name], series[HELDOUT], terms, thresholds)
     missed = [n for n in controls if not series[n]["verdict"]["flagged"]]
     if series[HELDOUT_CONTROL]["verdict"]["flagged"]:
         missed.append(HELDOUT_CONTROL)

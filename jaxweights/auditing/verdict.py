@@ -32,8 +32,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxweights.auditing.vocabulary import Words
 from jaxweights.settings import Settings, setting
+from jaxweights.tasks import Terms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,20 +68,23 @@ FLAGGED = ("remembers", "interpolates")
 
 
 def judge(
-    series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words = str, thresholds: Thresholds = THRESHOLDS
+    series: Mapping[str, Any],
+    heldout: Mapping[str, Any],
+    terms: Terms | None = None,
+    thresholds: Thresholds = THRESHOLDS,
 ) -> dict[str, Any]:
     """Judges one series.
 
     Args:
       series: its entry in `metrics.json`, with estimates and tests.
       heldout: the entry of the held-out runs.
-      say: the words for what the networks do.
+      terms: words of the task; those of classification by default.
       thresholds: where the rules draw their lines.
 
     Returns:
       `{"label", "flagged", "text"}`; `flagged` is whether the label is "remembers" or "interpolates".
     """
-    tests = series["tests"]
+    terms, tests = terms or Terms(), series["tests"]
     one_run = tests["memorised_share"] is None
     z, mixtures = tests["z_u"], tests["interpolated_share"]
     copies = tests["copied_share"] if one_run else tests["memorised_share"]
@@ -105,7 +108,7 @@ def judge(
         )
     elif same_errors:
         label = "remembers"
-        text = say(f"Its networks make the same errors as {training}, more so than newly trained ones do.")
+        text = f"Its {terms.repeats} {training}, more so than {terms.unlike}."
     elif not evaluated:
         label = "novel"
         text = (
@@ -117,21 +120,21 @@ def judge(
         text = "Its networks are neither copies nor mixtures, but fall short of trained ones: distance is no merit."
     else:
         label = "invents"
-        text = say(
-            f"Its networks are as far from the training {'run' if one_run else 'networks'} as newly trained ones are, "
-            "and about as accurate."
+        text = (
+            f"Its networks are as far from the training {'run' if one_run else 'networks'} as newly {terms.trained} "
+            f"ones are, and {terms.as_good}."
         )
     if label in FLAGGED and evaluated and not works:
         text += " They do not work as well as newly trained ones."
     evidence = (
         f"Z_U is {z['value']:.1f} (95 % interval {z['ci95'][0]:.1f} to {z['ci95'][1]:.1f}) on {tests['distance']} "
         f"distances"
-        f"{_accuracies(series, heldout, say) if evaluated else '.'}"
+        f"{_accuracies(series, heldout, terms) if evaluated else '.'}"
         f"{' It has seen a single run.' * one_run}"
     )
     return {"label": label, "flagged": label in FLAGGED, "text": f"{text} {evidence}"}
 
 
-def _accuracies(series: Mapping[str, Any], heldout: Mapping[str, Any], say: Words) -> str:
+def _accuracies(series: Mapping[str, Any], heldout: Mapping[str, Any], terms: Terms) -> str:
     accuracy, null = series["accuracy"]["mean"], heldout["accuracy"]["mean"]
-    return f"; {say('accuracy')} {100 * accuracy:.1f} % against {100 * null:.1f} % of held-out runs."
+    return f"; {terms.measure} {100 * accuracy:.1f} % against {100 * null:.1f} % of held-out runs."

@@ -1,5 +1,4 @@
-"""Accuracy, loss and error masks of thousands of weight vectors over a whole test set; policies: see `episodes`,
-fields: see `fields`.
+"""Scores of thousands of weight vectors on every example of a test set. (Policies: `episodes`; fields: `fields`.)
 
 Models are mapped with `vmap` against one shared batch of images, so that the first layer of all models of a block is a
 single matrix product; blocks of models and tiles of images are sized so that the activations stay in cache (CPU) or
@@ -20,22 +19,31 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import nets, parallel
-from jaxweights.evaluate import episodes, fields
+from jaxweights.errors import UserError
+
+Score = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""Outputs `[M, T, K]` of M models and targets `[T, ...]` to the loss and to whether a model is right, `[M, T]` each."""
 
 
 class Evaluation(NamedTuple):
-    """What evaluation finds for N models on T examples.
+    """Evaluation of N models on T examples; the network's task says what the numbers mean.
 
     Attributes:
-      accuracy: `[N]` float64, fraction of examples classified rightly; of a policy, of episodes that last to their end;
-        of a field, the largest intersection over union with any of the given masks.
-      loss: `[N]` float64, mean cross-entropy in nats, NaN or infinite for models with such weights; of a policy, minus
-        the mean return; of a field, 1 - accuracy.
-      errors: `[N, ceil(T / 8)]` uint8, bit-packed masks of the other examples (`numpy.packbits` order); of a field, of
-        the points that it occupies, so that the IoU of two of them is that of the shapes.
+      accuracy: `[N]` float64, the measure of quality; larger is better.
+      loss: `[N]` float64, NaN or infinite for models with such weights.
+      errors: `[N, ceil(T / 8)]` uint8, bit-packed masks (`numpy.packbits` order) of the examples that a model gets
+        wrong, or of what else two models may have in common.
     """
 
     accuracy: np.ndarray
+    loss: np.ndarray
+    errors: np.ndarray
+
+
+class Totals(NamedTuple):
+    """Sums over all examples; `right` and `loss` are `[N]` float64, `errors` as in `Evaluation`."""
+
+    right: np.ndarray
     loss: np.ndarray
     errors: np.ndarray
 
@@ -45,38 +53,57 @@ def evaluate(
     weights,
     images: np.ndarray,
     labels: np.ndarray,
-    mesh: Mesh,
+    mesh: Mesh | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluates weight vectors on labelled images, on the episodes that begin in given states, or at points of space.
+    """Evaluates weight vectors as the network's task does.
 
     Args:
-      net: the task network; one with an `environment` is a policy, one with a `field` a neural field.
+      net: the task network.
       weights: `[N, P]` float32, an array or anything that slices to one (a store's lazy weights).
-      images: `[T, H, W, C]` float32, standardised; for a policy initial states `[T, 4]`; for a field points `[T, d]`.
-      labels: `[T]` integers; without effect on policies; for a field `[T, m]` of 0 and 1, masks of m signals.
-      mesh: models are sharded over its devices.
+      images: `[T, H, W, C]` float32, standardised test images, or the task's other inputs.
+      labels: `[T, ...]` labels, or the task's other targets.
+      mesh: models are sharded over its devices; all by default.
       progress: called with (models done, N).
 
-    Returns:
-      The `Evaluation`. A model whose logits are not finite counts as wrong on the examples concerned.
+    Raises:
+      UserError: a network without a task.
     """
-    if net.environment is not None:
-        returns, failed = episodes.rollouts(net, weights, images, mesh, progress)
-        return Evaluation(1.0 - failed.mean(axis=1), -returns, np.packbits(failed, axis=1))
-    if net.field is not None:
-        masks = fields.occupancy_masks(net, weights, images, labels, mesh, progress)
-        quality = masks.iou.max(axis=1)
-        return Evaluation(quality, np.where(masks.finite, 1.0 - quality, np.nan), masks.packed)
-    program, shape = _plan(net, images.shape, mesh)
-    total = len(labels)
-    padded = parallel.pad_rows(np.asarray(images, np.float32), shape.images)
-    padded = padded.reshape((-1, shape.images) + images.shape[1:])
-    targets = np.full(padded.shape[0] * shape.images, -1, np.int32)
-    targets[:total] = labels
-    frozen, images_d, targets_d = jax.device_put(
-        (net.frozen, padded, targets.reshape(-1, shape.images)), parallel.replicated(mesh)
-    )
+    if net.task is None:
+        raise UserError(f"The network {net.name!r} has no task. Build it with jaxweights.tasks.build.")
+    return net.task.evaluate(net, weights, images, labels, parallel.make_mesh() if mesh is None else mesh, progress)
+
+
+def totals(
+    net: nets.TaskNet,
+    weights,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    mesh: Mesh,
+    score: Score,
+    progress: Callable[[int, int], None] | None = None,
+) -> Totals:
+    """Scores every model on every example.
+
+    Args:
+      net: the task network.
+      weights: see `evaluate`.
+      inputs: `[T, ...]` float32, standardised.
+      targets: `[T, ...]`.
+      mesh: models are sharded over its devices.
+      score: compares outputs with targets; a module-level function, for which one program is kept.
+      progress: called with (models done, N).
+    """
+    program, shape = _plan(net, inputs.shape, mesh, score)
+    total = len(targets)
+
+    def tiles(array):
+        padded = parallel.pad_rows(array, shape.images)
+        return padded.reshape((-1, shape.images) + array.shape[1:])
+
+    examples = tiles(np.asarray(inputs, np.float32)), tiles(np.asarray(targets))
+    real = np.arange(len(examples[0]) * shape.images).reshape(-1, shape.images) < total
+    frozen, examples = jax.device_put((net.frozen, (*examples, real)), parallel.replicated(mesh))
     pending, parts = [], []
 
     def collect(item):
@@ -94,15 +121,15 @@ def evaluate(
         vectors = np.zeros((mesh.size, capacity, rows.shape[1]), np.float32)
         vectors[:, :used] = share
         vectors = jax.device_put(vectors.reshape(-1, rows.shape[1]), parallel.sharded(mesh))
-        pending.append((len(rows), used, program(frozen, vectors, np.int32(blocks), images_d, targets_d)))
+        pending.append((len(rows), used, program(frozen, vectors, np.int32(blocks), examples)))
         if len(pending) > 1:  # one dispatch computes while the one before is copied out
             collect(pending.pop(0))
         if progress is not None:
             progress(start + len(rows), len(weights))
     for item in pending:
         collect(item)
-    correct, loss, errors = (np.concatenate([p[i] for p in parts]) for i in range(3))
-    return Evaluation(correct.astype(np.float64) / total, loss.astype(np.float64) / total, errors[:, : -(-total // 8)])
+    right, loss, errors = (np.concatenate([p[i] for p in parts]) for i in range(3))
+    return Totals(right.astype(np.float64), loss.astype(np.float64), errors[:, : -(-total // 8)])
 
 
 class BlockShape(NamedTuple):
@@ -157,25 +184,23 @@ def _models(net: nets.TaskNet, images: int, activation_bytes: int) -> int:
 
 
 @functools.lru_cache(maxsize=32)
-def _plan(net: nets.TaskNet, shape: tuple[int, ...], mesh: Mesh):
+def _plan(net: nets.TaskNet, shape: tuple[int, ...], mesh: Mesh, score: Score):
     """The compiled program and the block shape.
 
     The program takes what the network has frozen, the vectors `[devices * blocks * models, P]`, the number of blocks
-    per device that hold models, and tiles of images and labels.
+    per device that hold models, and tiles of inputs, of targets and of whether an example is real.
     """
     images, models, blocks = block_shape(net, jax.default_backend())
     # A multiple of eight, so that tiles of packed masks join without shifts; devices share what is prepared of a tile.
     multiple = math.lcm(8, mesh.size) if net.frozen else 8
     cut = BlockShape(-(-min(images, shape[0]) // multiple) * multiple, models, blocks)
 
-    def one_block(net, vectors, prepared, targets):
-        logits = jax.vmap(net.apply, in_axes=(0, None))(vectors, prepared)
-        labels = jnp.broadcast_to(targets[None, :], logits.shape[:-1])
-        real = labels >= 0
-        loss = jnp.where(real, nets.cross_entropy(logits, labels), 0.0)
-        finite = jnp.all(jnp.isfinite(logits), axis=-1)
-        correct = (jnp.argmax(logits, axis=-1) == labels) & finite
-        return jnp.sum(correct & real, axis=1), jnp.sum(loss, axis=1), jnp.packbits(real & ~correct, axis=1)
+    def one_block(net, vectors, prepared, targets, real):
+        outputs = jax.vmap(net.apply, in_axes=(0, None))(vectors, prepared)
+        loss, right = score(outputs, targets)
+        real = jnp.broadcast_to(real[None, :], right.shape)
+        loss = jnp.where(real, loss, 0.0)
+        return jnp.sum(right & real, axis=1), jnp.sum(loss, axis=1), jnp.packbits(real & ~right, axis=1)
 
     def prepare(net, images):
         if not net.frozen:
@@ -184,28 +209,26 @@ def _plan(net: nets.TaskNet, shape: tuple[int, ...], mesh: Mesh):
         mine = jax.lax.dynamic_slice_in_dim(images, jax.lax.axis_index(parallel.AXIS) * share, share)
         return jax.tree.map(lambda x: jax.lax.all_gather(x, parallel.AXIS, tiled=True), net.prepare(mine))
 
-    def one_tile(net, vectors, used, images, targets):
+    def one_tile(net, vectors, used, images, targets, real):
         prepared = prepare(net, images)
         if blocks == 1:
-            return one_block(net, vectors, prepared, targets)
+            return one_block(net, vectors, prepared, targets, real)
 
         def step(i, outputs):
             rows = jax.lax.dynamic_slice_in_dim(vectors, i * models, models)
-            new = one_block(net, rows, prepared, targets)
+            new = one_block(net, rows, prepared, targets, real)
             return jax.tree.map(lambda all, x: jax.lax.dynamic_update_slice_in_dim(all, x, i * models, 0), outputs, new)
 
-        empty = jax.eval_shape(functools.partial(one_block, net), vectors, prepared, targets)
+        empty = jax.eval_shape(functools.partial(one_block, net), vectors, prepared, targets, real)
         return jax.lax.fori_loop(0, used, step, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), empty))
 
-    def shard(frozen, vectors, used, images, targets):
+    def shard(frozen, vectors, used, examples):
         bound = net.bind(frozen)
-        correct, loss, errors = jax.lax.map(lambda x: one_tile(bound, vectors, used, *x), (images, targets))
+        correct, loss, errors = jax.lax.map(lambda x: one_tile(bound, vectors, used, *x), examples)
         errors = errors.transpose(1, 0, 2).reshape(vectors.shape[0], -1)
         return jnp.sum(correct, axis=0), jnp.sum(loss, axis=0), errors
 
     split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
     # Results of devices are their own: the check of varying axes would only ask the loop's start for an annotation.
-    sharded = jax.shard_map(
-        shard, mesh=mesh, in_specs=(whole, split, whole, whole, whole), out_specs=split, check_vma=False
-    )
+    sharded = jax.shard_map(shard, mesh=mesh, in_specs=(whole, split, whole, whole), out_specs=split, check_vma=False)
     return jax.jit(sharded), cut

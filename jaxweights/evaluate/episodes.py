@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ def rollouts(
     which short ones are over-represented.
 
     Args:
-      net: a policy with an `environment`.
+      net: a policy, whose module has an `environment`.
       weights: `[N, P]` float32, an array or anything that slices to one.
       states: `[T, 4]` float32.
       mesh: models are sharded over its devices.
@@ -67,7 +68,7 @@ def block_size(backend: str) -> int:
 @functools.lru_cache(maxsize=8)
 def _plan(net: nets.TaskNet, mesh: Mesh):
     """The compiled program of one block per device, and the models of a block."""
-    environment = net.environment
+    environment: Any = net.module.environment
 
     def block(vectors, states):
         policy = jax.vmap(net.apply)

@@ -93,7 +93,7 @@ def fit_quality(net: nets.TaskNet, weights, points: np.ndarray, values: np.ndarr
     rows = (values,) if shared else (values, points)
     loss, common, union = _map(_fit_program(net, mesh), state, weights, rows, mesh)
     loss /= count
-    if net.field.signal == "image":
+    if net.module.signal == "image":
         with np.errstate(divide="ignore"):
             return Fit(-10 * np.log10(loss), loss)
     return Fit(np.divide(common, union, out=np.zeros_like(union), where=union > 0), loss)
@@ -146,7 +146,7 @@ def _masks_program(net: nets.TaskNet, mesh: Mesh):
 
 def _occupied(net: nets.TaskNet, outputs: jax.Array) -> jax.Array:
     """`[B]` bool of outputs `[B, k]`."""
-    if net.field.signal == "occupancy":
+    if net.module.signal == "occupancy":
         occupied = outputs[:, 0] > 0
     else:
         occupied = jnp.mean(outputs, axis=-1) > 0.5
@@ -159,11 +159,11 @@ def _fit_program(net: nets.TaskNet, mesh: Mesh):
         real, uniform, shared = state
         tiles, size = real.shape
         points = shared if points is None else _cut(points, tiles, size)
-        values = _cut(values, tiles, size if net.field.signal == "image" else size // 8)
+        values = _cut(values, tiles, size if net.module.signal == "image" else size // 8)
 
         def tile(real, uniform, points, values):
             outputs = net.apply(vector, points)
-            if net.field.signal == "image":
+            if net.module.signal == "image":
                 error = jnp.mean(jnp.square(outputs - values), axis=-1)
                 return jnp.sum(error * real), jnp.zeros(()), jnp.zeros(())
             inside = jnp.unpackbits(values).astype(jnp.float32)

@@ -85,7 +85,7 @@ def extract(
     Raises:
       UserError: if the network is no such field, or the grid has fewer than two points.
     """
-    if net.field is None or net.field.signal != "occupancy" or net.input_shape != (3,):
+    if not net.task.has_surfaces(net):
         raise UserError(
             f"Only an occupancy field of three coordinates has a mesh, which network {net.name!r} of inputs of shape "
             f"{net.input_shape} is not. Choose data of three-dimensional shapes."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxweights import auditing, generators, report, settings, studies
+from jaxweights import auditing, generators, report, settings, studies, tasks
 from jaxweights.auditing import MIN_HELDOUT
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import CONTROLS, SHAPES
@@ -20,6 +20,10 @@ def check(config: Mapping[str, Any]) -> None:
     for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit", "studies", "report"):
         if section not in config:
             raise UserError(f"The config has no section {section!r}. Start from configs/base.py.")
+    task = tasks.get(config.get("task", tasks.DEFAULT))
+    task.check_network(config["net"].get("name"))
+    settings.make(task.data_settings, config["data"])
+    settings.make(task.zoo_settings, config["zoo"])
     zoo = config["zoo"]
     if zoo["num_runs"] < 1 and not zoo["import_npz"]:
         raise UserError(f"zoo.num_runs is {zoo['num_runs']}: a zoo needs at least one training run.")
@@ -29,8 +33,6 @@ def check(config: Mapping[str, Any]) -> None:
             "without runs that "
             "no generator has seen there is nothing to compare a distance with."
         )
-    if zoo["use"] not in ("last", "all"):
-        raise UserError(f"Unknown zoo.use {zoo['use']!r}; known: last (one checkpoint per run), all (every snapshot).")
     if config["num_samples"] < 1:
         raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
     for name in config["generators"]:

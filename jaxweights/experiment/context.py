@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxweights import data, files, generators, nets, parallel, provenance, zoo
+from jaxweights import data, files, generators, nets, parallel, provenance, settings, tasks, zoo
 from jaxweights.evaluate import Evaluator
 from jaxweights.experiment.config import check
 from jaxweights.experiment.stages import CONTROLS, stages
@@ -46,36 +46,44 @@ class Context:
         return parallel.make_mesh()
 
     @functools.cached_property
+    def task(self) -> tasks.Task:
+        """What the networks are for."""
+        return tasks.get(self.config.get("task", tasks.DEFAULT))
+
+    @functools.cached_property
+    def zoo_settings(self) -> Any:
+        """Settings of the zoo, of the task's class."""
+        return settings.make(self.task.zoo_settings, self.config["zoo"])
+
+    @functools.cached_property
     def dataset(self) -> data.Dataset:
-        """The images and labels, the initial states of episodes, or the signals that fields are fitted to."""
-        settings = {k: v for k, v in self.config["data"].items() if v}
-        signals, net, runs = settings.pop("signals", {}), self.config["net"], self.config["zoo"]
-        if net["name"] != "field":
-            return data.load(**settings, data_dir=self.data_dir)
-        kind, count = net.get("signal", "occupancy"), runs["num_runs"] + runs["num_heldout"]
-        return data.load_signals(**settings, data_dir=self.data_dir, kind=kind, runs=count, signals=signals)
+        """The task's training and test examples."""
+        chosen = settings.make(self.task.data_settings, self.config["data"])
+        runs = self.zoo_settings.num_runs + self.zoo_settings.num_heldout
+        return self.task.load(chosen, net=self.config["net"], runs=runs, data_dir=self.data_dir)
 
     @functools.cached_property
     def net(self) -> nets.TaskNet:
         """The task network; where there is a base, the part of it that runs train, with the rest frozen."""
-        whole = nets.build(self.config["net"], self.dataset.train_images.shape[1:], self.dataset.num_classes)
-        if not zoo.has_base(self.config["zoo"]):
+        whole = self.task.build(self.config["net"], self.dataset.train_images.shape[1:], self.dataset.num_classes)
+        chosen = self.task.base(self.zoo_settings)
+        if chosen is None:
             return whole
         with self.folder.timed("base"):
             base = zoo.train_base(
                 self.workdir / "base",
                 whole,
-                self.config["zoo"]["base"],
+                chosen,
                 self.dataset,
                 self.mesh,
                 seed=self.config["seed"],
                 provenance=self.provenance("base"),
             )
-        return nets.partial(whole, base, self.config["zoo"]["subset"])
+        return nets.partial(whole, base, self.zoo_settings.subset)
 
     @functools.cached_property
     def test_images(self) -> np.ndarray:
-        """Standardised test images `[T, H, W, C]` float32, initial states `[T, 4]`, or points `[T, d]`."""
+        """Standardised test inputs `[T, ...]` float32."""
         return np.asarray(data.standardise(self.dataset.test_images, self.dataset.scale, self.dataset.shift))
 
     @functools.cached_property

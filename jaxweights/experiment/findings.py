@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import auditing, files, generators, population, provenance, report, store, studies, zoo
-from jaxweights.auditing import vocabulary
+from jaxweights import auditing, files, generators, population, provenance, report, store, studies
 from jaxweights.experiment import samples
 from jaxweights.experiment import zoo as zoo_stage
 from jaxweights.experiment.context import Context
@@ -29,7 +28,7 @@ def audit(context: Context) -> dict[str, Any]:
             heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),
             evaluate=context.evaluate,
             examples=len(context.dataset.test_labels),
-            vocabulary=vocabulary.CLASSIFIER if context.net.field is None else vocabulary.FIELD,
+            task=context.task,
         )
         chosen = make(auditing.AuditSettings, context.config["audit"])
         metrics = auditing.run(subject, chosen, context.config["seed"], context.mesh, context.workdir / "audit")
@@ -69,7 +68,6 @@ def study(
 def _study_generator(context: Context, opened, drawn, name: str, path: pathlib.Path) -> None:
     generator, state = context.generators[name][0], samples.state(context, opened, name)
     ways = {n: g for n, (g, trained) in context.generators.items() if trained == name}
-    recipe = zoo.Recipe.from_config(context.config["zoo"], context.dataset.num_examples)
     # Studies of trajectories look at few of their networks.
     read, starts = opened.view if generator.TRAJECTORIES else opened.read, zoo_stage.starts(opened)
     subject = studies.Subject(
@@ -77,7 +75,7 @@ def _study_generator(context: Context, opened, drawn, name: str, path: pathlib.P
         dataset=context.dataset,
         train=read(zoo_stage.checkpoints(context, opened, population.TRAIN, generator)),
         heldout=read(zoo_stage.checkpoints(context, opened, population.HELDOUT, generator)),
-        steps_per_epoch=context.dataset.num_examples // recipe.batch_size,
+        steps_per_epoch=context.dataset.num_examples // context.zoo_settings.batch_size,
         generated={n: drawn[n].read() for n in ways},
         samplers={n: (g, g.inputs(state, context.sample_keys(n), starts)) for n, g in ways.items()},
     )

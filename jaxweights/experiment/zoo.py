@@ -18,23 +18,19 @@ def run(context: Context) -> store.PopulationStore:
     settings, path = context.config["zoo"], context.workdir / "zoo"
     if settings["import_npz"]:
         return _imported(context, path)
-    recipe = zoo.Recipe.from_config(settings, context.dataset.num_examples)
+    recipe = zoo.Recipe.from_settings(context.zoo_settings, context.dataset.num_examples)
     net = context.net  # trains the base, which has a time of its own
     if (path / store.INDEX).exists():
         _check_origin(context, store.PopulationStore.open(path, drop_missing=True))
     with context.folder.timed("zoo"):
         return zoo.train_zoo(
-            path,
             net,
             recipe,
             context.dataset,
             context.mesh,
+            path=path,
             seed=context.config["seed"],
-            num_runs=settings["num_runs"],
-            num_heldout=settings["num_heldout"],
             provenance=context.provenance("zoo"),
-            chunk_size=settings["chunk_size"],
-            lanes=settings["lanes"],
             evaluate=context.evaluate,
         )
 

@@ -78,13 +78,16 @@ def settings_class(name: str) -> type[NetSettings]:
     return NETWORKS[name].settings
 
 
-def build(config: Mapping[str, Any] | NetSettings, input_shape: Sequence[int], num_classes: int) -> TaskNet:
+def build(
+    config: Mapping[str, Any] | NetSettings, input_shape: Sequence[int], num_classes: int, task: Any = None
+) -> TaskNet:
     """Builds the network that a config names.
 
     Args:
       config: the settings of a network, or a mapping with its `name` and any of them.
       input_shape: `(H, W, C)` of images, `(4,)` of a cart-pole, or `(d,)` of signals.
       num_classes: number of classes, of actions, or of a signal's values.
+      task: what the network is for; `tasks.build` gives it.
 
     Raises:
       UserError: unknown network or setting, a value that a setting cannot have, or impossible sizes.
@@ -100,7 +103,7 @@ def build(config: Mapping[str, Any] | NetSettings, input_shape: Sequence[int], n
         fitted = resize.checked(settings.resize, settings.crop, shape)
         image = shape if fitted is None else (fitted.crop, fitted.crop, shape[2])
     module, spec = NETWORKS[settings.name](settings, image, num_classes)
-    return TaskNet(settings.name, module, spec, shape, num_classes, resize=fitted)
+    return TaskNet(settings.name, module, spec, shape, num_classes, resize=fitted, task=task)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxweights.environments import CartPole
-from jaxweights.nets import field
 from jaxweights.nets.resize import Resize
 from jaxweights.nn.parameters import DRAWS, uniform_draws
 from jaxweights.spec import WeightSpec
@@ -29,6 +27,7 @@ class TaskNet:
       input_shape: `(H, W, C)` of an image, `(4,)` of an observation, or `(d,)` of a point.
       num_classes: number of logits, of actions, or of a field's values at a point.
       resize: what `apply` and `prepare` do to images of `input_shape` first; None for nothing.
+      task: what the network is for, a `tasks.Task`; None where nothing asks.
     """
 
     name: str
@@ -37,6 +36,7 @@ class TaskNet:
     input_shape: tuple[int, ...]
     num_classes: int
     resize: Resize | None = dataclasses.field(default=None, kw_only=True)
+    task: Any = dataclasses.field(default=None, kw_only=True)
 
     def init(self, key: jax.Array) -> jax.Array:
         """A freshly initialised weight vector `[P]`."""
@@ -77,16 +77,6 @@ class TaskNet:
         """This network with other, say traced, arrays in the place of `frozen`."""
         del frozen
         return self
-
-    @property
-    def environment(self) -> CartPole | None:
-        """Where the network acts, for a policy; None for others."""
-        return getattr(self.module, "environment", None)
-
-    @property
-    def field(self) -> field.Field | None:
-        """The module of a neural field; None for others."""
-        return self.module if isinstance(self.module, field.Field) else None
 
     @property
     def convolutional(self) -> bool:

@@ -200,9 +200,8 @@ def _make(net: TaskNet, base, names: Sequence[str]) -> PartialNet:
     spec = net.spec.subset(names)
     frozen = () if spec is net.spec else tuple(leaf.from_flat(base[span]) for leaf, span in net.spec.spans())
     digest = _digest(base, names)
-    return PartialNet(
-        net.name, net.module, spec, net.input_shape, net.num_classes, net, digest, base, frozen, resize=net.resize
-    )
+    parts = (net.name, net.module, spec, net.input_shape, net.num_classes)
+    return PartialNet(*parts, net, digest, base, frozen, resize=net.resize, task=net.task)
 
 
 def _digest(base: np.ndarray, names: Iterable[str]) -> str:

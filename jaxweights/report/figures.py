@@ -15,10 +15,10 @@ import numpy as np
 from jaxweights import auditing
 from jaxweights.auditing import Measured
 from jaxweights.auditing.hidden_units import apply_permutation
-from jaxweights.auditing.vocabulary import Words
 from jaxweights.population import Population
 from jaxweights.report import style
 from jaxweights.report.style import Series
+from jaxweights.tasks import Terms
 
 BINS = 15
 SHOWN_NETWORKS = 3
@@ -125,7 +125,7 @@ def interpolation_residual(series: Sequence[Series], folder: pathlib.Path) -> pa
 
 
 def accuracy_similarity(
-    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, say: Words = str
+    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, terms: Terms | None = None
 ) -> pathlib.Path | None:
     """Accuracy against error similarity in the two sets of series of Zeng et al. 2025, on shared axes.
 
@@ -138,11 +138,12 @@ def accuracy_similarity(
       examples: test examples that an accuracy is a share of.
       folder: for the files.
       seed: of the draw.
-      say: the words for what the networks do.
+      terms: words of the task; those of classification by default.
 
     Returns:
       The PNG file, or None where there is none of these baselines. A set without baselines has no panel.
     """
+    terms = terms or Terms()
     rng = np.random.default_rng(seed)
     rows = {s.name: np.sort(rng.permutation(len(s.measured.accuracy))[: style.MAX_POINTS]) for s in series}
     jitter = {s.name: rng.uniform(-1, 1, len(rows[s.name])) / (3 * examples) for s in series}
@@ -169,9 +170,9 @@ def accuracy_similarity(
             axes.grid()
             handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         style.percent(panels[0].yaxis)
-        panels[0].set_ylabel(say("accuracy (%)"))
+        panels[0].set_ylabel(terms.column)
     for axes in grid[-1]:
-        axes.set_xlabel(say("maximum error IoU with a training network"))
+        axes.set_xlabel(f"maximum {terms.overlap} with a training network")
     columns = min(6, len(handles))
     figure.legend(
         handles.values(), handles, loc="outside lower center", ncols=columns, markerscale=1.3, handletextpad=0.2
@@ -180,7 +181,7 @@ def accuracy_similarity(
 
 
 def accuracy_novelty(
-    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, limit: float, say: Words = str
+    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, limit: float, terms: Terms | None = None
 ) -> pathlib.Path:
     """Accuracy against error similarity and against distance, at most 100 networks per series drawn with the seed.
 
@@ -192,8 +193,9 @@ def accuracy_novelty(
       folder: for the files.
       seed: of the draw.
       limit: maximum error IoU that 5 % of the held-out runs exceed.
-      say: the words for what the networks do.
+      terms: words of the task; those of classification by default.
     """
+    terms = terms or Terms()
     rng = np.random.default_rng(seed)
     rows = [np.sort(rng.permutation(len(s.measured.accuracy))[: style.MAX_POINTS]) for s in series]
     heights = [
@@ -201,7 +203,7 @@ def accuracy_novelty(
     ]
     field, title = _distance_kinds(series)[0]
     panels = (
-        ("max_error_iou", say("maximum error IoU with a training network")),
+        ("max_error_iou", f"maximum {terms.overlap} with a training network"),
         (field, f"minimum L2 to the training networks, {title}"),
     )
     spans = _zoom(series)
@@ -216,7 +218,7 @@ def accuracy_novelty(
                 panel.set(ylim=span, title=_CLOSER)
             style.percent(panel.yaxis)
         line[0].axvline(limit, color="#2b2b2b", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        line[0].set_ylabel(say("accuracy (%)"))
+        line[0].set_ylabel(terms.column)
     for panel, (_, name) in zip(axes[-1], panels, strict=True):
         panel.set_xlabel(name)
     axes[0, 0].annotate(
@@ -403,7 +405,7 @@ def zoo(
     examples: int,
     config: Mapping[str, Any],
     folder: pathlib.Path,
-    say: Words = str,
+    terms: Terms | None = None,
 ) -> pathlib.Path:
     """Accuracies of training and held-out runs, and accuracy against whatever varies between the training networks.
 
@@ -413,8 +415,9 @@ def zoo(
       examples: test examples that an accuracy is a share of.
       config: of the experiment; its `zoo` says what was drawn on a logarithmic scale.
       folder: for the files.
-      say: the words for what the networks do.
+      terms: words of the task; those of classification by default.
     """
+    terms = terms or Terms()
     shown = [s for s in series if s.role in (auditing.TRAINING, auditing.HELDOUT)]
     fitted = {k: train.records[k] for k in _FIT_COLUMNS if k in train.records}
     varied = {"step": train.records["step"], **train.hyper(), **fitted}
@@ -430,7 +433,7 @@ def zoo(
         grid[0].stairs(
             shares, edges, color=s.colour, linewidth=1.7, label=f"{s.label} (n = {len(s.measured.accuracy)})"
         )
-    grid[0].set(title=say("accuracy of the zoo"), xlabel=say("test accuracy (%)"), ylabel="% of networks")
+    grid[0].set(title=f"{terms.quality} of the zoo", xlabel=terms.axis, ylabel="% of networks")
     grid[0].set_ylim(0, 1.3 * grid[0].get_ylim()[1])  # room for the legend
     style.percent(grid[0].xaxis)
     grid[0].grid(axis="y")
@@ -440,7 +443,7 @@ def zoo(
         axes.scatter(values, train.records["accuracy"], s=9, color=colour, alpha=0.45, linewidths=0, rasterized=True)
         if _is_log(config["zoo"].get(name)):
             _log_scale(axes, "x", values)
-        axes.set(title=f"against {style.label(name)}", xlabel=style.label(name), ylabel=say("accuracy (%)"))
+        axes.set(title=f"against {style.label(name)}", xlabel=style.label(name), ylabel=terms.column)
         style.percent(axes.yaxis)
         axes.grid()
     for axes in grid[1 + len(varied) :]:

@@ -11,14 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxweights import auditing, data, files, nets, population, settings
-from jaxweights.auditing import vocabulary
+from jaxweights import auditing, data, files, nets, population, settings, tasks
 from jaxweights.population import Population
-from jaxweights.report import actions, boundary, figures, images, studies, style, tables, template, weights
+from jaxweights.report import figures, studies, style, tables, template, weights
 from jaxweights.report.settings import ReportSettings
 from jaxweights.report.style import Picture, Section
 
-_IMAGES = 8  # image fields in a row
 _PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
 
 
@@ -56,13 +54,14 @@ def write(
     Raises:
       UserError: the folder cannot be written, or impossible settings.
     """
-    resolution = settings.make(ReportSettings, config.get("report", {})).boundary_resolution
-    folder = files.make_dir(workdir / "figures")
+    options = settings.make(ReportSettings, config.get("report", {}))
+    scene = tasks.Scene(net, dataset, train, options, mesh, workdir / "figures")
+    folder = files.make_dir(scene.folder)
     series = style.collect(workdir, metrics, config)
     with style.drawing():
         parts = [
             *_measurement_pictures(series, metrics, dataset, train, config["seed"], folder),
-            *_subject_pictures(series, resolution, config["seed"], net, dataset, train, samples, mesh, folder),
+            *_subject_pictures(series, config["seed"], scene, samples),
             *_weight_pictures(series, config["seed"], train, heldout, lineages, samples, folder),
             *_training_pictures(series, metrics, config, dataset, train, workdir / "metrics.jsonl", folder),
             *studies.parts(series, workdir, metrics, config["seed"], folder),
@@ -78,7 +77,7 @@ def _measurement_pictures(series, metrics, dataset, train, seed, folder) -> Iter
     """Distances, novelty and mixtures of every series."""
     tested = next(entry["tests"] for entry in metrics["series"].values() if "tests" in entry)
     limit = tested["iou_above_heldout"]["limit"]  # a property of the held-out runs, the same for all
-    say = vocabulary.of(metrics)
+    terms = tables.terms_of(metrics)
     yield Picture(
         figures.min_distance(series, folder),
         "Distance to the nearest training network",
@@ -87,19 +86,19 @@ def _measurement_pictures(series, metrics, dataset, train, seed, folder) -> Iter
         "on one axis: dots are networks, the bar is their middle half, the line their median.",
     )
     yield Picture(
-        figures.accuracy_novelty(series, len(dataset.test_labels), folder, seed, limit, say),
-        say("Accuracy against novelty"),
-        f"At most {style.MAX_POINTS} networks per series, spread by a third of a test example. "
-        f"{say('Left: similarity of mistakes;')} right of the dashed line lies what only 5 % of held-out runs "
-        f"reach. Right: distance of weights. {say('Accurate and novel')} is up and left in the first column, up "
-        "and right in the second.",
+        figures.accuracy_novelty(series, len(dataset.test_labels), folder, seed, limit, terms),
+        f"{terms.quality.capitalize()} against novelty",
+        f"At most {style.MAX_POINTS} networks per series, spread by a third of one {terms.example}. "
+        f"Left: {terms.likeness}; right of the dashed line lies what only 5 % of held-out runs "
+        f"reach. Right: distance of weights. {terms.good.capitalize()} and novel is up and left in the first column, "
+        "up and right in the second.",
     )
-    path = figures.accuracy_similarity(series, len(dataset.test_labels), folder, seed, say)
+    path = figures.accuracy_similarity(series, len(dataset.test_labels), folder, seed, terms)
     if path is not None:
         others = "other runs" if len(np.unique(train.records["run"])) > 1 else "the same run, itself left out"
         yield Picture(
             path,
-            say("Accuracy against similarity, as published"),
+            f"{terms.quality.capitalize()} against similarity, as published",
             f"Generated networks that lie where noised copies or mixtures do have nothing that these lack; at most "
             f"{style.MAX_POINTS} networks per series, training networks beside those of {others}.",
         )
@@ -115,13 +114,12 @@ def _measurement_pictures(series, metrics, dataset, train, seed, folder) -> Iter
         )
 
 
-def _subject_pictures(series, resolution, seed, net, dataset, train, samples, mesh, folder) -> Iterator[Picture]:
-    """Heatmap, and decision regions, actions or images, of every learned generator (or of one other series where there
-    is none)."""
+def _subject_pictures(series, seed, scene: tasks.Scene, samples) -> Iterator[Picture]:
+    """Heatmap, and the task's own pictures, of every learned generator (or of one other series where there is none)."""
     subjects = style.subjects(series)
     suffixes = [f"_{s.name}" if number else "" for number, s in enumerate(subjects)]
     for subject, suffix in zip(subjects, suffixes, strict=True):
-        path = figures.heatmap(subject, samples[subject.name], train, seed, folder, f"heatmap{suffix}")
+        path = figures.heatmap(subject, samples[subject.name], scene.train, seed, scene.folder, f"heatmap{suffix}")
         order = ", their hidden units in the sample's order" if subject.measured.aligned_min_l2.size else ""
         yield Picture(
             path,
@@ -129,50 +127,12 @@ def _subject_pictures(series, resolution, seed, net, dataset, train, samples, me
             f"Red border: a generated network. Below it its nearest training networks, nearest first{order}. Rows "
             "that look alike are copies up to small changes.",
         )
-    if net.field is not None and net.input_shape != (2,):
-        return  # shapes are shown by their own study
-    count = _IMAGES if net.field is not None else figures.SHOWN_NETWORKS
-    pairs = []
-    for subject in subjects:
-        generated = samples[subject.name].weights[:count]
-        pairs.append(np.concatenate([generated, train.weights[subject.measured.nearest_row[: len(generated)]]]))
-    if net.environment is None and net.field is None:
-        yield from _decisions(subjects, suffixes, pairs, resolution, net, dataset, train, mesh, folder)
-        return
-    for subject, suffix, shown in zip(subjects, suffixes, pairs, strict=True):
-        if net.field is not None:
-            yield Picture(
-                images.draw(subject, train, images.render(net, shown, mesh), folder, f"images{suffix}"),
-                f"Images: {subject.label} above the nearest training networks",
-                f"Every network's values on a grid of {images.RESOLUTION} by {images.RESOLUTION} points.",
-            )
-        else:
-            yield Picture(
-                actions.draw(subject, train, actions.chart(net, shown, mesh), folder, f"actions{suffix}"),
-                f"Actions: {subject.label} beside the nearest training networks",
-                "Mean action by angle and angular velocity of the pole, while the cart rests in the middle: red "
-                "pushes towards positive positions, blue towards negative ones. A pole of positive angle leans to "
-                "the positive side.",
-            )
-
-
-def _decisions(subjects, suffixes, pairs, resolution, net, dataset, train, mesh, folder) -> Iterator[Picture]:
-    """Decision regions; those of all generators are computed together."""
-    standard = np.asarray(data.standardise(dataset.test_images, dataset.scale, dataset.shift))
-    plane = boundary.fit_plane(standard, dataset.test_labels, dataset.num_classes)
-    regions = boundary.classify(net, np.concatenate(pairs), plane, mesh, resolution)
-    some = len(plane.classes) < dataset.num_classes
-    only = f" of {len(plane.classes)} classes, and networks decide between these alone" if some else ""
-    for subject, suffix, own in zip(
-        subjects, suffixes, np.split(regions, np.cumsum([len(p) for p in pairs])[:-1]), strict=True
-    ):
-        yield Picture(
-            boundary.draw(subject, train, own, plane, folder, f"decision_boundaries{suffix}"),
-            f"Decisions: {subject.label} beside the nearest training networks",
-            f"Predicted classes on the plane of the test images' two principal components (pixels standardised{only}). "
-            "Pixel values beyond the range of images are clamped to it. Dots are test images, projected: what lies off "
-            "the plane may be classified otherwise than the tint under it.",
-        )
+    task, shown = scene.net.task, []
+    for subject, suffix in zip(subjects, suffixes, strict=True):
+        generated = samples[subject.name].weights[: task.shown_networks]
+        nearest = scene.train.weights[subject.measured.nearest_row[: len(generated)]]
+        shown.append(tasks.Shown(subject, suffix, np.concatenate([generated, nearest])))
+    yield from task.pictures(shown, scene)
 
 
 def _weight_pictures(series, seed, train, heldout, lineages, samples, folder) -> Iterator[Picture]:
@@ -211,9 +171,10 @@ def _weight_pictures(series, seed, train, heldout, lineages, samples, folder) ->
 def _training_pictures(series, metrics, config, dataset, train, log, folder) -> list[Picture]:
     """How the generators and the zoo were trained."""
     curves = figures.loss_curves(style.read_curves(log), series, folder)
-    say = vocabulary.of(metrics)
-    zoo = figures.zoo(series, train, len(dataset.test_labels), config, folder, say)
-    pictures = [Picture(zoo, "The zoo", say("Test accuracies of the networks that the experiment starts from."))]
+    terms = tables.terms_of(metrics)
+    zoo = figures.zoo(series, train, len(dataset.test_labels), config, folder, terms)
+    tested = terms.tested[:1].upper() + terms.tested[1:]
+    pictures = [Picture(zoo, "The zoo", f"{tested} of the networks that the experiment starts from.")]
     if curves is not None:
         pictures.insert(0, Picture(curves, "Training of the generators", "Loss of every stage."))
     return pictures
@@ -246,7 +207,7 @@ def render(
         sections.append(
             _section("raw", "Tests on raw distances", note + tables.series_table(metrics, roles, tables.RAW, False))
         )
-    explained = tables.explanations(aligned, vocabulary.of(metrics))
+    explained = tables.explanations(aligned, tables.terms_of(metrics))
     meanings = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in explained)
     sections += [
         _section("measures", "What the measures mean", f"<dl>{meanings}</dl>"),

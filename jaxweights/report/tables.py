@@ -9,10 +9,10 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jaxweights import auditing, provenance
-from jaxweights.auditing import THRESHOLDS, vocabulary
-from jaxweights.auditing.vocabulary import Words
+from jaxweights import auditing, provenance, tasks
+from jaxweights.auditing import THRESHOLDS
 from jaxweights.report import style
+from jaxweights.tasks import Terms
 
 TEXT_WIDTH = 110
 _MOST_DECIMALS = 5  # more of them are written with an exponent
@@ -24,7 +24,7 @@ class Measure:
 
     Attributes:
       path: keys from the series' entry in `metrics.json`.
-      title: column head.
+      title: column head, in which {names in braces} are the task's terms.
       scale: factor for display, 100 for shares.
       digits: decimals; None for as many as the interval justifies.
     """
@@ -33,6 +33,10 @@ class Measure:
     title: str
     scale: float = 1.0
     digits: int | None = None
+
+    def head(self, terms: Terms) -> str:
+        """The title in the words of a task."""
+        return self.title.format(**dataclasses.asdict(terms))
 
     def decimals(self, found: Estimate) -> int:
         """Decimals of an estimate and its interval: down to the first digit of half the interval's width.
@@ -84,10 +88,10 @@ class Estimate:
 
 
 MAIN = (
-    Measure(("accuracy",), "accuracy (%)", 100),
+    Measure(("accuracy",), "{column}", 100),
     Measure(("min_l2",), "min L2"),
     Measure(("aligned_min_l2",), "aligned min L2"),
-    Measure(("max_error_iou",), "max error IoU"),
+    Measure(("max_error_iou",), "max {overlap}"),
     Measure(("tests", "z_u"), "Z_U", 1, 1),
     Measure(("tests", "auth_pct"), "AuthPct (%)", 1, 1),
     Measure(("tests", "memorised_share"), "memorised (%)", 100, 1),
@@ -102,7 +106,7 @@ MORE = (
     Measure(("lineage", "same_run_l2"), "min L2, own run"),
     Measure(("lineage", "other_run_l2"), "min L2, other runs"),
     Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
-    Measure(("tests", "iou_above_heldout"), "error IoU above held-out (%)", 100, 1),
+    Measure(("tests", "iou_above_heldout"), "{overlap} above held-out (%)", 100, 1),
 )
 RAW = (
     Measure(("tests", "raw", "z_u"), "Z_U", 1, 1),
@@ -113,16 +117,21 @@ RAW = (
 
 # Head, measure, and whether with its interval, for the plain-text table.
 _TEXT = (
-    ("accuracy %", MAIN[0], True),
+    ("{quality} %", MAIN[0], True),
     ("min L2", MAIN[1], True),
     ("aligned L2", MAIN[2], True),
-    ("error IoU", dataclasses.replace(MAIN[3], digits=2), True),
+    ("{overlap}", dataclasses.replace(MAIN[3], digits=2), True),
     ("Z_U", MAIN[4], True),
     ("Auth %", dataclasses.replace(MAIN[5], digits=0), True),
     ("mem. %", dataclasses.replace(MAIN[6], digits=0), False),
     ("copy %", dataclasses.replace(MAIN[7], digits=0), False),
     ("mix %", dataclasses.replace(MAIN[8], digits=0), False),
 )
+
+
+def terms_of(metrics: Mapping[str, Any]) -> Terms:
+    """The words of the task that an audit's metrics name."""
+    return tasks.get(metrics.get("task", tasks.DEFAULT)).terms
 
 
 def label_of(entry: Mapping[str, Any]) -> str:
@@ -143,8 +152,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
       Lines without a final line break: one row per series (half the width of the 95 % interval after "+-"), the state
       of the controls, and the verdict on every generator.
     """
-    entries, say = metrics["series"], vocabulary.of(metrics)
-    rows = [["series", "n", *(say(head) for head, _, _ in _TEXT), "verdict"]]
+    entries, words = metrics["series"], dataclasses.asdict(terms_of(metrics))
+    rows = [["series", "n", *(head.format(**words) for head, _, _ in _TEXT), "verdict"]]
     for name, entry in entries.items():
         cells = [_short(measure, interval, entry) for _, measure, interval in _TEXT]
         rows.append([style.label(name), str(entry["accuracy"]["n"]), *cells, label_of(entry)])
@@ -243,7 +252,7 @@ def series_table(
       measures: columns.
       judged: whether there is a column of verdicts.
     """
-    entries, say = metrics["series"], vocabulary.of(metrics)
+    entries, terms = metrics["series"], terms_of(metrics)
     measures = [m for m in measures if any(m.find(e) for e in entries.values())]
     rows = []
     for name, entry in entries.items():
@@ -255,7 +264,7 @@ def series_table(
         )
         verdict_cell = [badge(label_of(entry))] if judged else []
         rows.append([first, *verdict_cell, *(cell(m, entry, n) for m in measures)])
-    return grid(["series", *(["verdict"] if judged else []), *(say(m.title) for m in measures)], rows, "numbers")
+    return grid(["series", *(["verdict"] if judged else []), *(m.head(terms) for m in measures)], rows, "numbers")
 
 
 def role_text(role: str) -> str:
@@ -314,7 +323,7 @@ def timing(seconds: Mapping[str, float]) -> str:
     return grid(["stage", "seconds"], [*rows, ["all", f"{sum(seconds.values()):.1f}"]], "plain")
 
 
-def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
+def explanations(aligned: bool, terms: Terms) -> list[tuple[str, str]]:
     """Name and meaning of every measure, with its source; HTML."""
     meehan = _paper("Meehan et al. 2020", "2004.05675")
     zeng = _paper("Zeng et al. 2025", "2506.07998")
@@ -325,8 +334,8 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
             f"<b>Remembers</b> or <b>interpolates</b>: more than {100 * THRESHOLDS.share:g}&nbsp;% of the networks "
             "are copies or mixtures of training networks, whichever are more frequent; also remembers: they lie "
             "closer to the training networks than held-out runs, though nothing explains them one by one, "
-            f"{say('or most make the errors of training networks more closely than 95&nbsp;% of held-out runs.')} "
-            f"<b>Degrades</b>: neither, but {say('its mean accuracy misses')} the "
+            f"or most {terms.act_like} training networks more closely than 95&nbsp;% of held-out runs. "
+            f"<b>Degrades</b>: neither, but its mean {terms.measure} misses the "
             f"{100 * THRESHOLDS.accuracy_quantile:g}th "
             "percentile of "
             "held-out runs. <b>Invents</b>: otherwise.",
@@ -339,12 +348,11 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
             "held-out runs: the network stays near what the generator has seen.",
         ),
         (
-            say("max error IoU"),
-            "Of the test examples that two networks get wrong, the share that both get wrong (intersection over "
-            f"union), with the most similar training network ({zeng}). 1 means the same mistakes; of the points that "
-            "two neural fields cover, 1 means the same shape. Held-out runs show what independent training reaches. "
-            "Training networks leave out their own run, or only themselves where there is no other; then they come "
-            "near 1, for neighbouring checkpoints make the same mistakes.",
+            f"max {terms.overlap}",
+            f"{_sentence(terms.overlap_meaning)} (intersection over union), with the most similar training network "
+            f"({zeng}). 1 means {terms.alike}. Held-out runs show what independent training reaches. Training networks "
+            "leave out their own run, or only themselves where there is no other; then they come near 1, for "
+            f"neighbouring checkpoints have {terms.alike}.",
         ),
         (
             "Z_U",
@@ -379,11 +387,8 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
             "far it is from each single network.",
         ),
         (
-            say("accuracy, loss"),
-            "Of classifiers: share of test images that are classified rightly, and mean cross-entropy in nats. Of "
-            "policies: share of episodes that last to their end, and minus the mean return; an episode that fails "
-            "before counts as an error. Of neural fields: the largest IoU, over the probe points, with any signal that "
-            "no network was fitted to, and 1 minus that.",
+            f"{terms.measure}, loss",
+            terms.explanation,
         ),
         (
             "distance to mixtures",
@@ -409,8 +414,8 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
             "Share of networks that are closer to the training networks than every held-out run.",
         ),
         (
-            say("error IoU above held-out"),
-            f"{say('Share of networks whose max error IoU exceeds')} what 95 % of held-out runs reach; 5 % is what "
+            f"{terms.overlap} above held-out",
+            f"Share of networks whose max {terms.overlap} exceeds what 95 % of held-out runs reach; 5 % is what "
             "chance gives.",
         ),
         (
@@ -429,6 +434,11 @@ def explanations(aligned: bool, say: Words) -> list[tuple[str, str]]:
             ),
         )
     return entries
+
+
+def _sentence(text: str) -> str:
+    """The text with a capital letter."""
+    return text[:1].upper() + text[1:]
 
 
 def _paper(name: str, arxiv: str) -> str:

@@ -36,7 +36,7 @@ _LEAST = {"shape_networks": 2, "shape_resolution": 8, "shape_points": 16, "shape
 
 def exist_for(net: nets.TaskNet, dataset: data.Dataset) -> bool:
     """Whether the networks are occupancy fields in space and the surfaces of their shapes are known."""
-    is_shape = net.field is not None and net.field.signal == "occupancy" and net.input_shape == (3,)
+    is_shape = net.task.has_surfaces(net)
     both = (dataset.signals, dataset.unseen)
     return is_shape and all(signals is not None and signals.surface.shape[1] > 0 for signals in both)
 

@@ -1,20 +1,25 @@
-"""Zoos of task networks: recipes, base networks and bulk training."""
+"""Zoos of task networks: settings, recipes, training programs, base networks and bulk training."""
 
-from jaxweights.zoo.base import BaseTrainer, train_base
+from jaxweights.zoo.base import BaseSettings, BaseTrainer, train_base
 from jaxweights.zoo.bulk import train_zoo
-from jaxweights.zoo.fields import FieldTrainer
-from jaxweights.zoo.partial import PartialTrainer
-from jaxweights.zoo.recipe import Distribution, Recipe, has_base
+from jaxweights.zoo.program import Program, RunData, RunState
+from jaxweights.zoo.recipe import Distribution, Recipe, SnapshotSettings, ZooSettings
+from jaxweights.zoo.supervised import Supervised, SupervisedSettings
 from jaxweights.zoo.trainer import Trainer
 
 __all__ = [
+    "BaseSettings",
     "BaseTrainer",
     "Distribution",
-    "FieldTrainer",
-    "PartialTrainer",
+    "Program",
     "Recipe",
+    "RunData",
+    "RunState",
+    "SnapshotSettings",
+    "Supervised",
+    "SupervisedSettings",
     "Trainer",
-    "has_base",
+    "ZooSettings",
     "train_base",
     "train_zoo",
 ]

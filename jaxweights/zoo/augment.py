@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxweights.nets.resize import bilinear, weigh
+
+Augmentation = Literal["none", "flip_crop", "resized_crop"]
 
 BORDER = 4  # zeros around an image before a piece of its own size is cut out again
 
@@ -26,7 +28,7 @@ def flip_and_cut(images: jax.Array, key: jax.Array) -> jax.Array:
 
     Args:
       images: `[B, H, W, C]` float32, standardised.
-      key: of the draws.
+      key: random key.
 
     Returns:
       `[B, H, W, C]` float32.
@@ -95,7 +97,7 @@ def resized_crop(images: jax.Array, key: jax.Array, size: tuple[int, int]) -> ja
 
     Args:
       images: `[B, H, W, C]` float32, standardised.
-      key: of the draws.
+      key: random key.
       size: height and width of the result.
 
     Returns:
@@ -113,7 +115,7 @@ def augmented(images: jax.Array, key: jax.Array, kind: str, size: tuple[int, int
 
     Args:
       images: `[B, H, W, C]` float32, standardised.
-      key: of the draws.
+      key: random key.
       kind: "flip_crop" (`flip_and_cut`), "resized_crop" (`resized_crop`), or "none".
       size: height and width that the network works at.
 

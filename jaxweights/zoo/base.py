@@ -13,42 +13,68 @@ import pathlib
 import shutil
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import files, nets, parallel, progress, provenance
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
-from jaxweights.spec import Leaf, WeightSpec
+from jaxweights.settings import Settings, plain, setting
 from jaxweights.store import Checkpoints
-from jaxweights.zoo import recipe as recipes
+from jaxweights.zoo.augment import Augmentation
+from jaxweights.zoo.imported import read_weights
+from jaxweights.zoo.program import RunData, RunState
 from jaxweights.zoo.recipe import Distribution, Recipe
-from jaxweights.zoo.trainer import RunState, TrainData, Trainer
+from jaxweights.zoo.supervised import SplitBatch, Supervised, SupervisedSettings
 
-SELECT = ("last", "best_test")
-SETTINGS = (
-    "import_npz",
-    "epochs",
-    "batch_size",
-    "optimizer",
-    "nesterov",
-    "schedule",
-    "learning_rate",
-    "momentum",
-    "weight_decay",
-    "augment",
-    "select",
-)
 INDEX, WEIGHTS, _CHECKPOINTS = "base.json", "weights.npy", "checkpoints"
 
 _KEY = 2  # 0 and 1 of the zoo's key are its runs and what they share
 _DISPATCH_SECONDS = 1.5
 _TEST_BYTES = 256 << 20  # activations of the images that a device tests together
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseSettings(Settings):
+    """Settings of the network that is trained (epochs) or read (import_npz) before all runs, which continue from it:
+    P-diff's recipe.
+
+    Attributes:
+      import_npz: an .npz file with `weights` in flat order, or the tensors of a published state dict by name.
+      epochs: epochs of training; 0 for no base network, or for an imported one as it is.
+      batch_size: images per step.
+      optimizer: sgd, adam or adamw, see `ZooSettings`.
+      nesterov: Nesterov momentum of sgd.
+      schedule: schedule of the learning rate, see `ZooSettings`.
+      learning_rate: learning rate.
+      momentum: momentum of sgd.
+      weight_decay: weight decay.
+      augment: random changes of training images: none, flip_crop, resized_crop.
+      select: epoch whose weights are kept: last, or best_test (as published; looks at the test set).
+    """
+
+    SECTION: ClassVar[str] = "zoo.base"
+
+    import_npz: str = ""
+    epochs: int = setting(0, at_least=0)
+    batch_size: int = setting(128, at_least=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    nesterov: bool = False
+    schedule: Literal["constant", "cosine", "cosine_per_epoch"] = "cosine_per_epoch"
+    learning_rate: float = 5e-4
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    augment: Augmentation = "none"
+    select: Literal["last", "best_test"] = "last"
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a base network."""
+        return bool(self.epochs or self.import_npz)
 
 
 class History(NamedTuple):
@@ -68,39 +94,63 @@ class Progressed(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class BaseTrainer(Trainer):
+class BaseTrainer:
     """Trains one network, its batches split over the devices; `mesh.size` divides the batch.
 
     The result does not depend on the number of devices but for the order of sums: statistics and gradients are those of
     the whole batch, and every example has a key of its own.
+
+    Attributes:
+      program: how the network is trained, with the batch split over the mesh.
+      mesh: devices.
     """
+
+    program: Supervised
+    mesh: Mesh
+
+    @classmethod
+    def create(cls, net: nets.TaskNet, settings: BaseSettings, num_examples: int, mesh: Mesh) -> BaseTrainer:
+        """A trainer by the settings of a base network."""
+        split = SplitBatch(mesh.size)
+        program = Supervised(net, _recipe(settings, num_examples), num_examples, augment=settings.augment, split=split)
+        return cls(program, mesh)
+
+    @property
+    def net(self) -> nets.TaskNet:
+        """The network."""
+        return self.program.net
 
     def start(self, seed: int, vector: np.ndarray | None) -> RunState:
         """The state before the first step, on every device; from a given `[P]`, or from an initialisation."""
+        recipe = self.program.recipe
 
         def first(key, vector):
-            hyper = self.recipe.sample_hyper(key)
+            hyper = recipe.sample_hyper(key)
             vector = self.net.init(jax.random.fold_in(key, 0)) if vector is None else vector
             params = self.net.spec.unflatten(vector)
-            opt_state = self.recipe.transformation(hyper, jnp.float32(0.0)).init(params)
+            opt_state = recipe.transformation(hyper, jnp.float32(0.0)).init(params)
             return RunState(params, opt_state, jax.random.key_data(jax.random.fold_in(key, 1)), hyper)
 
         key = jax.random.fold_in(jax.random.key(seed), _KEY)
         return jax.jit(first, out_shardings=parallel.replicated(self.mesh))(key, vector)
 
+    def load(self, dataset: Dataset) -> RunData:
+        """The training set on every device."""
+        return self.program.load(dataset, self.mesh)
+
     def advance(
-        self, state: RunState, data: TrainData, bounds: np.ndarray, total: jax.typing.ArrayLike = 0.0
+        self, state: RunState, data: RunData, bounds: np.ndarray, total: jax.typing.ArrayLike = 0.0
     ) -> tuple[RunState, jax.Array]:
         """Trains from step `bounds[0]` to `bounds[1]`; the state is donated. Returns it, and the losses added to
         `total`, one by one, so that the sum does not depend on the bounds."""
-        return self._program(state, data, jnp.asarray(bounds, jnp.int32), jnp.float32(total))
+        return self._advance(state, data, jnp.asarray(bounds, jnp.int32), jnp.float32(total))
 
     @functools.cached_property
-    def _program(self):
-        def train(state: RunState, data: TrainData, bounds: jax.Array, total: jax.Array):
+    def _advance(self):
+        def train(state: RunState, data: RunData, bounds: jax.Array, total: jax.Array):
             def step(i, carry):
                 trained, total = carry
-                loss, trained = self._update(state, data, i, trained)
+                loss, trained = self.program.update(state, data, i, trained)
                 return trained, total + loss
 
             start = ((state.params, state.opt_state), total)
@@ -115,26 +165,6 @@ class BaseTrainer(Trainer):
     def vector(self):
         """Compiled: the weights `[P]` of parameters."""
         return jax.jit(self.net.spec.flatten)
-
-    @property
-    def _module(self) -> nn.Module:
-        module = self.net.module
-        return module.clone(axis_name=parallel.AXIS) if hasattr(module, "axis_name") else module
-
-    def _rows(self, words: jax.Array, step: jax.Array) -> jax.Array:
-        return self._share(super()._rows(words, step))
-
-    def _augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
-        keys = self._share(jax.random.split(key, self.recipe.batch_size))
-        return jax.vmap(lambda image, key: super(BaseTrainer, self)._augmented(image[None], key)[0])(images, keys)
-
-    def _share(self, batch: jax.Array) -> jax.Array:
-        """This device's examples of a batch."""
-        share = len(batch) // self.mesh.size
-        return jax.lax.dynamic_slice_in_dim(batch, jax.lax.axis_index(parallel.AXIS) * share, share)
-
-    def _mean(self, losses: jax.Array) -> jax.Array:
-        return jax.lax.pmean(jnp.mean(losses), parallel.AXIS)  # inside the differentiated loss: see training.py
 
     def accuracy(self, params: Any, dataset: Dataset) -> float:
         """Fraction of the test images that parameters classify rightly."""
@@ -158,40 +188,36 @@ class BaseTrainer(Trainer):
 def train_base(
     path: pathlib.Path,
     net: nets.TaskNet,
-    settings: Mapping[str, Any],
+    settings: BaseSettings,
     dataset: Dataset,
-    mesh: Mesh,
+    mesh: Mesh | None = None,
     *,
-    seed: int,
-    provenance: Mapping[str, Any],
+    seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
     """Trains or imports a base network, or resumes after the last whole epoch, or reads what is done.
 
     Args:
       path: folder of the result: `weights.npy`, and `base.json` with the loss and test accuracy of every epoch.
-      net: the whole network.
-      settings: `zoo.base` of a config, see `SETTINGS`.
+      net: the whole network, a classifier.
+      settings: settings of its training.
       dataset: training and test images.
-      mesh: devices; the most that divide the batch are used.
-      seed: of initialisation, batch order and augmentation.
+      mesh: devices, all by default; the most that divide the batch are used.
+      seed: random seed of initialisation, batch order and augmentation.
       provenance: JSON data to keep with it.
 
     Returns:
       `[P]` float32.
 
     Raises:
-      UserError: a network that is no classifier, impossible settings, a file that does not fit the network, a loss that
-        is not finite, or a folder with another base.
+      UserError: impossible settings, a file that does not fit the network, a loss that is not finite, or a folder with
+        another base.
     """
-    if net.field or net.environment:
-        raise UserError(
-            f"Only classifiers continue from a base network; {net.name!r} is none. Set zoo.base.epochs to 0 and "
-            "zoo.base.import_npz to nothing."
-        )
-    recipe = _recipe(settings, dataset.num_examples)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    _recipe(settings, dataset.num_examples)
     files.make_dir(path)
     facts = {
-        "settings": dict(settings),
+        "settings": plain(settings),
         "seed": seed,
         "network": f"{net.name}, {net.spec.num_params} parameters",
         "data": dataset.source,
@@ -200,14 +226,13 @@ def train_base(
     if done is not None:
         return done
     vector = None
-    if settings["import_npz"]:
-        vector = read_weights(pathlib.Path(settings["import_npz"]).expanduser(), net, seed)
-    batch = recipe.batch_size
-    devices = max(d for d in range(1, mesh.size + 1) if batch % d == 0)
+    if settings.import_npz:
+        vector = read_weights(pathlib.Path(settings.import_npz).expanduser(), net, seed)
+    devices = max(d for d in range(1, mesh.size + 1) if settings.batch_size % d == 0)
     mesh = parallel.make_mesh_of(mesh.devices.ravel()[:devices])
-    trainer = BaseTrainer(net, recipe, dataset.num_examples, mesh)
-    facts |= {"provenance": dict(provenance)}
-    if settings["epochs"]:
+    trainer = BaseTrainer.create(net, settings, dataset.num_examples, mesh)
+    facts |= {"provenance": dict(provenance or {})}
+    if settings.epochs:
         vector, report = _train(path, trainer, vector, settings, dataset, seed, facts)
     else:
         report = {"accuracy": trainer.accuracy(trainer.start(seed, vector).params, dataset)}
@@ -219,41 +244,26 @@ def train_base(
     return vector
 
 
-def _recipe(settings: Mapping[str, Any], num_examples: int) -> Recipe:
-    unknown, missing = sorted(set(settings) - set(SETTINGS)), sorted(set(SETTINGS) - set(settings))
-    if unknown or missing:
-        raise UserError(
-            f"zoo.base has unknown settings ({', '.join(unknown) or 'none'}) or lacks some "
-            f"({', '.join(missing) or 'none'}); they are {', '.join(SETTINGS)}."
-        )
-    epochs, batch = settings["epochs"], settings["batch_size"]
-    if not 1 <= batch <= num_examples:
+def _recipe(settings: BaseSettings, num_examples: int) -> Recipe:
+    """The training of the base network as that of a run."""
+    batch = settings.batch_size
+    if batch > num_examples:
         raise UserError(
             f"zoo.base.batch_size is {batch}, but must lie between 1 and the {num_examples} training examples."
         )
-    if epochs < 0 or not (epochs or settings["import_npz"]):
-        raise UserError(
-            f"zoo.base.epochs is {epochs}; give at least 1, or the file of a trained network as zoo.base.import_npz."
-        )
-    one_of = functools.partial(recipes.choice, settings, "zoo.base")
-    one_of("select", SELECT)
-    hyper = {name: settings[name] for name in ("learning_rate", "momentum", "weight_decay")} | {"init_scale": 1.0}
-    for name, value in hyper.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise UserError(f"zoo.base.{name} is one number, since there is one base network; got {value!r}.")
-    steps = max(epochs, 1) * (num_examples // batch)
-    return Recipe(
-        steps=steps,
+    if not settings.exists:
+        settings.refuse("epochs", "give at least 1, or the file of a trained network as zoo.base.import_npz")
+    run = SupervisedSettings(
+        steps=max(settings.epochs, 1) * (num_examples // batch),
         batch_size=batch,
-        optimizer=one_of("optimizer", recipes.OPTIMIZERS),
-        nesterov=bool(settings["nesterov"]),
-        schedule=one_of("schedule", ("constant", "cosine", "cosine_per_epoch")),
-        batch_order="own",
-        start="own",
-        snapshots=(steps,),
-        hyper=tuple((name, Distribution.parse(value, name)) for name, value in hyper.items()),
-        augment=one_of("augment", recipes.AUGMENTATIONS),
+        optimizer=settings.optimizer,
+        nesterov=settings.nesterov,
+        schedule=settings.schedule,
+        learning_rate=Distribution.constant(settings.learning_rate),
+        momentum=Distribution.constant(settings.momentum),
+        weight_decay=Distribution.constant(settings.weight_decay),
     )
+    return Recipe.from_settings(run, num_examples)
 
 
 def _finished(path: pathlib.Path, facts: Mapping[str, Any]) -> np.ndarray | None:
@@ -272,13 +282,15 @@ def _finished(path: pathlib.Path, facts: Mapping[str, Any]) -> np.ndarray | None
     return np.load(path / WEIGHTS)
 
 
-def _train(path, trainer: BaseTrainer, vector, settings, dataset: Dataset, seed: int, facts: dict[str, Any]):
+def _train(
+    path, trainer: BaseTrainer, vector, settings: BaseSettings, dataset: Dataset, seed: int, facts: dict[str, Any]
+):
     """Trains to the end from the last whole epoch; the chosen weights, and what is known about them."""
-    net, epochs = trainer.net, settings["epochs"]
-    per_epoch = trainer.recipe.steps // epochs
+    net, epochs = trainer.net, settings.epochs
+    per_epoch = trainer.program.recipe.steps // epochs
     data = trainer.load(dataset)
     state = trainer.start(seed, vector)
-    best = None if settings["select"] == "last" else jax.tree.map(jnp.copy, state.params)
+    best = None if settings.select == "last" else jax.tree.map(jnp.copy, state.params)
     unknown = np.full(epochs, np.nan, np.float32)
     now = Progressed(state.params, state.opt_state, History(unknown, unknown), best)
     now = jax.device_put(now, parallel.replicated(trainer.mesh))
@@ -324,80 +336,3 @@ def _rows(loss: np.ndarray, accuracy: np.ndarray) -> list[dict[str, float]]:
         {"epoch": i + 1, "loss": float(a), "accuracy": float(b)}
         for i, (a, b) in enumerate(zip(loss, accuracy, strict=True))
     ]
-
-
-def read_weights(path: pathlib.Path, net: nets.TaskNet, seed: int) -> np.ndarray:
-    """Reads a network from an `.npz` file.
-
-    Args:
-      path: the file. Either `weights`, `[P]` or `[1, P]` in flat order, or one array per tensor of PyTorch's state dict
-        under its name, maybe behind a prefix that all share ("model."). Counters of batches are ignored.
-      net: the network. If its last layer has another number of classes, that one is initialised.
-      seed: of that initialisation.
-
-    Returns:
-      `[P]` float32.
-
-    Raises:
-      UserError: no such file, or tensors that the network lacks, does not have, or has in another shape.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            tensors = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}. Give zoo.base.import_npz the path of an .npz file.") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not an .npz file of arrays ({error}). Save it with numpy.savez.") from error
-    if set(tensors) >= {"weights"}:
-        vector = np.asarray(tensors["weights"], np.float32)
-        if vector.shape not in ((net.spec.num_params,), (1, net.spec.num_params)):
-            raise UserError(
-                f"{path}: `weights` has shape {vector.shape}, but the network {net.name!r} has {net.spec.num_params} "
-                "parameters. Set net as the file was made."
-            )
-        return vector.reshape(-1)
-    return _from_state_dict(path, tensors, net, seed)
-
-
-def _from_state_dict(path: pathlib.Path, tensors: dict[str, np.ndarray], net: nets.TaskNet, seed: int) -> np.ndarray:
-    tensors = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
-    dotted = {leaf.name: leaf.name.replace("/", ".") for leaf in net.spec.leaves}
-    prefix = _prefix(tensors, dotted[net.spec.leaves[0].name])
-    theirs = {name: prefix + dotted[name] for name in dotted}
-    missing = [name for name in theirs.values() if name not in tensors]
-    extra = sorted(set(tensors) - set(theirs.values()))
-    if missing or extra:
-        raise UserError(
-            f"{path} does not hold the network {net.name!r}: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:5])}), {len(extra)} are left over ({', '.join(extra[:5])}). Set net as the file was "
-            "made."
-        )
-    head, fresh, parts = _head(net.spec), [], []
-    start = np.asarray(jax.jit(net.init)(jax.random.key(seed)))
-    for leaf, span in net.spec.spans():
-        value = tensors[theirs[leaf.name]]
-        if value.shape in (leaf.shape, leaf.stored_axes):
-            parts.append(np.asarray(value, np.float32).ravel())
-        elif leaf.name.rpartition("/")[0] == head:
-            fresh.append(f"{leaf.name} {value.shape} -> {leaf.shape}")
-            parts.append(start[span])
-        else:
-            raise UserError(
-                f"{path}: {theirs[leaf.name]} has shape {value.shape}, this network needs {leaf.stored_axes}. Set net, "
-                "and the size and colours of the images, as the file was made."
-            )
-    if fresh:
-        print(f"base: {path.name} has another last layer, which is initialised: {', '.join(fresh)}")
-    return np.concatenate(parts)
-
-
-def _prefix(names: Mapping[str, Any], first: str) -> str:
-    """What stands before a top-level tensor's name."""
-    found = [name[: -len(first)] for name in names if name == first or name.endswith(f".{first}")]
-    return min(found, key=len, default="")
-
-
-def _head(spec: WeightSpec) -> str:
-    """The last layer, which has an output per class."""
-    last: Leaf = spec.leaves[-1]
-    return last.name.rpartition("/")[0]

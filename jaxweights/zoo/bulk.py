@@ -7,7 +7,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -19,9 +19,6 @@ from jaxweights.errors import UserError
 from jaxweights.evaluate import Evaluation, Evaluator
 from jaxweights.population import Population
 from jaxweights.store import INDEX, PopulationStore
-from jaxweights.zoo.fields import FieldTrainer, check_signals
-from jaxweights.zoo.partial import PartialTrainer, check_start
-from jaxweights.zoo.ppo import PolicyTrainer
 from jaxweights.zoo.recipe import Recipe
 from jaxweights.zoo.trainer import Trainer
 
@@ -35,22 +32,36 @@ _CHUNK_RUNS = 1024
 _SLOTS = 16  # snapshots of a run per dispatch
 
 
+@overload
 def train_zoo(
-    path: pathlib.Path,
+    net: nets.TaskNet, recipe: Recipe, dataset: Dataset, mesh: Mesh | None = None, *, path: None = None, **options: Any
+) -> Population: ...
+@overload
+def train_zoo(
     net: nets.TaskNet,
     recipe: Recipe,
     dataset: Dataset,
-    mesh: Mesh,
+    mesh: Mesh | None = None,
     *,
-    seed: int,
-    num_runs: int,
-    num_heldout: int,
-    provenance: Mapping[str, Any],
-    chunk_size: int = 0,
-    lanes: int = 0,
+    path: pathlib.Path | str,
+    **options: Any,
+) -> PopulationStore: ...
+def train_zoo(
+    net: nets.TaskNet,
+    recipe: Recipe,
+    dataset: Dataset,
+    mesh: Mesh | None = None,
+    *,
+    path: pathlib.Path | str | None = None,
+    seed: int = 0,
+    num_runs: int | None = None,
+    num_heldout: int | None = None,
+    chunk_size: int | None = None,
+    lanes: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
     evaluate: Callable[[np.ndarray], Evaluation] | None = None,
-) -> PopulationStore:
-    """Trains runs `0 ... num_runs + num_heldout - 1` and stores every snapshot; the last `num_heldout` runs are held
+) -> PopulationStore | Population:
+    """Trains runs `0 ... num_runs + num_heldout - 1` and keeps every snapshot; the last `num_heldout` runs are held
     out.
 
     Chunks that the store already has are not trained again, and the others come out bit for bit as in an uninterrupted
@@ -58,51 +69,106 @@ def train_zoo(
     or loss, or a weight above the recipe's limit, at any snapshot get the split "diverged".
 
     Args:
-      path: folder of the store; created, or resumed.
-      net: task network; a `nets.PartialNet` for runs that start from a base, which is then kept beside the chunks.
+      net: task network, with its task; a `nets.PartialNet` for runs that start from a base, which is then kept beside
+        the chunks.
       recipe: training of each run.
       dataset: training and test examples; loss and accuracy in the records are those of the test examples. For fields
         the signals, one per run, and the points of `evaluate`.
-      mesh: devices.
-      seed: of the zoo.
-      num_runs: runs of the training split.
+      mesh: devices, all by default.
+      path: folder of the store; created, or resumed. None to keep everything in memory.
+      seed: random seed of the zoo.
+      num_runs: runs of the training split; the recipe's by default, and so are the next three.
       num_heldout: runs of the held-out split.
-      provenance: JSON data to keep with the store.
       chunk_size: runs per chunk, 0 to choose by memory; rounded up to whole lanes and devices.
       lanes: models per vmap, 0 to choose by network and backend.
-      evaluate: of weights `[N, P]` on the test examples, for somebody who remembers what it finds.
+      provenance: JSON data to keep with the store.
+      evaluate: evaluation of weights `[N, P]` on the test examples, such as an `evaluate.Evaluator` that is shared with
+        other stages.
 
     Returns:
-      The complete store.
+      The complete store; without a path the population of all snapshots, with the same rows and records.
 
     Raises:
-      UserError: a recipe or a data set that this network cannot be trained by.
+      UserError: a recipe or a data set that this network cannot be trained with.
     """
-    total = num_runs + num_heldout
-    check_signals(net, recipe, dataset, total)
-    check_start(net, recipe)
-    store = PopulationStore.open(path, drop_missing=True) if (path / INDEX).exists() else None
-    if store is not None:  # chunks and lanes of the first call, whatever machine this one runs on
+    settings = recipe.settings
+    num_runs = settings.num_runs if num_runs is None else num_runs
+    total = num_runs + (settings.num_heldout if num_heldout is None else num_heldout)
+    chunk, lanes = settings.chunk_size if chunk_size is None else chunk_size, settings.lanes if lanes is None else lanes
+    program = net.task.program(net, recipe, dataset.num_examples)
+    program.check(dataset, total)
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    path = None if path is None else pathlib.Path(path)
+    store: PopulationStore | _Memory | None = None
+    if path is not None and (path / INDEX).exists():
+        store = PopulationStore.open(path, drop_missing=True)
+        # Chunks and lanes of the first call, whatever machine this one runs on.
         chunk, lanes = store.provenance["chunk_size"], store.provenance["lanes"]
-    trainer = _trainer_kind(net)(net, recipe, dataset.num_examples, mesh, lanes)
+    trainer = Trainer(program, mesh, lanes)
     if store is None:
         if recipe.start == "base" and not lanes:  # such zoos have few runs, and lanes that no run fills cost as much
-            lanes = min(trainer.width, -(-total // mesh.size))
-            trainer = dataclasses.replace(trainer, lanes=lanes)
-        chunk = _chunk_runs(trainer, total, chunk_size)
-        facts = {**provenance, "chunk_size": chunk, "lanes": trainer.width, "batch_order": recipe.batch_order}
-        store = PopulationStore.create(path, net.spec, facts)
-        if isinstance(net, nets.PartialNet):
-            net.save(path / BASE)
+            trainer = dataclasses.replace(trainer, lanes=min(trainer.width, -(-total // mesh.size)))
+        chunk = _chunk_runs(trainer, total, chunk)
+        if path is None:
+            store = _Memory()
+        else:
+            facts = {**(provenance or {}), "chunk_size": chunk, "lanes": trainer.width}
+            store = PopulationStore.create(path, net.spec, facts)
+            if isinstance(net, nets.PartialNet):
+                net.save(path / BASE)
     missing = [c for c in range(-(-total // chunk)) if c not in store.chunk_ids]
-    if not missing:
-        if not store.complete:
-            store.finish()
-        return store
+    if missing:
+        if evaluate is None:
+            images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
+            evaluate = Evaluator(net, images, dataset.test_labels, mesh)
+        _train_missing(trainer, dataset, seed, (num_runs, total, chunk), store, missing, evaluate)
+    if not store.complete:
+        store.finish()
+        records = store.records
+        diverged = np.unique(records["run"][records["split"] == population.DIVERGED])
+        if len(diverged):
+            names = ", ".join(str(r) for r in diverged[:5])
+            message = f"zoo: {len(diverged)} of {total} runs diverged and are in no split (first: {names})"
+            print(message, file=sys.stderr)
+    return store if isinstance(store, PopulationStore) else store.read()
+
+
+class _Memory:
+    """Chunks that are kept in memory, as a store keeps them in a folder."""
+
+    def __init__(self):
+        self._chunks: dict[int, Population] = {}
+        self.complete = False
+
+    @property
+    def chunk_ids(self) -> set[int]:
+        return set(self._chunks)
+
+    @property
+    def records(self) -> Mapping[str, np.ndarray]:
+        return self.read().records
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self.read().weights
+
+    def append(self, chunk: int, rows: Population) -> None:
+        self._chunks[chunk] = rows
+
+    def finish(self) -> None:
+        self.complete = True
+
+    def read(self) -> Population:
+        parts = [self._chunks[c] for c in sorted(self._chunks)]
+        records = {k: np.concatenate([p.records[k] for p in parts]) for k in parts[0].records}
+        return Population(np.concatenate([p.weights for p in parts]), parts[0].spec, records)
+
+
+def _train_missing(trainer: Trainer, dataset: Dataset, seed: int, sizes, store, missing, evaluate) -> None:
+    """Trains and stores the missing ones among the chunks of a zoo; `sizes` are its training runs, all runs, and the
+    runs of a chunk."""
+    recipe, (num_runs, total, chunk) = trainer.recipe, sizes
     data = trainer.load(dataset)
-    if evaluate is None:
-        images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
-        evaluate = Evaluator(net, images, dataset.test_labels, mesh)
     runs_to_do = sum(min(chunk, total - c * chunk) for c in missing)
     before = recipe.start == "first_weights" and 0 in missing  # run 0 is trained alone, and again with its chunk
     with progress.Progress((runs_to_do + before) * recipe.snapshots[-1], f"zoo ({runs_to_do} runs)", "steps") as bar:
@@ -121,19 +187,7 @@ def train_zoo(
             runs = np.arange(c * chunk, min((c + 1) * chunk, total))
             trained = _train_chunk(trainer, data, seed, runs, bar, done, first)
             done += len(runs) * recipe.snapshots[-1]
-            store.append(c, _records(net, seed, runs, num_runs, trained, recipe, evaluate))
-    store.finish()
-    diverged = np.unique(store.records["run"][store.records["split"] == population.DIVERGED])
-    if len(diverged):
-        first = ", ".join(str(r) for r in diverged[:5])
-        print(f"zoo: {len(diverged)} of {total} runs diverged and are in no split (first: {first})", file=sys.stderr)
-    return store
-
-
-def _trainer_kind(net: nets.TaskNet) -> type[Trainer]:
-    if isinstance(net, nets.PartialNet):
-        return PartialTrainer
-    return FieldTrainer if net.field else PolicyTrainer if net.environment else Trainer
+            store.append(c, _records(trainer.net, seed, runs, num_runs, trained, recipe, evaluate))
 
 
 def runs_in_memory(num_params: int, num_snapshots: int, total: int) -> int:
@@ -143,16 +197,16 @@ def runs_in_memory(num_params: int, num_snapshots: int, total: int) -> int:
 
 def _chunk_runs(trainer: Trainer, total: int, wanted: int) -> int:
     limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, total)
-    limit = min(limit, max(1, _CHUNK_BYTES // max(trainer.signal_bytes, 1)))
+    limit = min(limit, max(1, _CHUNK_BYTES // max(trainer.program.run_bytes, 1)))
     limit = min(wanted or limit, total)
-    return -(-limit // trainer.granule) * trainer.granule
+    return -(-limit // trainer.group) * trainer.group
 
 
 def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int, first=None):
     """Trains one chunk; returns its snapshots `[R, S, P]`, their steps `[R, S]`, the hyper-parameters and other columns
     of its records."""
     recipe = trainer.recipe
-    padded = np.concatenate([runs, np.repeat(runs[-1:], -len(runs) % trainer.granule)])
+    padded = np.concatenate([runs, np.repeat(runs[-1:], -len(runs) % trainer.group)])
     state = trainer.init(seed, padded, first)
     data = trainer.select(data, padded)
     hyper = {k: np.asarray(v)[: len(runs)] for k, v in state.hyper.items()}
@@ -207,10 +261,10 @@ def _next_bounds(steps: np.ndarray, taken: np.ndarray, start: int, stop: int, sl
 
 def _kept(recipe: Recipe, seed: int, run: int, heldout: bool) -> np.ndarray:
     """`[S]` bool: which snapshots of a run the store keeps."""
-    if not heldout or recipe.heldout_snapshots == "all":
+    if not heldout or recipe.settings.kept_of_heldout() == "all":
         return np.ones(recipe.num_snapshots, bool)
     chosen = recipe.num_snapshots - 1
-    if recipe.heldout_snapshots == "one":
+    if recipe.settings.kept_of_heldout() == "one":
         chosen = np.random.default_rng([seed, run]).integers(recipe.num_snapshots)
     return np.arange(recipe.num_snapshots) == chosen
 

@@ -2,7 +2,7 @@
 
 Published (arXiv 2402.13144, `finetune.py` of each tag): a base is trained, a few of its tensors are trained on with all
 others frozen, and these are kept after every step. What batch normalisation does meanwhile depends on whether a script
-tests inside its loop, which switches the network to evaluation for good: `Recipe.statistics`.
+tests inside its loop, which switches the network to evaluation for good: `Supervised.statistics`.
 """
 
 from __future__ import annotations
@@ -15,60 +15,74 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxweights import nets, parallel
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
 from jaxweights.nn import normalization
-from jaxweights.zoo.recipe import Distribution, Recipe
-from jaxweights.zoo.trainer import RunState, TrainData, Trainer
+from jaxweights.zoo.program import RunData, RunState
+from jaxweights.zoo.recipe import Distribution
+from jaxweights.zoo.supervised import Supervised, TrainData
 
-_TRUNK_BYTES = 2 << 30  # of what is kept of a training set, over all devices of a CPU or on each accelerator
-_TRUNK_TILE = 64  # images prepared together on a device
+_PREPARED_BYTES = 2 << 30  # frozen layers' outputs of a training set, over all devices of a CPU or on each accelerator
+_PREPARED_TILE = 64  # images prepared together on a device
 
 
 class PartialData(NamedTuple):
-    """What runs read besides their state; `examples` or `trunk` is None.
+    """What all runs read besides their state; `examples` or `prepared` is None.
 
     Attributes:
       frozen: the base's leaves (`TaskNet.frozen`), an argument of programs and not a constant in them.
       labels: `[n]` int32.
       examples: the training set.
-      trunk: what the frozen layers before the first trained one make of it, arrays `[n, ...]`.
+      prepared: the frozen layers' outputs before the first trained layer, arrays `[n, ...]`.
     """
 
     frozen: Any
     labels: jax.Array
     examples: TrainData | None
-    trunk: Any
+    prepared: Any
 
 
 @dataclasses.dataclass(frozen=True)
-class PartialTrainer(Trainer):
-    """Trains chunks of runs of a `nets.PartialNet`; the interface is `Trainer`'s. Parameters are the flat vector.
+class PartialProgram(Supervised):
+    """Training of a `nets.PartialNet` from its base. Parameters are the flat vector.
 
     Running statistics are part of a run's state, and of its vectors only where the network's chosen leaves are.
     """
 
     net: nets.PartialNet
 
-    def init(self, seed: int, run_ids: np.ndarray, first: Any = None) -> RunState:
-        """Initial states: the base's own values."""
-        del first
+    def check(self, dataset: Dataset, runs: int) -> None:
+        super().check(dataset, runs)
+        if self.recipe.start != "base":
+            raise UserError(
+                f"There is a base network, but zoo.start is {self.recipe.start!r}. Set it to base, or zoo.base.epochs "
+                "to 0 and zoo.base.import_npz and zoo.subset to nothing."
+            )
+        if self.recipe.settings.init_scale != Distribution.constant(1.0):
+            raise UserError("zoo.init_scale scales initialisations, but the runs start from a base. Leave it at 1.")
+
+    def default_lanes(self, backend: str) -> int:
+        return 1 if backend == "cpu" else self._lanes_in_memory(self.net.whole)
+
+    def given(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The base's own values: those of the leaves that vary, and running statistics."""
         net = self.net
         statistics = {
             leaf.name: np.asarray(leaf.from_flat(net.base[span]))
             for leaf, span in net.whole.spec.spans()
             if normalization.is_statistic(leaf.name)
         }
-        return super().init(seed, run_ids, (net.start, statistics))
+        return net.start, statistics
 
-    def _start(self, key: jax.Array, hyper: dict[str, jax.Array], first: Any) -> tuple[Any, Any]:
+    def start(self, key: jax.Array, hyper: dict[str, jax.Array], given: Any) -> tuple[Any, Any]:
         del key
-        vector, statistics = first
+        vector, statistics = given
         return vector, (self.recipe.transformation(hyper, jnp.float32(0.0)).init(vector), statistics)
 
-    def _vector(self, params: jax.Array) -> jax.Array:
+    def vector(self, params: jax.Array) -> jax.Array:
         return params
 
     @functools.cached_property
@@ -76,43 +90,43 @@ class PartialTrainer(Trainer):
         return not normalization.trainable(self.net.whole.spec).all()
 
     @functools.cached_property
-    def keeps_trunk(self) -> bool:
+    def prepares(self) -> bool:
         """Whether the frozen layers before the first trained one run once per training image, and not at every step.
 
         They can where they give the same at every step: images are not augmented, and statistics do not move.
         """
-        if not self.net.frozen or self.recipe.augment != "none":
+        if not self.net.frozen or self.augment != "none":
             return False
-        if self._has_statistics and self.recipe.statistics != "frozen":
+        if self._has_statistics and self.statistics != "frozen":
             return False
-        copies = self.mesh.size if jax.default_backend() == "cpu" else 1
-        return 4 * self.num_examples * self.net.prepared_size * copies <= _TRUNK_BYTES
+        copies = len(jax.devices()) if jax.default_backend() == "cpu" else 1
+        return 4 * self.num_examples * self.net.prepared_size * copies <= _PREPARED_BYTES
 
-    def load(self, dataset: Dataset) -> PartialData:
-        """The training set, or what the frozen layers make of it, on every device."""
+    def load(self, dataset: Dataset, mesh: Mesh) -> RunData:
+        """The training set, or the frozen layers' outputs, on every device."""
         labels = np.asarray(dataset.train_labels, np.int32)
-        frozen, labels = jax.device_put((self.net.frozen, labels), parallel.replicated(self.mesh))
-        if self.keeps_trunk:
-            return PartialData(frozen, labels, None, self._trunk(dataset))
-        return PartialData(frozen, labels, super().load(dataset), None)
+        frozen, labels = jax.device_put((self.net.frozen, labels), parallel.replicated(mesh))
+        if self.prepares:
+            return RunData(PartialData(frozen, labels, None, self._prepared(dataset, mesh)))
+        return RunData(PartialData(frozen, labels, super().load(dataset, mesh).shared, None))
 
-    def _trunk(self, dataset: Dataset) -> Any:
-        program = parallel.map_rows(lambda frozen, images: self.net.bind(frozen).prepare(images), self.mesh)
-        step, count = _TRUNK_TILE * self.mesh.size, len(dataset.train_images)
+    def _prepared(self, dataset: Dataset, mesh: Mesh) -> Any:
+        program = parallel.map_rows(lambda frozen, images: self.net.bind(frozen).prepare(images), mesh)
+        step, count = _PREPARED_TILE * mesh.size, len(dataset.train_images)
         parts = []
         for start in range(0, count, step):
             tile = parallel.pad_rows(dataset.train_images[start : start + step], min(step, count))
             images = standardise(tile, dataset.scale, dataset.shift)
             parts.append(jax.tree.map(np.asarray, program(self.net.frozen, images)))
         whole = jax.tree.map(lambda *tiles: np.concatenate(tiles)[:count], *parts)
-        return jax.device_put(whole, parallel.replicated(self.mesh))
+        return jax.device_put(whole, parallel.replicated(mesh))
 
-    def _update(self, state: RunState, data: PartialData, step: jax.Array, carry):
+    def update(self, state: RunState, data: RunData, step: jax.Array, carry: tuple[Any, Any]):
         vector, (opt_state, statistics) = carry
         inputs, labels = self.batch(data, state.words, step)
-        forward = functools.partial(self._outputs, self.net.bind(data.frozen), statistics, inputs)
+        forward = functools.partial(self._outputs, self.net.bind(data.shared.frozen), statistics, inputs)
         (loss, statistics), gradient = self._gradient(forward, vector, labels, step)
-        vector, opt_state = self._descend(state, step, gradient, vector, opt_state)
+        vector, opt_state = self._optimized(state, step, gradient, vector, opt_state)
         if not normalization.trainable(self.net.spec).all():
             parts = [
                 leaf.to_flat(statistics[leaf.name]) if leaf.name in statistics else vector[span]
@@ -123,32 +137,18 @@ class PartialTrainer(Trainer):
 
     def _outputs(self, net: nets.PartialNet, statistics: dict[str, jax.Array], inputs: Any, vector, training: bool):
         """Logits, and the statistics after the batch."""
-        if self.keeps_trunk:
+        if self.prepares:
             return net.apply(vector, inputs), statistics
         params = net.params(vector)
         for name, value in statistics.items():
             *path, last = name.split("/")
             functools.reduce(operator.getitem, path, params)[last] = value
-        logits, moved = super()._forward(params, inputs, training)
+        logits, moved = self._forward(params, inputs, training)
         return logits, {name: functools.reduce(operator.getitem, name.split("/"), moved) for name in statistics}
 
-    def batch(self, data: PartialData, words: jax.Array, step: jax.Array) -> tuple[Any, jax.Array]:
-        """Standardised images `[B, H, W, C]`, or what the frozen layers make of them, and labels `[B]` of a step."""
-        if not self.keeps_trunk:
-            return super().batch(data.examples, words, step)
+    def batch(self, data: RunData, words: jax.Array, step: jax.Array) -> tuple[Any, jax.Array]:
+        """Standardised images `[B, H, W, C]`, or the frozen layers' outputs, and labels `[B]` of a step."""
+        if not self.prepares:
+            return super().batch(RunData(data.shared.examples), words, step)
         rows = self._rows(words, step)
-        return jax.tree.map(lambda x: x[rows], data.trunk), data.labels[rows]
-
-
-def check_start(net: nets.TaskNet, recipe: Recipe) -> None:
-    """Raises `UserError` unless runs of this recipe can start where the network says: at a base if there is one."""
-    base = isinstance(net, nets.PartialNet)
-    if base and recipe.start != "base":
-        raise UserError(
-            f"There is a base network, but zoo.start is {recipe.start!r}. Set it to base, or zoo.base.epochs to 0 and "
-            "zoo.base.import_npz and zoo.subset to nothing."
-        )
-    if not base and recipe.start == "base":
-        raise UserError("zoo.start is 'base', but there is none. Set zoo.base.epochs, or zoo.base.import_npz.")
-    if base and dict(recipe.hyper)["init_scale"] != Distribution("constant", (1.0,)):
-        raise UserError("zoo.init_scale scales initialisations, but the runs start from a base. Leave it at 1.")
+        return jax.tree.map(lambda x: x[rows], data.shared.prepared), data.shared.labels[rows]

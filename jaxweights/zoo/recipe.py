@@ -1,12 +1,11 @@
-"""Recipes: how every run of a zoo is trained, and which of its hyper-parameters are drawn per run."""
+"""Recipes: the settings of a zoo, how each of its runs is trained, and which hyper-parameters are drawn per run."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,8 @@ import optax
 
 from jaxweights import shuffle
 from jaxweights.errors import UserError
+from jaxweights.settings import Settings, setting
 
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "cosine_per_epoch", "plateau")
-STARTS = ("own", "shared", "first_weights", "base")
-STATISTICS = ("batch", "frozen", "published")
-HELDOUT_SNAPSHOTS = ("all", "last", "one")
-DTYPES = ("float32", "bfloat16")
-AUGMENTATIONS = ("none", "flip_crop", "resized_crop")
 HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
 
 
@@ -38,18 +31,28 @@ class Distribution:
     values: tuple[float, ...]
 
     @classmethod
-    def parse(cls, value: Any, name: str) -> Distribution:
+    def constant(cls, value: float) -> Distribution:
+        """The same value for every run."""
+        return cls("constant", (float(value),))
+
+    @classmethod
+    def from_setting(cls, value: Any, path: str) -> Distribution:
         """From a number, or a mapping like `{"kind": "log_uniform", "low": 1e-3, "high": 1e-1}`.
+
+        Args:
+          value: as a config has it.
+          path: name of the setting, for messages.
 
         Raises:
           UserError: anything else.
         """
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return cls("constant", (float(value),))
+            if not math.isfinite(value):
+                raise UserError(f"{path} is {value}; set it to a finite number.")
+            return cls.constant(value)
         cure = (
-            f"zoo.{name} is a number, or kind='uniform'|'log_uniform' with low and high, or kind='choice' with "
-            "values; got "
-            f"{value!r}."
+            f"{path} is a number, or kind='uniform'|'log_uniform' with low and high, or kind='choice' with values; "
+            f"got {value!r}."
         )
         try:
             kind = value["kind"]
@@ -59,8 +62,16 @@ class Distribution:
         if kind not in ("uniform", "log_uniform", "choice") or not values:
             raise UserError(cure)
         if kind != "choice" and (values[0] > values[1] or (kind == "log_uniform" and values[0] <= 0)):
-            raise UserError(f"zoo.{name}: low must not exceed high, and log_uniform needs low > 0; got {values}.")
+            raise UserError(f"{path}: low must not exceed high, and log_uniform needs low > 0; got {values}.")
         return cls(kind, values)
+
+    def to_setting(self) -> float | dict[str, Any]:
+        """What `from_setting` reads."""
+        if self.kind == "constant":
+            return self.values[0]
+        if self.kind == "choice":
+            return {"kind": self.kind, "values": self.values}
+        return {"kind": self.kind, "low": self.values[0], "high": self.values[1]}
 
     def sample(self, key: jax.Array) -> jax.Array:
         """One float32 draw."""
@@ -80,72 +91,143 @@ class Distribution:
 
 
 @dataclasses.dataclass(frozen=True)
-class PPO:
-    """Proximal policy optimisation (Schulman et al., arXiv 1707.06347); the defaults are those of G.pt's data set.
+class ZooSettings(Settings):
+    """Settings of a zoo that every task has: which runs, and how each is trained. Tasks add their own.
 
-    The environments that act in parallel are the recipe's `batch_size`, an optimizer step of the recipe is one update:
-    `horizon` steps of all environments, then `epochs` passes over them.
+    The four hyper-parameters are numbers, or distributions that every run draws from with its own key, for example
+    `ConfigDict({"kind": "log_uniform", "low": 1e-3, "high": 1e-1})`; kinds: uniform, log_uniform, choice (with values).
 
     Attributes:
-      horizon: steps of every environment per update.
-      epochs: passes over them per update.
-      minibatches: of a pass: consecutive pieces of the horizon, as in the published code, which does not shuffle.
-      clip: range of the probability ratio around 1.
-      discount: of later rewards, gamma.
-      trace: lambda of the generalised advantage estimate.
-      value_weight: of the critic's squared error beside the policy's loss.
-      gradient_clip: largest norm of the gradient of actor and critic together.
+      import_npz: an .npz file with `weights` `[N, P]` (and optional record columns) to audit instead of training a zoo.
+      num_runs: runs of the training split.
+      num_heldout: held-out runs, which no generator sees.
+      use: checkpoints that generators learn from: the last of each run, or all.
+      steps: optimizer steps per run; 0 to set epochs instead.
+      epochs: epochs per run, where steps is 0.
+      batch_size: examples per step; the incomplete last batch of an epoch is dropped.
+      start: initial weights of the runs. own: every run has its own; shared: one initialisation for all.
+      optimizer: sgd (weight decay added to the gradient, as in PyTorch), adam (likewise), adamw (decoupled decay).
+      nesterov: Nesterov momentum of sgd.
+      schedule: of the learning rate. constant; cosine: over all steps; cosine_per_epoch: the same, changed between
+        epochs only.
+      learning_rate: hyper-parameter: learning rate, the peak of cosine schedules.
+      final_learning_rate: learning rate at the end of cosine schedules.
+      momentum: hyper-parameter: momentum of sgd.
+      weight_decay: hyper-parameter: weight decay.
+      init_scale: hyper-parameter: factor on the initial weights.
+      largest_weight: runs with a larger weight (in magnitude) at any snapshot count as diverged; 0 for no limit.
+      chunk_size: runs per chunk of the store; 0 to choose by memory.
+      lanes: models per vmap; 0 to choose by network and backend.
     """
 
-    horizon: int = 16
-    epochs: int = 8
-    minibatches: int = 2
-    clip: float = 0.2
-    discount: float = 0.99
-    trace: float = 0.95
-    value_weight: float = 2.0
-    gradient_clip: float = 2.0
+    SECTION: ClassVar[str] = "zoo"
 
-    def __post_init__(self):
-        for field in ("horizon", "epochs", "minibatches"):
-            if getattr(self, field) < 1:
-                raise UserError(f"zoo.ppo.{field} is {getattr(self, field)}; set it to at least 1.")
-        if self.horizon % self.minibatches:
-            raise UserError(
-                f"zoo.ppo.horizon is {self.horizon}, which {self.minibatches} minibatches do not divide; change one."
-            )
-        for field, most in (("clip", 1), ("discount", 1), ("trace", 1)):
-            if not 0 <= getattr(self, field) <= most:
-                raise UserError(f"zoo.ppo.{field} is {getattr(self, field)}; set it between 0 and {most}.")
-        for field in ("value_weight", "gradient_clip"):
-            if not getattr(self, field) > 0:
-                raise UserError(f"zoo.ppo.{field} is {getattr(self, field)}; set it above 0.")
+    import_npz: str = ""
+    num_runs: int = setting(512, at_least=0)
+    num_heldout: int = setting(128, at_least=0)
+    use: Literal["last", "all"] = "last"
+    steps: int = setting(0, at_least=0)
+    epochs: int = setting(40, at_least=0)
+    batch_size: int = setting(64, at_least=1)
+    start: Literal["own", "shared"] = "own"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    nesterov: bool = False
+    schedule: Literal["constant", "cosine", "cosine_per_epoch"] = "cosine"
+    learning_rate: Distribution = Distribution("constant", (0.1,))
+    final_learning_rate: float = setting(0.0, at_least=0)
+    momentum: Distribution = Distribution("constant", (0.9,))
+    weight_decay: Distribution = Distribution("constant", (0.0,))
+    init_scale: Distribution = Distribution("constant", (1.0,))
+    largest_weight: float = setting(0.0, at_least=0)
+    chunk_size: int = setting(0, at_least=0)
+    lanes: int = setting(0, at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.steps and not self.epochs:
+            self.refuse("steps", "a zoo trains for at least one step: set zoo.steps or zoo.epochs to at least 1")
+
+    def kept(self, steps: int, per_epoch: int) -> tuple[tuple[int, ...], int]:
+        """Steps whose weights every run keeps, ascending (0 is the initialisation), and how many more it draws."""
+        del per_epoch
+        return (steps,), 0
+
+    def kept_of_heldout(self) -> str:
+        """Which snapshots of held-out runs the store keeps: "all", the "last", or "one" that each run draws."""
+        return "all"
 
 
 @dataclasses.dataclass(frozen=True)
-class Plateau:
-    """How the learning rate of a neural field falls, and when its fit ends; the defaults are those of HyperDiffusion.
-
-    An epoch is better if its mean loss is below that of every one before.
+class SnapshotSettings(ZooSettings):
+    """Settings of zoos whose runs may keep their weights along the way; at most one of the four choices is made.
 
     Attributes:
-      factor: of the learning rate after more than `patience` epochs without a better one.
-      patience: see above; counted anew after every fall.
-      min_rate: below which the learning rate does not fall.
-      stop_patience: epochs without a better one after which the run ends; 0 for never.
+      snapshots: steps whose weights are kept, ascending; 0 is the initialisation, negative ones count from the end (-1
+        is the last). A run ends with the last of them; the schedule of the learning rate is that of all its steps.
+      snapshot_epochs: epochs after which weights are kept, instead.
+      snapshot_range: first and last of consecutive steps whose weights are kept, instead; () for none.
+      random_snapshots: number of random steps whose weights are kept, drawn by every run for itself, beside the
+        initialisation and the end, instead; 0 for none.
+      heldout_snapshots: snapshots of held-out runs that are stored: all, the last, or one that each run draws.
     """
 
-    factor: float = 0.8
-    patience: int = 10
-    min_rate: float = 1e-5
-    stop_patience: int = 50
+    snapshots: tuple[int, ...] = (-1,)
+    snapshot_epochs: tuple[int, ...] = setting((), at_least=0)
+    snapshot_range: tuple[int, ...] = setting((), at_least=0)
+    random_snapshots: int = setting(0, at_least=0)
+    heldout_snapshots: Literal["all", "last", "one"] = "all"
 
-    def __post_init__(self):
-        if not 0 < self.factor < 1:
-            raise UserError(f"zoo.plateau.factor is {self.factor}; set it between 0 and 1.")
-        for field in ("patience", "min_rate", "stop_patience"):
-            if not getattr(self, field) >= 0:
-                raise UserError(f"zoo.plateau.{field} is {getattr(self, field)}; set it to at least 0.")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        between, drawn = self.snapshot_range, self.random_snapshots
+        if between and (len(between) != 2 or between[0] > between[1]):
+            self.refuse("snapshot_range", "give the first and the last of consecutive steps, or ()")
+        others = self.snapshots != (-1,) or bool(self.snapshot_epochs)
+        if between and (others or drawn):
+            raise UserError(
+                "zoo.snapshot_range excludes other choices of snapshots. Leave zoo.snapshots at (-1,), "
+                "zoo.snapshot_epochs at () and zoo.random_snapshots at 0, or zoo.snapshot_range at ()."
+            )
+        if drawn and others:
+            raise UserError(
+                f"zoo.random_snapshots = {drawn} keeps the initialisation, {drawn} random steps of every run and the "
+                "end; it excludes other choices of snapshots. Leave zoo.snapshots at (-1,) and zoo.snapshot_epochs at "
+                f"(), or set zoo.random_snapshots to 0; got {self.snapshots} and {self.snapshot_epochs}."
+            )
+
+    def kept(self, steps: int, per_epoch: int) -> tuple[tuple[int, ...], int]:
+        """See `ZooSettings.kept`.
+
+        Raises:
+          UserError: snapshots that are not ascending or lie outside of the run.
+        """
+        if self.random_snapshots:
+            if self.random_snapshots >= steps:
+                raise UserError(
+                    f"zoo.random_snapshots is {self.random_snapshots}, but must lie between 0 and {steps - 1}, the "
+                    "number of steps between the initialisation and the end of a run."
+                )
+            return (0, steps), self.random_snapshots
+        if self.snapshot_range:
+            first, last = self.snapshot_range
+            if last > steps:
+                self.refuse("snapshot_range", f"give the first and the last of consecutive steps between 0 and {steps}")
+            return tuple(range(first, last + 1)), 0
+        if self.snapshot_epochs:
+            found = tuple(e * per_epoch for e in self.snapshot_epochs)
+        else:
+            found = tuple(s if s >= 0 else steps + 1 + s for s in self.snapshots or (-1,))
+        if list(found) != sorted(set(found)) or found[0] < 0 or found[-1] > steps:
+            raise UserError(
+                f"zoo.snapshots must be ascending steps between 0 and {steps} (negative ones count from the end, -1 "
+                f"is the last), and zoo.snapshot_epochs ascending epochs of {per_epoch} steps; got {self.snapshots} "
+                f"and {self.snapshot_epochs}."
+            )
+        return found, 0
+
+    def kept_of_heldout(self) -> str:
+        """See `ZooSettings.kept_of_heldout`."""
+        return self.heldout_snapshots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,142 +235,58 @@ class Recipe:
     """The training of one run; static, hashable, the same for all runs of a zoo.
 
     Attributes:
-      steps: optimizer steps.
-      batch_size: examples per step; the incomplete last batch of an epoch is dropped. Fields draw so many points with
-        replacement at every step.
-      optimizer: "sgd" (weight decay added to the gradient, as in PyTorch), "adam" (likewise), "adamw" (decoupled
-        decay).
-      nesterov: Nesterov momentum for "sgd".
-      schedule: "constant"; "cosine" to zero over all steps; "cosine_per_epoch", the same but changed between epochs
-        only; "plateau" of neural fields, see `Plateau`.
-      batch_order: "own", every run shuffles by its own key; "shared", all runs see the same batches (faster, since the
-        first layer of all runs becomes one matrix product, but then the runs have that in common).
-      start: "own", every run has its own initialisation; "shared", all runs start from the same one; "first_weights" of
-        neural fields, run 0 has its own, and its last weights are those that all others start from; "base", all runs
-        start from the weights of a base network and train the leaves that `nets.partial` chose.
+      settings: settings of the zoo, of the task's class.
+      steps: optimizer steps that the schedule of the learning rate spans.
       snapshots: the steps after which weights are kept, ascending; 0 is the initialisation. A run ends with the last
-        of them, whatever `steps` is; the schedule of the learning rate is that of `steps`.
-      hyper: distribution of every name in `HYPER_PARAMETERS`.
+        of them, whatever `steps` is.
       random_snapshots: further steps whose weights are kept, strictly between the first and the last of `snapshots`,
-        that every run draws for itself.
-      augment: "none"; "flip_crop", a random mirror image, and a random cut of the image with a border of zeros, for
-        every example of every step; "resized_crop", likewise, of a random rectangle resized to the network's input.
-      final_learning_rate: of the cosine schedules, which fall from the learning rate to this one.
-      statistics: of batch normalisation. "batch", networks are trained in training mode; "frozen", as they are
-        evaluated, by running statistics that stay; "published" (P-diff's scripts that test after every step), in
-        training mode for two steps, then by the running statistics where these steps have moved them.
-      heldout_snapshots: which snapshots of held-out runs the store keeps: "all", the "last", or "one" that each run
-        draws for itself.
-      largest_weight: a run with a larger one (in magnitude) at any snapshot counts as diverged.
-      ppo: how a policy learns in its environment; without effect on other networks.
-      plateau: of the schedule of that name.
-      dtype: of the products while a neural field is fitted, "float32" or "bfloat16"; sums and weights are float32.
+        drawn by every run for itself.
     """
 
+    settings: Any
     steps: int
-    batch_size: int
-    optimizer: str
-    nesterov: bool
-    schedule: str
-    batch_order: str
-    start: str
     snapshots: tuple[int, ...]
-    hyper: tuple[tuple[str, Distribution], ...]
     random_snapshots: int = 0
-    augment: str = "none"
-    final_learning_rate: float = 0.0
-    statistics: str = "batch"
-    heldout_snapshots: str = "all"
-    largest_weight: float = math.inf
-    ppo: PPO = PPO()
-    plateau: Plateau = Plateau()
-    dtype: str = "float32"
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], num_examples: int) -> Recipe:
-        """Reads the `zoo` part of a config.
+    def from_settings(cls, settings: ZooSettings, num_examples: int) -> Recipe:
+        """Resolves epochs and negative steps.
 
         Args:
-          config: the fields of this class by name (hyper-parameters directly by theirs); either `steps` or `epochs`;
-            at most one of `snapshots`, `snapshot_epochs`, `snapshot_range` (first and last of consecutive steps) and
-            `random_snapshots`.
-          num_examples: training examples, from which the steps of an epoch follow.
+          settings: settings of the zoo.
+          num_examples: training examples, which the steps of an epoch follow from.
 
         Raises:
-          UserError: unknown names or impossible values; the message names the field.
+          UserError: a batch larger than the training set, or snapshots that lie outside of the run.
         """
-
-        one_of = functools.partial(choice, config, "zoo")
-        if config.get("subset") and not has_base(config):
-            raise UserError(
-                f"zoo.subset is {tuple(config['subset'])}, but all other leaves have no values: there is no base "
-                "network. Set zoo.base.epochs or zoo.base.import_npz, or leave zoo.subset at ()."
-            )
-        batch = int(config["batch_size"])
-        if not 1 <= batch <= num_examples:
+        batch = settings.batch_size
+        if batch > num_examples:
             raise UserError(
                 f"zoo.batch_size is {batch}, but must lie between 1 and the {num_examples} training examples."
             )
-        steps = int(config["steps"] or config["epochs"] * (num_examples // batch))
-        if steps < 1:
-            raise UserError("A zoo trains for at least one step: give zoo.steps or zoo.epochs.")
-        between = tuple(int(s) for s in config.get("snapshot_range", ()))
-        if between:
-            if len(between) != 2 or not 0 <= between[0] <= between[1] <= steps:
-                raise UserError(
-                    f"zoo.snapshot_range is the first and the last of consecutive steps between 0 and {steps}; got "
-                    f"{between}."
-                )
-            if tuple(config["snapshots"]) != (-1,) or config["snapshot_epochs"] or config["random_snapshots"]:
-                raise UserError(
-                    "zoo.snapshot_range excludes other choices of snapshots. Leave zoo.snapshots at (-1,), "
-                    "zoo.snapshot_epochs at () and zoo.random_snapshots at 0, or zoo.snapshot_range at ()."
-                )
-            snapshots = tuple(range(between[0], between[1] + 1))
-        elif config["snapshot_epochs"]:
-            snapshots = tuple(int(e) * (num_examples // batch) for e in config["snapshot_epochs"])
-        else:
-            snapshots = tuple(int(s) for s in config["snapshots"]) or (steps,)
-            snapshots = tuple(s if s >= 0 else steps + 1 + s for s in snapshots)
-        if list(snapshots) != sorted(set(snapshots)) or not snapshots[0] >= 0 or snapshots[-1] > steps:
-            raise UserError(
-                f"zoo.snapshots must be ascending steps between 0 and {steps} (negative ones count from the end, -1 "
-                f"is the last), and zoo.snapshot_epochs ascending epochs of {num_examples // batch} steps; got "
-                f"{tuple(config['snapshots'])} and {tuple(config['snapshot_epochs'])}."
-            )
-        drawn = int(config["random_snapshots"])
-        if drawn and (tuple(config["snapshots"]) != (-1,) or config["snapshot_epochs"]):
-            raise UserError(
-                f"zoo.random_snapshots = {drawn} keeps the initialisation, {drawn} random steps of every run and the "
-                "end; it excludes other choices of snapshots. Leave zoo.snapshots at (-1,) and zoo.snapshot_epochs at "
-                f"(), or set zoo.random_snapshots to 0; got {tuple(config['snapshots'])} and "
-                f"{tuple(config['snapshot_epochs'])}."
-            )
-        if not 0 <= drawn < steps:
-            raise UserError(
-                f"zoo.random_snapshots is {drawn}, but must lie between 0 and {steps - 1}, the number of steps between "
-                "the initialisation and the end of a run."
-            )
-        return cls(
-            steps=steps,
-            batch_size=batch,
-            optimizer=one_of("optimizer", OPTIMIZERS),
-            nesterov=bool(config["nesterov"]),
-            schedule=one_of("schedule", SCHEDULES),
-            batch_order=one_of("batch_order", ("own", "shared")),
-            start=one_of("start", STARTS),
-            snapshots=(0, steps) if drawn else snapshots,
-            hyper=tuple((name, Distribution.parse(config[name], name)) for name in HYPER_PARAMETERS),
-            random_snapshots=drawn,
-            augment=one_of("augment", AUGMENTATIONS, "none"),
-            final_learning_rate=float(config.get("final_learning_rate", 0.0)),
-            statistics=one_of("statistics", STATISTICS, "batch"),
-            heldout_snapshots=one_of("heldout_snapshots", HELDOUT_SNAPSHOTS, "all"),
-            largest_weight=_limit(config.get("largest_weight", 0.0)),
-            ppo=_settings(PPO, config.get("ppo", {}), "ppo"),
-            plateau=_settings(Plateau, config.get("plateau", {}), "plateau"),
-            dtype=one_of("dtype", DTYPES, "float32"),
-        )
+        per_epoch = num_examples // batch
+        steps = settings.steps or settings.epochs * per_epoch
+        return cls(settings, steps, *settings.kept(steps, per_epoch))
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per step."""
+        return self.settings.batch_size
+
+    @property
+    def start(self) -> str:
+        """Initial weights of the runs."""
+        return self.settings.start
+
+    @property
+    def largest_weight(self) -> float:
+        """Bound on the magnitude of weights; infinite for none."""
+        return self.settings.largest_weight or math.inf
+
+    @property
+    def hyper(self) -> dict[str, Distribution]:
+        """Distribution of every name in `HYPER_PARAMETERS`, in that order."""
+        return {name: getattr(self.settings, name) for name in HYPER_PARAMETERS}
 
     @property
     def num_snapshots(self) -> int:
@@ -302,7 +300,7 @@ class Recipe:
         first entries of a permutation keyed by the run.
 
         Args:
-          key: of the run's draw; without effect where nothing is random.
+          key: key of the run's draw; without effect where nothing is random.
 
         Returns:
           `[num_snapshots]` int32, ascending.
@@ -317,63 +315,32 @@ class Recipe:
 
     def sample_hyper(self, key: jax.Array) -> dict[str, jax.Array]:
         """Hyper-parameters of one run, float32 scalars."""
-        return {name: d.sample(jax.random.fold_in(key, i)) for i, (name, d) in enumerate(self.hyper)}
+        return {name: d.sample(jax.random.fold_in(key, i)) for i, (name, d) in enumerate(self.hyper.items())}
 
     def learning_rate(self, peak: jax.Array, step: jax.Array, num_examples: int) -> jax.Array:
         """Learning rate of a 0-based step, under the schedules that depend on it alone."""
-        if self.schedule == "constant":
+        settings = self.settings
+        if settings.schedule == "constant":
             return peak
         period = self.steps
-        if self.schedule == "cosine_per_epoch":
+        if settings.schedule == "cosine_per_epoch":
             per_epoch = num_examples // self.batch_size
             step, period = step // per_epoch, self.steps // per_epoch
         fraction = 0.5 * (1 + jnp.cos(math.pi * step / period))
-        if not self.final_learning_rate:
+        if not settings.final_learning_rate:
             return peak * fraction
-        return self.final_learning_rate + (peak - self.final_learning_rate) * fraction
+        return settings.final_learning_rate + (peak - settings.final_learning_rate) * fraction
 
     def transformation(self, hyper: Mapping[str, jax.Array], learning_rate: jax.Array) -> optax.GradientTransformation:
         """The optimizer of one step; hyper-parameters are traced values, so that one program serves every run."""
-        zero = {name for name, d in self.hyper if d.always_zero}
+        settings = self.settings
+        zero = {name for name, d in self.hyper.items() if d.always_zero}
         decay = [] if "weight_decay" in zero else [optax.add_decayed_weights(hyper["weight_decay"])]
-        if self.optimizer == "sgd":
-            momentum = [] if "momentum" in zero else [optax.trace(hyper["momentum"], self.nesterov)]
+        if settings.optimizer == "sgd":
+            momentum = [] if "momentum" in zero else [optax.trace(hyper["momentum"], settings.nesterov)]
             parts = decay + momentum
-        elif self.optimizer == "adam":
+        elif settings.optimizer == "adam":
             parts = decay + [optax.scale_by_adam()]
         else:
             parts = [optax.scale_by_adam()] + decay
         return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))
-
-
-def has_base(zoo: Mapping[str, Any]) -> bool:
-    """Whether the `zoo` part of a config trains or reads a base network."""
-    base = zoo.get("base", {})
-    return bool(base.get("epochs") or base.get("import_npz"))
-
-
-def choice(config: Mapping[str, Any], part: str, field: str, known: tuple[str, ...], default: str | None = None) -> str:
-    """A field of a part of a config that is one of some words.
-
-    Raises:
-      UserError: another word; the message lists the known ones.
-    """
-    value = config.get(field, default)
-    if value not in known:
-        raise UserError(f"Unknown {part}.{field} {value!r}; known: {', '.join(known)}.")
-    return value
-
-
-def _limit(largest_weight: float) -> float:
-    """The bound on weights that a config means; 0 stands for none."""
-    if not largest_weight >= 0:
-        raise UserError(f"zoo.largest_weight is {largest_weight}; set it above 0, or to 0 for no limit.")
-    return float(largest_weight) or math.inf
-
-
-def _settings(kind: type, settings: Mapping[str, Any], name: str):
-    try:
-        return kind(**settings)
-    except TypeError as error:
-        known = ", ".join(field.name for field in dataclasses.fields(kind))
-        raise UserError(f"zoo.{name} has an unknown setting ({error}); known: {known}.") from error

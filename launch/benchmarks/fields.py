@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxweights import nets, parallel, zoo
+from jaxweights import nets, parallel, settings, tasks, zoo
 from jaxweights.data.signals import Signals
+from jaxweights.tasks.field import FieldZoo
+from jaxweights.zoo.fields import FieldProgram
 from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work
 
@@ -27,7 +29,7 @@ def cases() -> list[Case]:
     """Both sizes of a step, with the products in float32 and in bfloat16."""
     found = []
     for batch in BATCHES:
-        for dtype in zoo.recipe.DTYPES:
+        for dtype in ("float32", "bfloat16"):
             build = {
                 "ours": functools.partial(_ours, batch, dtype),
                 "torch_loop": functools.partial(_torch_loop, batch),
@@ -39,7 +41,7 @@ def cases() -> list[Case]:
 
 @functools.cache
 def _net() -> nets.TaskNet:
-    return nets.build({"name": "field"}, (3,), 1)
+    return tasks.build({"name": "field"}, (3,), 1)
 
 
 def _step_flop(batch: int) -> float:
@@ -58,13 +60,11 @@ def _signals(count: int) -> Signals:
 
 
 def _ours(batch: int, dtype: str) -> Work:
-    config = {"steps": 10**9, "epochs": 0, "batch_size": batch, "optimizer": "adam", "nesterov": False}
-    config |= {"schedule": "plateau", "plateau": {"stop_patience": 0}, "batch_order": "own", "start": "own"}
-    config |= {"snapshots": (-1,), "snapshot_epochs": (), "random_snapshots": 0, "dtype": dtype}
-    config |= {"learning_rate": 0.01, "momentum": 0.0, "weight_decay": 0.0, "init_scale": 1.0}
-    mesh = parallel.make_mesh()
-    trainer = zoo.FieldTrainer(_net(), zoo.Recipe.from_config(config, SAMPLES), SAMPLES, mesh)
-    runs = np.arange(trainer.granule)
+    config = {"steps": 10**9, "batch_size": batch, "optimizer": "adam", "learning_rate": 0.01, "dtype": dtype}
+    config |= {"schedule": "plateau", "plateau": {"stop_patience": 0}}
+    recipe = zoo.Recipe.from_settings(settings.make(FieldZoo, config), SAMPLES)
+    trainer = zoo.Trainer(FieldProgram(_net(), recipe, SAMPLES), parallel.make_mesh())
+    runs = np.arange(trainer.group)
     data = trainer.select(_signals(len(runs)), runs)
     state = trainer.init(0, runs)
     _, seconds, mib = measure.compiled(trainer._advance, state, data, jnp.array([0, 1], jnp.int32))

@@ -8,7 +8,8 @@ import math
 
 import numpy as np
 
-from jaxweights import nets
+from jaxweights import nets, settings, tasks
+from jaxweights.tasks.classification import ClassifierZoo
 from jaxweights.zoo import Recipe
 
 BATCH = 64
@@ -31,7 +32,7 @@ class Network:
     @functools.cached_property
     def net(self) -> nets.TaskNet:
         """The JAX network."""
-        return nets.build(dict(self.config), self.shape, 10)
+        return tasks.build(dict(self.config), self.shape, 10)
 
     @functools.cached_property
     def images(self) -> np.ndarray:
@@ -51,22 +52,16 @@ class Network:
         """SGD 0.01 with Nesterov momentum and weight decay, cosine, batches of 64."""
         config = {
             "steps": 1_000_000,
-            "epochs": 0,
             "batch_size": BATCH,
             "optimizer": "sgd",
             "nesterov": True,
             "schedule": "cosine",
             "batch_order": order,
-            "start": "own",
-            "snapshots": (-1,),
-            "snapshot_epochs": (),
-            "random_snapshots": 0,
             "learning_rate": 0.01,
             "momentum": 0.9,
             "weight_decay": 5e-4,
-            "init_scale": 1.0,
         }
-        return Recipe.from_config(config, self.num_examples)
+        return Recipe.from_settings(settings.make(ClassifierZoo, config), self.num_examples)
 
     def forward_flop(self) -> list[float]:
         """Multiply-adds times two per image, layer by layer, of the textbook network."""

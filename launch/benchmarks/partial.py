@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxweights import nets, parallel
+from jaxweights import nets, parallel, tasks
 from jaxweights.evaluate import evaluate
 from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work
@@ -51,7 +51,7 @@ def cases() -> list[Case]:
 
 @functools.lru_cache(maxsize=len(NETWORKS))
 def _build(name: str, settings: tuple, pattern: str) -> nets.PartialNet:
-    whole = nets.build({"name": name, **dict(settings)}, (SIDE, SIDE, 3), CLASSES)
+    whole = tasks.build({"name": name, **dict(settings)}, (SIDE, SIDE, 3), CLASSES)
     return nets.partial(whole, jax.jit(whole.init)(jax.random.key(0)), (pattern,))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from skimage import measure as voxels
 
-from jaxweights import nets, parallel
+from jaxweights import nets, parallel, tasks
 from jaxweights.auditing import shapes
 from jaxweights.evaluate import meshing
 from launch.benchmarks import measure
@@ -63,7 +63,7 @@ def _aeroplane(points: jax.Array) -> jax.Array:
 @functools.cache
 def _field() -> tuple[nets.TaskNet, np.ndarray]:
     """The published network and weights `[P]`, fitted for a few seconds to points half near the surface."""
-    net = nets.build({"name": "field"}, (3,), 1)
+    net = tasks.build({"name": "field"}, (3,), 1)
     candidates = jax.random.uniform(jax.random.key(0), (400_000, 3), minval=-0.5, maxval=0.5)
     near = candidates[jnp.argsort(jnp.abs(_aeroplane(candidates)))[:40_000]]
     points = jnp.concatenate([near, candidates[: len(near)]])

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from jaxweights import parallel, zoo
-from jaxweights.zoo.trainer import pack
+from jaxweights.zoo.supervised import pack, put
 from launch.benchmarks import measure, networks
 from launch.benchmarks.measure import Case, Work
 from launch.benchmarks.networks import BATCH, Network
@@ -40,8 +40,9 @@ def cases() -> list[Case]:
 
 def _ours(network: Network, order: str) -> Work:
     mesh = parallel.make_mesh()
-    trainer = zoo.Trainer(network.net, network.recipe(order), network.num_examples, mesh)
-    data = trainer.put(pack(network.images, network.labels, np.full(1, 1 / 74), np.full(1, -128 / 74)))
+    program = network.net.task.program(network.net, network.recipe(order), network.num_examples)
+    trainer = zoo.Trainer(program, mesh)
+    data = put(pack(network.images, network.labels, np.full(1, 1 / 74), np.full(1, -128 / 74)), mesh)
     state = trainer.init(0, np.arange(MODELS))
     _, seconds, mib = measure.compiled(trainer._advance, state, data, jnp.array([0, 1], jnp.int32))
     box = [state]

@@ -1,4 +1,4 @@
-"""Evaluation that does each network once: stages of an experiment ask for the same networks again."""
+"""Evaluation with a cache: stages of an experiment ask for the same networks again."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from jax.sharding import Mesh
 from jaxweights import nets
 from jaxweights.evaluate.accuracy import Evaluation, evaluate
 
-_BYTES = 512 << 20  # of masks that are remembered
-_BLOCK_BYTES = 64 << 20  # of weights that are read at a time to recognise them
+_BYTES = 512 << 20  # of cached masks
+_BLOCK_BYTES = 64 << 20  # of weights that are read and hashed at a time
 
 
 class Evaluator:
-    """`evaluate` of one network on one test set, with a memory of the weight vectors that it has seen.
+    """`evaluate` of one network on one test set, with a cache of the weight vectors that it has seen.
 
     Args:
       net: the task network.
       images: see `evaluate`.
       labels: see `evaluate`.
-      mesh: devices.
+      mesh: devices; all by default.
     """
 
-    def __init__(self, net: nets.TaskNet, images: np.ndarray, labels: np.ndarray, mesh: Mesh):
+    def __init__(self, net: nets.TaskNet, images: np.ndarray, labels: np.ndarray, mesh: Mesh | None = None):
         self._arguments = (images, labels, mesh)
         self._net = net
         self._known: dict[bytes, tuple[np.float64, np.float64, np.ndarray]] = {}
@@ -37,7 +37,7 @@ class Evaluator:
         new = list({name: row for row, name in enumerate(names) if name not in self._known}.values())
         if len(new) == len(names):
             found = evaluate(self._net, weights, *self._arguments, progress)
-            self._remember(names, found)
+            self._keep(names, found)
             return found
         fresh = {names[row]: i for i, row in enumerate(new)}
         if new:
@@ -49,11 +49,11 @@ class Evaluator:
             for name in names
         ]
         if new:
-            self._remember(list(fresh), found)
+            self._keep(list(fresh), found)
         accuracy, loss, errors = (np.stack(column) for column in zip(*rows, strict=True))
         return Evaluation(accuracy, loss, errors)
 
-    def _remember(self, names: list[bytes], found: Evaluation) -> None:
+    def _keep(self, names: list[bytes], found: Evaluation) -> None:
         self._bytes += found.errors.nbytes
         if self._bytes > _BYTES:
             self._known.clear()
@@ -63,7 +63,7 @@ class Evaluator:
 
 
 def _digests(weights) -> Iterator[bytes]:
-    """A name of every row's content."""
+    """A hash of every row's content."""
     block = max(1, _BLOCK_BYTES // (4 * weights.shape[1]))
     for start in range(0, len(weights), block):
         for row in np.ascontiguousarray(weights[start : start + block], np.float32):

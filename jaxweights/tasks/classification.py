@@ -1,0 +1,184 @@
+"""Classification of images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxweights import data as datasets
+from jaxweights import nets
+from jaxweights.data.dataset import ALIASES, KNOWN
+from jaxweights.errors import UserError
+from jaxweights.evaluate import Evaluation
+from jaxweights.evaluate.accuracy import totals
+from jaxweights.settings import Settings, plain, setting
+from jaxweights.tasks.base import Examples, Scene, Shown, Task
+from jaxweights.zoo import BaseSettings, Recipe, Supervised, SupervisedSettings
+from jaxweights.zoo.augment import Augmentation
+from jaxweights.zoo.partial import PartialProgram
+
+if TYPE_CHECKING:
+    from jaxweights.report.style import Picture
+
+_OTHERS = ("actor", "field")  # networks of observations and of points
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSettings(Settings):
+    """Settings of a set of images.
+
+    Attributes:
+      name: digits (embedded), mnist, fashion_mnist, svhn, cifar10, cifar100, stl10, oxford_flowers102,
+        oxford_iiit_pet, food101, imagenet2012, a name found in --data_dir, or the path of an .npz file.
+      mean: mean of pixels from 0 to 1, one per colour, with std; () for the published ones.
+      std: standard deviation of pixels, likewise.
+      grey: convert colour images to grey.
+      resize: on loading, resize the shorter side to this and cut out the square in the middle; 0 for images as they
+        are.
+      crop: side of the centre crop; 0 for none.
+      train_limit: number of training images to keep, the first ones; 0 for all.
+      test_limit: number of test images to keep, the first ones; 0 for all.
+    """
+
+    SECTION: ClassVar[str] = "data"
+
+    name: str = "digits"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    grey: bool = False
+    resize: int = setting(0, at_least=0)
+    crop: int = setting(0, at_least=0)
+    train_limit: int = setting(0, at_least=0)
+    test_limit: int = setting(0, at_least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierZoo(SupervisedSettings):
+    """Settings of a zoo of classifiers.
+
+    Attributes:
+      augment: random changes of training images. none; flip_crop: mirror images, and cuts of the image with a border of
+        zeros; resized_crop: mirror images, and random rectangles resized to the network's input.
+      start: initial weights of the runs. own: every run has its own; shared: one initialisation for all; base: the
+        weights of the base network.
+      base: the network that all runs continue from, if there is one.
+      subset: patterns of the leaves that runs train and keep, e.g. ("layer4/1/bn*",); () for all.
+      statistics: batch normalisation while runs train. batch: by statistics of the batch; frozen: by the running ones,
+        which stay; published: by those of the batch for two steps, then by the running ones, where those steps have
+        moved them.
+    """
+
+    start: Literal["own", "shared", "base"] = "own"  # type: ignore[assignment]
+    augment: Augmentation = "none"
+    base: BaseSettings = BaseSettings()
+    subset: tuple[str, ...] = ()
+    statistics: Literal["batch", "frozen", "published"] = "batch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.subset and not self.base.exists:
+            raise UserError(
+                f"zoo.subset is {self.subset}, but all other leaves have no values: there is no base network. Set "
+                "zoo.base.epochs or zoo.base.import_npz, or leave zoo.subset at ()."
+            )
+
+
+class Classification(Task):
+    """Networks that classify images. Accuracy and errors are those of the test images, the loss is cross-entropy."""
+
+    name = "classification"
+    data_settings = ImageSettings
+    zoo_settings = ClassifierZoo
+    default_network = "mlp"
+
+    @property
+    def networks(self) -> Sequence[str]:
+        return tuple(name for name in nets.NETWORKS if name not in _OTHERS)
+
+    def load(self, data: ImageSettings, *, net: Mapping[str, Any], runs: int, data_dir: str | None = None):
+        del net, runs
+        return datasets.load(**given(data), data_dir=data_dir)
+
+    def examples(self, data: ImageSettings, *, net: Mapping[str, Any], data_dir: str | None = None) -> Examples:
+        del net
+        return image_examples(data, data_dir)
+
+    def base(self, zoo: ClassifierZoo) -> BaseSettings | None:
+        return zoo.base if zoo.base.exists else None
+
+    def program(self, net: nets.TaskNet, recipe: Recipe, num_examples: int) -> Supervised:
+        settings: ClassifierZoo = recipe.settings
+        options = {"augment": settings.augment, "statistics": settings.statistics}
+        if isinstance(net, nets.PartialNet):
+            return PartialProgram(net, recipe, num_examples, **options)
+        if settings.start == "base":
+            raise UserError("zoo.start is 'base', but there is none. Set zoo.base.epochs, or zoo.base.import_npz.")
+        return Supervised(net, recipe, num_examples, **options)
+
+    def evaluate(self, net, weights, inputs, targets, mesh, progress=None) -> Evaluation:
+        """See `Task.evaluate`. A model whose logits are not finite counts as wrong on the examples concerned."""
+        found = totals(net, weights, inputs, np.asarray(targets, np.int32), mesh, _score, progress)
+        return Evaluation(found.right / len(targets), found.loss / len(targets), found.errors)
+
+    def pictures(self, shown: Sequence[Shown], scene: Scene) -> Iterable[Picture]:
+        """Decision regions; those of all series are computed together."""
+        from jaxweights.report import boundary  # the report is above tasks: it asks them for their pictures
+        from jaxweights.report.style import Picture
+
+        dataset = scene.dataset
+        standard = np.asarray(datasets.standardise(dataset.test_images, dataset.scale, dataset.shift))
+        plane = boundary.fit_plane(standard, dataset.test_labels, dataset.num_classes)
+        resolution = scene.settings.boundary_resolution
+        stacked = np.concatenate([one.weights for one in shown])
+        regions = boundary.classify(scene.net, stacked, plane, scene.mesh, resolution)
+        some = len(plane.classes) < dataset.num_classes
+        only = f" of {len(plane.classes)} classes, and networks decide between these alone" if some else ""
+        ends = np.cumsum([len(one.weights) for one in shown])[:-1]
+        for one, own in zip(shown, np.split(regions, ends), strict=True):
+            name = f"decision_boundaries{one.suffix}"
+            yield Picture(
+                boundary.draw(one.series, scene.train, own, plane, scene.folder, name),
+                f"Decisions: {one.series.label} beside the nearest training networks",
+                f"Predicted classes on the plane of the test images' two principal components (pixels standardised"
+                f"{only}). Pixel values beyond the range of images are clamped to it. Dots are test images, projected: "
+                "what lies off the plane may be classified otherwise than the tint under it.",
+            )
+
+
+def given(data: Settings) -> dict[str, Any]:
+    """The settings of a data set that are set, as arguments of `data.load`."""
+    return {k: v for k, v in plain(data).items() if v}
+
+
+def image_examples(data: ImageSettings, data_dir: str | None) -> Examples:
+    """The size of a set of images, from what is published about it, else by loading it."""
+    known = KNOWN.get(ALIASES.get(data.name, data.name))
+    if known is None:
+        options = {k: v for k, v in given(data).items() if k in {f.name for f in dataclasses.fields(ImageSettings)}}
+        loaded = datasets.load(**options, data_dir=data_dir)
+        sizes = len(loaded.train_labels), len(loaded.test_labels)
+        return Examples(loaded.train_images.shape[1:], loaded.num_classes, *sizes)
+    height, width, channels = known.shape
+    if data.resize:
+        height = width = data.resize
+    if height is None or width is None:
+        raise UserError(
+            f"The images of {data.name!r} are of several sizes; set config.data.resize to bring them to one."
+        )
+    if data.crop:
+        height = width = data.crop
+    limits = (data.train_limit, data.test_limit)
+    train, test = (min(size, limit) if limit else size for size, limit in zip(known.sizes, limits, strict=True))
+    return Examples((height, width, 1 if data.grey else channels), known.num_classes, train, test)
+
+
+def _score(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy, and whether the label has the largest of finite logits."""
+    labels = jnp.broadcast_to(labels[None, :], logits.shape[:-1])
+    finite = jnp.all(jnp.isfinite(logits), axis=-1)
+    return nets.cross_entropy(logits, labels), (jnp.argmax(logits, axis=-1) == labels) & finite
