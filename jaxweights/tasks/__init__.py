@@ -14,6 +14,7 @@ from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.tasks.classification import Classification
 from jaxweights.tasks.field import FieldTask
 from jaxweights.tasks.policy import Policy
+from jaxweights.tasks.regression import Regression
 from jaxweights.tasks.terms import Terms
 
 __all__ = ["DEFAULT", "TASKS", "Examples", "Scene", "Shown", "Task", "Terms", "build", "get"]
@@ -21,7 +22,7 @@ __all__ = ["DEFAULT", "TASKS", "Examples", "Scene", "Shown", "Task", "Terms", "b
 DEFAULT = "classification"
 """The task of a config, and of metrics, that name none."""
 
-TASKS: dict[str, Task] = {task.name: task for task in (Classification(), FieldTask(), Policy())}
+TASKS: dict[str, Task] = {task.name: task for task in (Classification(), FieldTask(), Policy(), Regression())}
 
 
 def get(name: str = DEFAULT) -> Task:
