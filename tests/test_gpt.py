@@ -210,7 +210,7 @@ def test_learning_rate_agrees_with_the_published_one(golden):
 def test_published_parameter_counts(settings, count):
     """The first as the published code counts, the others to the 0.1 million that the project page gives."""
     spec = tasks.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10).spec
-    layout = transformer.Layout(spec, "chunk", 1000)
+    layout = transformer.TokenLayout(spec, "chunk", 1000)
     assert layout.sizes == (1000,) * 7 + (840, 10, 100, 10)
     init = GPT(**settings).stages()[0].init
     params, _ = jax.eval_shape(init, jax.random.key(0), {"constants": {"layout": layout}})

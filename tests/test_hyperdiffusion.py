@@ -17,7 +17,7 @@ from jaxweights import diffusion as dif
 from jaxweights import generators, parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperdiffusion import HyperDiffusion, importer, network
-from jaxweights.nn import transformer
+from jaxweights.nn import dropout, transformer
 from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population
 from jaxweights.spec import FIXED
@@ -167,7 +167,7 @@ def test_published_parameter_counts(variant, count):
     config = hyperdiffusion_plane.get_config(variant).generators.hyperdiffusion
     built = generators.build("hyperdiffusion", config)
     assert built.steps == 516_000 and built.decay_every == 200 * 86
-    layout = transformer.Layout(spec, "tensor", 0)
+    layout = transformer.TokenLayout(spec, "tensor", 0)
     params, _ = jax.eval_shape(built.stages()[0].init, jax.random.key(0), {"constants": {"layout": layout}})
     assert sum(x.size for x in jax.tree.leaves(params)) == count
 
@@ -317,12 +317,12 @@ def test_every_access_draws_an_order_and_noise(zoo, monkeypatch):
 
 def test_dropout_keeps_the_mean_and_depends_on_the_rows_key():
     keys = jax.random.split(jax.random.key(0), 200)
-    kept = np.asarray(transformer.keep(keys, (5, 20), 0.25))
+    kept = np.asarray(dropout.keep(keys, (5, 20), 0.25))
     # Four standard deviations of a binomial.
     assert abs(np.mean(~kept) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / kept.size)
-    np.testing.assert_array_equal(transformer.keep(keys[7:10], (5, 20), 0.25), kept[7:10])
+    np.testing.assert_array_equal(dropout.keep(keys[7:10], (5, 20), 0.25), kept[7:10])
     assert (kept[0] != kept[1]).any()
-    np.testing.assert_array_equal(transformer.drop(jnp.full(kept.shape, 3.0), kept, 0.25), np.where(kept, 4.0, 0.0))
+    np.testing.assert_array_equal(dropout.drop(jnp.full(kept.shape, 3.0), kept, 0.25), np.where(kept, 4.0, 0.0))
 
 
 def test_dropout_is_part_of_training_alone(zoo, replicated):

@@ -17,7 +17,7 @@ from trees import length
 from jaxweights import parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperrep import HyperRep, importer, loss, network, views
-from jaxweights.generators.hyperrep.network import Layout
+from jaxweights.generators.hyperrep.layout import UnitLayout
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
 
@@ -71,8 +71,8 @@ def test_encoder_and_decoder_agree_with_the_published_ones(golden, number, name)
     drawn = draw({**shapes, "x": (6, net.spec.num_params)}, number)
     x = drawn.pop("x")
     generator = HyperRep(**settings)
-    params = importer.from_torch(drawn, Layout(net.spec), generator.architecture)
-    state = {"constants": {"layout": Layout(net.spec)}, "autoencoder": {"params": {"autoencoder": params}}}
+    params = importer.from_torch(drawn, UnitLayout(net.spec), generator.architecture)
+    state = {"constants": {"layout": UnitLayout(net.spec)}, "autoencoder": {"params": {"autoencoder": params}}}
     z, y = jax.jit(lambda state: (generator.encode(state, x), generator.decode(state, golden[f"{name}/z"])))(state)
     agree(z, golden[f"{name}/z"])
     agree(y, golden[f"{name}/y"])
@@ -94,7 +94,7 @@ TRAINING = {
 @pytest.fixture(scope="module")
 def published(golden):
     """Parameters, views and constants of the golden training run."""
-    layout = Layout(NET.spec)
+    layout = UnitLayout(NET.spec)
     shapes = json.loads(str(golden["plain/shapes"]))
     head = json.loads(str(golden["head_shapes"]))
     p = NET.spec.num_params
@@ -169,7 +169,7 @@ def test_training_on_three_devices_agrees_with_the_published_one(golden, publish
     for column, name in enumerate(("loss", "contrast", "reconstruction", "latent_variance")):
         # Adam magnifies rounding where the true gradient is zero, which then moves the later losses.
         np.testing.assert_allclose([m[name] for m in losses], golden["losses"][:, column], rtol=1e-4)
-    shares = [1 - losses[0][f"r2_{layer.name}"] for layer in Layout(NET.spec).layers]
+    shares = [1 - losses[0][f"r2_{layer.name}"] for layer in UnitLayout(NET.spec).layers]
     agree(np.array(shares) * constants["mean_loss"][1:], golden["losses"][0, 4:])
 
 
@@ -178,7 +178,7 @@ def published_gradient(golden, generator):
     state = {name: golden[f"gradient/{name}"] for name in names}
     head = {name.removeprefix("head."): state.pop(name) for name in names if name.startswith("head.")}
     return {
-        "autoencoder": importer.from_torch(state, Layout(NET.spec), generator.architecture),
+        "autoencoder": importer.from_torch(state, UnitLayout(NET.spec), generator.architecture),
         "projection": head_from_torch(head),
     }
 
@@ -209,14 +209,14 @@ def test_other_losses_agree_with_the_published_ones(golden, published, name):
     if name == "weighted":
         # The published measurement of the mean vector's loss uses the measured deviations, floor included.
         np.testing.assert_allclose(constants["mean_loss"], golden["mean_loss"], rtol=1e-5)
-        explained = [metrics["r2"]] + [metrics[f"r2_{layer.name}"] for layer in Layout(NET.spec).layers]
+        explained = [metrics["r2"]] + [metrics[f"r2_{layer.name}"] for layer in UnitLayout(NET.spec).layers]
         wanted = 1 - np.array([expected[0], *expected[4:]]) / golden["mean_loss"]
         np.testing.assert_allclose(explained, wanted, rtol=1e-4)
 
 
 def test_moments_equal_those_of_all_entries():
     rows = random_rows(7) * np.linspace(0.5, 2, NET.spec.num_params, dtype=np.float32) + 3
-    layout = Layout(NET.spec)
+    layout = UnitLayout(NET.spec)
     found = loss.moments(layout, rows)
     np.testing.assert_allclose(found.mean, rows.mean(axis=0), rtol=1e-6)
     for start, stop in ((0, 30), (30, 56), (56, 132), (132, 147)):
@@ -525,4 +525,4 @@ def test_settings_that_do_not_fit_the_task_network_are_refused(golden):
         ({"decoder_bias": True, "latent_dim": 6}, "has shape"),
     ):
         with pytest.raises(UserError, match=message):
-            importer.from_torch(drawn, Layout(NET.spec), HyperRep(**{**SMALL, **settings}).architecture)
+            importer.from_torch(drawn, UnitLayout(NET.spec), HyperRep(**{**SMALL, **settings}).architecture)

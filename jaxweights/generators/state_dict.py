@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxweights.errors import UserError
-from jaxweights.nn.transformer import Layout
+from jaxweights.nn.transformer import TokenLayout
 
 _DENSE = {"qkv": ("attn.query", "attn.key", "attn.value"), "out": ("attn.proj",), "up": ("mlp.0",), "down": ("mlp.2",)}
 _NORMS = {"norm_1": "ln1", "norm_2": "ln2"}
@@ -63,7 +63,7 @@ class StateDict:
             )
         return np.stack(arrays)
 
-    def grouped(self, kernels: list[np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+    def grouped(self, kernels: list[np.ndarray], layout: TokenLayout) -> dict[str, np.ndarray]:
         """The parameters of `Embedding` or `Unembedding` from one matrix per token."""
         return {f"size_{group.size}_kernel": self.stack([kernels[t] for t in group.tokens]) for group in layout.groups}
 

@@ -206,7 +206,7 @@ class _Candidate(NamedTuple):
       writers: leaves whose last axis belongs to them.
       reader: the leaf of the next layer.
       axes: factors of its shape.
-      axis: that of the units.
+      axis: position of the units among the factors.
     """
 
     size: int

@@ -51,7 +51,7 @@ class PartialNet(TaskNet):
 
     Attributes:
       whole: the network.
-      digest: of the base and the chosen names.
+      digest: checksum of the base and the chosen names.
       base: `[P_whole]` float32, the values of all leaves.
       parameters: all leaves of the base as the parameter tree has them, in the order of `whole.spec`; empty where every
         leaf varies.
@@ -109,8 +109,8 @@ class PartialNet(TaskNet):
         """All of `[n, ...]` images that the leaves that vary do not reach; `apply` takes it in the images' place."""
         if not self.parameters:
             return self.whole.prepare(images)
-        trunk = self._split.trunk
-        return Prepared(tuple(jax.vmap(lambda image: trunk(*self.parameters, image))(self.resized(images))))
+        fixed = self._split.fixed
+        return Prepared(tuple(jax.vmap(lambda image: fixed(*self.parameters, image))(self.resized(images))))
 
     def apply(self, vector: jax.Array, images: Any) -> jax.Array:
         """Logits `[n, num_classes]` of images, or of what `prepare` made of them, under the weights `[P]`."""
@@ -143,8 +143,8 @@ def partial(net: TaskNet, base: np.ndarray | jax.Array, patterns: Sequence[str])
     Args:
       net: the whole network.
       base: `[P_whole]` float32, its weights.
-      patterns: of leaf names, as `fnmatch` reads them, e.g. "layer4/1/bn*"; an asterisk matches slashes, too. Running
-        statistics are left out unless a pattern spells "running_". No patterns choose every leaf.
+      patterns: patterns of leaf names, as `fnmatch` reads them, e.g. "layer4/1/bn*"; an asterisk matches slashes, too.
+        Running statistics are left out unless a pattern spells "running_". No patterns choose every leaf.
 
     Raises:
       UserError: a pattern that matches nothing, or a base of another length.
@@ -225,12 +225,12 @@ class _Split(NamedTuple):
     """A network's program for one image, cut in two.
 
     Attributes:
-      trunk: (all leaves, image) to values that the vector does not reach.
+      fixed: (all leaves, image) to values that the vector does not reach.
       rest: (vector, all leaves, those values) to `[logits]`.
       rest_size: numbers that `rest` computes of an image.
     """
 
-    trunk: Any
+    fixed: Any
     rest: Any
     rest_size: int
 
@@ -241,8 +241,8 @@ def _split(whole: TaskNet, spec: WeightSpec, mesh: Any) -> _Split:
 
     Args:
       whole: the network.
-      spec: of the leaves that vary.
-      mesh: of the devices that the caller is mapped over, which a traced program belongs to.
+      spec: the leaves that vary.
+      mesh: mesh of the devices that the caller is mapped over, to which a traced program belongs.
     """
     del mesh
 
@@ -264,7 +264,7 @@ def _split(whole: TaskNet, spec: WeightSpec, mesh: Any) -> _Split:
             shared.update(eqn.outvars)
     rest, needed = _reaching(jaxpr.eqns, jaxpr.outvars, shared)
     frontier = [v for v in (image, *(v for eqn in jaxpr.eqns for v in eqn.outvars)) if v in needed and v in shared]
-    trunk, _ = _reaching(jaxpr.eqns, frontier, ())
+    fixed, _ = _reaching(jaxpr.eqns, frontier, ())
 
     def function(invars, outvars, eqns):
         return core.jaxpr_as_fun(
@@ -272,7 +272,7 @@ def _split(whole: TaskNet, spec: WeightSpec, mesh: Any) -> _Split:
         )
 
     return _Split(
-        function([*parameters, image], frontier, trunk),
+        function([*parameters, image], frontier, fixed),
         function([vector, *parameters, *frontier], jaxpr.outvars, rest),
         sum(_size(v) for eqn in rest for v in eqn.outvars),
     )

@@ -88,7 +88,7 @@ def checked(side: int, crop: int, input_shape: tuple[int, ...]) -> Resize | None
     Args:
       side: `net.resize`, 0 for none.
       crop: `net.crop`, 0 for `side`.
-      input_shape: of the data set's images.
+      input_shape: shape of the data set's images.
 
     Raises:
       UserError: a crop without resizing or larger than it, inputs that are no images, or images that have the size of

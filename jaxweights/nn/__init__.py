@@ -10,6 +10,7 @@
 | `maps` | layers on batch-minor maps |
 | `conv1d` | convolutions of one-dimensional signals |
 | `normalization` | layer and batch normalisation, running statistics |
+| `dropout` | masks from each example's own key |
 | `transformer` | tokens and transformer blocks over weight vectors |
 | `leaves` | how a network declares its leaves and its symmetries |
 

@@ -73,16 +73,16 @@ class _Backend:
     """What a backend prefers, and its prices relative to one multiply-add of a matrix product.
 
     Attributes:
-      implementation: the one that "auto" takes.
+      implementation: what "auto" takes.
       patch: price of a value of the patches (written, and read by the products).
       output: price of a value of the product (written, pooled, and its gradient spread again).
-      granule: size to which the matrix unit rounds both sides of the band up.
+      multiple: size to which the matrix unit rounds both sides of the band up.
     """
 
     implementation: str
     patch: float
     output: float
-    granule: int
+    multiple: int
 
 
 # The one place where the formulation is chosen.
@@ -92,12 +92,12 @@ class _Backend:
 # gpu, tpu: argued, not measured. A convolution with a model axis is a grouped one there as well, which is known to be
 #   slow (jax issues 26568, 15339, 13800), while a batched matrix product is what the hardware is for. The prices are
 #   8 bytes moved per patch value and 24 per product value against fp32 multiply-adds at peak (4.8 TB/s and 67 TFLOP/s;
-#   1.2 TB/s and about 50 TFLOP/s), the granules the fragment of a tensor core and the side of a TPU's matrix unit.
+#   1.2 TB/s and about 50 TFLOP/s), the multiples the fragment of a tensor core and the side of a TPU's matrix unit.
 #   Pass `implementation=` to overrule them.
 _BACKENDS = {
-    "cpu": _Backend("banded", patch=4.4, output=24.0, granule=1),
-    "gpu": _Backend("banded", patch=55.0, output=165.0, granule=8),
-    "tpu": _Backend("banded", patch=165.0, output=500.0, granule=128),
+    "cpu": _Backend("banded", patch=4.4, output=24.0, multiple=1),
+    "gpu": _Backend("banded", patch=55.0, output=165.0, multiple=8),
+    "tpu": _Backend("banded", patch=165.0, output=500.0, multiple=128),
 }
 _TILE_STEPS = (1, 2, 3, 4)
 
@@ -143,7 +143,7 @@ def choose(input_shape: tuple[int, int, int], kernel_shape: tuple[int, ...], *, 
     def price(tile):
         inputs = (tile[0] + kernel_shape[0] - 1) * (tile[1] + kernel_shape[1] - 1) * kernel_shape[2]
         rows = tile[0] * tile[1] * kernel_shape[3]
-        padded = [-(-size // prices.granule) * prices.granule for size in (inputs, rows)]
+        padded = [-(-size // prices.multiple) * prices.multiple for size in (inputs, rows)]
         tiles = -(-height // tile[0]) * -(-width // tile[1])
         return tiles * (padded[0] * padded[1] + prices.patch * inputs + prices.output * rows)
 

@@ -63,7 +63,7 @@ class MLP(nn.Module):
 
     Attributes:
       hidden: number of hidden units.
-      initialiser: of both layers.
+      initialiser: initialiser of both layers.
     """
 
     hidden: int

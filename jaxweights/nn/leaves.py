@@ -115,7 +115,7 @@ class Leaves:
           reads: group of the input channels.
           writes: group of the output channels.
           use_bias: whether there is a bias.
-          convention: of the layer's parameter names.
+          convention: names of the layer's parameters.
         """
         axes, groups = (window, window, inputs, outputs), (FIXED, FIXED, reads, writes)
         kernel = "weight" if convention == "torch" else "kernel"
@@ -132,7 +132,7 @@ class Leaves:
 
         Args:
           name: layer name.
-          shape: their shape, whose first axis is that of the group.
+          shape: shape of both, the first axis being the units of the group.
           writes: group of the normalised units.
           statistics: whether there are running statistics.
         """

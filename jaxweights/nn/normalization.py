@@ -48,7 +48,7 @@ class LayerNorm(nn.Module):
     """Layer normalisation over the last axes.
 
     Attributes:
-      shape: of the last axes; None for the last axis alone.
+      shape: shape of the last axes; None for the last axis alone.
       epsilon: added to the variance.
       standardised: whether inputs come standardised already.
       convention: whether the factor is named `weight` or `scale`.
@@ -182,7 +182,7 @@ def apply_in_training(
 
     Args:
       module: the module of a task network (`TaskNet.module`), with or without batch normalisation.
-      params: its parameters, running statistics among them.
+      params: parameters of the module, running statistics among them.
       images: `[B, H, W, C]`; more than one value per channel must reach every batch normalisation.
 
     Returns:

@@ -33,8 +33,8 @@ class Initialiser(NamedTuple):
     """Initial values of a layer, each `(draws, fan_in, fan_out) -> values` of uniform draws in (-1, 1).
 
     Attributes:
-      kernel: for kernels.
-      bias: for biases.
+      kernel: makes kernels.
+      bias: makes biases.
     """
 
     kernel: Callable[[jax.Array, int, int], jax.Array]

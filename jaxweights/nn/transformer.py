@@ -1,7 +1,7 @@
 """Transformers over the pieces of weight vectors, the part that G.pt and HyperDiffusion share.
 
-A vector is cut into tokens (`Layout`), each embedded by a matrix of its own; scalars are embedded as sines and cosines;
-pre-norm blocks without a mask follow.
+A vector is cut into tokens (`TokenLayout`), each embedded by a matrix of its own; scalars are embedded as sines and
+cosines; pre-norm blocks without a mask follow.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jax import lax
 
 from jaxweights.nn.activations import gelu
 from jaxweights.nn.dense import matmul
+from jaxweights.nn.dropout import drop, keep
 from jaxweights.nn.normalization import layer_norm
 from jaxweights.nn.parameters import Initial, constant, normal, parameter
 from jaxweights.spec import WeightSpec
@@ -36,7 +37,7 @@ class Group(NamedTuple):
 
     Attributes:
       size: values per token.
-      tokens: their numbers.
+      tokens: numbers of the tokens.
     """
 
     size: int
@@ -45,7 +46,7 @@ class Group(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class TokenLayout:
     """How a flat vector is cut into tokens; static in pytrees, so that a generator's constants can hold it.
 
     Attributes:
@@ -97,11 +98,11 @@ class Architecture:
     """Sizes of a transformer.
 
     Attributes:
-      width: of the tokens.
-      blocks: their number.
-      heads: of attention.
-      num_frequencies: that scalars are embedded with.
-      dtype: of the matrix products; parameters, normalisations and softmax are float32.
+      width: values per token.
+      blocks: number of blocks.
+      heads: heads of attention.
+      num_frequencies: frequencies of embedded scalars.
+      dtype: type of the matrix products; parameters, normalisations and softmax are float32.
       remat: compute each block again for its gradient instead of keeping its intermediate values.
       dropout: probability of dropping a value of the tokens, of the attention weights, or of what a block adds.
     """
@@ -168,12 +169,12 @@ class Embedding(nn.Module):
     """Weight vectors to tokens, each token by its own matrix without a bias.
 
     Attributes:
-      layout: of the vectors.
-      width: of the tokens.
-      dtype: of the products.
+      layout: tokens of the vectors.
+      width: values per token.
+      dtype: type of the products.
     """
 
-    layout: Layout
+    layout: TokenLayout
     width: int
     dtype: str
 
@@ -192,12 +193,12 @@ class Unembedding(nn.Module):
     """Tokens to weight vectors, each token by its own matrix without a bias.
 
     Attributes:
-      layout: of the vectors.
-      dtype: of the products.
-      std: of the initial entries.
+      layout: tokens of the vectors.
+      dtype: type of the products.
+      std: standard deviation of the initial entries.
     """
 
-    layout: Layout
+    layout: TokenLayout
     dtype: str
     std: float = INIT_STD
 
@@ -217,7 +218,7 @@ class Blocks(nn.Module):
     """A stack of pre-norm transformer blocks whose parameters are stacked `[blocks, ...]`.
 
     Attributes:
-      architecture: of the transformer.
+      architecture: sizes of the transformer.
       read: number of leading tokens whose outcome is wanted; the last block computes no others.
     """
 
@@ -296,16 +297,6 @@ def _attention(q: jax.Array, k: jax.Array, v: jax.Array, a: Architecture, kept: 
     scores = products("bhid,bhjd->bhij", q, k, a.dtype) / math.sqrt(q.shape[-1])
     mixed = products("bhij,bhjd->bhid", drop(jax.nn.softmax(scores, axis=-1), kept, a.dropout), v, a.dtype)
     return mixed.transpose(0, 2, 1, 3).reshape(mixed.shape[0], mixed.shape[2], a.width)
-
-
-def keep(keys: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
-    """Which values dropout keeps, `[n, *shape]` bool, for keys `[n]`; a row depends on its own key alone."""
-    return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
-
-
-def drop(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
-    """Values that are kept over the probability of that, zero for the others; `x` itself without a mask."""
-    return x if kept is None else jnp.where(kept, x / (1 - rate), 0.0)
 
 
 def is_matrix(params: Any) -> Any:

@@ -59,8 +59,8 @@ def cases() -> list[Case]:
     return found
 
 
-def _layout() -> transformer.Layout:
-    return transformer.Layout(networks.MNIST.net.spec, "chunk", 1000)
+def _layout() -> transformer.TokenLayout:
+    return transformer.TokenLayout(networks.MNIST.net.spec, "chunk", 1000)
 
 
 def _forward_flop(settings) -> float:

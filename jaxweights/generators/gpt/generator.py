@@ -19,7 +19,7 @@ from jaxweights.generators.base import Prompted, Samples, Stage, keys_for
 from jaxweights.generators.gpt import importer, network, pairs
 from jaxweights.generators.gpt.network import SCALARS, Transformer
 from jaxweights.nn.parameters import initialise
-from jaxweights.nn.transformer import Architecture, Layout, frequencies, is_matrix, time_features
+from jaxweights.nn.transformer import Architecture, TokenLayout, frequencies, is_matrix, time_features
 from jaxweights.population import Population
 from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
@@ -327,8 +327,8 @@ class GPT(Prompted):
         rise = jnp.minimum(step / self.warmup_steps, 1.0) if self.warmup_steps else 1.0
         return self.learning_rate * rise * cosine
 
-    def _layout(self, spec: WeightSpec) -> Layout:
-        return Layout(spec, self.tokens, self.chunk)
+    def _layout(self, spec: WeightSpec) -> TokenLayout:
+        return TokenLayout(spec, self.tokens, self.chunk)
 
     def _constants(self, spec: WeightSpec, scale: float, table: np.ndarray) -> dict[str, Any]:
         return {

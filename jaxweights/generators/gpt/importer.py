@@ -10,11 +10,11 @@ import numpy as np
 
 from jaxweights.generators.gpt.network import SCALARS, Transformer, example_inputs
 from jaxweights.generators.state_dict import StateDict
-from jaxweights.nn.transformer import Architecture, Layout
+from jaxweights.nn.transformer import Architecture, TokenLayout
 
 
 def from_torch(
-    checkpoint: Mapping[str, np.ndarray], layout: Layout, architecture: Architecture
+    checkpoint: Mapping[str, np.ndarray], layout: TokenLayout, architecture: Architecture
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Reads the state dict of a published model.
 

@@ -22,7 +22,7 @@ from jaxweights.nn.transformer import (
     Architecture,
     Blocks,
     Embedding,
-    Layout,
+    TokenLayout,
     Unembedding,
     products,
     scalar_features,
@@ -45,11 +45,11 @@ class Transformer(nn.Module):
     drawn, so `condition` and `embed_times` are for once per sample and `denoise` for every step.
 
     Attributes:
-      layout: of the vectors.
+      layout: tokens of the vectors.
       architecture: sizes.
     """
 
-    layout: Layout
+    layout: TokenLayout
     architecture: Architecture
 
     def setup(self) -> None:
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         return self.unembedding(self.norm_out(self.blocks(tokens))) + start
 
 
-def example_inputs(layout: Layout, architecture: Architecture) -> tuple[jax.Array, ...]:
+def example_inputs(layout: TokenLayout, architecture: Architecture) -> tuple[jax.Array, ...]:
     """Arguments of `Transformer` for one example, all zero."""
     vector, size = jnp.zeros((1, layout.num_params)), architecture.scalar_size
     return vector, vector, jnp.zeros((1, size)), jnp.zeros((1, SCALARS - 1, size))

@@ -17,7 +17,7 @@ from jaxweights.generators.base import Augmented, Samples, Stage, keys_for
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
 from jaxweights.nn.parameters import initialise
-from jaxweights.nn.transformer import Architecture, Layout, frequencies, is_matrix, time_features
+from jaxweights.nn.transformer import Architecture, TokenLayout, frequencies, is_matrix, time_features
 from jaxweights.population import Population
 from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
@@ -213,7 +213,7 @@ class HyperDiffusion(Augmented):
         Raises:
           UserError: the checkpoint does not fit.
         """
-        params, table = importer.from_torch(checkpoint, Layout(spec, "tensor", 0), self.architecture)
+        params, table = importer.from_torch(checkpoint, TokenLayout(spec, "tensor", 0), self.architecture)
         std = np.full(1, 1 / self.scale)
         return {
             "constants": self._constants(spec, np.zeros(1), std, self._orders(spec), table),
@@ -238,7 +238,7 @@ class HyperDiffusion(Augmented):
 
     def num_tokens(self, spec: WeightSpec) -> int:
         """One network's tensors and the timestep."""
-        return Layout(spec, "tensor", 0).num_tokens + 1
+        return TokenLayout(spec, "tensor", 0).num_tokens + 1
 
     def _orders(self, spec: WeightSpec) -> np.ndarray:
         """`[augment, P]` int32 gather indices, each of one order of the hidden units; the first is the given order."""
@@ -252,7 +252,7 @@ class HyperDiffusion(Augmented):
         self, spec: WeightSpec, mean: np.ndarray, std: np.ndarray, orders: np.ndarray, table: np.ndarray
     ) -> dict[str, Any]:
         return {
-            "layout": Layout(spec, "tensor", 0),
+            "layout": TokenLayout(spec, "tensor", 0),
             "mean": mean.astype(np.float32),
             "std": std.astype(np.float32),
             "orders": orders,

@@ -11,14 +11,14 @@ import numpy as np
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperdiffusion.network import Transformer, example_inputs
 from jaxweights.generators.state_dict import StateDict
-from jaxweights.nn.transformer import Architecture, Layout
+from jaxweights.nn.transformer import Architecture, TokenLayout
 from jaxweights.spec import WeightSpec
 
 _PREFIX = "model."
 
 
 def from_torch(
-    checkpoint: Mapping[str, np.ndarray], layout: Layout, architecture: Architecture
+    checkpoint: Mapping[str, np.ndarray], layout: TokenLayout, architecture: Architecture
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Reads the state dict of a published model.
 

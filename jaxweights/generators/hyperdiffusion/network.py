@@ -19,7 +19,7 @@ from jaxweights.nn.transformer import (
     Architecture,
     Blocks,
     Embedding,
-    Layout,
+    TokenLayout,
     Unembedding,
 )
 
@@ -31,11 +31,11 @@ class Transformer(nn.Module):
     every step of sampling.
 
     Attributes:
-      layout: of the vectors.
+      layout: tokens of the vectors.
       architecture: sizes.
     """
 
-    layout: Layout
+    layout: TokenLayout
     architecture: Architecture
 
     def setup(self) -> None:
@@ -74,6 +74,6 @@ class Transformer(nn.Module):
         return self.unembedding(self.norm_out(self.blocks(tokens, keys)))
 
 
-def example_inputs(layout: Layout, architecture: Architecture) -> tuple[jax.Array, jax.Array]:
+def example_inputs(layout: TokenLayout, architecture: Architecture) -> tuple[jax.Array, jax.Array]:
     """Arguments of `Transformer` for one example, all zero."""
     return jnp.zeros((1, layout.num_params)), jnp.zeros((1, architecture.scalar_size))

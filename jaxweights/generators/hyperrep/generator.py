@@ -16,7 +16,8 @@ from jaxweights.generators import checks
 from jaxweights.generators.base import Autoencoding, Samples, Stage
 from jaxweights.generators.hyperrep import loss as losses
 from jaxweights.generators.hyperrep.latents import MODES, LatentSampler, draw, misfit
-from jaxweights.generators.hyperrep.network import Architecture, Autoencoder, Layout, check_layout
+from jaxweights.generators.hyperrep.layout import UnitLayout, check_layout
+from jaxweights.generators.hyperrep.network import Architecture, Autoencoder
 from jaxweights.generators.hyperrep.plateau import Plateau
 from jaxweights.generators.hyperrep.views import Views, permutation_table, two_views
 from jaxweights.nn.parameters import INITIALISERS, initialise
@@ -215,7 +216,7 @@ class HyperRep(Autoencoding):
           UserError: the network's weights cannot be encoded this way, or `layer_weights` does not have one entry per
             layer.
         """
-        layout = Layout(training.spec)
+        layout = UnitLayout(training.spec)
         check_layout(layout, self.encoding)
         if self.layer_weights and len(self.layer_weights) != len(layout.layers):
             raise UserError(
@@ -301,7 +302,7 @@ class HyperRep(Autoencoding):
 
     def num_tokens(self, spec: WeightSpec) -> int:
         """One network's tokens and, where there is one, the token that becomes the latent."""
-        return self.architecture.num_tokens(Layout(spec)) + (self.compression == "token")
+        return self.architecture.num_tokens(UnitLayout(spec)) + (self.compression == "token")
 
     @property
     def latent_sampler(self) -> LatentSampler:

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxweights.errors import UserError
-from jaxweights.generators.hyperrep.network import Architecture, Autoencoder, Layout
+from jaxweights.generators.hyperrep.layout import UnitLayout
+from jaxweights.generators.hyperrep.network import Architecture, Autoencoder
 
 _ATTENTION = ("q_linear", "k_linear", "v_linear", "out")
 
 
 def from_torch(
-    state_dict: Mapping[str, np.ndarray], layout: Layout, architecture: Architecture
+    state_dict: Mapping[str, np.ndarray], layout: UnitLayout, architecture: Architecture
 ) -> dict[str, dict[str, Any]]:
     """The parameters of a checkpoint of the published PyTorch autoencoder (`checkpoint_ae.pt`).
 
@@ -87,7 +88,7 @@ def _torch_dense(state: dict[str, np.ndarray], name: str) -> dict[str, np.ndarra
     return {"kernel": _take(state, f"{name}.weight").T, "bias": _take(state, f"{name}.bias")}
 
 
-def _torch_tokens(state, name: str, shared: str, layout: Layout, architecture: Architecture) -> dict[str, Any]:
+def _torch_tokens(state, name: str, shared: str, layout: UnitLayout, architecture: Architecture) -> dict[str, Any]:
     if architecture.encoding == "weight":
         return {"weight": _torch_dense(state, f"{name}.{shared}")}
     return {f"layer_{i}": _torch_dense(state, f"{name}.layer_lst.{i}") for i in range(len(layout.layers))}

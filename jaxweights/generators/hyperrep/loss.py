@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxweights.generators.hyperrep.network import Layout
+from jaxweights.generators.hyperrep.layout import UnitLayout
 from jaxweights.nn.dense import Dense
 from jaxweights.nn.normalization import SignalNorm, Statistics
 
@@ -36,7 +36,7 @@ class Moments(NamedTuple):
     std: np.ndarray
 
 
-def moments(layout: Layout, weights: np.ndarray) -> Moments:
+def moments(layout: UnitLayout, weights: np.ndarray) -> Moments:
     """Mean vector and layer-wise standard deviations of `[N, P]` training rows, summed in float64."""
     rows = len(weights)
     mean = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(weights)) / rows
@@ -50,7 +50,7 @@ def moments(layout: Layout, weights: np.ndarray) -> Moments:
     return Moments(mean.astype(np.float32), layout.spread(np.array(stds)))
 
 
-def mean_losses(layout: Layout, weights: np.ndarray, mean: np.ndarray, std: np.ndarray, **settings) -> np.ndarray:
+def mean_losses(layout: UnitLayout, weights: np.ndarray, mean: np.ndarray, std: np.ndarray, **settings) -> np.ndarray:
     """The reconstruction loss of predicting the mean vector for every training row, which R^2 is measured against.
 
     Args:
@@ -79,7 +79,7 @@ def _blocks(weights: np.ndarray):
 
 
 def reconstruction_loss(
-    layout: Layout,
+    layout: UnitLayout,
     outputs: jax.Array,
     targets: jax.Array,
     std: jax.Array,
@@ -110,7 +110,7 @@ def reconstruction_loss(
     return total, jnp.stack(layers)
 
 
-def _reduce(layout: Layout, errors, reduction: Reduction, layer_weights: Sequence[float] | None):
+def _reduce(layout: UnitLayout, errors, reduction: Reduction, layer_weights: Sequence[float] | None):
     """Mean squared errors `[P]` to the total and a list of one loss per layer."""
     sums = layout.per_layer(errors)
     sizes = [layer.size if reduction == "layer_mean" else layout.num_params for layer in layout.layers]

@@ -13,10 +13,9 @@ The attention embedder makes the same mistake, and what it returns does not depe
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -24,107 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxweights.errors import UserError
+from jaxweights.generators.hyperrep.layout import Layer, UnitLayout
 from jaxweights.nn.dense import Dense, matmul
+from jaxweights.nn.dropout import drop
 from jaxweights.nn.parameters import FAN_IN_UNIFORM, constant, fan_in_uniform, normal, parameter
-from jaxweights.spec import FIXED, WeightSpec
 
 _NORM_EPSILON = 1e-6
 _UNROLLED = 4  # blocks of a stack that are compiled one by one
-
-
-class Layer(NamedTuple):
-    """A layer of the task network in the flat vector.
-
-    Attributes:
-      name: as in the spec.
-      units: neurons or channels.
-      parts: `(start, fan)` of each tensor `[units, fan]` of the layer, in flat order; weights first, then the bias.
-      outgoing: `(start, outputs, fan)` of the following layer's tensor `[outputs, units, fan]` that reads this one's
-        units, or None.
-    """
-
-    name: str
-    units: int
-    parts: tuple[tuple[int, int], ...]
-    outgoing: tuple[int, int, int] | None
-
-    @property
-    def fan(self) -> int:
-        """Values per unit."""
-        return sum(fan for _, fan in self.parts)
-
-    @property
-    def size(self) -> int:
-        """Values of the whole layer."""
-        return self.units * self.fan
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """How a flat vector falls into layers and units; static in pytrees, so that a generator's constants can hold it.
-
-    Attributes:
-      spec: meaning of the vector.
-    """
-
-    spec: WeightSpec
-
-    @functools.cached_property
-    def layers(self) -> tuple[Layer, ...]:
-        """The layers in flat order.
-
-        Raises:
-          UserError: the tensors of some layer do not have the same number of units.
-        """
-        members: dict[str, list] = {}
-        for leaf, span in self.spec.spans():
-            members.setdefault(leaf.name.rpartition("/")[0], []).append((leaf, span))
-        groups = list(members.items())
-        layers = []
-        for i, (name, leaves) in enumerate(groups):
-            units = {leaf.stored_axes[0] for leaf, _ in leaves}
-            if len(units) != 1:
-                raise UserError(
-                    f"Layer {name!r} of the task network has tensors of {sorted(units)} units: the generator hyperrep "
-                    "needs layers whose tensors all have one entry per unit. Use another network or generator."
-                )
-            parts = tuple((span.start, leaf.size // leaf.stored_axes[0]) for leaf, span in leaves)
-            following = groups[i + 1][1] if i + 1 < len(groups) else []
-            layers.append(Layer(name, units.pop(), parts, _outgoing(leaves, following)))
-        return tuple(layers)
-
-    @property
-    def num_params(self) -> int:
-        """Length of the flat vector, P."""
-        return self.spec.num_params
-
-    def spans(self, layer: Layer) -> list[slice]:
-        """The slices of the flat vector that hold a layer."""
-        return [slice(start, start + layer.units * fan) for start, fan in layer.parts]
-
-    def per_layer(self, values: jax.Array | np.ndarray) -> list[Any]:
-        """Sums `[P]` over each layer."""
-        return [sum(values[span].sum() for span in self.spans(layer)) for layer in self.layers]
-
-    def spread(self, values: np.ndarray) -> np.ndarray:
-        """One value per layer, `[num_layers]`, to one per weight, `[P]`."""
-        out = np.empty(self.num_params, np.float32)
-        for layer, value in zip(self.layers, values, strict=True):
-            for span in self.spans(layer):
-                out[span] = value
-        return out
-
-
-def _outgoing(leaves: list, following: list) -> tuple[int, int, int] | None:
-    """See `Layer.outgoing`."""
-    writes = {leaf.groups[leaf.order[0]] for leaf, _ in leaves} - {FIXED}
-    for leaf, span in following:
-        if len(leaf.order) > 1 and leaf.groups[leaf.order[1]] in writes:
-            outputs, units, *rest = leaf.stored_axes
-            return span.start, outputs, math.prod(rest)
-    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,21 +52,9 @@ class Architecture:
     identical_blocks: bool
     dtype: Literal["float32", "bfloat16"]
 
-    def num_tokens(self, layout: Layout) -> int:
+    def num_tokens(self, layout: UnitLayout) -> int:
         """Tokens of a weight vector, without a compression token."""
         return layout.num_params if self.encoding == "weight" else sum(layer.units for layer in layout.layers)
-
-
-def check_layout(layout: Layout, encoding: str) -> None:
-    """Raises UserError where the network's weights cannot be encoded in this way."""
-    if encoding == "weight":
-        return
-    for layer in layout.layers[:-1]:
-        if encoding == "neuron_in_out" and layer.outgoing is None:
-            raise UserError(
-                f'The encoding "neuron_in_out" needs a chain of layers, but what follows layer {layer.name!r} does not '
-                'read its units. Set the encoding of the generator hyperrep to "neuron".'
-            )
 
 
 def _products(x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
@@ -177,11 +70,11 @@ class Embedding(nn.Module):
     """Weight vectors to tokens.
 
     Attributes:
-      layout: of the vectors.
-      architecture: of the autoencoder.
+      layout: layers and units of the vectors.
+      architecture: sizes and variants of the autoencoder.
     """
 
-    layout: Layout
+    layout: UnitLayout
     architecture: Architecture
 
     @nn.compact
@@ -216,11 +109,11 @@ class Unembedding(nn.Module):
     and the last layer's weights at the sum; the layers before can make up for both.
 
     Attributes:
-      layout: of the vectors.
-      architecture: of the autoencoder.
+      layout: layers and units of the vectors.
+      architecture: sizes and variants of the autoencoder.
     """
 
-    layout: Layout
+    layout: UnitLayout
     architecture: Architecture
 
     @nn.compact
@@ -261,7 +154,7 @@ class Blocks(nn.Module):
     after the last block.
 
     Attributes:
-      architecture: of the autoencoder.
+      architecture: sizes and variants of the autoencoder.
     """
 
     architecture: Architecture
@@ -311,15 +204,15 @@ def _block(x: jax.Array, p: Mapping[str, jax.Array], masks: tuple, a: Architectu
     # The softmax's division waits until after the product with v, which is smaller than the attention matrix.
     attention = jnp.exp(scores - lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
     total = jnp.sum(attention, axis=-1)
-    mixed = _products(_drop(attention, masks[0], a.dropout), v, a.dtype) / total[:, :, :, None]
+    mixed = _products(drop(attention, masks[0], a.dropout), v, a.dtype) / total[:, :, :, None]
     mixed = mixed.transpose(0, 2, 1, 3).reshape(n, tokens, d)
     mixed = matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
-    x = x + _drop(mixed, masks[1], a.dropout)
+    x = x + drop(mixed, masks[1], a.dropout)
     hidden = _norm(x, p["norm_2_scale"], p["norm_2_bias"]) if a.normalize else x
     hidden = nn.relu(matmul(hidden, p["up_kernel"], a.dtype) + p["up_bias"][None, None, :])
-    hidden = _drop(hidden, masks[2], a.dropout)
+    hidden = drop(hidden, masks[2], a.dropout)
     hidden = matmul(hidden, p["down_kernel"], a.dtype) + p["down_bias"][None, None, :]
-    return x + _drop(hidden, masks[3], a.dropout)
+    return x + drop(hidden, masks[3], a.dropout)
 
 
 def _norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
@@ -359,19 +252,15 @@ def keep_mask(keys: jax.Array, index: jax.Array | int, size: int, rate: float) -
     return jax.vmap(draw)(keys) >= round(rate * 2**16)
 
 
-def _drop(x: jax.Array, keep: jax.Array | None, rate: float) -> jax.Array:
-    return x if keep is None else jnp.where(keep, x / (1 - rate), 0.0)
-
-
 class Encoder(nn.Module):
     """Weight vectors to latents.
 
     Attributes:
-      layout: of the vectors.
-      architecture: of the autoencoder.
+      layout: layers and units of the vectors.
+      architecture: sizes and variants of the autoencoder.
     """
 
-    layout: Layout
+    layout: UnitLayout
     architecture: Architecture
 
     @nn.compact
@@ -402,11 +291,11 @@ class Decoder(nn.Module):
     """Latents to weight vectors.
 
     Attributes:
-      layout: of the vectors.
-      architecture: of the autoencoder.
+      layout: layers and units of the vectors.
+      architecture: sizes and variants of the autoencoder.
     """
 
-    layout: Layout
+    layout: UnitLayout
     architecture: Architecture
 
     @nn.compact
@@ -438,7 +327,7 @@ class MLP(nn.Module):
     Attributes:
       widths: output sizes.
       dropout: rate.
-      index: of the first dropout, see `keep_mask`.
+      index: number of the first dropout, see `keep_mask`.
     """
 
     widths: tuple[int, ...]
@@ -453,7 +342,7 @@ class MLP(nn.Module):
             if i < len(self.widths) - 1:
                 x = nn.leaky_relu(x, 0.01)
                 if keys is not None and self.dropout:
-                    x = _drop(x, keep_mask(keys, self.index + i, width, self.dropout), self.dropout)
+                    x = drop(x, keep_mask(keys, self.index + i, width, self.dropout), self.dropout)
         return x
 
 
@@ -461,11 +350,11 @@ class Autoencoder(nn.Module):
     """The autoencoder.
 
     Attributes:
-      layout: of the vectors.
+      layout: layers and units of the vectors.
       architecture: sizes and variants.
     """
 
-    layout: Layout
+    layout: UnitLayout
     architecture: Architecture
 
     def setup(self) -> None:

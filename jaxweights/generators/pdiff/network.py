@@ -52,7 +52,7 @@ class Decoder(nn.Module):
 
     Attributes:
       channels: input channels of the transposed convolutions, the encoder's in reverse.
-      length: of the decoded vectors, a multiple of `2 ** len(channels)`.
+      length: length of the decoded vectors, a multiple of `2 ** len(channels)`.
       kernel_size: odd.
     """
 
@@ -79,7 +79,7 @@ class Autoencoder(nn.Module):
       channels: output channels of the encoder's stride-2 convolutions.
       latent_dim: size of the latent.
       kernel_size: odd.
-      length: of the vectors, a multiple of `2 ** len(channels)`.
+      length: length of the vectors, a multiple of `2 ** len(channels)`.
     """
 
     channels: tuple[int, ...]
@@ -105,10 +105,10 @@ class Autoencoder(nn.Module):
         Args:
           x: `[n, length]`.
           noise: `[n, latent_dim]`, standard normal.
-          amplitude: of the noise, or None for the standard deviation that the encoder gives. With a number nothing
-            depends on the head of the log-variance.
+          amplitude: amplitude of the noise, or None for the standard deviation that the encoder gives. With a number
+            nothing depends on the head of the log-variance.
           statistics: see `SignalNorm`, as is the next.
-          axis_name: of the mesh.
+          axis_name: device axis that the batch is split over.
 
         Returns:
           `[n, length]`, and mean and log-variance of the latents `[n, latent_dim]`.
@@ -132,7 +132,7 @@ class ShortConv(nn.Module):
     Attributes:
       features: output channels.
       kernel_size: odd.
-      dtype: of the factors; sums are float32.
+      dtype: type of the factors; sums are float32.
     """
 
     features: int
@@ -162,7 +162,7 @@ class Denoiser(nn.Module):
     Attributes:
       channels: output channels of the convolutions up to the widest; the rest mirrors them.
       kernel_size: odd.
-      dtype: of the products of all convolutions but the first and the last, which have one channel on a side.
+      dtype: type of the products of all convolutions but the first and the last, which have one channel on a side.
     """
 
     channels: tuple[int, ...]
