@@ -100,7 +100,9 @@ class BatchNorm(nn.Module):
                 self.put_variable(STATISTICS, name, lax.stop_gradient(new))
         else:
             mean, var = lax.stop_gradient((mean, var))
-        return _normalise(x, _lead(mean, x), _lead(var, x), weight, bias, self.epsilon)
+        # One factor per channel, broadcast afterwards: `SignalNorm` broadcasts first, and gradients round differently.
+        factor = lax.rsqrt(var + self.epsilon) * weight
+        return (x - _lead(mean, x)) * _lead(factor, x) + _lead(bias, x)
 
 
 class SignalNorm(nn.Module):
@@ -147,7 +149,8 @@ class SignalNorm(nn.Module):
             var = jnp.mean(jnp.square(x - mean), axis=1, keepdims=True)
         else:
             raise ValueError(f'statistics must be "batch", "running" or "instance", not {statistics!r}')
-        return _normalise(x, mean, var, scale, bias, self.epsilon)
+        factor = lax.rsqrt(var + self.epsilon) * _lead(scale, x)
+        return (x - mean) * factor + _lead(bias, x)
 
 
 def _batch_statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -161,11 +164,6 @@ def _batch_statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, j
     var = average(jnp.square(x - _lead(mean, x)))
     count = math.prod(x.shape[:-1]) * (1 if axis_name is None else lax.axis_size(axis_name))
     return mean, var, var * (count / (count - 1))
-
-
-def _normalise(x, mean, var, weight, bias, epsilon):
-    factor = lax.rsqrt(var + epsilon) * _lead(weight, x)
-    return (x - mean) * factor + _lead(bias, x)
 
 
 def _lead(values: jax.Array, x: jax.Array) -> jax.Array:
