@@ -7,7 +7,7 @@ import pytest
 
 from jaxweights.api.generators import fit, sample
 from jaxweights.errors import UserError
-from jaxweights.evaluate import Evaluation
+from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population, from_array
 
 ROWS = np.random.default_rng(0).normal(size=(24, 11)).astype(np.float32)

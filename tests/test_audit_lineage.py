@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 from jaxweights import auditing, nets, parallel, store, tasks
 from jaxweights.auditing import hull, statistics, verdict
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 from jaxweights.population import Population
 from jaxweights.report import tables
 

@@ -10,7 +10,7 @@ import pytest
 from jaxweights import data, parallel, tasks
 from jaxweights.environments import CartPole
 from jaxweights.errors import UserError
-from jaxweights.evaluate import episodes, evaluate
+from jaxweights.evaluation import episodes, evaluate
 
 FREE = CartPole(time_step=1e-3, substeps=1)
 

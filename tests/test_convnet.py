@@ -12,7 +12,7 @@ from test_zoo import CONFIG
 
 from jaxweights import nets, parallel, tasks
 from jaxweights.errors import UserError
-from jaxweights.evaluate import accuracy, evaluate
+from jaxweights.evaluation import accuracy, evaluate
 from jaxweights.nn import conv_pool
 from jaxweights.zoo.augment import flip_and_cut
 from jaxweights.zoo.supervised import pack, put

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxweights import nets, tasks
-from jaxweights.evaluate import accuracy, evaluate
+from jaxweights.evaluation import accuracy, evaluate
 
 
 @pytest.fixture(scope="module", params=["mlp", "cnn"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel, tasks
-from jaxweights.evaluate import Evaluator, cache, evaluate
+from jaxweights.evaluation import Evaluator, cache, evaluate
 
 NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 3)
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import zoos
 from jaxweights import data, parallel, tasks, zoo
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate, fields
+from jaxweights.evaluation import evaluate, fields
 from jaxweights.nets.field import encode, encode_columns
 from jaxweights.zoo.fields import EarlyStopping, Plateau
 

@@ -12,7 +12,7 @@ from skimage import measure
 
 from jaxweights import parallel, tasks
 from jaxweights.errors import UserError
-from jaxweights.evaluate import meshing
+from jaxweights.evaluation import meshing
 
 RESOLUTION = 45
 _GAIN, _SUM = 50.0, 2.95

@@ -11,7 +11,7 @@ from jax.extend import core
 
 from jaxweights import nets, tasks
 from jaxweights.errors import UserError
-from jaxweights.evaluate import accuracy, evaluate
+from jaxweights.evaluation import accuracy, evaluate
 
 # Network to (config, side of its images, patterns, sizes of the leaves they choose).
 CASES = {

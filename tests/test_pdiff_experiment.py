@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxweights import nets, population, store
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 from jaxweights.experiment import Experiment
 
 CONFIG = mini_pdiff.get_config().to_dict()

@@ -13,7 +13,7 @@ import zoos
 
 from jaxweights import nets, parallel, tasks
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 from jaxweights.nn import convolution, normalization
 from jaxweights.zoo.supervised import pack, put
 

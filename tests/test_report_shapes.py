@@ -18,7 +18,7 @@ from jaxweights import data, parallel, tasks
 from jaxweights.auditing import statistics
 from jaxweights.data import Signals
 from jaxweights.errors import UserError
-from jaxweights.evaluate import meshing
+from jaxweights.evaluation import meshing
 from jaxweights.population import Population
 from jaxweights.report import rendering, style, viewer
 from jaxweights.report import shapes as page

@@ -7,7 +7,7 @@ import pytest
 from jaxweights import parallel, tasks
 from jaxweights.auditing import symmetry
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 
 COUNT, IMAGES, CLASSES = 6, 61, 3
 BOTH = ["relu", "tanh"]

@@ -17,7 +17,7 @@ import zoos
 
 from jaxweights import data, parallel, tasks, zoo
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 from jaxweights.store import PopulationStore
 from jaxweights.zoo.supervised import pack, put
 

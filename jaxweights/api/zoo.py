@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from jaxweights import data as datasets
 from jaxweights import nets, parallel, provenance, settings, tasks, zoo
 from jaxweights.errors import UserError
-from jaxweights.evaluate import Evaluation, Evaluator
+from jaxweights.evaluation import Evaluation, Evaluator
 from jaxweights.nets import custom
 from jaxweights.population import Population, from_array
 from jaxweights.spec import WeightSpec

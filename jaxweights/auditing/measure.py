@@ -14,7 +14,7 @@ from jaxweights.auditing.hidden_units import apply_permutation
 from jaxweights.auditing.measurements import HELDOUT, NEIGHBOURS, TRAINING, Measured
 from jaxweights.auditing.rows import MEMORY_BYTES
 from jaxweights.auditing.subject import AuditSettings, Subject
-from jaxweights.evaluate import Evaluation
+from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population
 
 _ALIGNED_BLOCK = 256

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxweights import nets
 from jaxweights.auditing import distances, similarity, statistics
 from jaxweights.errors import UserError
-from jaxweights.evaluate import Evaluation, evaluate
+from jaxweights.evaluation import Evaluation, evaluate
 from jaxweights.population import Population, last_checkpoints, top_rows
 
 TRAINING = "training"

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxweights import tasks
 from jaxweights.errors import UserError
-from jaxweights.evaluate import Evaluation
+from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population
 from jaxweights.settings import Settings, setting
 from jaxweights.tasks import Task

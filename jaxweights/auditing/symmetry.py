@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxweights import nets, parallel
 from jaxweights.auditing import similarity, statistics
 from jaxweights.errors import UserError
-from jaxweights.evaluate import Evaluation, evaluate
+from jaxweights.evaluation import Evaluation, evaluate
 from jaxweights.spec import WeightSpec
 
 ORIGINAL = "original"

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxweights import data, files, generators, nets, parallel, provenance, settings, tasks, zoo
-from jaxweights.evaluate import Evaluator
+from jaxweights.evaluation import Evaluator
 from jaxweights.experiment.config import check
 from jaxweights.experiment.stages import CONTROLS, stages
 from jaxweights.experiment.workdir import Workdir

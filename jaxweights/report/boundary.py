@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxweights import nets, parallel
-from jaxweights.evaluate import accuracy
+from jaxweights.evaluation import accuracy
 from jaxweights.population import Population
 from jaxweights.report import components, style
 from jaxweights.report.style import Series

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from jaxweights import data, parallel, population
 from jaxweights.auditing import distances, probes, published, statistics, symmetry
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 from jaxweights.generators import Autoencoding
 from jaxweights.progress import Progress
 from jaxweights.studies.base import Rowwise, Subject

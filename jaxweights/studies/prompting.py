@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxweights import parallel, population
 from jaxweights.auditing import similarity, statistics
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 from jaxweights.generators import Prompted
 from jaxweights.population import Population
 from jaxweights.progress import Progress

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from jaxweights import auditing, data, nets
 from jaxweights.auditing import distances, shapes, statistics
 from jaxweights.errors import UserError
-from jaxweights.evaluate import meshing
+from jaxweights.evaluation import meshing
 from jaxweights.population import Population
 from jaxweights.progress import Progress
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxweights import nets, operations
 from jaxweights.data import Dataset
 from jaxweights.errors import UserError
-from jaxweights.evaluate import Evaluation
+from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population
 from jaxweights.settings import Settings
 from jaxweights.tasks.terms import Terms
@@ -161,7 +161,7 @@ class Task(abc.ABC):
         mesh: Mesh,
         progress: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
-        """Evaluates weight vectors; see `evaluate.evaluate`."""
+        """Evaluates weight vectors; see `evaluation.evaluate`."""
 
     def loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         """The loss `[B]` of a step, for counts of operations."""

@@ -14,8 +14,8 @@ from jaxweights import data as datasets
 from jaxweights import nets
 from jaxweights.data.dataset import ALIASES, KNOWN
 from jaxweights.errors import UserError
-from jaxweights.evaluate import Evaluation
-from jaxweights.evaluate.accuracy import totals
+from jaxweights.evaluation import Evaluation
+from jaxweights.evaluation.accuracy import totals
 from jaxweights.settings import Settings, plain, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.zoo import BaseSettings, Recipe, Supervised, SupervisedSettings

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxweights import data as datasets
 from jaxweights import nets
-from jaxweights.evaluate import Evaluation, fields
+from jaxweights.evaluation import Evaluation, fields
 from jaxweights.settings import Settings, plain, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.tasks.classification import ImageSettings, given, image_examples

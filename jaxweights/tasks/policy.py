@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxweights import data as datasets
 from jaxweights import nets
-from jaxweights.evaluate import Evaluation, episodes
+from jaxweights.evaluation import Evaluation, episodes
 from jaxweights.settings import Settings, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.tasks.classification import given

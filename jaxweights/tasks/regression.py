@@ -12,8 +12,8 @@ import numpy as np
 
 from jaxweights import nets, parallel
 from jaxweights.data import Dataset
-from jaxweights.evaluate import Evaluation
-from jaxweights.evaluate.accuracy import totals
+from jaxweights.evaluation import Evaluation
+from jaxweights.evaluation.accuracy import totals
 from jaxweights.settings import Settings, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.tasks.terms import Terms

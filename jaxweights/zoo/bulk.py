@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxweights import nets, parallel, population, progress
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
-from jaxweights.evaluate import Evaluation, Evaluator
+from jaxweights.evaluation import Evaluation, Evaluator
 from jaxweights.population import Population
 from jaxweights.store import INDEX, PopulationStore
 from jaxweights.zoo.recipe import Recipe
@@ -82,8 +82,8 @@ def train_zoo(
       chunk_size: runs per chunk, 0 to choose by memory; rounded up to whole lanes and devices.
       lanes: models per vmap, 0 to choose by network and backend.
       provenance: JSON data to keep with the store.
-      evaluate: evaluation of weights `[N, P]` on the test examples, such as an `evaluate.Evaluator` that is shared with
-        other stages.
+      evaluate: evaluation of weights `[N, P]` on the test examples, such as an `evaluation.Evaluator` that is
+        shared with other stages.
 
     Returns:
       The complete store; without a path the population of all snapshots, with the same rows and records.

@@ -20,7 +20,7 @@ from jaxweights import parallel
 from jaxweights.data import Dataset
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
-from jaxweights.evaluate import fields
+from jaxweights.evaluation import fields
 from jaxweights.nets.field import Field
 from jaxweights.settings import Settings, setting
 from jaxweights.zoo.program import Program, RunData, RunState

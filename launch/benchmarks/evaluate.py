@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxweights import parallel
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 from launch.benchmarks import measure, networks
 from launch.benchmarks.measure import Case, Work
 from launch.benchmarks.networks import Network

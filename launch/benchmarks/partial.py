@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxweights import nets, parallel, tasks
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work
 

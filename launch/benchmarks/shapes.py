@@ -19,7 +19,7 @@ from skimage import measure as voxels
 
 from jaxweights import nets, parallel, tasks
 from jaxweights.auditing import shapes
-from jaxweights.evaluate import meshing
+from jaxweights.evaluation import meshing
 from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work
 

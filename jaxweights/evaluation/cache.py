@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import nets
-from jaxweights.evaluate.accuracy import Evaluation, evaluate
+from jaxweights.evaluation.accuracy import Evaluation, evaluate
 
 _BYTES = 512 << 20  # of cached masks
 _BLOCK_BYTES = 64 << 20  # of weights that are read and hashed at a time
