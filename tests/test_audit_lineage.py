@@ -55,7 +55,6 @@ def audited(folder, train):
         controls=("copy",),
         heldout_checkpoints=lineages,
         evaluate=lambda weights: evaluate(NET, weights, images, np.arange(24) % 3, parallel.make_mesh(2)),
-        examples=24,
     )
     metrics = auditing.run(subject, SETTINGS, 0, parallel.make_mesh(2), folder)
     return (

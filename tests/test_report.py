@@ -13,7 +13,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jaxweights import auditing, data, parallel, report, tasks
+from jaxweights import auditing, data, generators, parallel, report, tasks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import boundary, components, figures, style, tables
@@ -88,7 +88,8 @@ def make_experiment(
     for name in (*names, *CONTROLS):
         measured[name] = make_measured(rng, count, train, distances.get(name, 2.0), aligned)
         samples[name] = Population.create(weights[measured[name].nearest_row], NET.spec)
-    metrics = auditing.summarise(measured, CONTROLS, 50, 0)
+    baselines = [name for name, kind in generated if generators.is_baseline(kind)]
+    metrics = auditing.summarise(measured, CONTROLS, 50, 0, baselines=baselines)
     metrics |= {
         "zoo": {
             "num_runs": train + 16,

@@ -73,7 +73,15 @@ def measure(
 
 def describe(subject: Subject, measured: dict[str, Measured], settings: AuditSettings, seed: int = 0) -> dict[str, Any]:
     """Tests and verdicts of measured series, as JSON data; see `run`."""
-    metrics = summarise(measured, subject.controls, settings.bootstrap, seed, subject.task.terms, subject.one_run)
+    metrics = summarise(
+        measured,
+        subject.controls,
+        settings.bootstrap,
+        seed,
+        subject.task.terms,
+        subject.one_run,
+        baselines=subject.baselines,
+    )
     metrics["lineage"] = {
         "training_networks": len(subject.train),
         "training_runs": len(np.unique(subject.train.records["run"])),

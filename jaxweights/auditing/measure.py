@@ -82,9 +82,8 @@ class Measurer:
         if self.subject.evaluate is None:
             return dict.fromkeys(("accuracy", "loss", "max_error_iou"), np.zeros(0))
         result = self.trained if networks is self.subject.train else self._evaluate(networks.weights)
-        iou, _ = similarity.max_error_iou(
-            result.errors, self.trained.errors, self.subject.examples, mesh=self.mesh, **own
-        )
+        examples = 8 * result.errors.shape[1]  # those behind the last one are nobody's errors
+        iou, _ = similarity.max_error_iou(result.errors, self.trained.errors, examples, mesh=self.mesh, **own)
         return {
             "accuracy": result.accuracy,
             "loss": result.loss,

@@ -47,9 +47,9 @@ class Subject:
       heldout: one checkpoint of every run that no generator saw, the last or one `at_training_steps`.
       generated: samples by series name, in the order of the report; `run` is that of the parent, or -1.
       controls: names in `generated` that are positive controls.
+      baselines: names in `generated` that a generator has to beat.
       heldout_checkpoints: all checkpoints of the held-out runs, if they are at hand.
       evaluate: `weights [n, P] -> Evaluation` on a test set, or None for an audit of weights alone.
-      examples: examples of that test set.
       task: what the networks are for; the verdicts are in its terms.
     """
 
@@ -57,9 +57,9 @@ class Subject:
     heldout: Population
     generated: Mapping[str, Population]
     controls: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
     heldout_checkpoints: Population | None = None
     evaluate: Callable[[Any], Evaluation] | None = None
-    examples: int = 0
     task: Task = dataclasses.field(default_factory=tasks.get)
 
     @property
@@ -72,8 +72,8 @@ def check(subject: Subject, settings: AuditSettings) -> None:
     """Refuses what cannot be audited before anything is computed.
 
     Raises:
-      UserError: too few training networks to be compared with one another, too many to be mixed, too few held-out ones,
-        or series of other networks.
+      UserError: too few training networks to be compared with one another, too many to be mixed, or too few held-out
+        ones.
     """
     count = len(subject.train)
     if count < 2:
@@ -91,12 +91,6 @@ def check(subject: Subject, settings: AuditSettings) -> None:
             f"There are {len(subject.heldout)} held-out networks, but an audit needs at least {MIN_HELDOUT}: without "
             "networks that no generator has seen there is nothing to compare a distance with."
         )
-    for name, networks in {"heldout": subject.heldout, **subject.generated}.items():
-        if networks.weights.shape[1] != subject.train.weights.shape[1]:
-            raise UserError(
-                f"The networks of {name!r} have {networks.weights.shape[1]} parameters, those of the training set "
-                f"{subject.train.weights.shape[1]}. Only networks of one architecture can be compared."
-            )
 
 
 def at_training_steps(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ def summarise(
     terms: Terms | None = None,
     one_run: bool = False,
     thresholds: Thresholds = THRESHOLDS,
+    baselines: Collection[str] = (),
 ) -> dict[str, Any]:
     """Tests every series and judges it; a pure function of the measurements.
 
@@ -34,6 +35,7 @@ def summarise(
       one_run: whether all training networks are checkpoints of one run. Then no sample has a next run to be compared
         with, and copies are those that lie within a third of the steps between checkpoints.
       thresholds: of the verdicts.
+      baselines: names of the series that a generator has to beat.
 
     Returns:
       `{"series": {name: ...}, "checks": {...}}`.
@@ -47,7 +49,7 @@ def summarise(
         if name not in (TRAINING, HELDOUT):
             entry["tests"] = judge.tests(one)
         entry |= judge.neighbourhood(one)
-        entry["role"] = "control" if name in controls else name if name in RESERVED else "generator"
+        entry["role"] = _role(name, controls, baselines)
         series[name] = entry
     # The negative control: half of the held-out runs stand in for a generator's samples and are judged against the
     # other half.
@@ -69,6 +71,12 @@ def summarise(
     if series[HELDOUT_CONTROL]["verdict"]["flagged"]:
         missed.append(HELDOUT_CONTROL)
     return {"series": series, "checks": {"controls_passed": not missed, "failed_controls": missed}}
+
+
+def _role(name: str, controls: Collection[str], baselines: Collection[str]) -> str:
+    if name in RESERVED:
+        return name
+    return "control" if name in controls else "baseline" if name in baselines else "generator"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,5 +2,6 @@
 
 from jaxweights.evaluation.accuracy import Evaluation, evaluate
 from jaxweights.evaluation.cache import Evaluator
+from jaxweights.evaluation.predictions import Predictor
 
-__all__ = ["Evaluation", "Evaluator", "evaluate"]
+__all__ = ["Evaluation", "Evaluator", "Predictor", "evaluate"]

@@ -13,6 +13,7 @@ from jaxweights.experiment import samples
 from jaxweights.experiment import zoo as zoo_stage
 from jaxweights.experiment.context import Context
 from jaxweights.experiment.stages import CONTROLS, SHAPES
+from jaxweights.generators import is_baseline, kind_of
 from jaxweights.settings import make
 
 
@@ -25,9 +26,9 @@ def audit(context: Context) -> dict[str, Any]:
             heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
             generated={name: s.read() for name, s in drawn.items()},
             controls=tuple(CONTROLS),
+            baselines=tuple(n for n, (g, _) in context.generators.items() if is_baseline(kind_of(g))),
             heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),
             evaluate=context.evaluate,
-            examples=len(context.dataset.test_labels),
             task=context.task,
         )
         chosen = make(auditing.AuditSettings, context.config["audit"])

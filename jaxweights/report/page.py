@@ -184,7 +184,7 @@ def render(
     metrics: Mapping[str, Any], config: Mapping[str, Any], net: nets.TaskNet, parts: Sequence[Picture | Section]
 ) -> str:
     """The page as a string, with the figures and further parts between the results and the other measures."""
-    roles = style.roles(metrics, config)
+    roles = style.roles(metrics)
     checks = metrics["checks"]
     zoo = metrics["zoo"]
     title = f"Invents or remembers? {config['data']['name']}, {net.name}"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import auditing, files, generators
+from jaxweights import auditing, files
 from jaxweights.auditing import Measured
 from jaxweights.errors import UserError
 from jaxweights.population import Population
@@ -152,20 +152,14 @@ def network(train: Population, row: int) -> str:
     return f"run {run}, step {step[row]}" if step.min() < step.max() else f"run {run}"
 
 
-def roles(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
+def roles(metrics: Mapping[str, Any]) -> dict[str, str]:
     """The role of every series of `metrics.json`, in its order; what is neither control nor baseline is "learned".
 
-    Networks from a file count as learned: somebody's generator made them.
+    Networks from a file count as learned: a generator made them.
     """
-    resolved = generators.resolve(config["generators"])
-    found = {}
-    for name, entry in metrics["series"].items():
-        role = entry["role"]
-        if role == "generator":
-            module = type(resolved[name][0]).__module__
-            role = BASELINE if module == generators.baselines.__name__ else LEARNED
-        found[name] = role
-    return found
+    return {
+        name: LEARNED if entry["role"] == "generator" else entry["role"] for name, entry in metrics["series"].items()
+    }
 
 
 def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> list[Series]:
@@ -174,13 +168,13 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[s
     Args:
       workdir: with `audit/<name>.npz`.
       metrics: what the audit returned.
-      config: of the experiment; its `generators` say what is a baseline.
+      config: of the experiment; its `generators` say of what kind a series is.
 
     Raises:
       UserError: a series has no measurements.
     """
     order = (auditing.TRAINING, auditing.HELDOUT, LEARNED, BASELINE, CONTROL)
-    found = sorted(roles(metrics, config).items(), key=lambda item: order.index(item[1]))
+    found = sorted(roles(metrics).items(), key=lambda item: order.index(item[1]))
     styles = {LEARNED: iter(_LEARNED * 9), BASELINE: iter(_BASELINES * 9), CONTROL: iter(_CONTROLS * 9)}
     series = []
     for name, role in found:

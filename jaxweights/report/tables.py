@@ -156,7 +156,7 @@ def summary(metrics: Mapping[str, Any]) -> str:
     rows = [["series", "n", *(head.format(**words) for head, _, _ in _TEXT), "verdict"]]
     for name, entry in entries.items():
         cells = [_short(measure, interval, entry) for _, measure, interval in _TEXT]
-        rows.append([style.label(name), str(entry["accuracy"]["n"]), *cells, label_of(entry)])
+        rows.append([style.label(name), str(entry["min_l2"]["n"]), *cells, label_of(entry)])
     used = [i for i in range(len(rows[0])) if any(row[i] not in ("", "-") for row in rows[1:])]
     rows = [[row[i] for i in used] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(used))]
@@ -167,7 +167,7 @@ def summary(metrics: Mapping[str, Any]) -> str:
     lines += [
         _wrap(f"{style.label(name)} {entry['verdict']['label'].upper()}: {entry['verdict']['text']}")
         for name, entry in entries.items()
-        if entry["role"] == "generator"
+        if entry["role"] in ("generator", "baseline")
     ]
     return "\n".join(lines)
 
@@ -258,7 +258,7 @@ def series_table(
     for name, entry in entries.items():
         if not any(m.find(entry) for m in measures):
             continue
-        n = entry["accuracy"]["n"]
+        n = entry["min_l2"]["n"]
         first = (
             f'{html.escape(style.label(name))}<small class="role">{role_text(roles[name])}, n&nbsp;=&nbsp;{n:,}</small>'
         )

@@ -1,0 +1,252 @@
+"""`jw.audit`: the audit of weight vectors from anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxweights import auditing, population, provenance
+from jaxweights.api.result import AuditResult
+from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject
+from jaxweights.errors import UserError
+from jaxweights.evaluation import Predictor
+from jaxweights.generators import kind_of
+from jaxweights.generators.baselines import (
+    Average,
+    Baseline,
+    Copy,
+    Gaussian,
+    Interpolation,
+    Noise,
+    PCAGaussian,
+)
+from jaxweights.population import Population
+from jaxweights.settings import make, plain
+from jaxweights.spec import WeightSpec
+
+GENERATED = "generated"
+"""Name of the series where only one is given."""
+BASELINES = ("noise_low", "noise_high", "average", "interpolation", "gaussian", "pca_gaussian")
+CONTROLS = ("copy", "noised_copy", "permuted_copy")
+NOISE = {"noised_copy": 0.05, "noise_low": 0.1, "noise_high": 0.5}
+"""Standard deviations of noise in units of the spread between training networks (root mean square over parameters of
+the standard deviation over networks). Copies with noise of less than 0.47 lie within a third of the distance between
+independent networks."""
+_AVERAGED = 16  # networks of an average, as published
+_MOST_SAMPLES = 1000  # of a baseline or control
+
+
+def audit(
+    train: Any,
+    heldout: Any,
+    generated: Any,
+    *,
+    spec: WeightSpec | None = None,
+    predict: Callable[[Any, Any], Any] | None = None,
+    test: tuple[Any, Any] | None = None,
+    batched: bool = False,
+    baselines: bool | Iterable[str] = True,
+    controls: bool = True,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    settings: AuditSettings | None = None,
+    **changes: Any,
+) -> AuditResult:
+    """Tests whether generated networks are copies or mixtures of the training networks, or new.
+
+    Every series is measured against the training networks, and held-out networks, which the generator has never seen,
+    are the null: what independent training gives. Baselines (noise, averages, Gaussians, interpolations) and controls
+    (copies of training networks, with noise, with their hidden units reordered; half of the held-out networks) are
+    added to the series.
+
+    With weights alone the audit rests on distances. With `predict` and `test`, or populations that carry their own
+    evaluation, it also compares accuracies and errors.
+
+    Args:
+      train: `[N, P]` weight vectors that the generator was trained on: NumPy, JAX, or anything with `__array__`, or a
+        `Population`. Rows of an array count as independent runs; a population tells its runs by its records.
+      heldout: `[M, P]` likewise, at least 8 networks trained in the same way that the generator has not seen. Of a
+        population with several checkpoints per run one is used: the last, or, if training networks are of several
+        steps, one at a step like theirs.
+      generated: `[n, P]` likewise, or several series by name, `{"mine": a, "theirs": b}`.
+      spec: what the vectors mean, with the symmetries of the hidden units; None for the training population's, if any.
+      predict: `(weights [P], inputs) -> predictions` in any framework: gets one flat float32 vector and the inputs of
+        `test` and returns scores or probabilities `[T, K]` or class numbers `[T]`.
+      test: inputs, handed to `predict` as they are, and labels `[T]`.
+      batched: whether `predict` takes several vectors `[n, P]` at a time (at most 64) and returns `[n, T, K]` or
+        `[n, T]`.
+      baselines: names among `BASELINES`; True for all, False for none.
+      controls: whether copies of training networks are audited besides.
+      seed: random seed of baselines, controls and bootstrap.
+      mesh: devices; None for all.
+      settings: how to measure.
+      **changes: fields of `AuditSettings`, e.g. `bootstrap=200`.
+
+    Returns:
+      Verdicts, numbers, figures and report.
+
+    Raises:
+      UserError: arrays of the wrong shape or with values that are not finite, networks of different sizes, fewer than 8
+        held-out networks, held-out networks that are training networks, unknown settings or names; the message names
+        the argument.
+    """
+    chosen = make(AuditSettings, {**plain(settings or AuditSettings()), **changes})
+    trained = _training(train, spec)
+    null, checkpoints = _null(heldout, trained, seed)
+    series = _series(generated, trained)
+    added = _added(baselines, controls, trained)
+    taken = [name for name in series if name in added or name in auditing.RESERVED]
+    if taken:
+        raise UserError(f"generated has a series {taken[0]!r}, which is a name of the audit itself. Rename it.")
+    count = min(max(map(len, series.values())), _MOST_SAMPLES)
+    subject = Subject(
+        train=trained,
+        heldout=null,
+        generated={**series, **{name: _draw(one, trained, count, seed) for name, one in added.items()}},
+        controls=tuple(name for name in added if name in CONTROLS),
+        baselines=tuple(name for name in added if name in BASELINES),
+        heldout_checkpoints=checkpoints,
+        evaluate=_evaluator(trained, predict, test, batched),
+    )
+    measured = auditing.measure(subject, chosen, mesh)
+    metrics = auditing.describe(subject, measured, chosen, seed) | {"versions": provenance.versions()}
+    return AuditResult(metrics, measured, subject, {name: kind_of(one) for name, one in added.items()}, seed)
+
+
+def _population(networks: Any, what: str, spec: WeightSpec | None) -> Population:
+    """Networks from anywhere as a population of float32 weights, without runs where there is none.
+
+    Raises:
+      UserError: another shape, values that are no finite numbers, or another size than the spec's.
+    """
+    if isinstance(networks, Population):
+        found = dataclasses.replace(networks, weights=np.asarray(networks.weights[:], np.float32))
+        found = found if spec is None else dataclasses.replace(found, spec=spec)
+    else:
+        array = np.asarray(networks)
+        if array.ndim != 2 or 0 in array.shape:
+            raise UserError(f"{what} has shape {array.shape}; give [N, P]: one flat weight vector per row.")
+        known = spec is not None and spec.num_params == array.shape[1]
+        found = population.from_array(array, what, spec if known else None)
+        found = dataclasses.replace(found, records={**found.records, "run": np.full(len(found), -1)})
+    size = found.weights.shape[1]
+    if spec is not None and spec.num_params != size:
+        raise UserError(f"{what} has {size:,} parameters per network, but spec describes {spec.num_params:,}.")
+    population.check_finite(found.weights, what)
+    return found
+
+
+def _with_runs(networks: Population, first: int = 0) -> Population:
+    """The population with its runs numbered from `first`; rows without a run are runs of their own."""
+    run = networks.records["run"]
+    run = np.where(run >= 0, run, run.max(initial=0) + 1 + np.arange(len(run)))
+    run = first + np.unique(run, return_inverse=True)[1].reshape(-1)
+    return dataclasses.replace(networks, records={**networks.records, "run": run})
+
+
+def _training(train: Any, spec: WeightSpec | None) -> Population:
+    found = _population(train, "train", spec)
+    if (found.records["split"] == population.HELDOUT).any():
+        raise UserError("train holds networks of the held-out split. Give the training split alone, e.g. zoo.train.")
+    if len(found) < 2:
+        raise UserError("train has one row, but training networks are compared with one another; give at least two.")
+    return found if (found.records["run"] >= 0).all() else _with_runs(found)
+
+
+def _null(heldout: Any, train: Population, seed: int) -> tuple[Population, Population | None]:
+    """One held-out network per run, and all of their checkpoints where there are more."""
+    found = _population(heldout, "heldout", None)
+    _check_size(found, "heldout", train)
+    found = _with_runs(dataclasses.replace(found, spec=train.spec), 1 + int(train.records["run"].max()))
+    runs, steps = found.records["run"], train.records["step"]
+    rows = np.flatnonzero(population.last_checkpoints(found.records))
+    if len(rows) < len(found) and steps.min() < steps.max():
+        rows = auditing.at_training_steps(found.records, steps, seed)
+    if len(rows) < MIN_HELDOUT:
+        kind = "rows" if len(rows) == len(runs) else "runs"
+        raise UserError(
+            f"heldout has {len(rows)} {kind}, but an audit needs at least {MIN_HELDOUT}: they show how far networks of "
+            "independent training are from the training networks, and half of them are judged against the other half."
+        )
+    seen = {row.tobytes() for row in train.weights}
+    copies = [i for i, row in enumerate(found.weights) if row.tobytes() in seen]
+    if copies:
+        raise UserError(
+            f"heldout has {len(copies)} networks that are in train (first: row {copies[0]}). Held-out networks have to "
+            "be new to the generator."
+        )
+    return found.select(rows), found if len(rows) < len(found) else None
+
+
+def _series(generated: Any, train: Population) -> dict[str, Population]:
+    """The given series by name."""
+    several = isinstance(generated, Mapping)
+    given: Mapping[Any, Any] = generated if several else {GENERATED: generated}
+    if not given:
+        raise UserError("generated is empty; give at least one series of networks.")
+    found = {}
+    for name, networks in given.items():
+        if not isinstance(name, str) or not name:
+            raise UserError(f"generated has a series {name!r}; name series by text.")
+        what = f'generated["{name}"]' if several else "generated"
+        one = _population(networks, what, None)
+        _check_size(one, what, train)
+        found[name] = dataclasses.replace(one, spec=train.spec)
+    return found
+
+
+def _check_size(networks: Population, what: str, train: Population) -> None:
+    ours, theirs = networks.weights.shape[1], train.weights.shape[1]
+    if ours != theirs:
+        raise UserError(
+            f"{what} has {ours:,} parameters per network, train has {theirs:,}. Only networks of one architecture can "
+            "be compared."
+        )
+
+
+def _added(baselines: bool | Iterable[str], controls: bool, train: Population) -> dict[str, Baseline]:
+    """Generators of the baselines that are asked for, and of the controls, by series."""
+    names = (BASELINES if baselines else ()) if isinstance(baselines, bool) else tuple(baselines)
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise UserError(f"There is no baseline {unknown[0]!r}; there are {', '.join(BASELINES)}.")
+    spread = float(np.sqrt(train.weights.var(axis=0, dtype=np.float64).mean()))
+    noise = {name: Noise(name=name, sigma=share * spread) for name, share in NOISE.items()}
+    known: dict[str, Baseline] = {
+        **noise,
+        "average": Average(k=min(_AVERAGED, len(train))),
+        "interpolation": Interpolation(),
+        "gaussian": Gaussian(),
+        "pca_gaussian": PCAGaussian(),
+        "copy": Copy(),
+        "permuted_copy": Copy(name="permuted_copy", permute=True),
+    }
+    copies = [name for name in CONTROLS if name != "permuted_copy" or train.spec.groups] if controls else []
+    return {name: known[name] for name in (*names, *copies)}
+
+
+def _draw(generator: Baseline, train: Population, count: int, seed: int) -> Population:
+    """Networks of a baseline or control; they do not depend on which others there are."""
+    number = (*BASELINES, *CONTROLS).index(generator.name)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), count)
+    drawn = jax.jit(generator.sample)(generator.fit(train), keys)
+    return train.derive(np.asarray(drawn.weights), np.asarray(drawn.parents), generator.name)
+
+
+def _evaluator(train: Population, predict: Any, test: Any, batched: bool) -> Callable[[Any], Any] | None:
+    """Evaluation by the given function, or the population's own; None where there is neither."""
+    if (predict is None) != (test is None):
+        missing = "test = (inputs, labels)" if test is None else "predict"
+        raise UserError(f"predict and test belong together, but {missing} is missing.")
+    if predict is None:
+        return train.evaluator
+    if not callable(predict):
+        raise UserError(f"predict is {predict!r}; give a function of (weights, inputs).")
+    if not isinstance(test, (tuple, list)) or len(test) != 2:
+        raise UserError("test has to be a pair (inputs, labels).")
+    return Predictor(predict, *test, batched=batched)

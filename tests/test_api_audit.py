@@ -1,0 +1,170 @@
+"""`jw.audit` on arrays from anywhere: copies are flagged, fresh draws are not, and mistakes are named."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxweights.api.audit import BASELINES, CONTROLS, audit
+from jaxweights.errors import UserError
+from jaxweights.population import Population
+from jaxweights.spec import FIXED, Group, Leaf, WeightSpec
+
+INPUTS, UNITS, CLASSES = 3, 4, 3
+SIZE = UNITS * INPUTS + CLASSES * UNITS
+SPEC = WeightSpec(
+    (
+        Leaf("fc1/weight", (UNITS, INPUTS), (UNITS, INPUTS), (0, FIXED), (1, 0), (0, 1)),
+        Leaf("fc2/weight", (CLASSES, UNITS), (CLASSES, UNITS), (FIXED, 0), (0, -1), (0, 1)),
+    ),
+    (Group(UNITS),),
+)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+TEACHER = rng(100).normal(size=SIZE)
+X = rng(101).normal(size=(60, INPUTS))
+
+
+def predict(weights, inputs):
+    """Scores of a network with one hidden layer, by NumPy alone."""
+    first, second = np.split(weights, [UNITS * INPUTS], axis=-1)
+    hidden = np.maximum(np.einsum("ti,...ui->...tu", inputs, first.reshape(*first.shape[:-1], UNITS, INPUTS)), 0)
+    return np.einsum("...tu,...ku->...tk", hidden, second.reshape(*second.shape[:-1], CLASSES, UNITS))
+
+
+Y = predict(TEACHER, X).argmax(axis=1)
+
+
+def networks(seed, count, shuffled=False):
+    """Networks around one that labels the test set; with their hidden units in random order if asked."""
+    weights = TEACHER + 0.5 * rng(seed).normal(size=(count, SIZE))
+    if shuffled:
+        orders = [[rng(1000 * seed + i).permutation(UNITS)] for i in range(count)]
+        weights = np.stack([np.asarray(SPEC.permute(w, o)) for w, o in zip(weights, orders, strict=True)])
+    return weights
+
+
+TRAIN, HELDOUT, FRESH = networks(1, 40), networks(2, 20), networks(3, 30)
+COPIES = TRAIN[:30] + 0.01 * rng(4).normal(size=(30, SIZE))
+QUICK = {"bootstrap": 50, "hull_neighbours": 8}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Weights alone, two series."""
+    return audit(TRAIN, HELDOUT, {"mine": FRESH, "theirs": COPIES}, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    """With symmetries and a function."""
+    return audit(TRAIN, HELDOUT, COPIES, spec=SPEC, predict=predict, test=(X, Y), baselines=("average",), **QUICK)
+
+
+def test_copies_are_flagged_and_fresh_draws_are_not(alone):
+    assert alone.verdicts["mine"] == "novel" and alone.verdicts["theirs"] == "remembers"
+    assert "was not evaluated" in alone.verdict_texts["mine"]
+    assert list(alone.verdicts)[:2] == ["mine", "theirs"]
+    assert set(alone.verdicts) == {"mine", "theirs", *BASELINES, "copy", "noised_copy", "heldout_control"}
+    assert alone.checks == {"controls_passed": True, "failed_controls": []}
+
+
+def test_weights_alone_have_distances_alone(alone):
+    entry = alone.to_json()["series"]["mine"]
+    assert entry["accuracy"] is entry["loss"] is entry["max_error_iou"] is entry["tests"]["iou_above_heldout"] is None
+    assert entry["tests"]["distance"] == "raw" and "raw" not in entry["tests"]
+    assert json.loads(json.dumps(alone.metrics, allow_nan=False)) == alone.to_json()
+    assert "accuracy" not in repr(alone)
+
+
+def test_a_function_of_any_framework_adds_accuracy_and_errors(evaluated):
+    entry = evaluated.metrics["series"]["generated"]
+    accuracy = np.mean(predict(COPIES.astype(np.float32), X).argmax(axis=2) == Y)
+    assert entry["accuracy"]["mean"] == pytest.approx(accuracy)
+    assert entry["tests"]["distance"] == "aligned" and evaluated.verdicts["permuted_copy"] == "remembers"
+    assert evaluated.verdicts["generated"] == "remembers" and entry["max_error_iou"]["mean"] > 0.9
+    assert set(evaluated.kinds) == {"average", *CONTROLS}
+
+
+def test_batches_classes_and_probabilities_give_the_same_accuracy(evaluated):
+    """The loss is the cross-entropy of logits or of probabilities; class numbers have none."""
+
+    def probabilities(weights, inputs):
+        scores = np.exp(predict(weights, inputs))
+        return scores / scores.sum(axis=-1, keepdims=True)
+
+    few = {"spec": SPEC, "test": (X, Y), "baselines": False, "controls": False, **QUICK}
+    expected = evaluated.metrics["series"]["generated"]
+    many = audit(TRAIN, HELDOUT, COPIES, predict=probabilities, batched=True, **few).metrics["series"]["generated"]
+    assert many["accuracy"]["mean"] == expected["accuracy"]["mean"]
+    assert many["loss"]["mean"] == pytest.approx(expected["loss"]["mean"], rel=1e-5)
+    named = audit(TRAIN, HELDOUT, COPIES, predict=lambda w, x: predict(w, x).argmax(axis=1), **few)
+    assert named.metrics["series"]["generated"]["accuracy"]["mean"] == expected["accuracy"]["mean"]
+    assert named.metrics["series"]["generated"]["loss"] is None
+
+
+def test_the_table_has_every_number_by_series(alone):
+    table = alone.table()
+    assert list(table.index) == list(alone.metrics["series"])
+    entry = alone.metrics["series"]["theirs"]["tests"]["z_u"]
+    row = table.loc["theirs"]
+    assert [row["tests.z_u"], row["tests.z_u.lower"], row["tests.z_u.upper"]] == [entry["value"], *entry["ci95"]]
+    assert row["verdict"] == "remembers" and row["n"] == 30
+
+
+def test_populations_bring_spec_runs_and_evaluation(evaluated, tmp_path):
+    """Held-out runs of several checkpoints enter with one each; the same networks have the same numbers."""
+    train = Population.create(TRAIN, SPEC, run=np.arange(40), step=5)
+    both = np.concatenate([HELDOUT + 1, HELDOUT])
+    runs = Population.create(both, SPEC, run=np.tile(np.arange(20), 2), step=np.repeat([1, 5], 20), split="heldout")
+    evaluate = dataclasses.replace(train, evaluator=evaluated.subject.evaluate)
+    found = audit(evaluate, runs, {"mine": COPIES}, baselines=False, **QUICK)
+    assert found.metrics["series"]["heldout"]["min_l2"] == evaluated.metrics["series"]["heldout"]["min_l2"]
+    assert (
+        found.metrics["series"]["mine"]["accuracy"]["mean"]
+        == (evaluated.metrics["series"]["generated"]["accuracy"]["mean"])
+    )
+    assert json.loads(found.save(tmp_path / "new" / "metrics.json").read_text()) == found.to_json()
+
+
+def test_failed_controls_come_first(alone):
+    broken = dataclasses.replace(
+        alone, metrics=alone.metrics | {"checks": {"controls_passed": False, "failed_controls": ["copy"]}}
+    )
+    assert repr(broken).startswith("CONTROLS FAIL")
+    assert not repr(alone).startswith("CONTROLS")
+
+
+NAN = np.where(np.arange(SIZE) == 3, np.nan, FRESH)
+
+
+@pytest.mark.parametrize(
+    "arguments, changes, message",
+    [
+        ((TRAIN[0], HELDOUT, FRESH), {}, r"train has shape \(24,\); give \[N, P\]"),
+        ((TRAIN, HELDOUT[:7], FRESH), {}, "heldout has 7 rows, but an audit needs at least 8"),
+        ((TRAIN, HELDOUT[:, :5], FRESH), {}, "heldout has 5 parameters per network, train has 24"),
+        ((TRAIN, HELDOUT, {"mine": FRESH[:, :5]}), {}, r'generated\["mine"\] has 5 parameters'),
+        ((TRAIN, HELDOUT, {"mine": NAN}), {}, r'generated\["mine"\] has NaN or infinite weights in 30 of 30'),
+        ((TRAIN, TRAIN[:20], FRESH), {}, "heldout has 20 networks that are in train"),
+        ((TRAIN, HELDOUT, {"gaussian": FRESH}), {}, "'gaussian', which is a name of the audit itself"),
+        ((TRAIN, HELDOUT, FRESH), {"bootstraps": 5}, "no setting audit.bootstraps; did you mean bootstrap"),
+        ((TRAIN, HELDOUT, FRESH), {"bootstrap": 0}, "audit.bootstrap is 0; set it to at least 1"),
+        ((TRAIN, HELDOUT, FRESH), {"baselines": ("mean",)}, "no baseline 'mean'; there are noise_low"),
+        ((TRAIN, HELDOUT, FRESH), {"predict": predict}, "test = .* is missing"),
+        ((TRAIN[:, :5], HELDOUT[:, :5], FRESH[:, :5]), {"spec": SPEC}, "train has 5 parameters .* describes 24"),
+        (
+            (TRAIN, HELDOUT, FRESH),
+            {"predict": lambda w, x: predict(w, x)[:5], "test": (X, Y)},
+            r"predict returned shape \(5, 3\) .*\[60, K\] scores",
+        ),
+    ],
+)
+def test_mistakes_are_named(arguments, changes, message):
+    with pytest.raises(UserError, match=message):
+        audit(*arguments, **changes)
