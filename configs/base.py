@@ -1,7 +1,8 @@
 """Every field of an experiment with its default. A config file starts from here and says what is different."""
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+
+from jaxweights import settings, studies
 
 from jaxweights import settings, tasks
 
@@ -37,25 +38,11 @@ def get_config(task: str = tasks.DEFAULT) -> ConfigDict:
     config.report = ConfigDict()
     config.report.boundary_resolution = 300  # grid points per side of decision regions
 
-    config.studies = ConfigDict()
-    # Of generators that encode networks and decode latents.
-    config.studies.symmetry_networks = 128  # whose transformed copies are reconstructed
-    config.studies.rescaling_log_std = 0.5  # of the scales of ReLU networks' hidden units
-    config.studies.probe_images = 5000  # training images that the generalization gap is measured on
-    config.studies.published_top = 0.3  # share of the best networks that the published noise baseline starts from
-    config.studies.published_noise = (0.02, 0.04)  # its amplitudes, in weight units
-    # Of generators that improve networks up to a metric that they are asked for.
-    config.studies.prompted_networks = 16  # starts from held-out runs, and as many from training runs
-    config.studies.prompts = 20  # metrics asked for per start, from the best one to its own
-    config.studies.best_prompt = placeholder(float)  # the best one; unset: the best of the training networks
-    config.studies.rounds = 5  # of recursive prompting
-    config.studies.walks = 4  # paths through the noise that networks are made from
-    config.studies.walk_points = 9  # networks per path
-    # Of neural fields of shapes.
-    config.studies.shape_networks = 64  # of every series that are meshed
-    config.studies.shape_resolution = 96  # grid points per axis
-    config.studies.shape_level = 1.386  # logit of the surface: an occupancy of 0.8, as published
-    config.studies.shape_points = 2048  # on every surface
-    config.studies.shape_emd = 32  # shapes of every series that enter the earth mover's distance, 0 for none
-    config.studies.shape_up = "z"  # axis that points up on pictures: x, y or z
+    config.studies = ConfigDict()  # of a config's generators and task; see `add_study`
     return config
+
+
+def add_study(config: ConfigDict, name: str) -> ConfigDict:
+    """Puts the settings of a study into a config, with their defaults, and returns them."""
+    config.studies[name] = settings.config_dict(studies.STUDIES[name].settings())
+    return config.studies[name]

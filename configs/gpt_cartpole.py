@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     zoo.momentum = 0.0
     zoo.random_snapshots = 23
     zoo.largest_weight = 10.0
+    base.add_study(config, "prompting")
     config.generators = generators.gpt_baselines()
     config.generators.gpt = generators.gpt_small(steps=1500, width=256)
     config.generators.gpt.conditioning = "return"

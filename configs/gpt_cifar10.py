@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     zoo.weight_decay = 5e-4
     zoo.random_snapshots = 23
     zoo.largest_weight = 10.0
+    base.add_study(config, "prompting")
     config.generators = generators.gpt_baselines()
     config.generators.gpt = generators.gpt_small(steps=3000)
     config.generators.gpt.prompt = 1.2

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     zoo.learning_rate = 0.05
     zoo.weight_decay = 5e-4
     zoo.random_snapshots = 23
+    base.add_study(config, "prompting")
     config.generators = generators.gpt_baselines()
     config.generators.gpt = generators.gpt_small(steps=1600)
     config.generators.gpt_recursive = ConfigDict({"of": "gpt", "recursion": 4})

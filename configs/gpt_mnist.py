@@ -14,7 +14,7 @@ transformer.
 
 from ml_collections import ConfigDict
 
-from configs import generators, mnist_mlp
+from configs import base, generators, mnist_mlp
 
 
 def get_config() -> ConfigDict:
@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.zoo.schedule = "cosine"
     config.zoo.learning_rate = 0.05
     config.zoo.random_snapshots = 23
+    base.add_study(config, "prompting")
     config.generators = generators.gpt_baselines()
     config.generators.gpt = generators.gpt_small(steps=2000)
     config.generators.gpt_recursive = ConfigDict({"of": "gpt", "recursion": 4})

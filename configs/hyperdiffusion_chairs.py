@@ -35,8 +35,8 @@ def get_config() -> ConfigDict:
         permuted = generators.hyperdiffusion_small(steps=800)
         permuted.augment = copies
         config.generators[f"hyperdiffusion_x{copies}"] = permuted
-    studies = config.studies
-    studies.shape_networks = 32
-    studies.shape_points = 1024
-    studies.shape_emd = 16
+    shapes = base.add_study(config, "shapes")
+    shapes.networks = 32
+    shapes.points = 1024
+    shapes.emd = 16
     return config

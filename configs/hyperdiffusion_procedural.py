@@ -37,11 +37,11 @@ def get_config() -> ConfigDict:
     zoo.schedule = "plateau"
     zoo.learning_rate = 1e-2
     zoo.momentum = 0.0
-    studies = config.studies
-    studies.shape_networks = 16
-    studies.shape_resolution = 64
-    studies.shape_points = 512
-    studies.shape_emd = 8
+    shapes = base.add_study(config, "shapes")
+    shapes.networks = 16
+    shapes.resolution = 64
+    shapes.points = 512
+    shapes.emd = 8
     config.generators = generators.baselines(0.02, 0.04)
     config.generators.hyperdiffusion = generators.hyperdiffusion_small(steps=450)
     return config

@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
     zoo.schedule = "constant"
     zoo.learning_rate = 3e-3
     zoo.momentum = 0.0
+    base.add_study(config, "autoencoder")
     config.generators = generators.hyperrep_small()
     config.generators.update(generators.baselines(0.02, 0.04))
     return config

@@ -19,12 +19,12 @@ def get_config():
     zoo.epochs = 40
     zoo.batch_size = 64
     config.audit.bootstrap = 100
-    studies = config.studies
-    studies.shape_networks = 6
-    studies.shape_resolution = 24
-    studies.shape_level = 0.0
-    studies.shape_points = 64
-    studies.shape_emd = 4
+    shapes = config.studies.shapes
+    shapes.networks = 6
+    shapes.resolution = 24
+    shapes.level = 0.0
+    shapes.points = 64
+    shapes.emd = 4
     for name in [n for n in config.generators if n not in ("hyperdiffusion", "noise_low")]:
         del config.generators[name]
     one = config.generators.hyperdiffusion

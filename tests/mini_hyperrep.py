@@ -16,8 +16,8 @@ def get_config():
     config.zoo.snapshot_epochs = (4, 5)
     config.zoo.lanes = 4
     config.audit.bootstrap = 100
-    config.studies.symmetry_networks = 8
-    config.studies.probe_images = 100
+    config.studies.autoencoder.symmetry_networks = 8
+    config.studies.autoencoder.probe_images = 100
     one = config.generators.hyperrep
     one.width = 8
     one.feed_forward = 8

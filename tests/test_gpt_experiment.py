@@ -10,7 +10,7 @@ from jaxweights import store
 from jaxweights.experiment import Experiment
 
 CONFIG = mini_gpt.get_config().to_dict()
-STUDIES = CONFIG["studies"]
+STUDIES = CONFIG["studies"]["prompting"]
 
 
 @pytest.fixture(scope="module")

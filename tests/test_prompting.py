@@ -25,7 +25,7 @@ from jaxweights.studies import base, prompting
 NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
 SETTINGS = {
-    "prompted_networks": 5,
+    "networks": 5,
     "prompts": 7,
     "best_prompt": None,
     "rounds": 3,
@@ -96,13 +96,14 @@ def subject(steps=(0, 10, 20)):
     one = np.ones(1, np.float32)
     dataset = data.Dataset("noise", images, labels, images, labels, 2, one, 0 * one, "tests")
     train, heldout = checkpoints("train", 6, steps), checkpoints("heldout", 4, steps, lowest=1.5)
-    return studies.Subject(NET, dataset, train, heldout, 10, {}, {})
+    return studies.Subject(None, {}, NET, dataset, train, heldout, 10, {}, {})
 
 
 def study(generator, devices=1, the_subject=None, **settings):
     state = {"offset": np.float32(generator.offset)}
-    mesh = parallel.make_mesh(devices)
-    return studies.run(the_subject or subject(), generator, state, {**SETTINGS, **settings}, 50, 0, mesh)
+    looked_at = dataclasses.replace(the_subject or subject(), generator=generator, state=state)
+    estimation = studies.Estimation(50, 0, parallel.make_mesh(devices))
+    return studies.run("prompting", looked_at, {"prompting": {**SETTINGS, **settings}}, estimation)
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,8 @@ def noisy():
 
 
 def test_only_generators_that_improve_networks_are_prompted():
-    assert studies.exist_for(Mover())
-    assert not studies.exist_for(generators.build("pdiff", {"kind": "pdiff"}))
+    assert studies.of_generator(Mover()) == "prompting"
+    assert not studies.of_generator(generators.build("pdiff", {"kind": "pdiff"}))
 
 
 # With S prompts evenly spaced over a range of width D, their squared deviations add up to D^2 S (S + 1) / 12 (S - 1).
@@ -190,9 +191,8 @@ def test_recursion_approaches_the_prompt_by_the_rate():
 
 @pytest.mark.parametrize("name, value, least", [("prompts", 1, 2), ("walk_points", 1, 2), ("rounds", 0, 1)])
 def test_impossible_settings_are_refused(name, value, least):
-    prompting.check(SETTINGS)
-    with pytest.raises(UserError, match=rf"studies\.{name} is {value}; set it to at least {least}"):
-        prompting.check({**SETTINGS, name: value})
+    with pytest.raises(UserError, match=rf"studies\.prompting\.{name} is {value}; set it to at least {least}"):
+        studies.make({"prompting": {**SETTINGS, name: value}})
 
 
 def test_trajectories_of_any_order_and_length():

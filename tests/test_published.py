@@ -90,6 +90,8 @@ def test_every_number_is_that_of_the_definition(case, wrong, faithful):
             np.fill_diagonal(pairs, np.inf)
         # The audit resolves ties of squared distances up to 1e-9 only; there are none here but for rounding.
         np.testing.assert_allclose(arrays[f"published/{name}/min_l2"], pairs.min(axis=1), rtol=1e-9)
+        kind = metrics["series"][name].pop("kind")
+        assert kind == {"training": published.TRAINING}.get(name, published.NOISE if "noise" in name else "generated")
         for measure, estimate in metrics["series"][name].items():
             values = arrays[f"published/{name}/{measure}"]
             assert estimate["n"] == len(values)

@@ -90,6 +90,8 @@ def make_experiment(
         samples[name] = Population.create(weights[measured[name].nearest_row], NET.spec)
     baselines = [name for name, kind in generated if generators.is_baseline(kind)]
     metrics = auditing.summarise(measured, CONTROLS, 50, 0, baselines=baselines)
+    for name, kind in generated:
+        metrics["series"][name]["kind"] = kind
     metrics |= {
         "zoo": {
             "num_runs": train + 16,
@@ -412,7 +414,7 @@ def test_numbers_have_the_digits_that_their_interval_justifies():
 def test_figures_share_the_height_of_their_axes(tmp_path):
     """What a panel shows must not depend on the order in which panels are drawn."""
     arguments = make_experiment(tmp_path / "run")
-    series = style.collect(tmp_path / "run", arguments["metrics"], arguments["config"])
+    series = style.collect(tmp_path / "run", arguments["metrics"])
     drawn = []
     with pytest.MonkeyPatch.context() as patch, style.drawing():
         patch.setattr(style, "save", lambda figure, folder, name: drawn.append(figure))

@@ -50,6 +50,9 @@ def make_lineage(workdir):
         "timing": {},
         "versions": {},
     }
+    for name, kind in {**KINDS, "ours_again": "pdiff"}.items():
+        if name in metrics["series"]:
+            metrics["series"][name]["kind"] = kind
     (workdir / "audit").mkdir(parents=True)
     for name, one in measured.items():
         np.savez(workdir / "audit" / f"{name}.npz", **dataclasses.asdict(one))
@@ -78,7 +81,7 @@ def lineage(tmp_path_factory):
     """The arguments of the report, its series, and its workdir."""
     workdir = tmp_path_factory.mktemp("lineage") / "run"
     arguments = make_lineage(workdir)
-    return arguments, style.collect(workdir, arguments["metrics"], arguments["config"]), workdir
+    return arguments, style.collect(workdir, arguments["metrics"]), workdir
 
 
 @pytest.fixture

@@ -23,18 +23,18 @@ from jaxweights.population import Population
 from jaxweights.report import rendering, style, viewer
 from jaxweights.report import shapes as page
 from jaxweights.report.style import Picture, Section
-from jaxweights.studies import shapes
+from jaxweights.studies import Estimation, Series, shapes
 
 NET = tasks.build({"name": "field", "hidden": (6,), "octaves": 0}, (3,), 1)
 STEEPNESS = 20.0
 POINTS = 320
 SETTINGS = {
-    "shape_networks": 10,
-    "shape_resolution": 28,
-    "shape_level": 1.386,
-    "shape_points": POINTS,
-    "shape_emd": 4,
-    "shape_up": "z",
+    "networks": 10,
+    "resolution": 28,
+    "level": 1.386,
+    "points": POINTS,
+    "emd": 4,
+    "up": "z",
 }
 RNG = np.random.default_rng(0)
 SIZES = RNG.uniform(0.06, 0.42, (28, 3))  # half the sides of boxes: 10 training, 9 held-out runs, 9 unseen shapes
@@ -85,16 +85,17 @@ SERIES = {
     "copies": population(NOTHING, *(box_network(SIZES[i]) for i in (5, 2, 8, 0, 1, 3))),
     "new": boxes(np.random.default_rng(5).uniform(0.06, 0.42, (6, 3))),
     "collapsed": boxes(np.tile([[0.3, 0.2, 0.1]], (6, 1))),
-    "noise": boxes(SIZES[:4] + 0.01),
+    "noised": boxes(SIZES[:4] + 0.01),
     "nothing": population(NOTHING, NOTHING),
 }
 AUGMENTED = {"new": 1, "collapsed": 8}
 
 
 def study(series=SERIES, train=TRAIN, devices=8, **settings):
-    mesh = parallel.make_mesh(devices)
-    arguments = (NET, DATASET, series, train, HELDOUT, {**SETTINGS, **settings}, 100, 0, mesh)
-    return shapes.run(*arguments, shown=("copies", "nothing"), augmented=AUGMENTED)
+    kinds = dict.fromkeys(series, "hyperdiffusion") | {"noised": "noise"}
+    subject = Series(NET, DATASET, train, HELDOUT, series, kinds, ("copies", "nothing"), AUGMENTED)
+    estimation = Estimation(100, 0, parallel.make_mesh(devices))
+    return shapes.run(subject, shapes.ShapesSettings(**{**SETTINGS, **settings}), estimation)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_networks_without_a_surface_are_counted_and_enter_nothing_else(found):
         "copies": (1, 7),
         "new": (0, 6),
         "collapsed": (0, 6),
-        "noise": (0, 4),
+        "noised": (0, 4),
         "nothing": (2, 2),
     }
     assert metrics["series"]["copies"][shapes.CHAMFER]["to_training"]["n"] == 6
@@ -185,11 +186,11 @@ def test_networks_without_a_surface_are_counted_and_enter_nothing_else(found):
 
 def test_the_published_figure_has_training_shapes_generated_and_noised_networks(found):
     names = {name for name, entry in found[0]["series"].items() if shapes.PUBLISHED in entry}
-    assert names == {"training_shapes", "copies", "noise", "nothing"}
+    assert names == {"training_shapes", "copies", "noised", "nothing"}
 
 
 def test_device_count_and_emd_change_nothing_else_and_fewer_networks_are_drawn():
-    one, eight = (study(devices=d, shape_emd=0, shape_networks=4, shape_points=64) for d in (1, 8))
+    one, eight = (study(devices=d, emd=0, networks=4, points=64) for d in (1, 8))
     assert one[0] == eight[0]
     for name, values in one[1].items():
         np.testing.assert_array_equal(values, eight[1][name])
@@ -198,21 +199,21 @@ def test_device_count_and_emd_change_nothing_else_and_fewer_networks_are_drawn()
 
 
 def test_only_occupancy_fields_in_space_with_surfaces_have_a_study():
-    assert shapes.exist_for(NET, DATASET)
+    assert shapes.exists(NET, DATASET)
     flat = dataclasses.replace(DATASET.unseen, surface=np.zeros((9, 0, 3), np.float32))
-    assert not shapes.exist_for(NET, dataclasses.replace(DATASET, unseen=flat))
-    assert not shapes.exist_for(NET, dataclasses.replace(DATASET, signals=None))
+    assert not shapes.exists(NET, dataclasses.replace(DATASET, unseen=flat))
+    assert not shapes.exists(NET, dataclasses.replace(DATASET, signals=None))
     image = {"name": "field", "hidden": (4,), "octaves": 0, "signal": "image"}
     for other in (tasks.build(image, (2,), 1), tasks.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)):
-        assert not shapes.exist_for(other, DATASET)
+        assert not shapes.exists(other, DATASET)
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"shape_networks": 1}, "shape_networks is 1"),
-        ({"shape_emd": -1}, "shape_emd is -1"),
-        ({"shape_up": "w"}, "x, y, z"),
+        ({"networks": 1}, r"studies\.shapes\.networks is 1"),
+        ({"emd": -1}, "emd is -1"),
+        ({"up": "w"}, "x, y, z"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

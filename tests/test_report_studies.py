@@ -13,7 +13,7 @@ from test_report import Page, make_experiment, sketched
 from jaxweights import report
 from jaxweights.auditing import statistics
 from jaxweights.errors import UserError
-from jaxweights.report import studies, style
+from jaxweights.report import autoencoder, autoencoder_figures, studies, style
 
 NAME, INDEPENDENT = "hyper_representations", "hyper_independent"
 PARTS = ("reconstruction", "probes", "symmetry", "published", "samplers")
@@ -70,7 +70,7 @@ def make_study():
             "min_l2": np.abs(rng.normal(distance, 0.1 * distance, 150)),
             "max_error_iou": np.clip(rng.normal(similarity, 0.03, 150), 0, 1),
         }
-        published[one] = {k: mean(v) for k, v in values.items()}
+        published[one] = {k: mean(v) for k, v in values.items()} | {"kind": "noise" if "noise" in one else "generated"}
         arrays |= {f"published/{one}/{k}": v for k, v in values.items()}
     shared = {"kind": "kde", "top": 0.3}
     samplers = {
@@ -96,7 +96,7 @@ def make_studied(workdir, kept=PARTS):
     """A workdir with a study of those parts; returns the arguments of `report.write`."""
     arguments = make_experiment(workdir, generated=((NAME, "pdiff"), (INDEPENDENT, "pdiff")), curves=False)
     study, arrays = make_study()
-    arguments["metrics"]["studies"] = {NAME: {k: v for k, v in study.items() if k in kept}}
+    arguments["metrics"]["studies"] = {NAME: {"study": "autoencoder"} | {k: v for k, v in study.items() if k in kept}}
     (workdir / "studies").mkdir()
     np.savez(workdir / "studies" / f"{NAME}.npz", **{k: v for k, v in arrays.items() if k.split("/")[0] in kept})
     return arguments
@@ -104,7 +104,7 @@ def make_studied(workdir, kept=PARTS):
 
 def draw(workdir, arguments):
     """The parts alone, without the rest of the report."""
-    series = style.collect(workdir, arguments["metrics"], arguments["config"])
+    series = style.collect(workdir, arguments["metrics"])
     folder = workdir / "figures"
     folder.mkdir(exist_ok=True)
     with style.drawing():
@@ -144,7 +144,7 @@ def test_both_protocols_stand_side_by_side(written):
     arguments, workdir = written
     entries = arguments["metrics"]["series"]
     published = arguments["metrics"]["studies"][NAME]["published"]["series"]
-    table = Page(studies.protocols_table(published, arguments["metrics"])).words
+    table = Page(autoencoder.protocols_table(published, arguments["metrics"])).words
     table = [word for word in table if word.strip()]
     start = table.index(style.label(NAME))
     row = table[start : start + table[start:].index(style.label(INDEPENDENT))]
@@ -178,10 +178,14 @@ def test_an_absent_part_leaves_no_trace(tmp_path):
     for kept, names in expected.items():
         arguments = {**whole, "metrics": copy.deepcopy(whole["metrics"])}
         study = arguments["metrics"]["studies"][NAME]
-        arguments["metrics"]["studies"][NAME] = {kept: study[kept]}
+        arguments["metrics"]["studies"][NAME] = {"study": "autoencoder", kept: study[kept]}
         found = [getattr(p, "identity", None) or p.path.stem for p in draw(tmp_path / "run", arguments)]
         assert found == names
-    for nothing in ({}, {NAME: {}}, {NAME: {"published": {"series": {}}, "samplers": {}}}):
+    for nothing in (
+        {},
+        {NAME: {"study": "autoencoder"}},
+        {NAME: {"study": "autoencoder", "published": {"series": {}}}},
+    ):
         assert draw(tmp_path / "run", {**whole, "metrics": {**whole["metrics"], "studies": nothing}}) == []
     metrics = {k: v for k, v in whole["metrics"].items() if k != "studies"}
     assert draw(tmp_path / "run", {**whole, "metrics": metrics}) == []
@@ -224,15 +228,15 @@ def make_rows(permuted, original=10.0, half=0.5):
     ],
 )
 def test_what_is_said_of_a_symmetry_follows_from_the_intervals(permuted, original, words):
-    assert words in studies.symmetry_text(make_rows(permuted, original))
+    assert words in autoencoder.symmetry_text(make_rows(permuted, original))
 
 
 def test_measures_that_disagree_are_said_to(tmp_path):
     study = make_rows(4.0)
     study["rows"]["permuted"]["error_dissimilarity"] = around(0.5, 0.02)
-    assert "by one measure" in studies.symmetry_text(study)
+    assert "by one measure" in autoencoder.symmetry_text(study)
     study["function_change"]["permuted"] = 0.25
-    assert "at most 0.25 points" in studies.symmetry_text(study)
+    assert "at most 0.25 points" in autoencoder.symmetry_text(study)
 
 
 @pytest.mark.parametrize(
@@ -259,35 +263,35 @@ def test_what_is_said_of_the_samplers_follows_from_the_numbers(flags, latents, w
         name: {"kind": "kde", "top": 0.3, "mode": mode, "nearest_latent": around(latent, 0.05)}
         for name, mode, latent in zip(names, ("faithful", "independent"), latents, strict=True)
     }
-    text = Page(studies.samplers_text(samplers, {"series": series})).text
+    text = Page(autoencoder.samplers_text(samplers, {"series": series})).text
     assert words in text and "b<c" in text
     assert "more accurate (60 against 30\xa0%)" in text and "lie closer to training networks" in text
     assert ("lie closer to training latents" in text) == (latents[0] < 1)
     # Samplers that differ in more than the mode show nothing about the mode.
     samplers["a"]["top"] = 1.0
-    assert "Verdicts" not in Page(studies.samplers_text(samplers, {"series": series})).text
+    assert "Verdicts" not in Page(autoencoder.samplers_text(samplers, {"series": series})).text
     del samplers["a"]
-    text = Page(studies.samplers_text(samplers, {"series": {}})).text
+    text = Page(autoencoder.samplers_text(samplers, {"series": {}})).text
     assert "independent" in text and "faithful" not in text
 
 
 def test_what_is_said_of_reconstruction_and_probes_follows_from_the_numbers():
     def said(train, heldout):
-        return studies.reconstruction_text({"train": {"r2": train}, "heldout": {"r2": heldout}})
+        return autoencoder.reconstruction_text({"train": {"r2": train}, "heldout": {"r2": heldout}})
 
     assert "no better than by the mean" in said(0.9, -0.1)
     assert "90&nbsp;% of the variance" in said(0.9, 0.5) and "50&nbsp;%" in said(0.9, 0.5)
     assert "as well as" in said(0.5, 0.5)
-    text = studies.probes_text(make_study()[0]["probes"])
+    text = autoencoder.probes_text(make_study()[0]["probes"])
     assert "predict better: accuracy." in text
     assert "no better than weight statistics: epoch, generalization gap." in text
 
 
 def test_every_series_of_the_published_protocol_has_a_look_of_its_own(tmp_path):
     arguments = make_studied(tmp_path / "run")
-    series = style.collect(tmp_path / "run", arguments["metrics"], arguments["config"])
+    series = style.collect(tmp_path / "run", arguments["metrics"])
     names = ["training", "noise_0.02", "unknown", NAME, "noise_0.04", INDEPENDENT, "noise_0.08", "other"]
-    looks = studies._looks(dict.fromkeys(names), series)
+    looks = autoencoder_figures.looks({n: {"kind": "noise" if "noise" in n else "generated"} for n in names}, series)
     assert len(set(looks.values())) == len(names)
     known = {s.name: (s.colour, s.marker) for s in series}
     assert all(looks[name] == known[name] for name in ("training", NAME, INDEPENDENT))

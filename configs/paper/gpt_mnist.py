@@ -9,7 +9,7 @@ Published: mean accuracy 94.4 % of training and 94.0 % of generated networks, me
 
 from ml_collections import ConfigDict
 
-from configs import generators, mnist_mlp
+from configs import base, generators, mnist_mlp
 
 VARIANTS = {
     "": {},
@@ -29,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.zoo.num_runs = 10_228
     config.zoo.num_heldout = 500
     config.zoo.random_snapshots = 198  # and the initialisation and the end: 200 per run
+    base.add_study(config, "prompting")
     config.generators = generators.baselines(0.05 / 4.185, 0.1 / 4.185)
     config.generators.gpt = ConfigDict({"kind": "gpt", "scale": 4.185, **VARIANTS[variant]})
     return config

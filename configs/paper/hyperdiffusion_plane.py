@@ -44,9 +44,7 @@ def get_config(variant: str = "") -> ConfigDict:
     zoo.schedule = "plateau"
     zoo.learning_rate = 1e-2
     zoo.momentum = 0.0
-    config.studies.shape_networks = 606
-    config.studies.shape_resolution = 356
-    config.studies.shape_up = "y"
+    base.add_study(config, "shapes").update(networks=606, resolution=356, up="y")
     config.generators = generators.baselines(0.02, 0.04)
     config.generators.hyperdiffusion = generators.hyperdiffusion(zoo.num_runs)
     config.generators.hyperdiffusion.update(VARIANTS[variant])

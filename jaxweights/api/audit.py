@@ -115,7 +115,10 @@ def audit(
     )
     measured = auditing.measure(subject, chosen, mesh)
     metrics = auditing.describe(subject, measured, chosen, seed) | {"versions": provenance.versions()}
-    return AuditResult(metrics, measured, subject, {name: kind_of(one) for name, one in added.items()}, seed)
+    kinds = {name: kind_of(one) for name, one in added.items()}
+    for name, kind in kinds.items():
+        metrics["series"][name]["kind"] = kind
+    return AuditResult(metrics, measured, subject, kinds, seed)
 
 
 def _population(networks: Any, what: str, spec: WeightSpec | None) -> Population:

@@ -21,7 +21,8 @@ from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, evaluate
 from jaxweights.population import Population, last_checkpoints, top_rows
 
-TRAINING = "training"
+TRAINING, GENERATED, NOISE = "training", "generated", "noise"
+"""Kinds of series; the first is also the name of the one series of that kind."""
 AMPLITUDES = (0.02, 0.04)
 """Published standard deviations of the noise series, in the units of the weights."""
 TOP = 0.3
@@ -79,8 +80,9 @@ def run(
       rng: of the bootstrap.
 
     Returns:
-      `{"series": {name: {"accuracy", "min_l2", "max_error_iou"}}}`, each a mean with its 95 % interval and count as
-      JSON data, and the numbers behind them as float64 arrays `published/<series>/<measure>`.
+      `{"series": {name: {"kind", "accuracy", "min_l2", "max_error_iou"}}}`: the kind of series, and means with their
+      95 % intervals and counts as JSON data; and the numbers behind them as float64 arrays
+      `published/<series>/<measure>`.
 
     Raises:
       UserError: if a generated series has the name of another one, a recorded accuracy is missing, or there are fewer
@@ -116,7 +118,8 @@ def run(
         arrays[f"{name}/min_l2"] = _min_l2(networks, weights[last], mesh)
         arrays[f"{name}/max_error_iou"] = _overlap(result.errors, reference.errors, len(labels), settings)
     rng = np.random.default_rng(rng)
-    metrics: dict[str, Any] = {name: {} for name in (TRAINING, *series)}
+    kinds = {TRAINING: TRAINING} | dict.fromkeys(generated, GENERATED) | dict.fromkeys(noisy, NOISE)
+    metrics: dict[str, Any] = {name: {"kind": kind} for name, kind in kinds.items()}
     for name, values in arrays.items():
         one, measure = name.rsplit("/", 1)
         metrics[one][measure] = statistics.bootstrap_mean(values, resamples, rng).to_json("mean")

@@ -2,6 +2,6 @@
 
 from jaxweights.experiment.config import MIN_HELDOUT, check
 from jaxweights.experiment.experiment import Experiment
-from jaxweights.experiment.stages import CONTROLS, SHAPES, Stage, stages
+from jaxweights.experiment.stages import CONTROLS, Stage, stages
 
-__all__ = ["CONTROLS", "MIN_HELDOUT", "SHAPES", "Experiment", "Stage", "check", "stages"]
+__all__ = ["CONTROLS", "MIN_HELDOUT", "Experiment", "Stage", "check", "stages"]

@@ -8,7 +8,7 @@ from typing import Any
 from jaxweights import auditing, generators, report, settings, studies, tasks
 from jaxweights.auditing import MIN_HELDOUT
 from jaxweights.errors import UserError
-from jaxweights.experiment.stages import CONTROLS, SHAPES
+from jaxweights.experiment.stages import CONTROLS
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -35,12 +35,13 @@ def check(config: Mapping[str, Any]) -> None:
         )
     if config["num_samples"] < 1:
         raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
+    reserved = {*CONTROLS, *auditing.RESERVED, *studies.STUDIES, studies.shapes.TRAINING_SHAPES}
     for name in config["generators"]:
-        if name in CONTROLS or name in auditing.RESERVED or name in (SHAPES, studies.shapes.TRAINING_SHAPES):
+        if name in reserved:
             raise UserError(
                 f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
             )
     generators.resolve(config["generators"])
     settings.make(auditing.AuditSettings, config["audit"])
-    studies.check(config["studies"])
+    studies.make(config["studies"])
     settings.make(report.ReportSettings, config["report"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxweights import auditing, files, generators, population, provenance, repo
 from jaxweights.experiment import samples
 from jaxweights.experiment import zoo as zoo_stage
 from jaxweights.experiment.context import Context
-from jaxweights.experiment.stages import CONTROLS, SHAPES
+from jaxweights.experiment.stages import CONTROLS
 from jaxweights.generators import is_baseline, kind_of
 from jaxweights.settings import make
 
@@ -33,6 +33,8 @@ def audit(context: Context) -> dict[str, Any]:
         )
         chosen = make(auditing.AuditSettings, context.config["audit"])
         metrics = auditing.run(subject, chosen, context.config["seed"], context.mesh, context.workdir / "audit")
+    for name, (generator, _) in context.generators.items():
+        metrics["series"][name]["kind"] = kind_of(generator)
     found = study(context, opened, drawn)
     if found:
         metrics["studies"] = found
@@ -45,33 +47,42 @@ def audit(context: Context) -> dict[str, Any]:
 def study(
     context: Context, opened: store.PopulationStore, drawn: Mapping[str, store.PopulationStore]
 ) -> dict[str, Any]:
-    """Studies every trained generator that there is a study of, and the shapes of all series.
+    """Studies every trained generator that there is a study of, and all series together.
 
     Returns:
       `studies/<name>.json` by name.
     """
     out: dict[str, Any] = {}
     for name, (generator, trained) in context.generators.items():
-        if name != trained or not studies.exist_for(generator):
-            continue
-        path = files.make_dir(context.workdir / "studies") / f"{name}.json"
-        if not path.exists():
-            _study_generator(context, opened, drawn, name, path)
-        out[name] = files.read_json(path, "table of studies", "Remove it and run again.")
-    if studies.shapes.exist_for(context.net, context.dataset):
-        path = files.make_dir(context.workdir / "studies") / f"{SHAPES}.json"
-        if not path.exists():
-            _study_shapes(context, opened, drawn, path)
-        out[SHAPES] = files.read_json(path, "table of studies", "Remove it and run again.")
+        kind = studies.of_generator(generator)
+        if name == trained and kind is not None:
+            out[name] = _study(context, name, kind, lambda name=name: _subject(context, opened, drawn, name))
+    for name in studies.of_series(context.net, context.dataset):
+        out[name] = _study(context, name, name, lambda: _series(context, opened, drawn))
     return out
 
 
-def _study_generator(context: Context, opened, drawn, name: str, path: pathlib.Path) -> None:
+def _study(context: Context, name: str, kind: str, subject: Callable[[], Any]) -> dict[str, Any]:
+    """What a study of that kind found, from the workdir where it is done."""
+    path = files.make_dir(context.workdir / "studies") / f"{name}.json"
+    if not path.exists():
+        config = context.config
+        looked_at = subject()
+        estimation = studies.Estimation(config["audit"]["bootstrap"], config["seed"], context.mesh)
+        with context.folder.timed(f"studies {name}"):
+            _keep(path, *studies.run(kind, looked_at, config["studies"], estimation))
+    return files.read_json(path, "table of studies", "Remove it and run again.")
+
+
+def _subject(context: Context, opened: store.PopulationStore, drawn, name: str) -> studies.Subject:
+    """A trained generator, its networks and its samples."""
     generator, state = context.generators[name][0], samples.state(context, opened, name)
     ways = {n: g for n, (g, trained) in context.generators.items() if trained == name}
     # Studies of trajectories look at few of their networks.
     read, starts = opened.view if generator.TRAJECTORIES else opened.read, zoo_stage.starts(opened)
-    subject = studies.Subject(
+    return studies.Subject(
+        generator=generator,
+        state=state,
         net=context.net,
         dataset=context.dataset,
         train=read(zoo_stage.checkpoints(context, opened, population.TRAIN, generator)),
@@ -80,32 +91,22 @@ def _study_generator(context: Context, opened, drawn, name: str, path: pathlib.P
         generated={n: drawn[n].read() for n in ways},
         samplers={n: (g, g.inputs(state, context.sample_keys(n), starts)) for n, g in ways.items()},
     )
-    config = context.config
-    with context.folder.timed(f"studies {name}"):
-        found = studies.run(
-            subject, generator, state, config["studies"], config["audit"]["bootstrap"], config["seed"], context.mesh
-        )
-    _keep(path, *found)
 
 
-def _study_shapes(context: Context, opened, drawn, path: pathlib.Path) -> None:
-    learned = {n: g for n, (g, _) in context.generators.items() if isinstance(g, generators.LearnedGenerator)}
-    copies = {n: g.copies for n, g in learned.items() if isinstance(g, generators.Augmented)}
-    with context.folder.timed(f"studies {SHAPES}"):
-        found = studies.shapes.run(
-            context.net,
-            context.dataset,
-            {name: s.read() for name, s in drawn.items() if name not in CONTROLS},
-            opened.read(zoo_stage.training_rows(context, opened)),
-            opened.read(zoo_stage.heldout_rows(context, opened)),
-            context.config["studies"],
-            context.config["audit"]["bootstrap"],
-            context.config["seed"],
-            context.mesh,
-            shown=tuple(learned),
-            augmented=copies if any(k > 1 for k in copies.values()) else {},
-        )
-    _keep(path, *found)
+def _series(context: Context, opened: store.PopulationStore, drawn) -> studies.Series:
+    """All series but the controls."""
+    chosen = {name: g for name, (g, _) in context.generators.items() if name not in CONTROLS}
+    copies = {n: g.copies for n, g in chosen.items() if isinstance(g, generators.Augmented)}
+    return studies.Series(
+        net=context.net,
+        dataset=context.dataset,
+        train=opened.read(zoo_stage.training_rows(context, opened)),
+        heldout=opened.read(zoo_stage.heldout_rows(context, opened)),
+        generated={name: drawn[name].read() for name in chosen},
+        kinds={name: kind_of(g) for name, g in chosen.items()},
+        shown=tuple(name for name, g in chosen.items() if isinstance(g, generators.LearnedGenerator)),
+        augmented=copies if any(k > 1 for k in copies.values()) else {},
+    )
 
 
 def _keep(path: pathlib.Path, metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxweights import auditing, generators, provenance, studies
+from jaxweights import auditing, generators, provenance, settings, studies
 
 # The positive controls of every audit: an audit that does not flag them is worth nothing.
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -18,8 +18,6 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "noised_copy": {"kind": "noise", "sigma": 0.05, "relative": True},
     "permuted_copy": {"kind": "copy", "permute": True},
 }
-SHAPES = "shapes"
-"""The study of all series that are neural fields of shapes, beside those of single generators."""
 
 _MEASURING = ("hull_neighbours", "hull_aligned_neighbours")  # settings of the audit that its measurements depend on
 
@@ -68,19 +66,24 @@ def _stages(config: Mapping[str, Any]) -> Iterator[Stage]:
         entry = {**_entry(config, trained), **_entry(config, name)}
         drawn = {f"generators.{name}": entry, "num_samples": config["num_samples"]} | use
         yield _stage(f"sample {name}", drawn, (needs,), (f"samples/{name}",))
-    bootstrap = {"audit.bootstrap": config["audit"]["bootstrap"], "studies": config["studies"]}
-    studied = [name for name, generator in learned.items() if studies.exist_for(generator)]
-    for name in studied:
+    chosen = {study: settings.plain(made) for study, made in studies.make(config["studies"]).items()}
+    bootstrap = {"audit.bootstrap": config["audit"]["bootstrap"]}
+    studied = {n: study for n, g in learned.items() if (study := studies.of_generator(g)) is not None}
+    for name, study in studied.items():
         ways = tuple(f"sample {n}" for n, (_, trained) in series.items() if trained == name)
-        yield _stage(f"studies {name}", bootstrap, (f"train {name}", *ways), (f"studies/{name}.*",))
+        depends = bootstrap | {f"studies.{study}": chosen[study]}
+        yield _stage(f"studies {name}", depends, (f"train {name}", *ways), (f"studies/{name}.*",))
     shown = tuple(f"sample {name}" for name in resolved)
-    yield _stage(f"studies {SHAPES}", bootstrap | use, ("zoo", *shown), (f"studies/{SHAPES}.*",))
+    compared = [name for name, study in studies.STUDIES.items() if study.generators is None]
+    for name in compared:
+        depends = bootstrap | use | {f"studies.{name}": chosen[name]}
+        yield _stage(f"studies {name}", depends, ("zoo", *shown), (f"studies/{name}.*",))
     measuring = {f"audit.{key}": config["audit"][key] for key in _MEASURING} | use
     for name in (auditing.TRAINING, auditing.HELDOUT, *series):
         needs = f"sample {name}" if name in series else "zoo"
         yield _stage(f"measure {name}", measuring, (needs,), (f"audit/{name}.npz",))
     found = tuple(f"measure {n}" for n in (auditing.TRAINING, auditing.HELDOUT, *series))
-    found += tuple(f"studies {n}" for n in (*studied, SHAPES))
+    found += tuple(f"studies {n}" for n in (*studied, *compared))
     yield _stage("audit", {"audit": config["audit"]}, found, ("metrics.json",))
     yield _stage("report", {"report": config["report"]}, ("audit",), ("report.html", "figures"))
 

@@ -57,7 +57,7 @@ def write(
     options = settings.make(ReportSettings, config.get("report", {}))
     scene = tasks.Scene(net, dataset, train, options, mesh, workdir / "figures")
     folder = files.make_dir(scene.folder)
-    series = style.collect(workdir, metrics, config)
+    series = style.collect(workdir, metrics)
     with style.drawing():
         parts = [
             *_measurement_pictures(series, metrics, dataset, train, config["seed"], folder),

@@ -162,13 +162,12 @@ def roles(metrics: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> list[Series]:
+def collect(workdir: pathlib.Path, metrics: Mapping[str, Any]) -> list[Series]:
     """Reads the measurements of every series: training, held-out, learned generators, baselines, controls.
 
     Args:
       workdir: with `audit/<name>.npz`.
       metrics: what the audit returned.
-      config: of the experiment; its `generators` say of what kind a series is.
 
     Raises:
       UserError: a series has no measurements.
@@ -186,13 +185,12 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[s
             raise UserError(
                 f"The measurements of {label(name)} are missing ({path}). Run launch.audit (or launch.run) again."
             )
-        series.append(Series(name, label(name), role, colour, marker, auditing.load(path), _kind(name, config)))
+        series.append(
+            Series(
+                name, label(name), role, colour, marker, auditing.load(path), metrics["series"][name].get("kind", "")
+            )
+        )
     return series
-
-
-def _kind(name: str, config: Mapping[str, Any]) -> str:
-    settings = config["generators"].get(name, {})
-    return settings.get("kind") or (_kind(settings["of"], config) if "of" in settings else "")
 
 
 def subjects(series: list[Series]) -> list[Series]:

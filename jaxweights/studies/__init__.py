@@ -1,65 +1,64 @@
-"""What is asked of a trained generator beyond the audit of its samples: a study for what each kind can do.
+"""Studies: what is asked of trained generators beyond the audit of their samples.
 
-To add one: a module with `run` and one line in `_study`. `shapes` is about all series at once, not about one generator.
+To add one: a module with a class of settings and `run`, one line in `STUDIES`, and for its part of the page one line in
+`report.studies.PARTS` (a table of functions there, since nothing here imports the report).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from jax.sharding import Mesh
-
-from jaxweights.generators import Autoencoding, Prompted
+from jaxweights import data, nets, settings
+from jaxweights.generators import Autoencoding, Generator, Prompted
+from jaxweights.settings import Settings
 from jaxweights.studies import autoencoder, prompting, shapes
-from jaxweights.studies.base import Subject
+from jaxweights.studies.base import Estimation, Findings, Series, Study, Subject
 
-__all__ = ["Subject", "check", "exist_for", "run", "shapes"]
+__all__ = ["STUDIES", "Estimation", "Series", "Study", "Subject", "make", "of_generator", "of_series", "run"]
 
-Findings = tuple[dict[str, Any], dict[str, np.ndarray]]
-
-
-def check(settings: Mapping[str, Any]) -> None:
-    """Refuses impossible settings, `config.studies`, with a UserError that names the field."""
-    prompting.check(settings)
-    shapes.check(settings)
+STUDIES: dict[str, Study] = {
+    "autoencoder": Study(autoencoder.AutoencoderSettings, autoencoder.run, generators=Autoencoding),
+    "prompting": Study(prompting.PromptingSettings, prompting.run, generators=Prompted),
+    "shapes": Study(shapes.ShapesSettings, shapes.run, exists=shapes.exists),
+}
 
 
-def exist_for(generator: Any) -> bool:
-    """Whether there is a study of such generators."""
-    return _study(generator) is not None
-
-
-def run(
-    subject: Subject,
-    generator: Any,
-    state: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    resamples: int,
-    seed: int,
-    mesh: Mesh,
-) -> Findings:
-    """Studies one trained generator.
+def make(config: Mapping[str, Any]) -> dict[str, Settings]:
+    """The settings of all studies, by name.
 
     Args:
-      subject: what to look at.
-      generator: for which a study exists.
-      state: of the trained generator.
-      settings: `config.studies`.
-      resamples: of every interval.
-      seed: of every random choice.
-      mesh: devices.
+      config: `config.studies`; a study that it leaves out has its defaults.
+
+    Raises:
+      UserError: an unknown study or setting, or an impossible value.
+    """
+    settings.refuse_unknown(config, STUDIES, "studies")
+    return {name: settings.make(s.settings, config.get(name, {}), f"studies.{name}") for name, s in STUDIES.items()}
+
+
+def of_generator(generator: Generator) -> str | None:
+    """The name of the study of such generators; None where there is none."""
+    kinds = ((name, study.generators) for name, study in STUDIES.items())
+    return next((name for name, kind in kinds if kind is not None and isinstance(generator, kind)), None)
+
+
+def of_series(net: nets.TaskNet, dataset: data.Dataset) -> tuple[str, ...]:
+    """The names of the studies of all series together that exist for such networks."""
+    return tuple(name for name, s in STUDIES.items() if s.generators is None and s.exists(net, dataset))
+
+
+def run(name: str, subject: Subject | Series, config: Mapping[str, Any], estimation: Estimation) -> Findings:
+    """Runs a study.
+
+    Args:
+      name: key of `STUDIES`.
+      subject: what to look at: a generator, or all series.
+      config: `config.studies`.
+      estimation: how its numbers are estimated.
 
     Returns:
-      JSON data, and per-network arrays for the figures.
+      JSON data, in which `study` is the name, and per-network arrays for the figures.
     """
-    return _study(generator)(subject, generator, state, settings, resamples, seed, mesh)
-
-
-def _study(generator: Any) -> Callable[..., Findings] | None:
-    if isinstance(generator, Autoencoding):
-        return autoencoder.run
-    if isinstance(generator, Prompted):
-        return prompting.run
-    return None
+    metrics, arrays = STUDIES[name].run(subject, make(config)[name], estimation)
+    return {"study": name, **metrics}, arrays

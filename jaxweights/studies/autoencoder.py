@@ -1,4 +1,4 @@
-"""What is asked of generators that encode networks and decode latents, beyond the audit of their samples.
+"""Studies of generators that encode networks and decode latents.
 
 How well they reconstruct networks that they have and have not seen, what their latents know (linear probes), whether
 they see through the symmetries of weights, where their samplers draw, and the evaluation of the memorization paper
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -20,7 +20,29 @@ from jaxweights.auditing import distances, probes, published, statistics, symmet
 from jaxweights.evaluation import evaluate
 from jaxweights.generators import Autoencoding
 from jaxweights.progress import Progress
-from jaxweights.studies.base import Rowwise, Subject
+from jaxweights.settings import Settings, setting
+from jaxweights.studies.base import Estimation, Findings, Rowwise, Subject
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSettings(Settings):
+    """Settings of the study of autoencoders.
+
+    Attributes:
+      symmetry_networks: number of training networks whose transformed copies are reconstructed.
+      rescaling_log_std: standard deviation of the logarithms of the scales that ReLU networks' hidden units get.
+      probe_images: number of training images that the generalization gap is measured on.
+      published_top: share of the best networks that noise is added to in the published protocol.
+      published_noise: standard deviations of that noise, in weight units.
+    """
+
+    SECTION: ClassVar[str] = "studies.autoencoder"
+
+    symmetry_networks: int = setting(128, at_least=2)
+    rescaling_log_std: float = setting(0.5, at_least=0)
+    probe_images: int = setting(5000, at_least=1)
+    published_top: float = setting(published.TOP, above=0, at_most=1)
+    published_noise: tuple[float, ...] = setting(published.AMPLITUDES, at_least=0)
 
 
 class Autoencoder:
@@ -43,36 +65,28 @@ class Autoencoder:
         return self.decode(self.encode(weights))
 
 
-def run(
-    subject: Subject,
-    generator: Autoencoding,
-    state: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    resamples: int,
-    seed: int,
-    mesh: Mesh,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def run(subject: Subject, settings: AutoencoderSettings, estimation: Estimation) -> Findings:
     """Runs all studies of one trained autoencoder.
 
     Args:
-      subject: what to look at.
-      generator: the trained generator.
-      state: its state.
-      settings: `config.studies`.
-      resamples: of every interval.
-      seed: of every random choice.
-      mesh: devices.
+      subject: an `Autoencoding` generator.
+      settings: settings of the study.
+      estimation: how numbers are estimated.
 
     Returns:
       JSON data (`reconstruction`, `probes`, `symmetry`, `published`, `samplers`), and per-network arrays for the
       figures.
     """
+    generator = subject.generator
+    autoencoder = Autoencoder(generator, subject.state, estimation.mesh)
     with Progress(5, f"studies of {generator.name}", "studies") as bar:
-        return _run(subject, Autoencoder(generator, state, mesh), settings, resamples, seed, bar)
+        return _run(subject, autoencoder, settings, estimation, bar)
 
 
-def _run(subject, autoencoder, settings, resamples, seed, bar):
-    mesh = autoencoder.mesh
+def _run(
+    subject: Subject, autoencoder: Autoencoder, settings: AutoencoderSettings, estimation: Estimation, bar: Progress
+) -> Findings:
+    resamples, seed, mesh = estimation.resamples, estimation.seed, estimation.mesh
     images, labels = subject.test_images, subject.dataset.test_labels
     rng = np.random.default_rng([seed, 20_000])
     latents = {
@@ -87,7 +101,7 @@ def _run(subject, autoencoder, settings, resamples, seed, bar):
     }
     bar.update(1, "reconstruction")
     last = subject.train.select(np.flatnonzero(population.last_checkpoints(subject.train.records)))
-    chosen = rng.permutation(len(last))[: settings["symmetry_networks"]]
+    chosen = rng.permutation(len(last))[: settings.symmetry_networks]
     symmetry_metrics, symmetry_arrays = symmetry.study(
         subject.net,
         last.weights[np.sort(chosen)],
@@ -96,7 +110,7 @@ def _run(subject, autoencoder, settings, resamples, seed, bar):
         labels,
         mesh,
         jax.random.fold_in(jax.random.key(seed), 4),
-        log_std=settings["rescaling_log_std"],
+        log_std=settings.rescaling_log_std,
         resamples=resamples,
         rng=rng,
     )
@@ -109,15 +123,15 @@ def _run(subject, autoencoder, settings, resamples, seed, bar):
         reconstructed=dataclasses.replace(subject.train, weights=decoded["train"]),
         evaluated=evaluated["train"],
         generated=subject.generated,
-        noise=tuple(settings["published_noise"]),
-        top=settings["published_top"],
+        noise=settings.published_noise,
+        top=settings.published_top,
         faithful=True,
         key=jax.random.fold_in(jax.random.key(seed), 5),
         resamples=resamples,
         rng=rng,
     )
     bar.update(3, "published protocol")
-    probed = _probes(subject, latents, settings["probe_images"], mesh)
+    probed = _probes(subject, latents, settings.probe_images, mesh)
     bar.update(4, "probes")
     metrics = {
         "reconstruction": reconstruction,

@@ -1,11 +1,11 @@
-"""What all studies share: whom they look at, and how a trained generator is applied to many rows."""
+"""What all studies share: what they look at, and how a trained generator is applied to many rows."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,26 +13,93 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import data, nets, parallel
+from jaxweights.generators import LearnedGenerator
 from jaxweights.population import Population
+from jaxweights.settings import Settings
 
 _BLOCK = 256  # rows given to a generator at a time, over all devices
 
 
+Findings = tuple[dict[str, Any], dict[str, np.ndarray]]
+"""JSON data, and per-network arrays for the figures."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Subject:
-    """What the studies look at.
+class Study:
+    """A registered study.
+
+    Attributes:
+      settings: class of its settings, `config.studies.<name>`.
+      run: `(subject, settings, estimation) -> Findings`.
+      generators: class of the generators that are studied, one by one; None for a study of all series together.
+      exists: whether there is something to study for a task network and its data.
+    """
+
+    settings: type[Settings]
+    run: Callable[..., Findings]
+    generators: type[LearnedGenerator] | None = None
+    exists: Callable[[nets.TaskNet, data.Dataset], bool] = lambda net, dataset: True
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimation:
+    """How the numbers of a study are estimated.
+
+    Attributes:
+      resamples: bootstrap resamples of every interval.
+      seed: random seed.
+      mesh: devices.
+    """
+
+    resamples: int
+    seed: int
+    mesh: Mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """All series of networks, for studies that compare them.
 
     Attributes:
       net: task network.
-      dataset: its images.
-      train: the networks that the generator was trained on.
-      heldout: checkpoints of the held-out runs, as many per run.
-      steps_per_epoch: of the zoo's recipe.
-      generated: samples of every way of sampling from this generator, by series name.
-      samplers: the generator with that way's settings, and what its samples started from (`LearnedGenerator.inputs`),
-        by series name.
+      dataset: its data.
+      train: training networks, one checkpoint per run.
+      heldout: networks of held-out runs, likewise.
+      generated: generated networks and baselines, by series name.
+      kinds: key of the series' generator in `generators.GENERATORS`, by series name.
+      shown: series of learned generators, which are shown in pictures.
+      augmented: number of permuted copies that series' generators were trained on; empty where none saw any.
     """
 
+    net: nets.TaskNet
+    dataset: data.Dataset
+    train: Population
+    heldout: Population
+    generated: Mapping[str, Population]
+    kinds: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shown: Sequence[str] = ()
+    augmented: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A trained generator, for studies of what it can do.
+
+    Attributes:
+      generator: generator.
+      state: its state.
+      net: task network.
+      dataset: its images.
+      train: networks that the generator was trained on.
+      heldout: checkpoints of the held-out runs, as many per run.
+      steps_per_epoch: optimizer steps per epoch of the zoo's recipe.
+      generated: samples of every way of sampling from this generator, by series name.
+      samplers: generator with that way's settings, and what its samples started from (`LearnedGenerator.inputs`), by
+        series name.
+    """
+
+    generator: Any
+    state: Mapping[str, Any]
     net: nets.TaskNet
     dataset: data.Dataset
     train: Population
@@ -52,7 +119,7 @@ class Rowwise:
 
     Args:
       function: `(state, rows) -> [n, ...]`, see `parallel.map_rows`.
-      state: of the trained generator.
+      state: state of the trained generator.
       mesh: rows are sharded over its devices.
     """
 

@@ -1,4 +1,4 @@
-"""What is asked of generators that improve a given network up to a metric that they are prompted with.
+"""Studies of generators that improve a given network towards a metric that they are prompted with.
 
 Whether they reach what they are asked for (prompt alignment), what prompting them again and again makes of a network
 (recursive prompting), and how their networks change with the noise that these are made from (latent walk). The first
@@ -8,8 +8,9 @@ its published code.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -17,57 +18,53 @@ from jax.sharding import Mesh
 
 from jaxweights import parallel, population
 from jaxweights.auditing import similarity, statistics
-from jaxweights.errors import UserError
 from jaxweights.evaluation import evaluate
 from jaxweights.generators import Prompted
 from jaxweights.population import Population
 from jaxweights.progress import Progress
-from jaxweights.studies.base import Rowwise, Subject
+from jaxweights.settings import Settings, setting
+from jaxweights.studies.base import Estimation, Findings, Rowwise, Subject
 
 MAXIMISED = frozenset({"accuracy", "return"})
 """Metrics of which more is better; of all others, less is."""
 HELDOUT, TRAIN, FRESH = "heldout", "train", "initialisations"
 """Where starts come from: the first checkpoints of held-out and of training runs, and new random initialisations."""
 _EPSILON = 1e-8  # in the published denominator of R^2
-_LEAST = {"prompted_networks": 1, "prompts": 2, "rounds": 1, "walks": 1, "walk_points": 2}
 
 Measure = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Weights `[n, P]` to their metric `[n]` and packed masks of misclassified examples `[n, ceil(T / 8)]`."""
 
 
-def check(settings: Mapping[str, Any]) -> None:
-    """Refuses impossible settings.
+@dataclasses.dataclass(frozen=True)
+class PromptingSettings(Settings):
+    """Settings of the study of prompting.
 
-    Args:
-      settings: `config.studies`.
-
-    Raises:
-      UserError: a number that is too small.
+    Attributes:
+      networks: number of starts from held-out runs, and as many from training runs.
+      prompts: number of metrics asked for per start, from the best one to its own.
+      best_prompt: the best one, or None for that of the training networks.
+      rounds: rounds of recursive prompting.
+      walks: number of paths through the noise that networks are made from.
+      walk_points: number of networks per path.
     """
-    for name, least in _LEAST.items():
-        if settings[name] < least:
-            raise UserError(f"studies.{name} is {settings[name]}; set it to at least {least}.")
+
+    SECTION: ClassVar[str] = "studies.prompting"
+
+    networks: int = setting(16, at_least=1)
+    prompts: int = setting(20, at_least=2)
+    best_prompt: float | None = None
+    rounds: int = setting(5, at_least=1)
+    walks: int = setting(4, at_least=1)
+    walk_points: int = setting(9, at_least=2)
 
 
-def run(
-    subject: Subject,
-    generator: Prompted,
-    state: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    resamples: int,
-    seed: int,
-    mesh: Mesh,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def run(subject: Subject, settings: PromptingSettings, estimation: Estimation) -> Findings:
     """Runs all studies of one trained generator.
 
     Args:
-      subject: what to look at; `train` and `heldout` with all checkpoints of their runs.
-      generator: that is studied.
-      state: of the trained generator.
-      settings: `config.studies`.
-      resamples: of every interval.
-      seed: of every random choice.
-      mesh: devices.
+      subject: a `Prompted` generator, and all checkpoints of its runs.
+      settings: settings of the study.
+      estimation: how numbers are estimated.
 
     Returns:
       JSON data, estimates as `{"mean", "ci95", "n"}`: `metric`, `maximised`, `prompt`, `best` (first prompt of every
@@ -81,6 +78,7 @@ def run(
     Raises:
       UserError: networks without the metric, or generated ones whose metric is not finite.
     """
+    generator, resamples, seed, mesh = subject.generator, estimation.resamples, estimation.seed, estimation.mesh
     key = jax.random.fold_in(jax.random.key(seed), 6)
     rng = np.random.default_rng([seed, 30_000])
     images, labels = subject.test_images, subject.dataset.test_labels
@@ -90,24 +88,24 @@ def run(
         networks = Population.create(weights, subject.net.spec, accuracy=found.accuracy, loss=found.loss)
         return generator.metric(networks, "the networks that were asked for"), found.errors
 
-    state = jax.device_put(state, parallel.replicated(mesh))
-    improve = Improver(generator, state, mesh)
-    starts = _starts(subject, generator, settings["prompted_networks"], jax.random.fold_in(key, 0), measure, mesh)
-    (conditioning, prompt), best = generator.asked, settings["best_prompt"]
+    state = jax.device_put(subject.state, parallel.replicated(mesh))
+    improve = PromptedSampler(generator, state, mesh)
+    starts = _starts(subject, generator, settings.networks, jax.random.fold_in(key, 0), measure, mesh)
+    (conditioning, prompt), best = generator.asked, settings.best_prompt
     maximised = conditioning in MAXIMISED
     if best is None:
         known = generator.metric(subject.train, "the training rows")
         best = float(known.max() if maximised else known.min())
     keys = [jax.random.fold_in(key, purpose) for purpose in (1, 2, 3)]
     with Progress(3, f"studies of {generator.name}", "studies") as bar:
-        swept = sweep(improve, measure, starts, best, settings["prompts"], keys[0])
+        swept = sweep(improve, measure, starts, best, settings.prompts, keys[0])
         bar.update(1, "prompt alignment")
-        curve = recursion(improve, measure, starts[HELDOUT], prompt, settings["rounds"], keys[1])
+        curve = recursion(improve, measure, starts[HELDOUT], prompt, settings.rounds, keys[1])
         bar.update(2, "recursive prompting")
         # As published: where every step adds noise, hardly anything is left of the noise at the beginning.
-        deterministic = Improver(generator.deterministic(), state, mesh)
-        few = Starts(*(x[: settings["walks"]] for x in starts[HELDOUT]))
-        walked = walk(deterministic, measure, few, prompt, settings["walk_points"], len(labels), keys[2])
+        deterministic = PromptedSampler(generator.deterministic(), state, mesh)
+        few = Starts(*(x[: settings.walks] for x in starts[HELDOUT]))
+        walked = walk(deterministic, measure, few, prompt, settings.walk_points, len(labels), keys[2])
         bar.update(3, "latent walk")
     steps, trained = trajectories(subject.heldout.records, generator.metric(subject.heldout, "the held-out rows"))
 
@@ -124,7 +122,7 @@ def run(
             "rounds": {str(i): mean(values) for i, values in enumerate(curve.T)},
             "training": {"first": mean(trained[:, 0]), "last": mean(_last(trained))},
         },
-        "walk": {"points": settings["walk_points"], **_summary(walked)},
+        "walk": {"points": settings.walk_points, **_summary(walked)},
     }
     arrays = {f"alignment/{group}/{name}": x for group, found in swept.items() for name, x in found._asdict().items()}
     arrays |= {"recursion/rounds": curve, "recursion/training": trained, "recursion/steps": steps}
@@ -139,7 +137,7 @@ class Starts(NamedTuple):
     metric: np.ndarray
 
 
-class Improver:
+class PromptedSampler:
     """`Prompted.improve` on arrays that stay on the host, sharded over a mesh; see `Rowwise`."""
 
     def __init__(self, generator: Prompted, state: Mapping[str, Any], mesh: Mesh):
@@ -185,17 +183,17 @@ class Sweep(NamedTuple):
 
 
 def sweep(
-    improve: Improver, measure: Measure, starts: Mapping[str, Starts], best: float, prompts: int, key: jax.Array
+    improve: PromptedSampler, measure: Measure, starts: Mapping[str, Starts], best: float, prompts: int, key: jax.Array
 ) -> dict[str, Sweep]:
     """Asks for metrics evenly spaced from the best one to each start's own, all starts and prompts at once.
 
     Args:
-      improve: of the generator.
+      improve: sampler of the generator.
       measure: weights `[n, P]` to their metric `[n]`, and more.
-      starts: by group, `[n]` each.
-      best: first prompt of all.
+      starts: networks to start from, by group, `[n]` each.
+      best: first prompt of every start.
       prompts: number of prompts S per start.
-      key: of the samples.
+      key: PRNG key of the samples.
 
     Returns:
       What was asked for and what came out, by group.
@@ -243,7 +241,7 @@ def _alignment(asked, achieved, start, mean) -> dict[str, Any]:
 
 
 def recursion(
-    improve: Improver, measure: Measure, starts: Starts, prompt: float, rounds: int, key: jax.Array
+    improve: PromptedSampler, measure: Measure, starts: Starts, prompt: float, rounds: int, key: jax.Array
 ) -> np.ndarray:
     """Improves networks again and again; every round starts from the outcome of the last and its measured metric.
 
@@ -302,19 +300,25 @@ class Walk(NamedTuple):
 
 
 def walk(
-    improve: Improver, measure: Measure, starts: Starts, prompt: float, points: int, num_examples: int, key: jax.Array
+    improve: PromptedSampler,
+    measure: Measure,
+    starts: Starts,
+    prompt: float,
+    points: int,
+    num_examples: int,
+    key: jax.Array,
 ) -> Walk:
     """Improves every start from noises along an arc between two; nothing else changes, so the sampler must be
     deterministic.
 
     Args:
-      improve: of the generator with a deterministic sampler.
+      improve: deterministic sampler of the generator.
       measure: weights `[n, P]` to their metric `[n]` and error masks `[n, ceil(T / 8)]`.
-      starts: W of them, one per path.
+      starts: W networks to start from, one per path.
       prompt: metric that all are asked for.
-      points: K of every path.
-      num_examples: T.
-      key: of the noises.
+      points: number of points of every path, K.
+      num_examples: number of test examples, T.
+      key: PRNG key of the noises.
     """
     count, width = starts.weights.shape
     noise_key, sample_key = jax.random.split(key)
