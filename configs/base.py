@@ -2,9 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from jaxweights import settings, studies
-
-from jaxweights import settings, tasks
+from jaxweights import settings, studies, tasks
 
 
 def get_config(task: str = tasks.DEFAULT) -> ConfigDict:

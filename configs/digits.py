@@ -23,5 +23,5 @@ def get_config() -> ConfigDict:
     config.zoo.nesterov = True
     config.zoo.weight_decay = 5e-4
     config.generators = generators.baselines(0.02, 0.04)  # runs differ by 0.05 per parameter
-    config.generators.pdiff = generators.pdiff_small()
+    config.generators.pdiff = generators.preset("pdiff_small")
     return config

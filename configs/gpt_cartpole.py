@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     zoo.largest_weight = 10.0
     base.add_study(config, "prompting")
     config.generators = generators.gpt_baselines()
-    config.generators.gpt = generators.gpt_small(steps=1500, width=256)
+    config.generators.gpt = generators.preset("gpt_small", steps=1500, width=256)
     config.generators.gpt.conditioning = "return"
     config.generators.gpt.prompt = 450.0  # about the best return of the zoo
     return config

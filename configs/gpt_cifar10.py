@@ -36,6 +36,6 @@ def get_config() -> ConfigDict:
     zoo.largest_weight = 10.0
     base.add_study(config, "prompting")
     config.generators = generators.gpt_baselines()
-    config.generators.gpt = generators.gpt_small(steps=3000)
+    config.generators.gpt = generators.preset("gpt_small", steps=3000)
     config.generators.gpt.prompt = 1.2
     return config

@@ -30,6 +30,6 @@ def get_config() -> ConfigDict:
     config.zoo.random_snapshots = 23
     base.add_study(config, "prompting")
     config.generators = generators.gpt_baselines()
-    config.generators.gpt = generators.gpt_small(steps=2000)
+    config.generators.gpt = generators.preset("gpt_small", steps=2000)
     config.generators.gpt_recursive = ConfigDict({"of": "gpt", "recursion": 4})
     return config

@@ -30,9 +30,9 @@ def get_config() -> ConfigDict:
     zoo.learning_rate = 1e-2
     zoo.momentum = 0.0
     config.generators = generators.baselines(0.02, 0.04)
-    config.generators.hyperdiffusion = generators.hyperdiffusion_small(steps=800)
+    config.generators.hyperdiffusion = generators.preset("hyperdiffusion_small", steps=800, decay_every=160)
     for copies in (2, 4, 8):
-        permuted = generators.hyperdiffusion_small(steps=800)
+        permuted = generators.preset("hyperdiffusion_small", steps=800, decay_every=160)
         permuted.augment = copies
         config.generators[f"hyperdiffusion_x{copies}"] = permuted
     shapes = base.add_study(config, "shapes")

@@ -43,5 +43,5 @@ def get_config() -> ConfigDict:
     shapes.points = 512
     shapes.emd = 8
     config.generators = generators.baselines(0.02, 0.04)
-    config.generators.hyperdiffusion = generators.hyperdiffusion_small(steps=450)
+    config.generators.hyperdiffusion = generators.preset("hyperdiffusion_small")
     return config

@@ -35,6 +35,6 @@ def get_config() -> ConfigDict:
     zoo.learning_rate = 3e-3
     zoo.momentum = 0.0
     base.add_study(config, "autoencoder")
-    config.generators = generators.hyperrep_small()
+    config.generators = generators.hyperrep("hyperrep_small")
     config.generators.update(generators.baselines(0.02, 0.04))
     return config

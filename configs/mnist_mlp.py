@@ -26,5 +26,5 @@ def get_config() -> ConfigDict:
     config.zoo.weight_decay = 5e-4
     # G.pt's noise baselines: 0.05 and 0.1 in its normalised space, whose unit is 1 / 4.185.
     config.generators = generators.baselines(0.05 / 4.185, 0.1 / 4.185)
-    config.generators.pdiff = generators.pdiff_small(input_noise=1.0)
+    config.generators.pdiff = generators.preset("pdiff_small", input_noise=1.0)
     return config

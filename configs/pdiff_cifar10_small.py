@@ -26,6 +26,6 @@ def get_config() -> ConfigDict:
     config.zoo.batch_size = 128
     config.report.boundary_resolution = 150
     config.generators = generators.pdiff_baselines()
-    config.generators.pdiff = generators.pdiff_subset()
+    config.generators.pdiff = generators.preset("pdiff_small", batch_size=50)
     config.generators.pdiff_instance = ConfigDict({"of": "pdiff", "decode": "instance"})  # as published
     return config

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.zoo.base.learning_rate = 5e-3
     config.zoo.batch_size = 64
     config.generators = generators.pdiff_baselines()
-    config.generators.pdiff = generators.pdiff_subset()
+    config.generators.pdiff = generators.preset("pdiff_small", batch_size=50)
     config.generators.pdiff_instance = ConfigDict({"of": "pdiff", "decode": "instance"})  # as published
     return config
 

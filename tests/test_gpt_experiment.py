@@ -44,7 +44,7 @@ def test_the_study_holds_every_part(workdir, metrics):
     initial = zoo.where(split="heldout", step=0).records["loss"]
     assert len(initial) == CONFIG["zoo"]["num_heldout"]
     entry = study["alignment"]["heldout"]
-    assert entry["start"]["mean"] == pytest.approx(initial[: STUDIES["prompted_networks"]].mean(), rel=1e-6)
+    assert entry["start"]["mean"] == pytest.approx(initial[: STUDIES["networks"]].mean(), rel=1e-6)
     assert list(study["recursion"]["rounds"]) == ["0", "1", "2"]
     last = zoo.where(split="heldout", step=zoo.records["step"].max()).records["loss"]
     assert study["recursion"]["training"]["last"]["mean"] == pytest.approx(last.mean(), rel=1e-6)

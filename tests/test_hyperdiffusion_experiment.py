@@ -52,7 +52,7 @@ def test_the_study_compares_all_series_with_unseen_shapes(workdir, metrics):
     assert set(study["series"]) == {"training_shapes", "training", "heldout", "hyperdiffusion", "noise_low"}
     assert study["augmented"] == {"hyperdiffusion": 2} and study["shown"] == ["hyperdiffusion"]
     training = study["series"]["training"]
-    assert training["networks"] == CONFIG["studies"]["shape_networks"] > training["empty"]
+    assert training["networks"] == CONFIG["studies"]["shapes"]["networks"] > training["empty"]
     assert training["chamfer"]["to_unseen"]["mean"] > 0
     with np.load(workdir / "studies" / "shapes.npz") as arrays:
         assert all(np.isfinite(x).all() for name, x in arrays.items() if name.startswith("chamfer"))

@@ -29,10 +29,29 @@ NETS = {
     "mlp": tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2),
 }
 NET = NETS["cnn"]
+# The published code's own defaults, where those of the class are of another setting.
+PLAIN = {
+    "dropout": 0.0,
+    "projection_layers": 2,
+    "projection_hidden": None,
+    "projection_features": None,
+    "gamma": 0.5,
+    "normalize_loss": False,
+    "erase": "none",
+    "batch_size": 64,
+    "optimizer": "adamw",
+    "learning_rate": 3e-4,
+    "weight_decay": 3e-5,
+    "scheduler": None,
+}
 SMALL = {"width": 8, "feed_forward": 6, "blocks": 2, "heads": 2, "latent_dim": 5, "permutations_number": 16}
 # Float32 sums in another order: a few units of the last place of the largest entry per operation, some hundred
 # operations deep.
 RELATIVE = 2e-5
+
+
+def hyperrep(**settings):
+    return HyperRep(**{**PLAIN, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +89,7 @@ def test_encoder_and_decoder_agree_with_the_published_ones(golden, number, name)
     shapes = json.loads(str(golden[f"{name}/shapes"]))
     drawn = draw({**shapes, "x": (6, net.spec.num_params)}, number)
     x = drawn.pop("x")
-    generator = HyperRep(**settings)
+    generator = hyperrep(**settings)
     params = importer.from_torch(drawn, UnitLayout(net.spec), generator.architecture)
     state = {"constants": {"layout": UnitLayout(net.spec)}, "autoencoder": {"params": {"autoencoder": params}}}
     z, y = jax.jit(lambda state: (generator.encode(state, x), generator.decode(state, golden[f"{name}/z"])))(state)
@@ -101,7 +120,7 @@ def published(golden):
     drawn = draw(
         {**shapes, **{f"head.{k}": s for k, s in head.items()}, "x_i": (6, p), "x_j": (6, p), "training": (9, p)}, 100
     )
-    generator = HyperRep(**SMALL, **TRAINING)
+    generator = hyperrep(**SMALL, **TRAINING)
     params = {
         "autoencoder": importer.from_torch({k: drawn[k] for k in shapes}, layout, generator.architecture),
         "projection": head_from_torch({k: drawn[f"head.{k}"] for k in head}),
@@ -135,7 +154,7 @@ def test_training_on_three_devices_agrees_with_the_published_one(golden, publish
     """Each term of the loss, the gradient, running statistics, and the losses after three steps of AdamW; the
     negatives, the batch statistics and the variance are those of the whole batch."""
     params, x, rows = published
-    generator = HyperRep(**SMALL, **TRAINING)
+    generator = hyperrep(**SMALL, **TRAINING)
     constants = constants_of(golden, rows, generator)
     sizes = enumerate((7, 7, 4))
     model_state = {f"norm_{i}": {"mean": np.zeros(n, np.float32), "var": np.ones(n, np.float32)} for i, n in sizes}
@@ -197,7 +216,7 @@ def test_other_losses_agree_with_the_published_ones(golden, published, name):
         "simclr": {"gamma": 1.0},
     }[name]
     params, x, rows = published
-    generator = HyperRep(**SMALL, decoder_bias=True, projection_layers=0, temperature=0.2, **settings)
+    generator = hyperrep(**SMALL, decoder_bias=True, projection_layers=0, temperature=0.2, **settings)
     constants = constants_of(golden, rows, generator)
     params = {"autoencoder": params["autoencoder"]}
     value, (_, metrics) = jax.jit(lambda params: generator._loss_of_views(params, {}, constants, x, x, None, None))(
@@ -225,7 +244,7 @@ def test_moments_equal_those_of_all_entries():
 
 def test_plateau_is_pytorchs(golden):
     """Each value is the mean of two steps; the rate changes with the step after the look."""
-    generator = HyperRep(
+    generator = hyperrep(
         **SMALL,
         optimizer="sgd",
         momentum=0.0,
@@ -268,7 +287,7 @@ def test_plateau_is_pytorchs(golden):
 def test_optimizers_decay_and_clip_as_pytorchs(settings, gradients, updates):
     """Weights 2 and -3, decay 0.1, rate 1e-2, momentum 0.9: AdamW decays weights; the others add the decay to the
     gradient, after it was clipped."""
-    optimizer = HyperRep(**SMALL, weight_decay=0.1, learning_rate=1e-2, **settings).stages()[0].optimizer
+    optimizer = hyperrep(**SMALL, weight_decay=0.1, learning_rate=1e-2, **settings).stages()[0].optimizer
     params = jnp.array([2.0, -3.0])
     state = optimizer.init(params)
     for gradient in gradients:
@@ -290,7 +309,7 @@ def test_optimizers_decay_and_clip_as_pytorchs(settings, gradients, updates):
 def test_published_parameter_counts(settings, count):
     """The SVHN zoo's network has 2,464 weights and 48 neurons; the five published totals, in millions, are met."""
     net = tasks.build({"name": "cnn"}, (28, 28, 1), 10)
-    generator = HyperRep(**settings, permutations="fresh")
+    generator = hyperrep(**settings, permutations="fresh")
     _, constants = generator.prepare(population(np.zeros((2, 2464), np.float32), net))
     assert generator.architecture.num_tokens(constants["layout"]) == 48
     params, _ = jax.eval_shape(generator.stages()[0].init, jax.random.key(0), {"constants": constants})
@@ -300,7 +319,7 @@ def test_published_parameter_counts(settings, count):
 @pytest.fixture(scope="module")
 def initialised():
     """A generator with dropout and a contrast, its constants, parameters and statistics."""
-    generator = HyperRep(
+    generator = hyperrep(
         **{**SMALL, "width": 12},
         dropout=0.3,
         decoder_bias=True,
@@ -333,7 +352,7 @@ def test_initial_parameters_have_pytorchs_distributions(initialised):
 
 
 def test_identical_blocks_start_identical():
-    blocks = network.Blocks(HyperRep(**SMALL, identical_blocks=True).architecture)
+    blocks = network.Blocks(hyperrep(**SMALL, identical_blocks=True).architecture)
     params = jax.jit(lambda key: initialise(blocks, key, jnp.zeros((1, 2, 8)), None))(jax.random.key(3))["params"]
     for value in map(np.asarray, jax.tree.leaves(params)):
         np.testing.assert_array_equal(value[0], value[1])
@@ -512,12 +531,12 @@ def test_half_precision_products_stay_close(initialised):
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
-        HyperRep(**{**SMALL, **settings})
+        hyperrep(**{**SMALL, **settings})
 
 
 def test_settings_that_do_not_fit_the_task_network_are_refused(golden):
     with pytest.raises(UserError, match=r"4 layers \(conv1, conv2, fc1, fc2\)"):
-        HyperRep(layer_weights=(1.0, 2.0)).prepare(population(random_rows(2)))
+        hyperrep(layer_weights=(1.0, 2.0)).prepare(population(random_rows(2)))
     drawn = draw(json.loads(str(golden["plain/shapes"])), 0)
     for settings, message in (
         ({}, "does not have: decoder.decoder_bias"),
@@ -525,4 +544,4 @@ def test_settings_that_do_not_fit_the_task_network_are_refused(golden):
         ({"decoder_bias": True, "latent_dim": 6}, "has shape"),
     ):
         with pytest.raises(UserError, match=message):
-            importer.from_torch(drawn, UnitLayout(NET.spec), HyperRep(**{**SMALL, **settings}).architecture)
+            importer.from_torch(drawn, UnitLayout(NET.spec), hyperrep(**{**SMALL, **settings}).architecture)

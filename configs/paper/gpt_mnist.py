@@ -31,5 +31,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.zoo.random_snapshots = 198  # and the initialisation and the end: 200 per run
     base.add_study(config, "prompting")
     config.generators = generators.baselines(0.05 / 4.185, 0.1 / 4.185)
-    config.generators.gpt = ConfigDict({"kind": "gpt", "scale": 4.185, **VARIANTS[variant]})
+    config.generators.gpt = generators.preset("gpt", scale=4.185, **VARIANTS[variant])
     return config

@@ -46,6 +46,5 @@ def get_config(variant: str = "") -> ConfigDict:
     zoo.momentum = 0.0
     base.add_study(config, "shapes").update(networks=606, resolution=356, up="y")
     config.generators = generators.baselines(0.02, 0.04)
-    config.generators.hyperdiffusion = generators.hyperdiffusion(zoo.num_runs)
-    config.generators.hyperdiffusion.update(VARIANTS[variant])
+    config.generators.hyperdiffusion = generators.preset("hyperdiffusion", shard_parameters=True, **VARIANTS[variant])
     return config

@@ -25,8 +25,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in VARIANTS:
         raise ValueError(f"Unknown variant {variant!r}; known: {', '.join(v for v in VARIANTS if v)}.")
     config = hyperrep_svhn.get_config()
-    config.generators = generators.hyperrep()
-    config.generators.hyperrep.update(VARIANTS[variant])
+    # All blocks of a stack start alike in the published code.
+    config.generators = generators.hyperrep("hyperrep", identical_blocks=True, **VARIANTS[variant])
     config.generators.update(
         {
             "hyperrep_all_faithful": {"of": "hyperrep", "sampler": "kde", "top": 1.0, "mode": "faithful"},  # S_KDE

@@ -259,7 +259,8 @@ def _population(tag: str) -> ConfigDict:
     zoo.learning_rate = setting.learning_rate
     zoo.weight_decay = setting.weight_decay
     config.generators = generators.pdiff_baselines()
-    config.generators.pdiff = generators.pdiff_published(setting.autoencoder_steps, setting.diffusion_steps)
+    steps = {"autoencoder_steps": setting.autoencoder_steps, "diffusion_steps": setting.diffusion_steps}
+    config.generators.pdiff = generators.preset("pdiff_published", **steps)
     if tag in MAIN:
         config.net.update(resize=256, crop=224)
         zoo.base.import_npz = f"{network[0]}.npz"

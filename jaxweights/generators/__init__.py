@@ -23,15 +23,18 @@ from jaxweights.generators.base import (
     Samples,
     Stage,
 )
+from jaxweights.generators.presets import PRESETS, Preset
 from jaxweights.population import Population
 
 __all__ = [
     "GENERATORS",
+    "PRESETS",
     "Augmented",
     "Autoencoding",
     "ClosedFormGenerator",
     "Generator",
     "LearnedGenerator",
+    "Preset",
     "Prompted",
     "Samples",
     "Stage",

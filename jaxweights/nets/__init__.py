@@ -45,24 +45,29 @@ __all__ = [
 ]
 
 
+# Small enough for tests, whatever the size of the defaults.
+_RESNET = {"widths": (4, 6), "depths": (1, 1), "stem": "cifar"}
+_VIT = {"width": 8, "depth": 1, "heads": 2, "patch": 4}
+_CONVNEXT = {"widths": (4, 6), "depths": (1, 1)}
+
 NETWORKS: dict[str, Network[Any]] = {
     "mlp": Network(mlp.MLPSettings, mlp.build),
-    "cnn": Network(cnn.CNNSettings, cnn.build),
-    "convnet": Network(convnet.ConvNetSettings, convnet.build),
-    "actor": Network(actor.ActorSettings, actor.build),
-    "field": Network(field.FieldSettings, field.build),
+    "cnn": Network(cnn.CNNSettings, cnn.build, {"windows": (3, 3, 2), "hidden": 6}, (16, 16, 1)),
+    "convnet": Network(convnet.ConvNetSettings, convnet.build, {"channels": (4, 6)}),
+    "actor": Network(actor.ActorSettings, actor.build, tiny_input=(4,)),
+    "field": Network(field.FieldSettings, field.build, {"hidden": (8, 8)}, (3,)),
     "pdiff_mlp": Network(pdiff.MLPSettings, pdiff.mlp),
-    "pdiff_convnet": Network(pdiff.ConvNetSettings, pdiff.convnet),
-    "pdiff_resnet": Network(pdiff.ResNetSettings, pdiff.resnet),
-    "pdiff_vit": Network(vit.SimpleViTSettings, vit.build_simple),
-    "pdiff_convnext": Network(convnext.SmallSettings, convnext.build),
-    "cnn_medium": Network(pdiff.CNNMediumSettings, pdiff.cnn_medium),
-    "resnet18": Network(resnet.ResNet18Settings, resnet.build),
-    "resnet50": Network(resnet.ResNet50Settings, resnet.build),
-    "vit_tiny": Network(vit.ViTTinySettings, vit.build),
-    "vit_base": Network(vit.ViTBaseSettings, vit.build),
-    "convnext_tiny": Network(convnext.TinySettings, convnext.build),
-    "convnext_base": Network(convnext.BaseSettings, convnext.build),
+    "pdiff_convnet": Network(pdiff.ConvNetSettings, pdiff.convnet, {"channels": (4, 4, 4)}, (32, 32, 1)),
+    "pdiff_resnet": Network(pdiff.ResNetSettings, pdiff.resnet, {"channels": 4, "blocks": 1}, (32, 32, 1)),
+    "pdiff_vit": Network(vit.SimpleViTSettings, vit.build_simple, {"depth": 1, "width": 16, "hidden": 8}, (16, 16, 1)),
+    "pdiff_convnext": Network(convnext.SmallSettings, convnext.build, _CONVNEXT, (16, 16, 1)),
+    "cnn_medium": Network(pdiff.CNNMediumSettings, pdiff.cnn_medium, {"channels": (4, 6, 4)}, (32, 32, 1)),
+    "resnet18": Network(resnet.ResNet18Settings, resnet.build, _RESNET),
+    "resnet50": Network(resnet.ResNet50Settings, resnet.build, _RESNET),
+    "vit_tiny": Network(vit.ViTTinySettings, vit.build, _VIT),
+    "vit_base": Network(vit.ViTBaseSettings, vit.build, _VIT),
+    "convnext_tiny": Network(convnext.TinySettings, convnext.build, _CONVNEXT, (16, 16, 1)),
+    "convnext_base": Network(convnext.BaseSettings, convnext.build, _CONVNEXT, (16, 16, 1)),
 }
 
 

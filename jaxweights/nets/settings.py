@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from flax import linen as nn
@@ -49,10 +49,14 @@ class Network(Generic[S]):
       settings: the class of its settings.
       build: makes the module and the spec of its weights from the settings, the shape of one input (of the resized
         image where there is resizing) and the number of outputs.
+      tiny: settings under which the network runs in a moment, for tests.
+      tiny_input: shape of an input that such a network takes.
     """
 
     settings: type[S]
     build: Callable[[S, tuple[int, ...], int], tuple[nn.Module, WeightSpec]]
+    tiny: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tiny_input: tuple[int, ...] = (8, 8, 1)
 
     def __call__(self, settings: Any, input_shape: tuple[int, ...], num_outputs: int) -> tuple[nn.Module, WeightSpec]:
         """Builds the network."""

@@ -101,7 +101,7 @@ def _smallest(table: np.ndarray) -> np.ndarray:
 def mean(values: np.ndarray, resamples: int, rng: np.random.Generator) -> dict[str, Any] | None:
     """The mean with its interval; None of nothing, and where a shape has no other one to be compared with."""
     values = values[np.isfinite(values)]
-    return statistics.bootstrapmean(values, resamples, rng).to_json("mean") if len(values) else None
+    return statistics.bootstrap_mean(values, resamples, rng).to_json("mean") if len(values) else None
 
 
 def _against_heldout(

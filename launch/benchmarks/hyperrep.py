@@ -57,6 +57,8 @@ def _training() -> Population:
 
 def _generator(settings):
     config = {"kind": "hyperrep", "gamma": _GAMMA, "temperature": _TEMPERATURE, "normalize_loss": True, **_HEAD}
+    config |= {"dropout": 0.0, "erase": "none", "permutations_number": 1000}
+    config |= {"optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 3e-5, "scheduler": None}
     return generators.build("hyperrep", {**config, **settings, "batch_size": BATCH, "mode": "faithful"})
 
 
