@@ -21,7 +21,7 @@ class Imported(ClosedFormGenerator):
       path: `.npz` file with `weights` `[n, P]`.
     """
 
-    name: str = "imported"
+    name: str = "file"
     path: str = ""
 
     def fit(self, training: Population) -> dict[str, Any]:
