@@ -4,13 +4,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxweights.generators import PRESETS
+from jaxweights import generators
 
 
 def preset(name: str, **changes: Any) -> ConfigDict:
     """The settings of a preset, some of them changed."""
-    kind, settings = PRESETS[name]
-    return ConfigDict({"kind": kind, **settings, **changes})
+    return ConfigDict(generators.preset(name, **changes))
 
 
 def baselines(sigma_low: float = 0.05, sigma_high: float = 0.1) -> ConfigDict:

@@ -30,7 +30,7 @@ NETS = {
 }
 NET = NETS["cnn"]
 # The published code's own defaults, where those of the class are of another setting.
-PLAIN = {
+DEFAULTS = {
     "dropout": 0.0,
     "projection_layers": 2,
     "projection_hidden": None,
@@ -51,7 +51,7 @@ RELATIVE = 2e-5
 
 
 def hyperrep(**settings):
-    return HyperRep(**{**PLAIN, **settings})
+    return HyperRep(**{**DEFAULTS, **settings})
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def _chosen(generator: str | Generator, changes: dict[str, Any]) -> ClosedFormGe
         return generator.replace(**changes) if changes else generator
     if not isinstance(generator, str):
         raise UserError(f"The generator is {generator!r}; give a name, e.g. 'pdiff', or an instance of its class.")
-    return generators.build(generator, {"kind": generator, **changes})
+    return generators.build(generator, generators.preset(generator, **changes))
 
 
 def _claim(path: pathlib.Path, generator: LearnedGenerator, training: Population, seed: int) -> pathlib.Path:

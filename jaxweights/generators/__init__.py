@@ -42,6 +42,7 @@ __all__ = [
     "draw",
     "is_baseline",
     "kind_of",
+    "preset",
     "resolve",
 ]
 
@@ -81,6 +82,19 @@ def build(name: str, config: Mapping[str, Any]) -> ClosedFormGenerator | Learned
     chosen = GENERATORS[kind]
     settings.refuse_unknown(values, [f.name for f in dataclasses.fields(chosen) if f.name != "name"], section)
     return settings.make(chosen, {**values, "name": name}, section)
+
+
+def preset(name: str, **changes: Any) -> dict[str, Any]:
+    """The config of a preset, or of a kind with its defaults, some settings changed; for `build`.
+
+    Raises:
+      UserError: an unknown name; the message has the nearest known one.
+    """
+    known = PRESETS | {kind: Preset(kind, {}) for kind in GENERATORS}
+    problem = settings.Check(one_of=known).problem(name)
+    if problem:
+        raise UserError(f"There is no generator {name!r}; {problem}.")
+    return {"kind": known[name].kind, **known[name].settings, **changes}
 
 
 def kind_of(generator: Generator) -> str:
