@@ -1,5 +1,5 @@
-"""Everything that is registered keeps its word: generators, presets, networks and studies are tested as soon as they
-stand in their registry. What a new entry forgets is said in a sentence."""
+"""Everything that is registered keeps its word: generators, presets, networks, tasks and studies are tested as soon as
+they stand in their registry. What a new entry forgets is said in a sentence."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxweights import generators, nets, parallel, settings, studies
+from jaxweights import generators, nets, parallel, settings, studies, tasks
 from jaxweights.generators import GENERATORS, PRESETS, Augmented, Autoencoding, LearnedGenerator, Prompted
 from jaxweights.population import Population
 from jaxweights.report.studies import PARTS
 from jaxweights.training import StageTrainer
+from jaxweights.zoo import Recipe
 
-NET = nets.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
+NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
 P = NET.spec.num_params
 LEARNED = [kind for kind, made in GENERATORS.items() if issubclass(made, LearnedGenerator)]
 CLOSED = [kind for kind in GENERATORS if kind not in LEARNED]
@@ -32,7 +33,7 @@ def check_settings(kind, **values):
     assert not undocumented, f'{kind.__name__} does not say under "Attributes:" what {undocumented} are.'
     made = kind(**values)
     assert settings.make(kind, settings.plain(made)) == made
-    assert settings.make(kind, settings.config_dict(made)) == made
+    assert settings.make(kind, settings.config_dict(made).to_dict()) == made
     return made
 
 
@@ -149,7 +150,8 @@ _AS_PUBLISHED = {
 def test_networks_compute_the_same_under_their_symmetries(name):
     entry = nets.NETWORKS[name]
     check_settings(entry.settings)
-    net = nets.build({"name": name, **entry.tiny}, entry.tiny_input, 3 if len(entry.tiny_input) == 3 else 1)
+    assert any(name in task.networks for task in tasks.TASKS.values()), f"No task takes the network {name}."
+    net = tiny_network(name)
     spec = net.spec
     assert jax.eval_shape(net.init, jax.random.key(0)).shape == (spec.num_params,)
     assert type(spec).from_json(spec.to_json()) == spec
@@ -174,6 +176,12 @@ def test_networks_compute_the_same_under_their_symmetries(name):
     assert {g.scaling for g in spec.groups} <= {"none"} or (np.asarray(rescaled) != vector).any()
 
 
+def tiny_network(name, task=None):
+    entry = nets.NETWORKS[name]
+    outputs = 3 if len(entry.tiny_input) == 3 else 1
+    return tasks.build({"name": name, **entry.tiny}, entry.tiny_input, outputs, task)
+
+
 def statistics(spec):
     """Which entries are running statistics."""
     mask = np.zeros(spec.num_params, bool)
@@ -188,3 +196,19 @@ def test_studies_have_settings_and_a_part_of_the_page(name):
     assert made.section == f"studies.{name}"
     assert name in PARTS, f"The study {name} has no part of the page; add it to report.studies.PARTS."
     assert studies.make({})[name] == made
+
+
+@pytest.mark.parametrize("name", tasks.TASKS)
+def test_tasks_are_whole_and_their_settings_documented(name):
+    task = tasks.get(name)
+    assert task.name == name
+    check_settings(task.data_settings)
+    chosen = check_settings(task.zoo_settings)
+    unknown = set(task.networks) - set(nets.NETWORKS)
+    assert not unknown, f"The task {name} takes {sorted(unknown)}, which are no registered networks."
+    assert task.default_network in task.networks
+    net = tiny_network(task.default_network, task)
+    program = task.program(net, Recipe.from_settings(chosen, 256), 256)
+    assert not inspect.isabstract(type(program)) and program.default_lanes("cpu") >= 1
+    step, forward = task.operations(net, program.recipe)
+    assert step > forward > 0
