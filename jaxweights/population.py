@@ -28,7 +28,7 @@ COLUMNS: dict[str, tuple[np.dtype, object]] = {
 HYPER = "hyper/"  # prefix of the columns that hold a run's sampled hyper-parameters
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Population:
     """Weight vectors with a static spec and per-row records. Nothing here modifies the arrays that it is given.
 
@@ -69,6 +69,13 @@ class Population:
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    def __repr__(self) -> str:
+        splits, counts = np.unique(self.records["split"], return_counts=True)
+        parts = ", ".join(f"{count:,} {split}" for split, count in zip(splits, counts, strict=True))
+        known = self.records["accuracy"][np.isfinite(self.records["accuracy"])]
+        accuracy = f"; mean accuracy {known.mean():.4f}" if len(known) else ""
+        return f"Population({len(self):,} networks of {self.spec.num_params:,} parameters: {parts}{accuracy})"
 
     def select(self, rows: np.ndarray) -> Population:
         """The rows of a boolean mask or an index array, in that order."""
