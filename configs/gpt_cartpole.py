@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     """128 training and 32 held-out runs of an actor 4-32-32-1 (1,250 parameters), 25 checkpoints each."""
     config = base.get_config("policy")
     config.num_samples = 128
-    config.net = ConfigDict({"name": "actor", "hidden": (32, 32)})
+    config.net = base.network("actor", hidden=(32, 32))
     zoo = config.zoo
     zoo.num_runs = 128
     zoo.num_heldout = 32

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar10"
     config.data.mean = (125.3 / _SCALE, 123.0 / _SCALE, 113.9 / _SCALE)
     config.data.std = (63.0 / _SCALE, 62.1 / _SCALE, 66.7 / _SCALE)
-    config.net = ConfigDict({"name": "convnet", "channels": (16, 32), "activation": "relu", "init": "torch"})
+    config.net = base.network("convnet", channels=(16, 32), activation="relu", init="torch")
     zoo = config.zoo
     zoo.num_runs = 160
     zoo.num_heldout = 40

@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.num_samples = 128
     config.data.name = "modelnet10_chair_voxels32"
     config.data.signals.unseen = 128
-    config.net = ConfigDict({"name": "field", "activation": "relu", "hidden": (128, 128, 128)})
+    config.net = base.network("field", activation="relu", hidden=(128, 128, 128))
     zoo = config.zoo
     zoo.num_runs = 320
     zoo.num_heldout = 48

@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.grey = True
     config.data.crop = 28
     config.data.train_limit = 60_000  # the other 13,257 were for validation
-    config.net = ConfigDict({"name": "cnn", "activation": "tanh", "init": "uniform"})
+    config.net = base.network("cnn", activation="tanh", init="uniform")
     zoo = config.zoo
     zoo.num_runs = 700
     zoo.num_heldout = 300

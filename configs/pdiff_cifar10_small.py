@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.data.name = "cifar10"
     config.data.train_limit = 10_000
     config.data.test_limit = 2_000
-    config.net = ConfigDict({"name": "resnet18", "stem": "cifar", "widths": (16, 32, 64), "depths": (2, 2, 2)})
+    config.net = base.network("resnet18", stem="cifar", widths=(16, 32, 64), depths=(2, 2, 2))
     pdiff_digits.continue_from_base(config, layers=("layer3/1/bn1/*", "layer3/1/bn2/*"))
     config.zoo.base.epochs = 15
     config.zoo.base.learning_rate = 5e-3

@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     """300 consecutive checkpoints of 128 values; 16 held-out runs from the same base."""
     config = base.get_config()
     config.num_samples = 200
-    config.net = ConfigDict({"name": "resnet18", "stem": "cifar", "widths": (16, 32), "depths": (1, 1)})
+    config.net = base.network("resnet18", stem="cifar", widths=(16, 32), depths=(1, 1))
     continue_from_base(config, layers=("layer2/0/bn1/*", "layer2/0/bn2/*"))
     config.zoo.base.epochs = 15
     config.zoo.base.learning_rate = 5e-3

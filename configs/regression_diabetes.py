@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     """An MLP 10-16-1 (193 parameters), 256 training and 64 held-out runs, 128 generated networks."""
     config = base.get_config("regression")
     config.num_samples = 128
-    config.net = ConfigDict({"name": "mlp", "hidden": (16,), "activation": "tanh"})
+    config.net = base.network("mlp", hidden=(16,), activation="tanh")
     zoo = config.zoo
     zoo.num_runs = 256
     zoo.num_heldout = 64

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxweights import generators, nets, operations, population, settings, tasks
+from jaxweights import generators, nets, operations, population, tasks
+from jaxweights.experiment.config import complete, parse
 from jaxweights.nn import normalization
 from jaxweights.zoo import BaseSettings, Recipe, ZooSettings
 from jaxweights.zoo.bulk import runs_in_memory
@@ -34,10 +35,10 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
     Raises:
       UserError: unknown names or impossible settings.
     """
-    task = tasks.get(config.get("task", tasks.DEFAULT))
-    data = settings.make(task.data_settings, config["data"])
-    zoo_settings: Any = settings.make(task.zoo_settings, config["zoo"])
-    examples = task.examples(data, net=config["net"], data_dir=data_dir)
+    parsed = parse(config)
+    config = complete(config, parsed)
+    task, zoo_settings = tasks.get(parsed.task), parsed.zoo
+    examples = task.examples(parsed.data, net=config["net"], data_dir=data_dir)
     net = whole = task.build(config["net"], examples.shape, examples.outputs)
     base = task.base(zoo_settings)
     if base is not None:

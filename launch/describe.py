@@ -1,16 +1,19 @@
 """What an experiment is, without training or allocating anything.
 
-python -m launch.describe --config=configs/digits.py [--json]
+python -m launch.describe --config=configs/digits.py [--json | --fields]
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import textwrap
 
 from absl import flags
 
 from launch import common, stages
 
+_FIELDS = flags.DEFINE_boolean("fields", False, "Print every setting in force, its default and its meaning.")
 _JSON = flags.DEFINE_boolean("json", False, "Print one JSON object instead of a table.")
 
 
@@ -21,8 +24,24 @@ def main(argv) -> None:
     common.setup_jax()
     from jaxweights.describe import describe
 
+    if _FIELDS.value:
+        print(fields(config))
+        return
     facts = describe(config, stages.data_dir())
     print(json.dumps(facts, indent=1) if _JSON.value else table(facts))
+
+
+def fields(config: dict) -> str:
+    """Every setting in force with its value, its default where that is another, and its meaning."""
+    from jaxweights import settings
+    from jaxweights.experiment import parse
+
+    lines = []
+    for row in settings.rows(parse(config)):
+        default = "" if row.default in (row.value, dataclasses.MISSING) else f"  (default {row.default!r})"
+        text = textwrap.fill(row.text, 118, initial_indent="    ", subsequent_indent="    ")
+        lines.append(f"{row.path} = {row.value!r}{default}\n{text}".rstrip())
+    return "\n".join(lines)
 
 
 def table(facts: dict) -> str:

@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.signals.unseen = 606
     config.data.signals.samples = 200_000
     config.data.signals.clouds = "02691156_2048_pc"
-    config.net = ConfigDict({"name": "field", "hidden": (128, 128, 128), "octaves": 4})
+    config.net = base.network("field", hidden=(128, 128, 128), octaves=4)
     zoo = config.zoo
     zoo.num_runs = 2749
     zoo.num_heldout = 202

@@ -240,7 +240,7 @@ def _population(tag: str) -> ConfigDict:
     config.num_samples = 200
     config.audit.hull_neighbours = 0
     config.data.name = data.name
-    config.net = ConfigDict({"name": network[0]})
+    config.net = base.network(network[0])
     zoo = config.zoo
     zoo.num_runs = 1
     zoo.num_heldout = 16

@@ -1,47 +1,105 @@
-"""The config of an experiment, checked before anything is computed."""
+"""The config of an experiment as typed settings, checked before anything is computed."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from jaxweights import auditing, generators, report, settings, studies, tasks
-from jaxweights.auditing import MIN_HELDOUT
+from jaxweights import auditing, generators, nets, settings, studies, tasks
+from jaxweights.auditing import MIN_HELDOUT, AuditSettings
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import CONTROLS
+from jaxweights.report import ReportSettings
+from jaxweights.settings import Settings, setting
+from jaxweights.zoo import ZooSettings
+
+_OWN = ("seed", "num_samples", "task")  # settings of the experiment itself; all others are sections
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Refuses an impossible config before anything is computed.
+@dataclasses.dataclass(frozen=True)
+class ExperimentSettings(Settings):
+    """Settings of an experiment.
+
+    Attributes:
+      seed: random seed of the zoo, the generators, the samples and the statistics.
+      num_samples: networks drawn from every generator.
+      task: what the networks are for, see `tasks.TASKS`; the sections data and zoo are those of the task.
+      data: data set.
+      net: task network.
+      zoo: runs of the task network and how they are trained.
+      audit: how generated networks are measured.
+      report: the HTML page.
+      studies: studies of trained generators, by name.
+      generators: generators by name, with all their settings.
+    """
+
+    data: Settings
+    net: Settings
+    zoo: ZooSettings
+    audit: AuditSettings
+    report: ReportSettings
+    studies: Mapping[str, Any]
+    generators: Mapping[str, Any]
+    seed: int = setting(0, at_least=0, at_most=2**32 - 1)
+    num_samples: int = setting(256, at_least=1)
+    task: str = setting(tasks.DEFAULT, one_of=lambda: tasks.TASKS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        zoo = self.zoo
+        if zoo.num_runs < 1 and not zoo.import_npz:
+            zoo.refuse("num_runs", "a zoo needs at least one training run")
+        if zoo.num_heldout < MIN_HELDOUT:
+            zoo.refuse(
+                "num_heldout",
+                f"set it to at least {MIN_HELDOUT}: without runs that no generator has seen there is nothing to "
+                "compare a distance with",
+            )
+        reserved = {*CONTROLS, *auditing.RESERVED, *studies.STUDIES, studies.shapes.TRAINING_SHAPES}
+        for name in self.generators:
+            if name in reserved:
+                raise UserError(
+                    f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
+                )
+
+
+def parse(config: Mapping[str, Any]) -> ExperimentSettings:
+    """The settings of a config.
+
+    Args:
+      config: nested mapping, see `configs/base.py`. Sections and settings that it leaves out take their defaults.
 
     Raises:
-      UserError: a missing section, a held-out split that is too small, no runs, no samples, or an unknown generator.
+      UserError: an unknown section or setting (naming the nearest known one), or an impossible value.
     """
-    for section in ("seed", "data", "net", "zoo", "generators", "num_samples", "audit", "studies", "report"):
-        if section not in config:
-            raise UserError(f"The config has no section {section!r}. Start from configs/base.py.")
+    known = [field.name for field in dataclasses.fields(ExperimentSettings)]
+    settings.refuse_unknown(config, known, "")
+    for name in set(known) - set(_OWN):
+        if not isinstance(config.get(name, {}), Mapping):
+            raise UserError(f"{name} is {config[name]!r}; it is a section, a mapping of settings.")
+    sections = {name: config.get(name, {}) for name in known if name not in _OWN}
     task = tasks.get(config.get("task", tasks.DEFAULT))
-    task.check_network(config["net"].get("name"))
-    settings.make(task.data_settings, config["data"])
-    settings.make(task.zoo_settings, config["zoo"])
-    zoo = config["zoo"]
-    if zoo["num_runs"] < 1 and not zoo["import_npz"]:
-        raise UserError(f"zoo.num_runs is {zoo['num_runs']}: a zoo needs at least one training run.")
-    if zoo["num_heldout"] < MIN_HELDOUT:
-        raise UserError(
-            f"zoo.num_heldout is {zoo['num_heldout']}, but an audit needs at least {MIN_HELDOUT} held-out runs: "
-            "without runs that "
-            "no generator has seen there is nothing to compare a distance with."
-        )
-    if config["num_samples"] < 1:
-        raise UserError(f"num_samples is {config['num_samples']}: an audit needs at least one sample per generator.")
-    reserved = {*CONTROLS, *auditing.RESERVED, *studies.STUDIES, studies.shapes.TRAINING_SHAPES}
-    for name in config["generators"]:
-        if name in reserved:
-            raise UserError(
-                f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
-            )
-    generators.resolve(config["generators"])
-    settings.make(auditing.AuditSettings, config["audit"])
-    studies.make(config["studies"])
-    settings.make(report.ReportSettings, config["report"])
+    network = sections["net"].get("name", task.default_network)
+    task.check_network(network)
+    own = {name: config[name] for name in _OWN if name in config}
+    return settings.make(
+        ExperimentSettings,
+        {
+            **own,
+            "data": settings.make(task.data_settings, sections["data"]),
+            "net": settings.make(nets.settings_class(network), {**sections["net"], "name": network}, "net"),
+            "zoo": settings.make(task.zoo_settings, sections["zoo"]),
+            "audit": settings.make(AuditSettings, sections["audit"]),
+            "report": settings.make(ReportSettings, sections["report"]),
+            "studies": studies.make(sections["studies"]),
+            "generators": {n: g for n, (g, _) in generators.resolve(sections["generators"]).items()},
+        },
+    )
+
+
+def complete(config: Mapping[str, Any], parsed: ExperimentSettings) -> dict[str, Any]:
+    """A config as JSON data with every setting in force, but for generators, whose entries stay as they are: what one
+    leaves out may depend on what another that refers to it sets."""
+    return json.loads(json.dumps({**settings.plain(parsed), "generators": config.get("generators", {})}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxweights import data, files, generators, nets, parallel, provenance, settings, tasks, zoo
+from jaxweights import data, files, generators, nets, parallel, provenance, tasks, zoo
 from jaxweights.evaluation import Evaluator
-from jaxweights.experiment.config import check
+from jaxweights.experiment.config import complete, parse
 from jaxweights.experiment.stages import CONTROLS, stages
 from jaxweights.experiment.workdir import Workdir
 from jaxweights.training import train_generator
@@ -33,8 +32,8 @@ class Context:
     """
 
     def __init__(self, config: Mapping[str, Any], workdir: pathlib.Path | str, data_dir: str | None = None):
-        check(config)
-        self.config: dict[str, Any] = json.loads(json.dumps(config))
+        self.settings = parse(config)
+        self.config = complete(config, self.settings)
         self.folder = Workdir(workdir, self.config, stages)
         self.workdir = self.folder.path
         self.data_dir = data_dir
@@ -48,19 +47,18 @@ class Context:
     @functools.cached_property
     def task(self) -> tasks.Task:
         """What the networks are for."""
-        return tasks.get(self.config.get("task", tasks.DEFAULT))
+        return tasks.get(self.settings.task)
 
-    @functools.cached_property
+    @property
     def zoo_settings(self) -> Any:
         """Settings of the zoo, of the task's class."""
-        return settings.make(self.task.zoo_settings, self.config["zoo"])
+        return self.settings.zoo
 
     @functools.cached_property
     def dataset(self) -> data.Dataset:
         """The task's training and test examples."""
-        chosen = settings.make(self.task.data_settings, self.config["data"])
         runs = self.zoo_settings.num_runs + self.zoo_settings.num_heldout
-        return self.task.load(chosen, net=self.config["net"], runs=runs, data_dir=self.data_dir)
+        return self.task.load(self.settings.data, net=self.config["net"], runs=runs, data_dir=self.data_dir)
 
     @functools.cached_property
     def net(self) -> nets.TaskNet:
@@ -76,7 +74,7 @@ class Context:
                 chosen,
                 self.dataset,
                 self.mesh,
-                seed=self.config["seed"],
+                seed=self.settings.seed,
                 provenance=self.provenance("base"),
             )
         return nets.partial(whole, base, self.zoo_settings.subset)
@@ -128,12 +126,12 @@ class Context:
 
     def key(self, purpose: int) -> jax.Array:
         """The PRNG key of a stage; all derive from the config's seed."""
-        return jax.random.fold_in(jax.random.key(self.config["seed"]), purpose)
+        return jax.random.fold_in(jax.random.key(self.settings.seed), purpose)
 
     def sample_keys(self, name: str) -> jax.Array:
         """One PRNG key per sample of a generator."""
         number = list(self.generators).index(name)
-        return jax.random.split(jax.random.fold_in(self.key(2), number), self.config["num_samples"])
+        return jax.random.split(jax.random.fold_in(self.key(2), number), self.settings.num_samples)
 
     def provenance(self, stage: str) -> dict[str, Any]:
         """What is kept with every population."""

@@ -14,7 +14,6 @@ from jaxweights.experiment import zoo as zoo_stage
 from jaxweights.experiment.context import Context
 from jaxweights.experiment.stages import CONTROLS
 from jaxweights.generators import is_baseline, kind_of
-from jaxweights.settings import make
 
 
 def audit(context: Context) -> dict[str, Any]:
@@ -31,8 +30,8 @@ def audit(context: Context) -> dict[str, Any]:
             evaluate=context.evaluate,
             task=context.task,
         )
-        chosen = make(auditing.AuditSettings, context.config["audit"])
-        metrics = auditing.run(subject, chosen, context.config["seed"], context.mesh, context.workdir / "audit")
+        folder = context.workdir / "audit"
+        metrics = auditing.run(subject, context.settings.audit, context.settings.seed, context.mesh, folder)
     for name, (generator, _) in context.generators.items():
         metrics["series"][name]["kind"] = kind_of(generator)
     found = study(context, opened, drawn)
@@ -68,7 +67,7 @@ def _study(context: Context, name: str, kind: str, subject: Callable[[], Any]) -
     if not path.exists():
         config = context.config
         looked_at = subject()
-        estimation = studies.Estimation(config["audit"]["bootstrap"], config["seed"], context.mesh)
+        estimation = studies.Estimation(context.settings.audit.bootstrap, context.settings.seed, context.mesh)
         with context.folder.timed(f"studies {name}"):
             _keep(path, *studies.run(kind, looked_at, config["studies"], estimation))
     return files.read_json(path, "table of studies", "Remove it and run again.")

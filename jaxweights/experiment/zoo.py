@@ -11,12 +11,13 @@ from jaxweights import auditing, population, provenance, store, zoo
 from jaxweights.errors import UserError
 from jaxweights.experiment.config import MIN_HELDOUT
 from jaxweights.experiment.context import Context
+from jaxweights.zoo.recipe import SnapshotSettings
 
 
 def run(context: Context) -> store.PopulationStore:
     """Trains the zoo, or imports it from a file; resumes, or opens what is done."""
-    settings, path = context.config["zoo"], context.workdir / "zoo"
-    if settings["import_npz"]:
+    path = context.workdir / "zoo"
+    if context.zoo_settings.import_npz:
         return _imported(context, path)
     recipe = zoo.Recipe.from_settings(context.zoo_settings, context.dataset.num_examples)
     net = context.net  # trains the base, which has a time of its own
@@ -29,7 +30,7 @@ def run(context: Context) -> store.PopulationStore:
             context.dataset,
             context.mesh,
             path=path,
-            seed=context.config["seed"],
+            seed=context.settings.seed,
             provenance=context.provenance("zoo"),
             evaluate=context.evaluate,
         )
@@ -40,14 +41,14 @@ def _imported(context: Context, path: pathlib.Path) -> store.PopulationStore:
         opened = store.PopulationStore.open(path)
         if opened.complete:
             return opened
-    settings = context.config["zoo"]
-    imported = population.load_npz(settings["import_npz"], context.net.spec)
+    settings = context.zoo_settings
+    imported = population.load_npz(settings.import_npz, context.net.spec)
     records = dict(imported.records)
     if not (records["run"] >= 0).all():
         records["run"] = np.arange(len(imported))
     if not (records["split"] == population.HELDOUT).any():
         runs = np.unique(records["run"])
-        heldout = np.isin(records["run"], runs[len(runs) - settings["num_heldout"] :])
+        heldout = np.isin(records["run"], runs[len(runs) - settings.num_heldout :])
         records["split"] = np.where(heldout, population.HELDOUT, population.TRAIN)
     with context.folder.timed("zoo"):
         result = context.evaluate(imported.weights)
@@ -103,7 +104,7 @@ def training_rows(context: Context, opened: store.PopulationStore) -> np.ndarray
     """
     records = opened.records
     chosen = np.ones(len(opened), bool)
-    if context.config["zoo"]["use"] == "last":
+    if context.zoo_settings.use == "last":
         chosen = population.last_checkpoints(records)
     rows = np.flatnonzero(chosen & (records["split"] == population.TRAIN))
     if not len(rows):
@@ -120,11 +121,12 @@ def heldout_rows(context: Context, opened: store.PopulationStore) -> np.ndarray:
     """
     records = opened.records
     heldout = records["split"] == population.HELDOUT
-    if context.config["zoo"].get("snapshot_range"):
+    settings = context.zoo_settings
+    if isinstance(settings, SnapshotSettings) and settings.snapshot_range:
         rows = np.flatnonzero(heldout)
         kept = {name: records[name][rows] for name in ("run", "step")}
         steps = records["step"][training_rows(context, opened)]
-        rows = rows[auditing.at_training_steps(kept, steps, context.config["seed"])]
+        rows = rows[auditing.at_training_steps(kept, steps, context.settings.seed)]
     else:
         rows = np.flatnonzero(population.last_checkpoints(records) & heldout)
     if len(rows) < MIN_HELDOUT:
@@ -153,7 +155,7 @@ def checkpoints(context: Context, opened: store.PopulationStore, split: str, gen
     """Row numbers of a split's checkpoints, as many per run as a generator is trained on."""
     records = opened.records
     chosen = records["split"] == split
-    if context.config["zoo"]["use"] == "last" and not generator.TRAJECTORIES:
+    if context.zoo_settings.use == "last" and not generator.TRAJECTORIES:
         chosen &= population.last_checkpoints(records)
     return np.flatnonzero(chosen)
 
