@@ -37,7 +37,8 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
     """
     parsed = parse(config)
     config = complete(config, parsed)
-    task, zoo_settings = tasks.get(parsed.task), parsed.zoo
+    task = tasks.get(parsed.task)
+    zoo_settings: Any = parsed.zoo  # of the task's class
     examples = task.examples(parsed.data, net=config["net"], data_dir=data_dir)
     net = whole = task.build(config["net"], examples.shape, examples.outputs)
     base = task.base(zoo_settings)

@@ -196,12 +196,12 @@ def test_a_zoo_of_another_config_is_refused(workdir, tmp_path):
     [
         ({"zoo__num_heldout": 0}, "num_heldout is 0"),
         ({"zoo__num_runs": 0}, "at least one training run"),
-        ({"num_samples": 0}, "at least one sample"),
-        ({"zoo__use": "first"}, "Unknown zoo.use"),
+        ({"num_samples": 0}, "num_samples is 0; set it to at least 1"),
+        ({"zoo__use": "first"}, "zoo.use is 'first'; set it to one of last, all"),
         ({"generators__gan": {"kind": "gan"}}, r"generators\.gan\.kind is 'gan'; set it to one of copy"),
         ({"generators__copy": {"kind": "copy"}}, "cannot be called 'copy'"),
         ({"generators__average__k": 33}, "needs at least 33 training networks, but the training split has 32"),
-        ({"net__name": "resnet"}, "Unknown network 'resnet'; known: actor, cnn, "),
+        ({"net__name": "resnet"}, "net.name is 'resnet'; set it to one of actor, cnn, "),
         ({"data__name": "imagenet"}, "imagenet"),
         ({"zoo__learning_rate": 1e30}, "every run diverged"),
     ],
@@ -275,7 +275,7 @@ def test_the_stage_programs_do_what_run_does(workdir, metrics, tmp_path):
     "flags, message",
     [
         (("--config=tests/mini.py", "--workdir=/proc/self/x"), "cannot be written"),
-        (("--config=tests/mini.py", "--config.net.name=resnet"), "Unknown network 'resnet'"),
+        (("--config=tests/mini.py", "--config.net.name=resnet"), "net.name is 'resnet'"),
         (("--workdir=x",), "No experiment was named"),
     ],
 )

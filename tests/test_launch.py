@@ -1,13 +1,22 @@
 """Config files and flags: every mistake ends in a sentence that names the cause."""
 
+import pathlib
 import subprocess
 import sys
 
 import pytest
 from ml_collections import ConfigDict
 
+from jaxweights import experiment, settings
 from jaxweights.errors import UserError
-from launch import config_file
+from jaxweights.experiment.config import complete
+from launch import config_file, describe
+
+CONFIGS = [
+    str(path)
+    for path in sorted(pathlib.Path("configs").rglob("*.py"))
+    if path.stem not in ("__init__", "base", "generators")
+]
 
 FILES = {
     "syntax.py": ("def get_config(:\n", r"fails in line 1: SyntaxError"),
@@ -73,3 +82,47 @@ def test_mistakes_in_flags_end_in_one_paragraph(flags, status, message):
     done = subprocess.run([sys.executable, "-m", "launch.run", *flags], capture_output=True, text=True, timeout=120)
     said = done.stdout + done.stderr
     assert done.returncode == status and message in " ".join(said.split()) and "Traceback" not in said
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_every_config_is_typed_documented_and_complete(path):
+    config = config_file.load(path).to_dict()
+    parsed = experiment.parse(config)
+    whole = complete(config, parsed)
+    assert experiment.parse(whole) == parsed and complete(whole, experiment.parse(whole)) == whole
+    assert not [row.path for row in settings.rows(parsed) if not row.text]
+    assert (parsed.task == "policy") == ("ppo" in whole["zoo"]) and (parsed.task == "field") == (
+        "plateau" in whole["zoo"]
+    )
+    assert list(experiment.stages(whole))[-1] == "report"
+
+
+def test_fields_show_value_default_and_meaning():
+    text = describe.fields(config_file.load("configs/digits.py").to_dict())
+    assert "zoo.start = 'shared'  (default 'own')\n    initial weights of the runs." in text
+    assert "generators.pdiff.latent_dim = 64  (default 128)" in text
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"zoo": {"num_rnus": 3}}, r"no setting zoo\.num_rnus; did you mean num_runs"),
+        ({"zo": {}}, r"no setting zo; did you mean zoo"),
+        ({"zoo": {"ppo": {}}}, r"no setting zoo\.ppo"),
+        ({"zoo": 3}, r"zoo is 3; it is a section"),
+        ({"audit": {"bootstrap": 0}}, r"audit\.bootstrap is 0; set it to at least 1"),
+        ({"net": {"name": "mlp", "hidden": (0,)}}, r"net\.hidden is \(0,\); set it to at least 1"),
+        ({"net": {"name": "actor"}}, r"does not take the network 'actor'"),
+        ({"seed": -1}, r"seed is -1; set it between 0"),
+        ({"seed": 2**70}, r"seed is 1180591620717411303424; set it between 0"),
+        ({"generators": {"a": 3}}, r"generators\.a is 3"),
+        ({"generators": {"a": {"kind": "averag"}}}, r"did you mean average"),
+        ({"generators": {"a": {"kind": "average", "k": 0}}}, r"generators\.a\.k is 0; set it to at least 1"),
+        ({"studies": {"shape": {}}}, r"did you mean shapes"),
+        ({"task": "polcy"}, r"polcy"),
+        ({"data": {"name": 3}}, r"data\.name is 3, of type int; give a text"),
+    ],
+)
+def test_wrong_settings_at_any_depth_are_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        experiment.parse(change)
