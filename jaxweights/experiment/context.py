@@ -98,6 +98,10 @@ class Context:
         rest = {k: v for k, v in resolved.items() if k not in learned}
         return {**learned, **rest, **generators.resolve(CONTROLS)}
 
+    @functools.cached_property
+    def _streams(self) -> dict[str, int]:
+        return self.folder.streams(self.generators)
+
     def state(self, name: str, training, trajectories) -> Any:
         """The state of a trained or fitted generator; what is not on disk yet is trained.
 
@@ -112,13 +116,12 @@ class Context:
         if isinstance(generator, generators.ClosedFormGenerator):
             return generator.fit(training())
         if name not in self._states:
-            number = list(self.generators).index(name)
             with self.folder.timed(f"train {name}"), files.json_lines(self.workdir / "metrics.jsonl") as log:
                 self._states[name] = train_generator(
                     generator,
                     trajectories() if generator.TRAJECTORIES else training(),
                     self.mesh,
-                    key=jax.random.fold_in(self.key(1), number),
+                    key=jax.random.fold_in(self.key(1), self._streams[name]),
                     path=self.workdir / "generators" / name,
                     log=log,
                 )
@@ -130,8 +133,7 @@ class Context:
 
     def sample_keys(self, name: str) -> jax.Array:
         """One PRNG key per sample of a generator."""
-        number = list(self.generators).index(name)
-        return jax.random.split(jax.random.fold_in(self.key(2), number), self.settings.num_samples)
+        return jax.random.split(jax.random.fold_in(self.key(2), self._streams[name]), self.settings.num_samples)
 
     def provenance(self, stage: str) -> dict[str, Any]:
         """What is kept with every population."""

@@ -1,6 +1,6 @@
 """The folder of an experiment: where every stage leaves its result, how long it took, and which config it belongs to.
 
-config.json   metrics.json   metrics.jsonl   timing.json   report.html
+config.json   streams.json   metrics.json   metrics.jsonl   timing.json   report.html
 base/                   the network that all runs continue from, where the config has one
 zoo/                    population of all runs' snapshots
 generators/<name>/      checkpoints of a learned generator
@@ -18,7 +18,7 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxweights import files, provenance
@@ -90,6 +90,18 @@ class Workdir:
     def _left(self, stage: Stage) -> list[pathlib.Path]:
         """What a stage left here."""
         return [path for pattern in stage.leaves for path in sorted(self.path.glob(pattern))]
+
+    def streams(self, names: Iterable[str]) -> dict[str, int]:
+        """The number of each series' random stream: its position, or for series that join an experiment later, the
+        next free number, so that those that are there keep theirs."""
+        path = self.path / "streams.json"
+        known = files.read_json(path, "table of random streams", "Remove it.") if path.exists() else {}
+        streams = dict(known)
+        for name in names:
+            streams.setdefault(name, 1 + max(streams.values(), default=-1))
+        if streams != known:
+            files.write_json(path, streams)
+        return streams
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
