@@ -98,8 +98,8 @@ def preset(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def kind_of(generator: Generator) -> str:
-    """The key of a generator's class in `GENERATORS`."""
-    return next(kind for kind, known in GENERATORS.items() if known is type(generator))
+    """The key of a generator's class in `GENERATORS`; the generator's name where its class is not registered."""
+    return next((kind for kind, known in GENERATORS.items() if known is type(generator)), generator.name)
 
 
 def is_baseline(kind: str) -> bool:
