@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -187,7 +187,7 @@ class PopulationStore:
         entry: dict[str, Any] = {"id": chunk_id, "rows": len(population)}
         parts = {
             "weights": (f"weights-{chunk_id:05d}.npy", lambda p: np.save(p, population.weights)),
-            "records": (f"records-{chunk_id:05d}.npz", lambda p: np.savez(p, **population.records)),
+            "records": (f"records-{chunk_id:05d}.npz", lambda p: np.savez(p, **dict[str, Any](population.records))),
         }
         for part, (name, write) in parts.items():
             with files.atomic(self.path / name) as temporary:
@@ -228,7 +228,8 @@ class PopulationStore:
 
     def view(self, rows: np.ndarray) -> Population:
         """The chosen rows as a population whose weights stay on disk (`LazyRows`): for zoos larger than memory."""
-        return Population(LazyRows(self.weights, rows), self.spec, {k: v[rows] for k, v in self.records.items()})
+        lazy = cast(np.ndarray, LazyRows(self.weights, rows))  # slices give arrays
+        return Population(lazy, self.spec, {k: v[rows] for k, v in self.records.items()})
 
     def chunks(self) -> Iterator[tuple[int, Population]]:
         """One chunk after the other, in the order of their ids."""

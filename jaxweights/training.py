@@ -38,9 +38,9 @@ _CURVE_POINTS = 200  # points of the loss curve of a stage
 
 
 class TrainState(NamedTuple):
-    """Everything that a step changes."""
+    """Everything that a step changes; or, of the same structure, how these arrays are sharded."""
 
-    step: jax.Array
+    step: Any
     params: Any
     model_state: Any
     opt_state: Any

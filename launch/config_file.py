@@ -75,7 +75,7 @@ def prepare(argv: Sequence[str], flag: str = "config") -> tuple[list[str], dict[
             continue
         dotted = name.removeprefix(f"{flag}.")
         section, _, last = dotted.rpartition(".")
-        if section in _OPEN and last not in config[section] and equals:
+        if section in _OPEN and last not in _section(config, section) and equals:
             added[dotted] = _entry(dotted, value)
         else:
             _check(config, dotted)
@@ -88,7 +88,14 @@ def add(config: ConfigDict, entries: dict[str, Any]) -> None:
     for dotted, entry in entries.items():
         section, _, last = dotted.rpartition(".")
         with config.unlocked():
-            config[section][last] = ConfigDict(entry)
+            _section(config, section)[last] = ConfigDict(entry)
+
+
+def _section(config: ConfigDict, name: str) -> ConfigDict:
+    section = config.get(name)
+    if not isinstance(section, ConfigDict):
+        raise UserError(f"The config has no section {name}, a ConfigDict of entries by name.")
+    return section
 
 
 def _value(argv: Sequence[str], flag: str) -> str | None:
