@@ -81,7 +81,7 @@ class StateDict:
             blocks.append(block)
         return {key: self.stack([block[key] for block in blocks]) for key in blocks[0]}
 
-    def finish(self, params: dict[str, Any], expected: Any, table: np.ndarray, num_frequencies: int) -> None:
+    def finish(self, params: Any, expected: Any, table: np.ndarray, num_frequencies: int) -> None:
         """Checks that everything was taken and fits.
 
         Args:

@@ -105,11 +105,11 @@ def mean(values: np.ndarray, resamples: int, rng: np.random.Generator) -> dict[s
 
 
 def _against_heldout(
-    distance: np.ndarray, heldout: np.ndarray, resamples: int, rng: np.random.Generator
+    distance: np.ndarray, heldout: np.ndarray | None, resamples: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """Whether shapes are closer to training shapes than those of held-out networks."""
     distance = distance[np.isfinite(distance)]
-    if not len(distance) or not len(heldout):
+    if not len(distance) or heldout is None or not len(heldout):
         return {}
     return {
         "closer_than_heldout": statistics.share(distance < heldout.min()).to_json(),

@@ -232,7 +232,8 @@ class GPT(Prompted):
           `[n, P]` float32 weights.
         """
         constants = state["constants"]
-        module, variables = self._module(constants), {"params": state[STAGE]["params"]}
+        module: Any = self._module(constants)
+        variables = {"params": state[STAGE]["params"]}
         start = weights * constants["scale"]
         metrics = network.metric_features(asked, metric, constants["frequencies"])
         conditions = module.apply(variables, start, metrics, method="condition")
@@ -241,7 +242,7 @@ class GPT(Prompted):
         def predict(x: jax.Array, timesteps: jax.Array) -> jax.Array:
             return module.apply(variables, x, start, times[timesteps], conditions, method="denoise")
 
-        given = {"initial": initial, "noise": noise}
+        given: dict[str, Any] = {"initial": initial, "noise": noise}
         shape = start.shape[1:]
         if self.sampler == "ddpm":
             out = diffusion_lib.sample_ddpm(self.diffusion, predict, keys, shape, variance="fixed_large", **given)
@@ -320,7 +321,7 @@ class GPT(Prompted):
             )
         return metric.astype(np.float32)
 
-    def schedule(self, step: jax.Array) -> jax.Array:
+    def schedule(self, step: jax.typing.ArrayLike) -> jax.Array:
         """Learning rate at a step, counted from 0: half a cosine times a linear rise."""
         # Half of 1 + cos(2 x), without its cancellation near the end.
         cosine = jnp.square(jnp.cos(math.pi / 2 * step / self.steps))
@@ -357,7 +358,8 @@ class GPT(Prompted):
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         """Mean squared error of the predicted later checkpoint; beside it, that of predicting the earlier one."""
         constants = done["constants"]
-        layout, module = constants["layout"], self._module(constants)
+        layout = constants["layout"]
+        module: Any = self._module(constants)
         start, target = batch["start"] * constants["scale"], batch["target"] * constants["scale"]
         if self.permute:
             start, target = pairs.permute(layout.spec, start, target, keys)

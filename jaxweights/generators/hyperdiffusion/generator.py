@@ -192,7 +192,8 @@ class HyperDiffusion(Augmented):
         constants, params = state["constants"], state[STAGE]["params"]
         # Once, not in every step.
         params = jax.tree.map(lambda p, matrix: p.astype(self.dtype) if matrix else p, params, is_matrix(params))
-        module, variables = self._module(constants), {"params": params}
+        module: Any = self._module(constants)
+        variables = {"params": params}
         times = module.apply(variables, constants["time_features"], method="embed_times")
 
         def predict(x: jax.Array, timesteps: jax.Array) -> jax.Array:
@@ -277,7 +278,8 @@ class HyperDiffusion(Augmented):
         axis_name: str | None,
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         """Mean squared error of the predicted vectors."""
-        constants, module = done["constants"], self._module(done["constants"])
+        constants = done["constants"]
+        module: Any = self._module(constants)
         if self.augment > 1:
             choice = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.augment))(keys_for(keys, _ORDER))
             batch = jnp.take_along_axis(batch, constants["orders"][choice], axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -39,8 +39,8 @@ class Moments(NamedTuple):
 def moments(layout: UnitLayout, weights: np.ndarray) -> Moments:
     """Mean vector and layer-wise standard deviations of `[N, P]` training rows, summed in float64."""
     rows = len(weights)
-    mean = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(weights)) / rows
-    squares = sum(np.square(block - mean).sum(axis=0) for block in _blocks(weights))
+    mean: Any = sum(block.sum(axis=0, dtype=np.float64) for block in _blocks(weights)) / rows
+    squares: Any = sum(np.square(block - mean).sum(axis=0) for block in _blocks(weights))
     stds = []
     for layer in layout.layers:
         spans = layout.spans(layer)
@@ -116,7 +116,8 @@ def _reduce(layout: UnitLayout, errors, reduction: Reduction, layer_weights: Seq
     sizes = [layer.size if reduction == "layer_mean" else layout.num_params for layer in layout.layers]
     layers = [value / size for value, size in zip(sums, sizes, strict=True)]
     factors = layer_weights or (1.0,) * len(layers)
-    return sum(factor * loss for factor, loss in zip(factors, layers, strict=True)), layers
+    total: Any = sum(factor * loss for factor, loss in zip(factors, layers, strict=True))
+    return total, layers
 
 
 def r2(losses: jax.Array, baseline: jax.Array) -> jax.Array:

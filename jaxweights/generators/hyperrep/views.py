@@ -100,7 +100,8 @@ def _normals(words: jax.Array) -> jax.Array:
 def _view(vector: jax.Array, bits: jax.Array, spec: WeightSpec, views: Views, table: jax.Array | None):
     words = _Words(bits)
     if views.permutations == "table":
-        vector = vector[jnp.asarray(table)[words.take(1)[0] % table.shape[0]]]
+        indices = jnp.asarray(table)
+        vector = vector[indices[words.take(1)[0] % indices.shape[0]]]
     elif views.permutations == "fresh":
         # Ranks of random 32-bit words; equal ones are too rare to matter.
         permutations = [jnp.argsort(words.take(group.size)) for group in spec.groups]

@@ -24,6 +24,7 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.generators import checks
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.generators.pdiff import moments
 from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
@@ -31,8 +32,6 @@ from jaxweights.settings import setting
 
 # The published code lays a vector out in slices of 64 values.
 _SLICE_LENGTH = 64
-# A latent dimension that varies less than this is constant up to rounding.
-_MIN_LATENT_STD = 1e-6
 # Relative spread below which a tensor is constant in float32.
 _CONSTANT = 1e-7
 # Samples per block on CPU (measured at the published size).
@@ -198,7 +197,7 @@ class PDiff(LearnedGenerator):
     def sample(self, state: Mapping[str, Any], inputs: jax.Array) -> Samples:
         """Draws latents, decodes them and undoes the normalisation; see `LearnedGenerator.sample`."""
         latents, constants = self.sample_latents(state, inputs), state["constants"]
-        autoencoder = self._autoencoder(constants["mean"].shape[-1])
+        autoencoder: Any = self._autoencoder(constants["mean"].shape[-1])
         decoded = autoencoder.apply(self._autoencoder_variables(state), latents, self.decode, method="decode")
         return Samples(weights=restore(decoded, constants), parents=jnp.full((inputs.shape[0],), -1, jnp.int32))
 
@@ -207,7 +206,8 @@ class PDiff(LearnedGenerator):
         shape = (self.latent_dim,)
         if not self.diffusion_steps:
             return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        denoiser, stage = Denoiser(self.denoiser_channels, self.kernel_size, self.dtype), state["diffusion"]
+        stage = state["diffusion"]
+        denoiser: Any = Denoiser(self.denoiser_channels, self.kernel_size, self.dtype)
         variables = {"params": stage["params"], "batch_stats": stage["model_state"]["denoiser"]}
 
         def predict(x: jax.Array, timesteps: jax.Array) -> jax.Array:
@@ -222,7 +222,7 @@ class PDiff(LearnedGenerator):
         block = _block(keys.shape[0])
         latents = jax.lax.map(draw, keys.reshape(-1, block)).reshape(-1, self.latent_dim)
         if self.standardise_latents:
-            mean, std = _moments(stage["model_state"]["latents"])
+            mean, std = moments.of(stage["model_state"]["latents"])
             latents = mean + std * latents
         return latents
 
@@ -309,7 +309,7 @@ class PDiff(LearnedGenerator):
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         """Mean squared error of the predicted noise on the latents of clean examples."""
         new_state = {}
-        module = self._autoencoder(done["constants"]["mean"].shape[0])
+        module: Any = self._autoencoder(done["constants"]["mean"].shape[0])
         if self.encode == "batch":
             variables = {"params": done["autoencoder"]["params"], "batch_stats": model_state["autoencoder"]}
             latents, updated = module.apply(
@@ -319,8 +319,8 @@ class PDiff(LearnedGenerator):
         else:
             latents = module.apply(self._autoencoder_variables(done), batch, "running", method="encode")
         if self.standardise_latents:
-            new_state["latents"] = _update_moments(model_state["latents"], latents, axis_name)
-            mean, std = _moments(new_state["latents"])
+            new_state["latents"] = moments.update(model_state["latents"], latents, axis_name)
+            mean, std = moments.of(new_state["latents"])
             latents = (latents - mean) / std
         denoiser = self._denoiser()
 
@@ -370,32 +370,3 @@ def _divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
     """Kullback-Leibler divergence from the standard normal, in nats, averaged over `[n, latent_dim]`'s rows."""
     terms = jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance
     return 0.5 * jnp.mean(jnp.sum(terms, axis=1))
-
-
-def _update_moments(moments: dict[str, jax.Array], latents: jax.Array, axis_name: str | None) -> dict[str, jax.Array]:
-    """Adds a batch `[n, latent_dim]` to the mean and variance of all latents seen so far.
-
-    The encoder is fixed while these are gathered, so they settle on the training set's within the first few batches.
-    """
-
-    def mean_over(values: jax.Array) -> jax.Array:
-        mean = jnp.mean(values, axis=0)
-        return mean if axis_name is None else jax.lax.pmean(mean, axis_name)
-
-    batch_count = latents.shape[0] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-    batch_mean = mean_over(latents)
-    batch_var = mean_over(jnp.square(latents - batch_mean[None, :]))
-    count = moments["count"] + batch_count
-    share = batch_count / count
-    shift = batch_mean - moments["mean"]
-    return {
-        "count": count,
-        "mean": moments["mean"] + share * shift,
-        "var": (1 - share) * moments["var"] + share * batch_var + share * (1 - share) * jnp.square(shift),
-    }
-
-
-def _moments(moments: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation, each `[1, latent_dim]`."""
-    std = jnp.maximum(jnp.sqrt(moments["var"]), _MIN_LATENT_STD)
-    return moments["mean"][None, :], std[None, :]
