@@ -69,14 +69,14 @@ class Setting(NamedTuple):
     """What distinguishes the tags of `MAIN` and `FULL`.
 
     Attributes:
-      epochs: of the base, 0 for timm's weights as they are.
+      epochs: epochs of the base, 0 for timm's weights as they are.
       base_rate: its learning rate.
-      batch_size: of the run whose steps are kept.
-      learning_rate: of that run.
-      weight_decay: of that run.
+      batch_size: batch size of the run whose steps are kept.
+      learning_rate: learning rate of that run.
+      weight_decay: weight decay of that run.
       skipped: steps at the beginning of every epoch that are not kept.
-      autoencoder_steps: of the generator's first stage.
-      diffusion_steps: of its second stage.
+      autoencoder_steps: steps of the generator's first stage.
+      diffusion_steps: steps of its second stage.
     """
 
     epochs: int

@@ -20,8 +20,8 @@ class StateDict:
 
     Args:
       checkpoint: arrays by name.
-      prefix: of all names, left out below.
-      kind: of the generator, for errors.
+      prefix: prefix of all names, left out below.
+      kind: kind of the generator, for errors.
     """
 
     def __init__(self, checkpoint: Mapping[str, np.ndarray], prefix: str, kind: str):

@@ -220,7 +220,7 @@ class GPT(Prompted):
         """Draws one network for every start; pure, jit-compatible, a row depends on its own inputs alone.
 
         Args:
-          state: of the trained generator.
+          state: state of the trained generator.
           weights: `[n, P]` float32 networks to start from.
           metric: `[n]` float32, theirs.
           asked: `[n]` float32, what the outcome should have.
@@ -256,7 +256,7 @@ class GPT(Prompted):
 
         Args:
           checkpoint: state dict as arrays, see `importer.from_torch`; `G_ema` of the published files.
-          spec: of the task network.
+          spec: spec of the task network.
 
         Raises:
           UserError: the checkpoint does not fit, or `scale` is not given.

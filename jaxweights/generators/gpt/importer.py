@@ -20,7 +20,7 @@ def from_torch(
 
     Args:
       checkpoint: arrays by name, as in `G` or `G_ema` of the published files.
-      layout: of the vectors.
+      layout: layout of the vectors.
       architecture: sizes.
 
     Returns:

@@ -181,7 +181,7 @@ class HyperDiffusion(Augmented):
         """Draws one network for every key, all together; pure, jit-compatible, a row depends on its own key alone.
 
         Args:
-          state: of the trained generator.
+          state: state of the trained generator.
           keys: `[n]` typed PRNG keys.
           initial: see `diffusion.sample_ddim`.
           noise: the same.
@@ -209,7 +209,7 @@ class HyperDiffusion(Augmented):
 
         Args:
           checkpoint: state dict as arrays, see `importer.from_torch`.
-          spec: of the task network.
+          spec: spec of the task network.
 
         Raises:
           UserError: the checkpoint does not fit.

@@ -25,7 +25,7 @@ def from_torch(
     Args:
       checkpoint: arrays by name, the `state_dict` of the published file. What does not belong to the transformer (four
         buffers of the diffusion, all of which hold its betas) is ignored.
-      layout: of the vectors.
+      layout: layout of the vectors.
       architecture: sizes.
 
     Returns:
@@ -61,7 +61,7 @@ def vectors_from_torch(networks: Iterable[Mapping[str, np.ndarray]], spec: Weigh
     Args:
       networks: state dicts as arrays, their tensors in the order of the network (`layers.0.weight`, `layers.0.bias`,
         ...), weights `[out, in]`.
-      spec: of the task network.
+      spec: spec of the task network.
 
     Returns:
       `[N, P]` float32.

@@ -25,8 +25,8 @@ def from_torch(
 
     Args:
       state_dict: names to arrays, as PyTorch stores them.
-      layout: of the weight vectors.
-      architecture: of the autoencoder.
+      layout: layout of the weight vectors.
+      architecture: architecture of the autoencoder.
 
     Returns:
       The float32 parameters of `Autoencoder`.

@@ -54,7 +54,7 @@ def mean_losses(layout: UnitLayout, weights: np.ndarray, mean: np.ndarray, std: 
     """The reconstruction loss of predicting the mean vector for every training row, which R^2 is measured against.
 
     Args:
-      layout: of the vectors.
+      layout: layout of the vectors.
       weights: `[N, P]` float32.
       mean: `[P]`.
       std: `[P]`, see `reconstruction_loss`.
@@ -91,7 +91,7 @@ def reconstruction_loss(
     """Layer-wise mean squared error.
 
     Args:
-      layout: of the vectors.
+      layout: layout of the vectors.
       outputs: `[n, P]`.
       targets: `[n, P]`.
       std: `[P]` that both are divided by; ones for none.
@@ -203,7 +203,7 @@ class ProjectionHead(nn.Module):
       hidden: their size.
       features: size of the embeddings.
       batch_norm: whether hidden layers are normalised.
-      initialiser: of the dense layers, a name of `nn.parameters.INITIALISERS`.
+      initialiser: initialiser of the dense layers, a name of `nn.parameters.INITIALISERS`.
     """
 
     layers: int
