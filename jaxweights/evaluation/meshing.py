@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,8 @@ def extract(
         )
     evaluator = _Evaluator(net, resolution, coarse, mesh)
     meshes: list[Mesh] = []
-    before, lattice = None, evaluator.coarse(weights[:1]) if len(weights) else None
+    before: _Blocks | None = None
+    lattice: Any = evaluator.coarse(weights[:1]) if len(weights) else None
     for i in range(len(weights)):
         field = _Blocks(evaluator, weights[i : i + 1], lattice(), level)
         fine = field.start()

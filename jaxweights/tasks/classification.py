@@ -113,7 +113,7 @@ class Classification(Task):
 
     def program(self, net: nets.TaskNet, recipe: Recipe, num_examples: int) -> Supervised:
         settings: ClassifierZoo = recipe.settings
-        options = {"augment": settings.augment, "statistics": settings.statistics}
+        options: dict[str, Any] = {"augment": settings.augment, "statistics": settings.statistics}
         if isinstance(net, nets.PartialNet):
             return PartialProgram(net, recipe, num_examples, **options)
         if settings.start == "base":

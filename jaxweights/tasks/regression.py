@@ -79,7 +79,8 @@ class Regression(Task):
         del net, runs, data_dir
         from sklearn.datasets import load_diabetes  # slow to import
 
-        inputs, targets = load_diabetes(return_X_y=True, scaled=False)
+        table: Any = load_diabetes(return_X_y=True, scaled=False)
+        inputs, targets = table
         order = np.random.default_rng(0).permutation(len(targets))
         test, train = order[:_TEST], order[_TEST:]
         inputs = (inputs - inputs[train].mean(axis=0)) / inputs[train].std(axis=0)

@@ -80,8 +80,8 @@ class BaseSettings(Settings):
 class History(NamedTuple):
     """Of every epoch, NaN where it is still to come: mean loss in training, and test accuracy; `[epochs]` float32."""
 
-    loss: jax.Array
-    accuracy: jax.Array
+    loss: jax.Array | np.ndarray
+    accuracy: jax.Array | np.ndarray
 
 
 class Progressed(NamedTuple):
@@ -180,7 +180,8 @@ class BaseTrainer:
     @functools.cached_property
     def _classes(self):
         def classes(params, images):
-            return jnp.argmax(self.net.module.apply({"params": params}, self.net.resized(images)), axis=-1)
+            logits: Any = self.net.module.apply({"params": params}, self.net.resized(images))
+            return jnp.argmax(logits, axis=-1)
 
         return parallel.map_rows(classes, self.mesh)
 
@@ -225,7 +226,7 @@ def train_base(
     done = _finished(path, facts)
     if done is not None:
         return done
-    vector = None
+    vector: Any = None
     if settings.import_npz:
         vector = read_weights(pathlib.Path(settings.import_npz).expanduser(), net, seed)
     devices = max(d for d in range(1, mesh.size + 1) if settings.batch_size % d == 0)

@@ -34,7 +34,19 @@ _SLOTS = 16  # snapshots of a run per dispatch
 
 @overload
 def train_zoo(
-    net: nets.TaskNet, recipe: Recipe, dataset: Dataset, mesh: Mesh | None = None, *, path: None = None, **options: Any
+    net: nets.TaskNet,
+    recipe: Recipe,
+    dataset: Dataset,
+    mesh: Mesh | None = None,
+    *,
+    path: None = None,
+    seed: int = 0,
+    num_runs: int | None = None,
+    num_heldout: int | None = None,
+    chunk_size: int | None = None,
+    lanes: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    evaluate: Callable[[np.ndarray], Evaluation] | None = None,
 ) -> Population: ...
 @overload
 def train_zoo(
@@ -44,7 +56,13 @@ def train_zoo(
     mesh: Mesh | None = None,
     *,
     path: pathlib.Path | str,
-    **options: Any,
+    seed: int = 0,
+    num_runs: int | None = None,
+    num_heldout: int | None = None,
+    chunk_size: int | None = None,
+    lanes: int | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    evaluate: Callable[[np.ndarray], Evaluation] | None = None,
 ) -> PopulationStore: ...
 def train_zoo(
     net: nets.TaskNet,
@@ -92,9 +110,10 @@ def train_zoo(
       UserError: a recipe or a data set that this network cannot be trained with.
     """
     settings = recipe.settings
-    num_runs = settings.num_runs if num_runs is None else num_runs
-    total = num_runs + (settings.num_heldout if num_heldout is None else num_heldout)
-    chunk, lanes = settings.chunk_size if chunk_size is None else chunk_size, settings.lanes if lanes is None else lanes
+    trained: int = settings.num_runs if num_runs is None else num_runs
+    total: int = trained + (settings.num_heldout if num_heldout is None else num_heldout)
+    chunk: int = settings.chunk_size if chunk_size is None else chunk_size
+    width: int = settings.lanes if lanes is None else lanes
     program = net.task.program(net, recipe, dataset.num_examples)
     program.check(dataset, total)
     mesh = parallel.make_mesh() if mesh is None else mesh
@@ -103,10 +122,10 @@ def train_zoo(
     if path is not None and (path / INDEX).exists():
         store = PopulationStore.open(path, drop_missing=True)
         # Chunks and lanes of the first call, whatever machine this one runs on.
-        chunk, lanes = store.provenance["chunk_size"], store.provenance["lanes"]
-    trainer = Trainer(program, mesh, lanes)
+        chunk, width = store.provenance["chunk_size"], store.provenance["lanes"]
+    trainer = Trainer(program, mesh, width)
     if store is None:
-        if recipe.start == "base" and not lanes:  # such zoos have few runs, and lanes that no run fills cost as much
+        if recipe.start == "base" and not width:  # such zoos have few runs, and lanes that no run fills cost as much
             trainer = dataclasses.replace(trainer, lanes=min(trainer.width, -(-total // mesh.size)))
         chunk = _chunk_runs(trainer, total, chunk)
         if path is None:
@@ -121,7 +140,7 @@ def train_zoo(
         if evaluate is None:
             images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
             evaluate = Evaluator(net, images, dataset.test_labels, mesh)
-        _train_missing(trainer, dataset, seed, (num_runs, total, chunk), store, missing, evaluate)
+        _train_missing(trainer, dataset, seed, (trained, total, chunk), store, missing, evaluate)
     if not store.complete:
         store.finish()
         records = store.records

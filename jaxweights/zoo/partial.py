@@ -128,7 +128,7 @@ class PartialProgram(Supervised):
         (loss, statistics), gradient = self._gradient(forward, vector, labels, step)
         vector, opt_state = self._optimized(state, step, gradient, vector, opt_state)
         if not normalization.trainable(self.net.spec).all():
-            parts = [
+            parts: list[Any] = [
                 leaf.to_flat(statistics[leaf.name]) if leaf.name in statistics else vector[span]
                 for leaf, span in self.net.spec.spans()
             ]
@@ -139,7 +139,7 @@ class PartialProgram(Supervised):
         """Logits, and the statistics after the batch."""
         if self.prepares:
             return net.apply(vector, inputs), statistics
-        params = net.params(vector)
+        params: Any = net.params(vector)
         for name, value in statistics.items():
             *path, last = name.split("/")
             functools.reduce(operator.getitem, path, params)[last] = value

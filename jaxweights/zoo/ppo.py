@@ -164,7 +164,7 @@ class PolicyProgram(Program):
         def act(environments, drawn):
             noise, fresh = drawn
             seen = environment.observe(environments.states)
-            action = self.net.module.apply({"params": actor}, seen)[:, 0] + deviation * noise
+            action = self._means(actor, seen) + deviation * noise
             states, reward, failed = environment.step(environments.states, action)
             ages = environments.ages + 1
             ended = failed | (ages >= environment.episode)
@@ -191,13 +191,19 @@ class PolicyProgram(Program):
         return (advantages - jnp.mean(advantages)) / (jnp.std(advantages, ddof=1) + 1e-8), returns
 
     def _values(self, critic: Any, observations: jax.Array) -> jax.Array:
-        return self.critic.apply({"params": critic}, observations)[:, 0]
+        values: Any = self.critic.apply({"params": critic}, observations)
+        return values[:, 0]
+
+    def _means(self, actor: Any, observations: jax.Array) -> jax.Array:
+        """Mean actions `[B]`."""
+        actions: Any = self.net.module.apply({"params": actor}, observations)
+        return actions[:, 0]
 
     def _loss(self, params, observations, actions, density, advantages, returns) -> jax.Array:
         """Clipped surrogate (eq. 7) and squared error of the critic, on flattened examples."""
         flat = observations.reshape(-1, observations.shape[-1])
         actions, density, advantages, returns = (x.reshape(-1) for x in (actions, density, advantages, returns))
-        mean = self.net.module.apply({"params": params["actor"]}, flat)[:, 0]
+        mean = self._means(params["actor"], flat)
         log_deviation = 2 * params["actor"]["log_std"][0]
         now = -0.5 * ((actions - mean) * jnp.exp(-log_deviation)) ** 2 - log_deviation
         ratio = jnp.exp(now - density)

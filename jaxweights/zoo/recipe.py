@@ -54,9 +54,11 @@ class Distribution:
             f"{path} is a number, or kind='uniform'|'log_uniform' with low and high, or kind='choice' with values; "
             f"got {value!r}."
         )
+        mapping: Any = value
         try:
-            kind = value["kind"]
-            values = tuple(float(v) for v in (value["values"] if kind == "choice" else (value["low"], value["high"])))
+            kind = mapping["kind"]
+            found = mapping["values"] if kind == "choice" else (mapping["low"], mapping["high"])
+            values = tuple(float(v) for v in found)
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(cure) from error
         if kind not in ("uniform", "log_uniform", "choice") or not values:

@@ -49,10 +49,10 @@ class TrainData(NamedTuple):
       shift: `[C]` float32: a standardised pixel is `raw * scale + shift`.
     """
 
-    rows: jax.Array
-    labels: jax.Array
-    scale: jax.Array
-    shift: jax.Array
+    rows: jax.Array | np.ndarray
+    labels: jax.Array | np.ndarray
+    scale: jax.Array | np.ndarray
+    shift: jax.Array | np.ndarray
 
 
 def pack(images: np.ndarray, labels: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> TrainData:
@@ -174,7 +174,9 @@ class Supervised(Program):
             return differentiate(True)
         return jax.lax.cond(step < _PUBLISHED_STEPS, lambda: differentiate(True), lambda: differentiate(False))
 
-    def _optimized(self, state: RunState, step: jax.Array, gradient: Any, params: Any, opt_state: Any):
+    def _optimized(
+        self, state: RunState, step: jax.Array, gradient: Any, params: Any, opt_state: Any
+    ) -> tuple[Any, Any]:
         """Parameters and optimizer state after the optimizer's step."""
         rate = self.recipe.learning_rate(state.hyper["learning_rate"], step, self.num_examples)
         updates, opt_state = self.recipe.transformation(state.hyper, rate).update(gradient, opt_state, params)
@@ -190,7 +192,8 @@ class Supervised(Program):
         module = self.net.module if self.split is None else self.split.module(self.net.module)
         if training:
             return normalization.apply_in_training(module, params, images)
-        return module.apply({"params": params}, images), params
+        outputs: Any = module.apply({"params": params}, images)
+        return outputs, params
 
     def batch(self, data: RunData, words: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Standardised inputs `[B, *net.image_shape]` and labels `[B, ...]` of a step."""
@@ -208,7 +211,8 @@ class Supervised(Program):
         return self.net.resized(images), examples.labels[rows]
 
     def _augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
-        change = functools.partial(augmented, kind=self.augment, size=self.net.image_shape[:2])
+        size: Any = self.net.image_shape[:2]
+        change = functools.partial(augmented, kind=self.augment, size=size)
         if self.split is None:
             return change(images, key)
         keys = self.split.share(jax.random.split(key, self.recipe.batch_size))

@@ -152,7 +152,7 @@ class Trainer:
         lanes = min(self.width, state.words.shape[0])
         own, shares_batches = bounds.ndim == 2, self.program.shares_batches
         # A shared order is one array for all lanes, so the batch stays unbatched under vmap.
-        axes = RunState(0, 0, None if shares_batches else 0, 0)
+        axes = RunState(0, 0, None if shares_batches else 0, 0)  # type: ignore[arg-type]
 
         def group(state: RunState, own_data: Any, bounds: jax.Array):
             if shares_batches:
