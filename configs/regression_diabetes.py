@@ -18,11 +18,11 @@ def get_config() -> ConfigDict:
     zoo = config.zoo
     zoo.num_runs = 256
     zoo.num_heldout = 64
-    zoo.epochs = 60
+    zoo.epochs = 40
     zoo.batch_size = 16
     zoo.start = "shared"  # as in configs/digits.py
-    zoo.learning_rate = 0.05
-    zoo.weight_decay = 1e-3
+    zoo.learning_rate = 0.07
+    zoo.weight_decay = 1e-4
     config.generators = generators.baselines(0.02, 0.04)
     config.generators.pdiff = generators.preset("pdiff_small", autoencoder_steps=300, diffusion_steps=300)
     return config

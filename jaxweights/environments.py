@@ -1,4 +1,4 @@
-"""Where policies act: the cart-pole as pure functions of arrays, for any number of carts at once."""
+"""The environment of policies: the cart-pole as pure functions of arrays, for any number of carts at once."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class CartPole:
 
     Attributes:
       cart_mass, pole_mass: kg.
-      pole_centre: from the joint to the pole's centre of mass, m.
-      pole_inertia: about the centre of mass, kg m^2.
+      pole_centre: distance from the joint to the pole's centre of mass, m.
+      pole_inertia: moment of inertia about the centre of mass, kg m^2.
       gravity: m/s^2.
       largest_force: N.
-      time_step: between actions, s.
-      substeps: of the integration, per time step.
+      time_step: time between actions, s.
+      substeps: integration steps per time step.
       track: the episode has failed when the cart is farther than this from the origin, m.
-      lean: or when the pole leans more than this, rad.
-      failure_reward: of the step in which that happens.
+      lean: the episode has failed when the pole leans more than this, rad.
+      failure_reward: reward of the step in which the episode fails.
       episode: steps after which an episode ends.
       position_range, velocity_range: initial positions (m, rad) and velocities are uniform up to these magnitudes.
-      largest_observation: clip of what a policy sees.
+      largest_observation: limit that observations are clipped to.
     """
 
     cart_mass: float = 1.0
@@ -63,7 +63,7 @@ class CartPole:
         return (2 * uniform - 1) * spread.reshape((1,) * (uniform.ndim - 1) + (4,))
 
     def observe(self, state: jax.Array) -> jax.Array:
-        """What a policy sees of states `[..., 4]`."""
+        """Observations of states `[..., 4]`."""
         return jnp.clip(state, -self.largest_observation, self.largest_observation)
 
     def accelerations(self, state: jax.Array, force: jax.Array) -> tuple[jax.Array, jax.Array]:

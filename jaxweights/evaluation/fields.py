@@ -1,4 +1,4 @@
-"""What neural fields occupy, and how well: masks at shared points, and every field against its own signal.
+"""Evaluation of neural fields: masks of what they occupy at shared points, and the fit of each to its own signal.
 
 A field is evaluated in float32, one after the other on each device (CPU) or many together, tile of points by tile.
 """
@@ -83,7 +83,7 @@ def fit_quality(net: nets.TaskNet, weights, points: np.ndarray, values: np.ndarr
       net: a field.
       weights: `[N, P]` float32.
       points: `[N, S, d]`, or `[1, S, d]` for all.
-      values: of the N signals, as in `data.Signals`.
+      values: values of the N signals, as in `data.Signals`.
       mesh: fields are sharded over its devices.
     """
     count, shared = points.shape[1], len(points) == 1

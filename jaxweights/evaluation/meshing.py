@@ -127,7 +127,7 @@ def surface_points(
     Args:
       meshes: N meshes.
       count: points of each.
-      key: for the draws.
+      key: random key.
       mesh: devices that the meshes are spread over; all by default.
 
     Returns:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxweights import auditing
 from jaxweights.auditing import Measured
 from jaxweights.auditing.hidden_units import apply_permutation
-from jaxweights.population import Population
+from jaxweights.population import COLUMNS, HYPER, Population
 from jaxweights.report import style
 from jaxweights.report.style import Series
 from jaxweights.tasks import Terms
@@ -23,7 +23,6 @@ from jaxweights.tasks import Terms
 BINS = 15
 SHOWN_NETWORKS = 3
 SHOWN_PARAMETERS = 64
-_FIT_COLUMNS = ("fit_iou", "fit_psnr", "fit_loss", "epochs")  # of neural fields: how well each fits its own signal
 _MIXTURES = ("average", "gaussian")
 _MOST_RATIO = 3.0  # of residuals to that of held-out runs: larger ones are drawn here
 _CLOSER = "the same, closer to the trained networks"
@@ -419,8 +418,8 @@ def zoo(
     """
     terms = terms or Terms()
     shown = [s for s in series if s.role in (auditing.TRAINING, auditing.HELDOUT)]
-    fitted = {k: train.records[k] for k in _FIT_COLUMNS if k in train.records}
-    varied = {"step": train.records["step"], **train.hyper(), **fitted}
+    more = {k: v for k, v in train.records.items() if k not in COLUMNS and not k.startswith(HYPER)}
+    varied = {"step": train.records["step"], **train.hyper(), **more}
     varied = {k: v for k, v in varied.items() if len(np.unique(v)) > 1}
     across = min(3, 1 + len(varied)) if varied else 1
     down = -(-(1 + len(varied)) // across)

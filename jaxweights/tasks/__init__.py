@@ -1,4 +1,4 @@
-"""Tasks: what the networks of a zoo are for. Everything that depends on it is asked here.
+"""Tasks: what the networks of a zoo are for. All else asks them.
 
 To add one: a class that derives from `Task`, in a file of its own, and one line in `TASKS`.
 """
@@ -43,7 +43,7 @@ def build(net: Mapping[str, Any], shape: Sequence[int], outputs: int, task: Task
       net: settings of the network, with its `name`, see `nets.build`.
       shape: shape of an input.
       outputs: number of outputs.
-      task: what the network is for, or the name of that; by default the first task that takes the network.
+      task: the task or its name; by default the first task that takes the network.
 
     Raises:
       UserError: unknown names, a network of another task, or impossible settings.

@@ -69,8 +69,8 @@ class FieldZoo(ZooSettings):
       batch_size: points per step, drawn with replacement.
       start: initial weights of the runs. own: every run has its own; shared: one initialisation for all; first_weights:
         run 0 has its own, and its last weights are those that all others start from.
-      schedule: of the learning rate. constant; cosine: over all steps; cosine_per_epoch: the same, changed between
-        epochs only; plateau: by the mean loss of epochs.
+      schedule: schedule of the learning rate. constant; cosine: over all steps; cosine_per_epoch: the same, changed
+        between epochs only; plateau: by the mean loss of epochs.
       plateau: schedule of that name.
       dtype: type of the products while fields are fitted; sums and weights are float32.
     """

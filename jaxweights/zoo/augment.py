@@ -1,4 +1,4 @@
-"""Random changes of training images that leave their classes alone."""
+"""Data augmentation: random changes of training images that keep their classes."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def boxes(draws: jax.Array, height: int, width: int) -> Boxes:
 
     Args:
       draws: `[BOX_DRAWS, B]` float32, uniform on [0, 1).
-      height: of the images.
-      width: of the images.
+      height: height of the images.
+      width: width of the images.
     """
     areas, ratios, (down, across) = draws[:TRIES], draws[TRIES:-2], draws[-2:]
     areas = height * width * (AREA[0] + (AREA[1] - AREA[0]) * areas)

@@ -167,7 +167,7 @@ class BaseTrainer:
         return jax.jit(self.net.spec.flatten)
 
     def accuracy(self, params: Any, dataset: Dataset) -> float:
-        """Fraction of the test images that parameters classify rightly."""
+        """Fraction of the test images that parameters classify correctly."""
         tile = int(np.clip(_TEST_BYTES // (4 * self.net.activation_size), 8, 512)) * self.mesh.size
         right = 0
         for start in range(0, len(dataset.test_labels), tile):

@@ -104,7 +104,8 @@ def train_zoo(
         shared with other stages.
 
     Returns:
-      The complete store; without a path the population of all snapshots, with the same rows and records.
+      The complete store; without a path the population of all snapshots, with the same rows and records, and with its
+      evaluator.
 
     Raises:
       UserError: a recipe or a data set that this network cannot be trained with.
@@ -149,7 +150,9 @@ def train_zoo(
             names = ", ".join(str(r) for r in diverged[:5])
             message = f"zoo: {len(diverged)} of {total} runs diverged and are in no split (first: {names})"
             print(message, file=sys.stderr)
-    return store if isinstance(store, PopulationStore) else store.read()
+    if isinstance(store, PopulationStore):
+        return store
+    return dataclasses.replace(store.read(), evaluator=evaluate)
 
 
 class _Memory:

@@ -99,7 +99,7 @@ class Program(abc.ABC):
 
         Args:
           state: one run; only its key and its hyper-parameters count.
-          data: from `select`, one run's.
+          data: one run's data, from `select`.
           step: number of the step, from 0.
           carry: parameters and optimizer state before it.
         """
@@ -117,7 +117,7 @@ class Program(abc.ABC):
 
         Args:
           state: trained runs, of which only the first `len(weights)` count.
-          data: from `select`.
+          data: data of the runs, from `select`.
           weights: `[R, P]`, the last weights of each.
           mesh: devices.
         """

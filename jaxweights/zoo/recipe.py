@@ -110,8 +110,8 @@ class ZooSettings(Settings):
       start: initial weights of the runs. own: every run has its own; shared: one initialisation for all.
       optimizer: sgd (weight decay added to the gradient, as in PyTorch), adam (likewise), adamw (decoupled decay).
       nesterov: Nesterov momentum of sgd.
-      schedule: of the learning rate. constant; cosine: over all steps; cosine_per_epoch: the same, changed between
-        epochs only.
+      schedule: schedule of the learning rate. constant; cosine: over all steps; cosine_per_epoch: the same, changed
+        between epochs only.
       learning_rate: hyper-parameter: learning rate, the peak of cosine schedules.
       final_learning_rate: learning rate at the end of cosine schedules.
       momentum: hyper-parameter: momentum of sgd.

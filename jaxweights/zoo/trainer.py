@@ -120,7 +120,7 @@ class Trainer:
 
         Args:
           state: R runs.
-          data: from `select`.
+          data: data of these runs, from `select`.
           bounds: `[K + 1]` ascending steps for all runs, or `[R, K + 1]`, every run's own, with the same first and the
             same last step in all rows. The first may equal the second; equal ones are otherwise allowed at the end
             only. Traced, so one program serves any schedule with the same K.
