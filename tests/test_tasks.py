@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import zoos
+from flax import linen as nn
 
 from configs import base
 from jaxweights import parallel, settings, tasks, zoo
+from jaxweights.api.zoo import train_zoo
 from jaxweights.describe import describe
 from jaxweights.errors import UserError
-from jaxweights.evaluate import evaluate
+from jaxweights.evaluation import evaluate
 
 ALL = pytest.mark.parametrize("task", tasks.TASKS.values(), ids=lambda task: task.name)
 
@@ -88,3 +90,12 @@ def test_regression_is_evaluated_as_by_numpy(mesh):
     np.testing.assert_allclose(found.loss, np.mean(residuals**2, axis=1), rtol=1e-5)
     explained = 1 - np.sum(residuals**2, axis=1) / np.sum((targets - targets.mean()) ** 2)
     np.testing.assert_allclose(found.accuracy, np.where(np.isnan(explained), -np.inf, explained), rtol=1e-4)
+
+
+def test_regression_takes_arrays_from_anywhere():
+    rng = np.random.default_rng(1)
+    x, x_test = rng.normal(size=(64, 3)).astype(np.float32), rng.normal(size=(20, 3)).astype(np.float32)
+    y, y_test = x @ [1.0, -2.0, 0.5] + 3, x_test @ [1.0, -2.0, 0.5] + 3
+    module = nn.Sequential([nn.Dense(4), nn.tanh, nn.Dense(1)])
+    trained = train_zoo(module, data=(x, y, x_test, y_test), runs=2, heldout=1, epochs=20, batch_size=16, lanes=1)
+    assert (trained.records["accuracy"] > 0.8).all()

@@ -72,7 +72,7 @@ def train_zoo(
     if arrays is None:
         dataset = chosen.load(chosen_data, net=net, runs=runs + heldout, data_dir=data_dir)
     else:
-        dataset = _dataset(arrays)
+        dataset = _dataset(chosen, arrays)
     shape, outputs = dataset.train_images.shape[1:], dataset.num_classes
     if module is None:
         built = chosen.build(net, shape, outputs)
@@ -169,7 +169,7 @@ def _settings(chosen, module, network, name, arrays, options, runs, heldout):
     return made, dealt["net"], recipe
 
 
-def _dataset(arrays: tuple[np.ndarray, ...]) -> datasets.Dataset:
+def _dataset(task: tasks.Task, arrays: tuple[np.ndarray, ...]) -> datasets.Dataset:
     """A data set of arrays."""
     x, y, x_test, y_test = arrays
     for what, inputs, targets in (("training", x, y), ("test", x_test, y_test)):
@@ -189,12 +189,13 @@ def _dataset(arrays: tuple[np.ndarray, ...]) -> datasets.Dataset:
     inputs = (part if part.dtype == np.uint8 else np.asarray(part, np.float32) for part in (x, x_test))
     train_images, test_images = inputs
     kind = np.int32 if whole else np.float32
+    train_labels, test_labels = task.targets(np.asarray(y, kind), np.asarray(y_test, kind))
     return datasets.Dataset(
         name="arrays",
         train_images=train_images,
-        train_labels=np.asarray(y, kind),
+        train_labels=train_labels,
         test_images=test_images,
-        test_labels=np.asarray(y_test, kind),
+        test_labels=test_labels,
         num_classes=int(max(y.max(), y_test.max())) + 1 if whole else 1,
         scale=np.full(x.shape[-1], unit, np.float32),
         shift=np.zeros(x.shape[-1], np.float32),

@@ -83,25 +83,27 @@ class Regression(Task):
         inputs, targets = table
         order = np.random.default_rng(0).permutation(len(targets))
         test, train = order[:_TEST], order[_TEST:]
-        inputs = (inputs - inputs[train].mean(axis=0)) / inputs[train].std(axis=0)
+        inputs = ((inputs - inputs[train].mean(axis=0)) / inputs[train].std(axis=0)).astype(np.float32)
         targets = (targets - targets[train].mean()) / targets[train].std()
-        tolerance = np.quantile(np.abs(targets[train]), data.miss_quantile)
-        labels = np.stack([targets, np.full(len(targets), tolerance)], axis=1).astype(np.float32)
-        inputs = inputs.astype(np.float32)
+        train_labels, test_labels = _labels(targets[train], targets[test], data.miss_quantile)
         return Dataset(
             name=data.name,
             train_images=inputs[train],
-            train_labels=labels[train],
+            train_labels=train_labels,
             test_images=inputs[test],
-            test_labels=labels[test],
+            test_labels=test_labels,
             num_classes=1,
             scale=np.ones(inputs.shape[1], np.float32),
             shift=np.zeros(inputs.shape[1], np.float32),
             source=(
                 f"scikit-learn's diabetes data, {len(train)} and {len(test)} patients split with seed 0, standardised; "
-                f"tolerance {tolerance:.3f} standard deviations of the training targets"
+                f"tolerance {test_labels[0, 1]:.3f} standard deviations of the training targets"
             ),
         )
+
+    def targets(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Targets as they are, with the tolerance of the default quantile."""
+        return _labels(train, test, TableSettings().miss_quantile)
 
     def examples(self, data: TableSettings, *, net: Mapping[str, Any], data_dir: str | None = None) -> Examples:
         loaded = self.load(data, net=net, runs=0, data_dir=data_dir)
@@ -134,6 +136,12 @@ class Regression(Task):
                 "Predictions against targets on the test set, in standard deviations of the training targets. Points "
                 "outside of the band are missed; filled ones below are missed by the network above, too.",
             )
+
+
+def _labels(train: np.ndarray, test: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """Targets `[n]` and `[m]` with the tolerance beside them, `[n, 2]` and `[m, 2]` float32."""
+    tolerance = np.quantile(np.abs(train - train.mean()), quantile)
+    return tuple(np.stack([t, np.full(len(t), tolerance)], axis=1).astype(np.float32) for t in (train, test))  # type: ignore[return-value]
 
 
 def _squared_error(outputs: jax.Array, labels: jax.Array) -> jax.Array:
