@@ -38,6 +38,10 @@ class TaskNet:
     resize: Resize | None = dataclasses.field(default=None, kw_only=True)
     task: Any = dataclasses.field(default=None, kw_only=True)
 
+    def __hash__(self) -> int:
+        """Without the module, which may hold a list of layers (`nn.Sequential`)."""
+        return hash((self.name, self.spec, self.input_shape, self.num_classes))
+
     def init(self, key: jax.Array) -> jax.Array:
         """A freshly initialised weight vector `[P]`."""
         draws = self.spec.unflatten(uniform_draws(key, (self.spec.num_params,)))

@@ -62,6 +62,8 @@ class PartialNet(TaskNet):
     base: np.ndarray = dataclasses.field(compare=False, repr=False)
     parameters: tuple[Any, ...] = dataclasses.field(compare=False, repr=False)
 
+    __hash__ = TaskNet.__hash__
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the leaves that vary, in flat order."""
