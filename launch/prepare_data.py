@@ -19,7 +19,8 @@ import time
 from absl import flags
 
 from jaxweights.data import default_data_dir, originals, prepared
-from jaxweights.data.dataset import ALIASES, KNOWN, Raw
+from jaxweights.data.dataset import Raw
+from jaxweights.data.known import ALIASES, KNOWN
 from jaxweights.data.prepare import prepare, read_source
 from jaxweights.errors import UserError
 from launch import common
@@ -51,13 +52,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 def main(argv) -> None:
     """Prepares what the flags ask for and prints where it is."""
     del argv
-    name = ALIASES.get(_DATASET.value, _DATASET.value)
-    if name is None or not _NAME.fullmatch(name) or name == "digits":
+    name = ALIASES.get(_DATASET.value or "", _DATASET.value or "")
+    if not _NAME.fullmatch(name) or name == "digits":
         raise UserError(
-            f"--dataset={name or ''} cannot be prepared: give one of {', '.join(originals.ORIGINALS)}, or a new name "
+            f"--dataset={name} cannot be prepared: give one of {', '.join(originals.ORIGINALS)}, or a new name "
             "of lower-case letters, digits and underscores (digits is embedded and needs no preparation)."
         )
-    if bool(_FROM.value) == _DOWNLOAD.value:
+    origin = _FROM.value
+    if bool(origin) == _DOWNLOAD.value:
         raise UserError(
             "give either --from=FOLDER_OR_FILE or --download, so that it is clear where the images come from."
         )
@@ -68,10 +70,10 @@ def main(argv) -> None:
         print(f"{existing.path} is prepared already; remove it to download it again")
         return
     try:
-        if _DOWNLOAD.value:
-            source = _downloaded(name, data_dir)
+        if origin:
+            source = read_source(name, pathlib.Path(origin).expanduser())
         else:
-            source = read_source(name, pathlib.Path(_FROM.value).expanduser())
+            source = _downloaded(name, data_dir)
         data_dir.mkdir(parents=True, exist_ok=True)
         progress = sys.stderr.isatty() and not common.QUIET.value
         path = prepare(name, source, data_dir, _FORMAT.value, progress)

@@ -15,7 +15,7 @@ from PIL import Image
 from test_data_prepared import write_tfrecords
 
 from jaxweights import data
-from jaxweights.data import dataset, encoded, prepare
+from jaxweights.data import checks, encoded, pixels, prepare
 from jaxweights.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -100,7 +100,7 @@ def test_grey_equals_pillow_and_svhn_is_cropped_in_the_middle(tmp_path):
     expected = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in arrays["train_images"]])
     np.testing.assert_array_equal(loaded.train_images[..., 0], expected[:, 2:30, 2:30])
     np.testing.assert_allclose(255 * loaded.scale + loaded.shift, 1, rtol=1e-6)
-    floats = dataset.to_grey(arrays["train_images"].astype(np.float32))
+    floats = pixels.to_grey(arrays["train_images"].astype(np.float32))
     # Half a level of rounding, and the fixed-point weights are within 1e-5 of the decimal ones.
     assert np.abs(floats[..., 0] - expected).max() < 0.51
 
@@ -254,8 +254,8 @@ BAD_ARRAYS = {
     "no images": (lambda arrays: {**arrays, **{k: arrays[k][:0] for k in KEYS[:2]}}, "no training images"),
     "channels first": (_set("train_images", lambda x: np.moveaxis(np.tile(x, (1, 1, 2, 3)), -1, 1)), "channels last"),
     "flat": (_set("train_images", lambda x: x.reshape(40, -1)), "must be"),
-    "other sizes": (_set("test_images", lambda x: x[:, 1:]), "both must be alike"),
-    "other types": (_set("test_images", lambda x: x / np.float32(255)), "both must be alike"),
+    "other sizes": (_set("test_images", lambda x: x[:, 1:]), "both must agree"),
+    "other types": (_set("test_images", lambda x: x / np.float32(255)), "both must agree"),
     "NaN": (_floats(np.nan), "image 3 has NaN"),
     "infinite": (_floats(-np.inf), "image 3 has NaN"),
     "too large for float32": (_floats(1e300), "too large"),
@@ -372,7 +372,7 @@ def test_plain_arrays_of_a_known_set_are_resized_and_other_shapes_still_refused(
     arrays = make((32, 32, 3), train=4, test=2)
     save_npz(tmp_path / "cifar10.npz", arrays)
     loaded = data.load("cifar10", tmp_path, resize=8, grey=True)
-    expected = dataset.to_grey(encoded.resize_images(arrays["test_images"], 8))
+    expected = pixels.to_grey(encoded.resize_images(arrays["test_images"], 8))
     np.testing.assert_array_equal(loaded.test_images, expected)
     save_npz(tmp_path / "stl10.npz", arrays)
     with pytest.raises(UserError, match=r"stl10.npz.*\(96, 96, 3\)"):
@@ -398,14 +398,14 @@ def test_real_mnist(tmp_path):
     np.testing.assert_array_equal(
         np.bincount(mnist.test_labels), [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     )
-    mean, std = dataset._moments(mnist.train_images)
+    mean, std = pixels.moments(mnist.train_images)
     # The values of ../shared/data/README.md, to their last digit.
     np.testing.assert_allclose([mean[0], std[0]], [33.318, 78.567], atol=6e-4)
     # The published constants have four digits.
     np.testing.assert_allclose(mean * mnist.scale + mnist.shift, 0, atol=5e-4)
     np.testing.assert_allclose(std * mnist.scale, 1, atol=5e-4)
     part = {key: getattr(mnist, key)[:300] for key in KEYS}
-    prepare.prepare("mnist", dataset.check(raw_of(part), "mnist"), tmp_path)
+    prepare.prepare("mnist", checks.check(raw_of(part), "mnist"), tmp_path)
     assert_holds(data.load("mnist", tmp_path), part)
 
 

@@ -23,7 +23,7 @@ from image_sets import assert_holds, make, raw_of, save_npz, write_idx
 from PIL import Image
 
 from jaxweights import data
-from jaxweights.data import dataset, originals, prepare, prepared, records
+from jaxweights.data import checks, known, originals, prepare, prepared, records
 from jaxweights.data.files import read_files
 from jaxweights.errors import UserError
 
@@ -222,20 +222,20 @@ def test_prepared_equals_source_in_order(tmp_path, name, shape):
 
 def test_preparing_again_changes_nothing_and_never_mixes(tmp_path):
     arrays = make(train=30)
-    source = dataset.check(raw_of(arrays), "mnist")
+    source = checks.check(raw_of(arrays), "mnist")
     path = prepare.prepare("mnist", source, tmp_path)
     before = {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.iterdir()}
     assert prepare.prepare("mnist", source, tmp_path) == path
     shuffled = {key: value[::-1] for key, value in arrays.items()}
-    assert prepare.prepare("mnist", dataset.check(raw_of(shuffled), "mnist"), tmp_path) == path
+    assert prepare.prepare("mnist", checks.check(raw_of(shuffled), "mnist"), tmp_path) == path
     other = {**arrays, "train_labels": (arrays["train_labels"] + 1) % 10}
     with pytest.raises(UserError, match="has other images"):
-        prepare.prepare("mnist", dataset.check(raw_of(other), "mnist"), tmp_path)
+        prepare.prepare("mnist", checks.check(raw_of(other), "mnist"), tmp_path)
     assert before == {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.iterdir()}
 
 
 def test_a_failed_preparation_leaves_nothing(tmp_path, monkeypatch):
-    source = dataset.check(raw_of(make(train=30)), "mnist")
+    source = checks.check(raw_of(make(train=30)), "mnist")
     calls = iter(range(40))
 
     def breaks(image):
@@ -251,7 +251,7 @@ def test_a_failed_preparation_leaves_nothing(tmp_path, monkeypatch):
 
 def test_leftovers_of_a_killed_preparation_are_cleared_but_not_those_of_a_living_one(tmp_path):
     arrays = make(train=30)
-    source = dataset.check(raw_of(arrays), "mnist")
+    source = checks.check(raw_of(arrays), "mnist")
     work = tmp_path / ".prepare-mnist"
     write_tfrecords(work / "mnist" / "9.0.0", make(seed=1))
     with pytest.raises(UserError, match="is not there"):
@@ -268,7 +268,7 @@ def test_leftovers_of_a_killed_preparation_are_cleared_but_not_those_of_a_living
 
 
 def test_damaged_array_record_is_refused_by_name(tmp_path):
-    path = prepare.prepare("mnist", dataset.check(raw_of(make(train=30)), "mnist"), tmp_path)
+    path = prepare.prepare("mnist", checks.check(raw_of(make(train=30)), "mnist"), tmp_path)
     shard = next(path.glob("mnist-train.array_record*"))
     content = shard.read_bytes()
     flipped = bytearray(content)
@@ -291,7 +291,7 @@ def test_array_record_goes_before_tfrecord_before_files(tmp_path):
     write_tfrecords(tmp_path / "mnist" / "8.0.0", second, alternativeFileFormats=["array_record"])
     work = tmp_path / "elsewhere"
     work.mkdir()
-    path = prepare.prepare("mnist", dataset.check(raw_of(first), "mnist"), work)
+    path = prepare.prepare("mnist", checks.check(raw_of(first), "mnist"), work)
     path.rename(tmp_path / "mnist" / path.name)
     found = prepared.find("mnist", tmp_path)
     assert found.path.name == "8.0.0" and found.file_format == "array_record"
@@ -303,7 +303,7 @@ def test_what_cannot_be_stored_is_refused(tmp_path):
     arrays = make((4, 4, 1))
     arrays = {key: value / 7.0 if key.endswith("images") else value for key, value in arrays.items()}
     with pytest.raises(UserError, match="PNG"):
-        prepare.prepare("mine", dataset.check(raw_of(arrays), "mine"), tmp_path)
+        prepare.prepare("mine", checks.check(raw_of(arrays), "mine"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -320,7 +320,7 @@ def test_missing_data_fails_at_once_without_touching_the_network(tmp_path, monke
     for name in ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100"):
         with pytest.raises(UserError) as error:
             data.load(name, tmp_path)
-        full = dataset.ALIASES.get(name, name)
+        full = known.ALIASES.get(name, name)
         assert f"python -m launch.prepare_data --dataset={full} --data_dir={tmp_path} --download" in str(error.value)
         assert "--from=" in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(UserError, match="unknown data set 'imagenet'.*digits, mnist, fashion_mnist"):
@@ -370,7 +370,7 @@ def test_download_is_checked_and_not_repeated(tmp_path, monkeypatch, server):
     target = tmp_path / "downloads"
     lines = []
     originals.download("mnist", target, lines.append)
-    assert_holds(dataset.check(read_files("mnist", target), "mnist"), arrays)
+    assert_holds(checks.check(read_files("mnist", target), "mnist"), arrays)
     for path in folder.iterdir():
         path.unlink()
     originals.download("mnist", target, lines.append)

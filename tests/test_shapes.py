@@ -279,7 +279,7 @@ def test_meshes_become_a_data_set_and_lists_decide_the_split(mesh_folder):
         (mesh_folder / "problematic_shapes.txt").write_text("a_box\n")
         rows, others = Meshes(mesh_folder, 0).split(2, 1)
         assert rows.tolist() == [1, 2] and others.tolist() == [3]
-        with pytest.raises(UserError, match="name 2 meshes .* but 3 were asked for"):
+        with pytest.raises(UserError, match="name 2 meshes .* but 3 are needed"):
             Meshes(mesh_folder, 0).split(3, 1)
         (mesh_folder / "train_split.lst").write_text("c_torus.ply\n")
         (mesh_folder / "val_split.lst").write_text("b_ball.off\n")

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jaxweights.data import cartpole, digits, npz, originals, prepared, shapes
-from jaxweights.data.dataset import ALIASES, KNOWN, Dataset, Raw, check, finish, known_channels, standardise
+from jaxweights.data.checks import check
+from jaxweights.data.dataset import Dataset, Raw, finish, standardise
 from jaxweights.data.files import read_files
+from jaxweights.data.known import ALIASES, KNOWN, known_channels
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
 
@@ -38,8 +40,8 @@ def load(
 ) -> Dataset:
     """Loads an image set into memory; never downloads.
 
-    `digits` is embedded, and so are the initial states of `cartpole`, which take the place of images. Any other name is
-    looked for in `data_dir`, in this order: a directory prepared by tensorflow-datasets as array_record, one prepared
+    `digits` is embedded, and so are the initial states of `cartpole`, which are used like images. Any other name is
+    looked up in `data_dir`, in this order: a directory prepared by tensorflow-datasets as array_record, one prepared
     as tfrecord (`<name>/<version>`), the four idx files of the MNIST family (in `data_dir/<name>` or in `data_dir`
     itself), and `<name>.npz`. The images keep the order of their source: of the files, or the shuffled one in which
     tensorflow-datasets stored them. Limits take the first images of that order.
@@ -49,25 +51,25 @@ def load(
     0.5 for SVHN, STL-10, flowers and pets); else, as for the digits, other sets, and colour sets made grey that have
     constants per colour, mean and deviation of the training pixels.
 
-    Images of several sizes, as those of the last four of the known sets, need `resize`, which is done while they are
-    decoded, so that memory holds the resized bytes alone; of a known set that is prepared, no more images are decoded
-    than the limits say.
+    Images of several sizes, such as those of the last four known sets, need `resize`. They are resized while they are
+    decoded, so that memory holds the resized bytes alone. Of a prepared known set, no more images are decoded than the
+    limits allow.
 
     Args:
       name: `digits`, `cartpole`, `mnist`, `fashion_mnist`, `svhn_cropped` (or `svhn`), `cifar10`, `cifar100`, `stl10`,
-        `oxford_flowers102`, `oxford_iiit_pet`, `food101`, `imagenet2012`, any name that is found in `data_dir`, or the
+        `oxford_flowers102`, `oxford_iiit_pet`, `food101`, `imagenet2012`, any name found in `data_dir`, or the
         path of an `.npz` file (see `jaxweights.data.npz.read`).
-      data_dir: directory to look in; None for that of tensorflow-datasets (`default_data_dir`). May also be the path of
-        an `.npz` file with the images of `name`.
+      data_dir: data directory; None for that of tensorflow-datasets (`default_data_dir`). May also be the path of an
+        `.npz` file with the images of `name`.
       mean: scalar or one per channel, of pixels divided by their full scale (255 for bytes, 16 for digits, 1 for
         floats); only together with `std`.
-      std: likewise, positive.
-      grey: make colour images grey, as torchvision's `Grayscale`.
-      resize: resize the shorter side to this, bilinearly through Pillow, and cut out the square in the middle; 0 for
-        images as they are.
+      std: standard deviation, like `mean`; positive.
+      grey: whether colour images are converted to luminance, as by torchvision's `Grayscale`.
+      resize: length of the shorter side after bilinear resizing by Pillow, followed by a centre crop to a square; 0 for
+        no resizing.
       crop: side of the centre crop, 0 for none.
-      train_limit: keep the first so many training images, 0 for all.
-      test_limit: keep the first so many test images, 0 for all.
+      train_limit: number of training images to keep (the first ones), 0 for all.
+      test_limit: number of test images to keep, 0 for all.
 
     Returns:
       The data set: images `[n, H, W, C]` as stored, uint8 or float32, and labels `[n]` int32.
@@ -107,15 +109,15 @@ def load_signals(
     signals: Mapping[str, Any],
     **images: Any,
 ) -> Dataset:
-    """Loads what a zoo of neural fields is fitted to; never downloads.
+    """Loads the signals that a zoo of neural fields is fitted to; never downloads.
 
     Args:
       name: a procedural kind, a file or a folder of shapes (see `shapes.load`); for images any name that `load` takes.
       data_dir: directory to look in, as for `load`.
       kind: "occupancy" of shapes, or "image".
       runs: signals to fit, one per run.
-      signals: how shapes are sampled, and how many stay unseen: `config.data.signals`.
-      **images: the other arguments of `load`, for images.
+      signals: number of unseen signals and sampling of shapes: `config.data.signals`.
+      **images: other arguments of `load`; images only.
 
     Returns:
       The data set with its `signals`; the images are points at which networks are compared.

@@ -1,8 +1,8 @@
-"""The cart-pole as a data set: its examples are initial states, which every policy starts its episodes from.
+"""The cart-pole as a data set: its examples are initial states of evaluation episodes.
 
-Where policies start in training, all that have learned keep the pole upright, so that nothing would tell them apart: no
-accuracy, and no errors that a copy could have in common with its original. The states here are up to ten times as far
-from rest (1 m, 2.5 m/s, 1 rad, 2.5 rad/s); trained policies fail from 5 to 35 % of them, every one from others.
+From the initial states used in training, every trained policy keeps the pole upright: accuracies would all be equal,
+and there would be no errors that a copy could share with its original. The states here are up to ten times as far from
+rest (1 m, 2.5 m/s, 1 rad, 2.5 rad/s); trained policies fail from 5 to 35 % of them, each policy from different ones.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from jaxweights.data.dataset import Dataset
 from jaxweights.environments import CartPole
 
 _TRAIN, _TEST = 1024, 256
-_SPREAD = 10.0  # times the range of initial states in training
+_SPREAD = 10.0  # range of these states over that of initial states in training
 
 
 def read(train_limit: int = 0, test_limit: int = 0) -> Dataset:
-    """Initial states `[n, 4]` and `[m, 4]`, always the same draws.
+    """Initial states `[n, 4]` and `[m, 4]`, drawn with a fixed seed.
 
-    Policies make their own experience; the training states are there for measurements that ask for some. There is one
-    "class", the action, and all labels are 0.
+    Policies collect their own experience; the training states serve measurements that need training inputs. There is
+    one "class", the action, and all labels are 0.
 
     Args:
-      train_limit: keep the first so many training states, 0 for all.
-      test_limit: likewise for the test states.
+      train_limit: number of training states to keep (the first ones), 0 for all.
+      test_limit: number of test states to keep, 0 for all.
     """
     rng = np.random.default_rng(0)
     train, test = (np.float32(_SPREAD) * CartPole().initial(rng.random((n, 4), np.float32)) for n in (_TRAIN, _TEST))

@@ -14,9 +14,11 @@ def read() -> Raw:
     every fifth one (positions 0, 5, 10, ...) is a test image. So each class gives a fifth of its images, up to one
     image. Both parts keep the original order, in which the classes alternate, so any prefix is nearly balanced.
     """
-    from sklearn.datasets import load_digits
+    from sklearn import datasets
+    from sklearn.utils import Bunch
 
-    digits = load_digits()
+    digits = datasets.load_digits()
+    assert isinstance(digits, Bunch)
     images = digits.images.astype(np.uint8)
     labels = digits.target.astype(np.int32)
     is_test = np.zeros(len(labels), bool)

@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 # Pillow's modes of 8 bits per channel: grey, colour, colour with opacity.
 _MODES = {"L": 1, "RGB": 3, "RGBA": 4}
 _FORMATS = ("PNG", "JPEG")
-# Files are handed to the threads this many at a time, so that few of them are in memory.
+# Number of files given to the threads at a time, so that few of them are in memory.
 _BLOCK = 256
 
 
 def decode_images(
     encoded: Iterable[bytes], count: int, where: str, resize: int = 0, channels: int | None = None
 ) -> np.ndarray:
-    """Decodes images of one size, or of many that are brought to one while decoding.
+    """Decodes images of one size, or of several sizes with resizing.
 
     Args:
-      encoded: the PNG or JPEG files' bytes.
-      count: how many there are.
-      where: file that error messages name.
-      resize: side of the square images to make (see `resize_picture`), 0 for images that are of one size.
-      channels: of resized images, 1 or 3, to which others are converted; None for those of the first one.
+      encoded: bytes of the PNG or JPEG files.
+      count: number of images.
+      where: file name, for error messages.
+      resize: side of the resized square images (see `resize_picture`), 0 for no resizing.
+      channels: number of channels of resized images, 1 or 3; None for that of the first image.
 
     Returns:
       `[count, H, W, C]` uint8; `[0, 1, 1, 1]` when there is none.
@@ -51,20 +51,20 @@ def decode_images(
     images = np.empty((count, *start.shape), np.uint8)
     images[0] = start
     decode = functools.partial(_decode, where, resize, start.shape[-1])
-    with futures.ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without Python's lock
+    with futures.ThreadPoolExecutor() as pool:  # Pillow releases the interpreter lock
         while block := list(itertools.islice(rows, _BLOCK)):
             for (row, _), image in zip(block, pool.map(decode, block), strict=True):
                 if image.shape != start.shape:
                     raise UserError(
                         f"{where}: image {row} has shape {image.shape}, the first one {start.shape}; set "
-                        "config.data.resize to bring images of several sizes to one."
+                        "config.data.resize for images of several sizes."
                     )
                 images[row] = image
     return images
 
 
 def _decode(where: str, resize: int, channels: int | None, item: tuple[int, bytes]) -> np.ndarray:
-    """One image `[H, W, C]` uint8 of its row and its file's bytes."""
+    """One image `[H, W, C]` uint8, given its row and the bytes of its file."""
     with extras.importing("data"):
         from PIL import Image
 
@@ -73,9 +73,11 @@ def _decode(where: str, resize: int, channels: int | None, item: tuple[int, byte
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             mode = picture.mode
             if resize:
-                wanted = {count: mode for mode, count in _MODES.items()}.get(channels)
-                picture = resize_picture(picture.convert(wanted or (mode if mode in _MODES else "RGB")), resize)
-            image = np.asarray(picture)
+                wanted = next((name for name, count in _MODES.items() if count == channels), None)
+                resized = resize_picture(picture.convert(wanted or (mode if mode in _MODES else "RGB")), resize)
+                image = np.asarray(resized)
+            else:
+                image = np.asarray(picture)
     # A broken PNG chunk is a SyntaxError of Pillow's, not of Python's.
     except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:
         raise UserError(f"{where}: image {row} cannot be decoded ({error}); the file is damaged.") from error
@@ -85,8 +87,8 @@ def _decode(where: str, resize: int, channels: int | None, item: tuple[int, byte
 
 
 def resize_picture(picture: Image.Image, side: int) -> Image.Image:
-    """Resizes the shorter side to `side`, bilinearly, and cuts out the square in the middle: torchvision's
-    `Resize(side)` and `CenterCrop(side)`."""
+    """Resizes the shorter side to `side`, bilinearly, and crops the centre: torchvision's `Resize(side)` and
+    `CenterCrop(side)`."""
     with extras.importing("data"):
         from PIL import Image
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import pathlib
 
 from jaxweights.data import idx, npz
-from jaxweights.data.dataset import KNOWN, Raw, known_channels
+from jaxweights.data.dataset import Raw
+from jaxweights.data.known import KNOWN, known_channels
 
 
 def read_files(name: str, folder: pathlib.Path, own_folder: bool = False, resize: int = 0) -> Raw | None:
-    """Reads the idx files or the `.npz` file of a data set, without checking that the arrays fit together.
+    """Reads the idx files or the `.npz` file of a data set, without checking the arrays.
 
     Args:
       name: the data set.
       folder: directory with a folder `<name>` of idx files (not for the known colour sets), or with `<name>.npz`.
-      own_folder: whether `folder` itself is known to be the data set's own, so that bare idx files in it are taken for
-        any name; otherwise, as they bear no name, only for a known one.
-      resize: side that JPEG images are brought to while they are decoded, 0 for none.
+      own_folder: whether `folder` holds this data set alone, so that idx files directly in it, which carry no name, are
+        read for any name; otherwise they are read for known names only.
+      resize: side of resized JPEG images, 0 for no resizing.
 
     Returns:
       The arrays, or None when there are no such files.

@@ -1,4 +1,4 @@
-"""The idx files in which MNIST and its siblings are published: four files, plain or compressed with gzip."""
+"""The idx files of MNIST and Fashion-MNIST: four files, plain or compressed with gzip."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from jaxweights.errors import UserError
 
 _STEMS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 _HEADER_BYTES = 4
-# Deflate cannot compress by more than about 1,032, so a header that claims more than this is damaged.
+# Deflate compresses by at most about 1,032, so a header with a larger ratio is damaged.
 _MOST_COMPRESSION = 1100
 
-# The first training labels tell MNIST from Fashion-MNIST, whose files bear the same names.
+# The first training labels distinguish MNIST from Fashion-MNIST, whose files have the same names.
 _FIRST_LABELS = {
     "mnist": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
     "fashion_mnist": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
@@ -28,21 +28,21 @@ def find(folder: pathlib.Path) -> list[pathlib.Path] | None:
     """Returns the four idx files of a folder in the order train images, train labels, test images, test labels.
 
     Returns:
-      The files, the plain one where a compressed one stands beside it, or None when the folder has none of them.
+      The files, uncompressed ones before compressed ones, or None when the folder has none of them.
 
     Raises:
       UserError: some but not all of the four files are there.
     """
-    found = [_find_one(folder, stem) for stem in _STEMS]
-    if not any(found):
+    found = {stem: path for stem in _STEMS if (path := _find_one(folder, stem)) is not None}
+    if not found:
         return None
-    for stem, path in zip(_STEMS, found, strict=True):
-        if path is None:
+    for stem in _STEMS:
+        if stem not in found:
             raise UserError(
-                f"{folder} has {', '.join(p.name for p in found if p)} but not {_names(stem)[0]}[.gz]; add the missing "
-                "file."
+                f"{folder} has {', '.join(p.name for p in found.values())} but not {_names(stem)[0]}[.gz]; add the "
+                "missing file."
             )
-    return found
+    return list(found.values())
 
 
 def _names(stem: str) -> tuple[str, str]:
@@ -63,18 +63,18 @@ def read(files: list[pathlib.Path], name: str) -> Raw:
 
     Args:
       files: the four paths.
-      name: the data set asked for; MNIST's files are refused as Fashion-MNIST and the other way round.
+      name: the data set; MNIST's files are refused as Fashion-MNIST and vice versa.
 
     Raises:
-      UserError: a file is truncated, damaged, not idx, or belongs to the sibling data set; the message names it.
+      UserError: a file is truncated, damaged, not idx, or belongs to the other data set; the message names it.
     """
     arrays = [read_array(path) for path in files]
     first = tuple(arrays[1].reshape(-1)[:10].tolist())
     for sibling, labels in _FIRST_LABELS.items():
         if name in _FIRST_LABELS and name != sibling and first == labels:
             raise UserError(
-                f"{files[1]} belongs to {sibling}, not to {name}, whose files bear the same names; put the files of "
-                f"{name} into a folder {name} of their own inside the data directory."
+                f"{files[1]} belongs to {sibling}, not to {name}, whose files have the same names; put the files of "
+                f"{name} into a folder {name} of the data directory."
             )
     return Raw(*arrays, files="idx " + ", ".join(path.name for path in files), where=str(files[0].parent))
 
@@ -110,9 +110,9 @@ def _parse(file, path: pathlib.Path) -> np.ndarray:
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4"))
     size = math.prod(shape)
     if size > path.stat().st_size * _MOST_COMPRESSION:
-        raise UserError(f"{path} claims the shape {shape}, far more than the file can hold: get the file again.")
+        raise UserError(f"{path} states the shape {shape}, far more than the file can hold: get the file again.")
     array = np.empty(shape, np.uint8)
-    view = memoryview(array.reshape(-1))
+    view = array.reshape(-1).data
     filled = 0
     while filled < size:
         count = file.readinto(view[filled:])

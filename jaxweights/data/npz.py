@@ -1,4 +1,4 @@
-"""Image sets in one `.npz` file: plain arrays, or JPEG images back to back."""
+"""Image sets in one `.npz` file: plain arrays, or concatenated JPEG images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxweights.data.encoded import decode_images
 from jaxweights.errors import UserError
 
 _PLAIN = ("train_images", "train_labels", "test_images", "test_labels")
-# The names that Keras uses.
+# Names in Keras.
 _KERAS = ("x_train", "y_train", "x_test", "y_test")
 _JPEG = ("train_jpeg", "train_length", "train_label", "test_jpeg", "test_length", "test_label")
 
@@ -22,13 +22,13 @@ def read(path: pathlib.Path, resize: int = 0, channels: int | None = None) -> Ra
     """Reads an image set from an `.npz` file.
 
     Three layouts are read: `train_images, train_labels, test_images, test_labels`; the same as `x_train, y_train,
-    x_test, y_test`; and JPEG images, `{train,test}_jpeg` (uint8, all images back to back), `_length` (bytes per image)
+    x_test, y_test`; and JPEG images, `{train,test}_jpeg` (uint8, all images concatenated), `_length` (bytes per image)
     and `_label`.
 
     Args:
       path: the file.
-      resize: side that JPEG images are brought to while they are decoded, 0 for none.
-      channels: of resized ones, see `encoded.decode_images`.
+      resize: side of resized JPEG images, 0 for no resizing.
+      channels: number of channels of resized images, see `encoded.decode_images`.
 
     Raises:
       UserError: the file is missing, truncated, not an `.npz`, holds Python objects, or has none of these layouts.
@@ -50,9 +50,9 @@ def read(path: pathlib.Path, resize: int = 0, channels: int | None = None) -> Ra
         )
     if layout is _JPEG:
         arrays = [
-            _unpack_jpeg(*arrays[:2], f"{path}, train_jpeg", resize, channels),
+            _unpack_jpeg(arrays[0], arrays[1], f"{path}, train_jpeg", resize, channels),
             arrays[2],
-            _unpack_jpeg(*arrays[3:5], f"{path}, test_jpeg", resize, channels),
+            _unpack_jpeg(arrays[3], arrays[4], f"{path}, test_jpeg", resize, channels),
             arrays[5],
         ]
     resized = resize > 0 and layout is _JPEG

@@ -1,7 +1,7 @@
-"""The files in which the authors of the known data sets publish them: addresses, download, reading.
+"""The published files of the known data sets: addresses, download, reading.
 
-tensorflow-datasets' own builders need TensorFlow to unpack these files, so we do it ourselves, with the addresses and
-checksums that tensorflow-datasets 4.9.10 has on record.
+The builders of tensorflow-datasets need TensorFlow to unpack these files; here they are read without. Addresses and
+checksums are those recorded in tensorflow-datasets 4.9.10.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from jaxweights.data.dataset import Raw
 from jaxweights.errors import UserError
 
-# Enough for a slow name server and a distant host; without a network nobody waits longer.
+# Enough for a slow name server and a distant host; the longest wait without a network.
 _CONNECT_SECONDS = 10.0
 _STALL_SECONDS = 30.0
 _BLOCK_BYTES = 1 << 20
@@ -95,12 +95,12 @@ _CIFAR_PIXELS = (3, 32, 32)
 
 
 def download(name: str, folder: pathlib.Path, report: Callable[[str], None]) -> None:
-    """Downloads the published files of a data set; files that are there and whole are not downloaded again.
+    """Downloads the published files of a data set; complete files are not downloaded again.
 
     Args:
       name: a key of `ORIGINALS`.
-      folder: where the files go; made when absent. A file appears under its name only when complete and checked.
-      report: called with one line per file.
+      folder: destination, created when absent. A file appears under its name only when complete and checked.
+      report: function called with one line per file.
 
     Raises:
       UserError: a host cannot be reached within 10 s, a transfer fails, or a checksum is wrong.
@@ -108,7 +108,7 @@ def download(name: str, folder: pathlib.Path, report: Callable[[str], None]) -> 
     for original in ORIGINALS[name]:
         target = folder / original.file
         if target.is_file() and _sha256(target) == original.sha256:
-            report(f"{target} is there already")
+            report(f"{target} exists already")
             continue
         _require_reachable(original, name, folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def _sha256(path: pathlib.Path) -> str:
 def _require_reachable(original: Original, name: str, folder: pathlib.Path) -> None:
     """Raises unless the host answers in time.
 
-    The attempt runs in a thread because the time limit of a socket does not cover the look-up of its name.
+    The attempt runs in a thread because the time limit of a socket does not cover name resolution.
     """
     outcome: list[BaseException | None] = []
 
@@ -180,7 +180,7 @@ def read(name: str, folder: pathlib.Path) -> Raw | None:
       folder: directory of the files.
 
     Returns:
-      The arrays in the published order, or None when the files are not all there or the data set has other ones.
+      The arrays in the published order, or None when files are missing or the data set has other ones.
 
     Raises:
       UserError: a file is damaged.
@@ -203,14 +203,21 @@ def _read_cifar(path: pathlib.Path, train: list[str], test: list[str], label_byt
     try:
         with tarfile.open(path) as archive:
             for members in (train, test):
-                data = b"".join(archive.extractfile(member).read() for member in members)
+                data = b"".join(_member(archive, name) for name in members)
                 rows = np.frombuffer(data, np.uint8).reshape(-1, row)
                 images = rows[:, label_bytes:].reshape(-1, *_CIFAR_PIXELS).transpose(0, 2, 3, 1)
-                # The finest label stands last.
+                # The finest label is the last one.
                 arrays += [np.ascontiguousarray(images), rows[:, label_bytes - 1].astype(np.int32)]
-    except (OSError, EOFError, KeyError, ValueError, AttributeError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zlib.error, tarfile.TarError) as error:
         raise UserError(f"{path} cannot be read ({error}); it is damaged or truncated: get the file again.") from error
     return arrays
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise KeyError(f"{name} is not a file")
+    return file.read()
 
 
 def _read_svhn(path: pathlib.Path) -> list[np.ndarray]:
@@ -220,7 +227,7 @@ def _read_svhn(path: pathlib.Path) -> list[np.ndarray]:
     try:
         content = loadmat(path)
         images, labels = content["X"], content["y"]
-        # The images stand last in the file; the digit 0 is labelled 10.
+        # The image axis is the last one in the file; the digit 0 is labelled 10.
         return [np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels.reshape(-1).astype(np.int32) % 10]
     except (OSError, EOFError, KeyError, ValueError, TypeError, zlib.error, MatReadError) as error:
         raise UserError(f"{path} cannot be read ({error}); it is damaged or truncated: get the file again.") from error

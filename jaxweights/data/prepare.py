@@ -1,7 +1,7 @@
-"""Writes an image set as a directory of tensorflow-datasets, from arrays in memory and without TensorFlow.
+"""Writes arrays as a prepared directory of tensorflow-datasets, without TensorFlow.
 
 The directory has the version and the features of tensorflow-datasets' own builder, so that `tfds.data_source` reads it
-as well. It gets its name only after its content was read back and compared.
+as well. It is renamed to its final name only after its content was read back and compared.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import numpy as np
 
 from jaxweights import extras
 from jaxweights.data import npz, originals, prepared
-from jaxweights.data.dataset import Raw, check, test_split
+from jaxweights.data.checks import check
+from jaxweights.data.dataset import Raw
 from jaxweights.data.encoded import encode_png
 from jaxweights.data.files import read_files
+from jaxweights.data.known import test_split
 from jaxweights.errors import UserError
 
 _OWN_VERSION = "1.0.0"
@@ -35,7 +37,7 @@ def read_source(name: str, path: pathlib.Path) -> Raw:
       path: an `.npz` file, or a folder of idx files, of `<name>.npz` or of the published archives.
 
     Raises:
-      UserError: nothing of the kind is there, it is damaged, or the arrays do not fit together.
+      UserError: no such files, damaged files, or arrays that do not fit together.
     """
     if path.is_file():
         if path.suffix != ".npz":
@@ -56,31 +58,31 @@ def read_source(name: str, path: pathlib.Path) -> Raw:
 def prepare(
     name: str, source: Raw, data_dir: pathlib.Path, file_format: str = "array_record", progress: bool = False
 ) -> pathlib.Path:
-    """Writes a prepared directory; it appears under its name only when complete and equal to the source.
+    """Writes a prepared directory, which appears under its name only when complete and equal to the source.
 
     Args:
       name: the data set.
       source: checked arrays.
       data_dir: existing directory.
       file_format: `array_record`, or `tfrecord` where TensorFlow is installed.
-      progress: show the progress bars of tensorflow-datasets.
+      progress: whether the progress bars of tensorflow-datasets are shown.
 
     Returns:
-      `<data_dir>/<name>/<version>`; one that is there already with the same images is left as it is.
+      `<data_dir>/<name>/<version>`; an existing one with the same images is left unchanged.
 
     Raises:
-      UserError: the images are not bytes, other images are there under this name, or tfrecord is asked for without
+      UserError: the images are not bytes, other images exist under this name, or tfrecord is requested without
         TensorFlow.
       OSError: `data_dir` cannot be written.
     """
     if source.train_images.dtype != np.uint8 or source.train_images.shape[-1] == 2:
         raise UserError(
             f"{source.where}: {source.train_images.dtype} images with {source.train_images.shape[-1]} channels cannot "
-            "be stored as PNG; keep them in the .npz file, which can be loaded as it is."
+            "be stored as PNG; keep the .npz file, which can be loaded directly."
         )
     if file_format == "tfrecord" and importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            "--format=tfrecord needs TensorFlow to write it: `pip install tensorflow-cpu`, or leave --format away "
+            "--format=tfrecord needs TensorFlow to write it: `pip install tensorflow-cpu`, or leave --format out "
             "(array_record)."
         )
     existing = prepared.find(name, data_dir)
@@ -93,6 +95,7 @@ def prepare(
     with _work_folder(name, data_dir) as work:
         written = _write(name, source, work, file_format, progress)
         found = prepared.find(name, work)
+        assert found is not None  # it has just been written
         copy = check(prepared.read(found, name), name)
         if not _equal(copy, source):
             raise RuntimeError(f"tensorflow-datasets stored other images than it was given, in {written}")
@@ -104,17 +107,17 @@ def prepare(
             if not target.exists():
                 raise
             raise UserError(
-                f"{target} is in the way and not a prepared directory, or was made by another process just now; look "
-                "at it, remove it, and run this again."
+                f"{target} exists but is not a prepared directory, or another process has just made it; check it, "
+                "remove it, and run this again."
             ) from error
     return target
 
 
 @contextlib.contextmanager
 def _work_folder(name: str, data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields an empty folder that this process alone uses; it is gone afterwards.
+    """Yields an empty folder that only this process uses, and removes it afterwards.
 
-    Its name is fixed and a lock tells whether it is in use, so that what a killed run left is cleared by the next one.
+    Its name is fixed and a lock shows whether it is in use, so that the next run removes what a killed one left.
     """
     folder = data_dir / f".prepare-{name}"
     folder.mkdir(exist_ok=True)
@@ -150,11 +153,13 @@ def _write(name: str, source: Raw, work: pathlib.Path, file_format: str, progres
                 "label": tfds.features.ClassLabel(num_classes=int(source.train_labels.max()) + 1),
             }
         )
-    with tfds.core.registered.skip_registration():
+    from tensorflow_datasets.core import registered
+
+    with registered.skip_registration():
         builder_class = _builder_class(tfds, name, str(version), features, source)
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     builder = builder_class(data_dir=work, file_format=file_format)
-    # The library prints the name of the working directory, which is gone when the user reads it.
+    # The library prints the name of the temporary directory, which no longer exists when the user reads it.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare()
     return pathlib.Path(builder.data_dir)
@@ -164,7 +169,7 @@ def _builder_class(tfds, dataset_name: str, version: str, dataset_features, sour
     """Returns a builder with the given features whose examples are those of `source`, in that order."""
 
     class Builder(tfds.core.GeneratorBasedBuilder):
-        """Stores arrays that are in memory."""
+        """Stores arrays from memory."""
 
         name = dataset_name
         VERSION = tfds.core.Version(version)
@@ -186,8 +191,8 @@ def _builder_class(tfds, dataset_name: str, version: str, dataset_features, sour
             }
 
         def _generate_examples(self, split, images, labels):
-            # What the published features have beyond image and label: an id, and for CIFAR-100 a coarse label, which
-            # our sources do not carry; -1 is the library's "unknown".
+            # The published features beyond image and label, an id and CIFAR-100's coarse label, are not in our sources;
+            # -1 is the library's "unknown".
             fill = {"id": f"{split}_{{:06d}}", "coarse_label": -1}
             extra = {key: fill[key] for key in dataset_features if key not in ("image", "label")}
             for row, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -198,7 +203,7 @@ def _builder_class(tfds, dataset_name: str, version: str, dataset_features, sour
 
 
 def same_images(left: Raw, right: Raw) -> bool:
-    """Whether two checked sets have the same labelled images in each split, in whatever order."""
+    """Whether two checked sets have the same labelled images in each split, in any order."""
     return _equal(left, right) or (
         _multiset(left.train_images, left.train_labels) == _multiset(right.train_images, right.train_labels)
         and _multiset(left.test_images, left.test_labels) == _multiset(right.test_images, right.test_labels)

@@ -16,12 +16,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxweights import extras
-from jaxweights.data.dataset import Raw, known_channels, test_split
+from jaxweights.data.dataset import Raw
 from jaxweights.data.encoded import decode_images
+from jaxweights.data.known import known_channels, test_split
 from jaxweights.data.records import parse_example, read_tfrecord
 from jaxweights.errors import UserError
 
-# Only a finished directory bears a plain version; the library writes into `incomplete.XXXXXX_<version>`.
+# Only finished directories are named by a plain version; the library writes into `incomplete.XXXXXX_<version>`.
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _READABLE = ("array_record", "tfrecord")
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -75,7 +76,7 @@ def find(name: str, data_dir: pathlib.Path) -> Prepared | None:
 
 
 def _describe(path: pathlib.Path) -> tuple[dict, set[str]]:
-    """Returns the content of a `dataset_info.json` and the file formats that it names."""
+    """Returns the content of a `dataset_info.json` and the file formats it lists."""
     try:
         info = json.loads(path.read_text())
         # Old versions of the library knew only tfrecord and did not write the format.
@@ -111,13 +112,13 @@ def _list_shards(path: pathlib.Path, info: dict, file_format: str, name: str) ->
 
 
 def read(prepared: Prepared, name: str, resize: int = 0, limits: tuple[int, int] = (0, 0)) -> Raw:
-    """Reads the images to train and to test on, in the stored order.
+    """Reads training and test images in the stored order.
 
     Args:
       prepared: result of `find`.
       name: the data set's name.
       resize: side of the square images to make (see `encoded.resize_picture`), 0 for images that are of one size.
-      limits: how many training and test images to read, 0 for all.
+      limits: numbers of training and test images to read, 0 for all.
 
     Raises:
       UserError: a split or a file is missing, truncated or damaged, or the examples have no `image` or no `label`.
@@ -192,7 +193,10 @@ def _array_records(prepared: Prepared, split: str) -> Iterator[bytes]:
     try:
         builder = tfds.builder_from_directory(prepared.path)
         source = builder.as_data_source(
-            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record"
+            # The declared type is that of the decorator that logs calls.
+            split,  # pyright: ignore[reportCallIssue]
+            deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+            file_format="array_record",
         )
         if len(source) != sum(prepared.counts[split]):
             raise ValueError(f"{len(source)} examples, dataset_info.json states {sum(prepared.counts[split])}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxweights import data as datasets
 from jaxweights import nets
-from jaxweights.data.dataset import ALIASES, KNOWN
+from jaxweights.data.known import ALIASES, KNOWN
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.evaluation.accuracy import totals

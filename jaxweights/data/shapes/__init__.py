@@ -1,4 +1,4 @@
-"""Shapes as data: procedural, voxel grids, meshes; point clouds as reference sets; images as fields.
+"""Shapes as data: procedural, voxel grids, triangle meshes; point clouds as reference sets; images as fields.
 
 Points lie in the cube [-0.5, 0.5]^3, shapes within +-0.475 of its centre on every axis.
 """
@@ -38,32 +38,32 @@ def load(
     clouds: str = "",
     seed: int = 0,
 ) -> Dataset:
-    """Loads shapes, and samples the occupancy of each.
+    """Loads shapes and samples their occupancy.
 
     Args:
       name: a procedural family (`planes`, `chairs`, `tables`); the path of an `.npz` or `.npy` file of voxel grids
         (`voxels.read_grids`), or its name in `data_dir` with or without the ending; the path of a folder of meshes
         (`meshes.Meshes`), or its name in `data_dir`.
-      data_dir: where files are looked for; None for the working directory.
-      runs: shapes that networks are fitted to, one each.
-      unseen: other shapes, with which all networks are compared.
-      samples: points of each shape, half near its surface and half uniform (the published code has 200,000).
-      near: standard deviation of the former from the surface.
-      surface: points on each shape's surface.
-      probes: points at which networks are compared, the same for all (`sampling.probe_points`).
-      moving: give shapes a time, and points four coordinates (procedural families only).
-      clouds: point clouds (`clouds.unseen_clouds`) that stand for the unseen shapes where surfaces are compared: the
+      data_dir: data directory; None for the working directory.
+      runs: number of shapes that networks are fitted to, one each.
+      unseen: number of other shapes, with which all networks are compared.
+      samples: number of points of each shape, half near its surface and half uniform (published code: 200,000).
+      near: standard deviation of the distance of the former from the surface.
+      surface: number of points on each shape's surface.
+      probes: number of points at which networks are compared, the same for all (`sampling.probe_points`).
+      moving: whether shapes move, so that points have a time as fourth coordinate (procedural families only).
+      clouds: point clouds (`clouds.unseen_clouds`) that represent the unseen shapes where surfaces are compared: the
         path of a folder or an `.npz` or `.npy` file, or its name in `data_dir`; "" to sample the unseen shapes'
-        surfaces. Of any scale and place, since they are normalised there, but turned as the shapes are.
-      seed: of procedural parameters, of the choice of shapes from files, and of all points. Shape i and its samples do
-        not depend on the numbers of shapes.
+        surfaces. They are normalised to one scale and position, but their orientation must be that of the shapes.
+      seed: random seed of procedural parameters, of the choice of shapes from files, and of all points. Shape i and its
+        samples do not depend on the numbers of shapes.
 
     Returns:
-      A data set with `signals` `[runs]` and `unseen`; its images are the probe points `[probes, d]` float32, and their
-      labels, `[probes, runs]` and `[probes, unseen]` uint8, whether the shapes are occupied there.
+      A data set with `signals` `[runs]` and `unseen`; its images are the probe points `[probes, d]` float32, and its
+      labels the shapes' occupancy there, `[probes, runs]` and `[probes, unseen]` uint8.
 
     Raises:
-      UserError: unknown name, unfit file, too few shapes, or settings out of range; the message names the cure.
+      UserError: unknown name, unsuitable file, too few shapes, or settings out of range.
     """
     for setting, value, least in (
         ("runs", runs, 1),
@@ -122,14 +122,13 @@ def _find(name: str, data_dir, runs: int, unseen: int, moving: bool, seed: int) 
         if path.is_dir():
             return Meshes(path, seed)
     raise UserError(
-        f"there are no shapes '{name}': it is not one of the procedural {', '.join(FAMILIES)}, and {folder} has no "
-        f"{given.stem}.npz or .npy of voxel grids and no folder {name} of meshes. Correct the name, or give the right "
-        "data_dir."
+        f"there are no shapes '{name}': this is not one of the procedural {', '.join(FAMILIES)}, and {folder} has no "
+        f"{given.stem}.npz or .npy of voxel grids and no folder {name} of triangle meshes; correct name or data_dir."
     )
 
 
 def _cloud_path(name: str, data_dir, moving: bool) -> pathlib.Path:
-    """Where the clouds are."""
+    """Path of the clouds."""
     if moving:
         raise UserError("shapes: clouds are of shapes at rest; set clouds to '' or moving to False.")
     folder, given = pathlib.Path(data_dir or ".").expanduser(), pathlib.Path(name).expanduser()

@@ -1,4 +1,4 @@
-"""Point clouds from files, as reference sets; they have a surface and no inside, so no network is fitted to them."""
+"""Point clouds from files as reference sets. They have no interior, so no network is fitted to them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_clouds(path) -> np.ndarray:
       `[n, m, 3]` float32.
 
     Raises:
-      UserError: nothing there, a damaged file, no or different numbers of points, NaN.
+      UserError: no such file, a damaged file, no points or different numbers of points, NaN.
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
@@ -40,16 +40,16 @@ def unseen_clouds(path, count: int, fitted: Collection[str]) -> np.ndarray:
     """Reads clouds of shapes that no network is fitted to.
 
     Args:
-      path: as `read_clouds` takes it. Of a folder with a `test_split.lst` (a file name per line, with or without its
-        last ending) only those are taken, and none that is called as a fitted shape is.
-      count: the first so many.
-      fitted: names of the fitted shapes, without endings.
+      path: file or folder, see `read_clouds`. If the folder has a `test_split.lst` (one file name per line, with or
+        without its last suffix), only the clouds it lists are read; clouds with the name of a fitted shape never are.
+      count: number of clouds; the first ones are returned.
+      fitted: names of the fitted shapes, without suffix.
 
     Returns:
       `[count, m, 3]` float32.
 
     Raises:
-      UserError: as `read_clouds`, or too few clouds.
+      UserError: too few clouds, and everything that `read_clouds` raises.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_dir():
@@ -69,7 +69,7 @@ def unseen_clouds(path, count: int, fitted: Collection[str]) -> np.ndarray:
 def _enough(there: int, count: int, path: pathlib.Path) -> None:
     if there < count:
         raise UserError(
-            f"{path} has {there} clouds of unseen shapes, but {count} were asked for; set data.signals.unseen to at "
+            f"{path} has {there} clouds of unseen shapes, but {count} are needed; set data.signals.unseen to at "
             f"most {there}, or add clouds."
         )
 
@@ -82,7 +82,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _stacked(files: Sequence[pathlib.Path]) -> np.ndarray:
-    """`[n, m, 3]` float32 of one cloud per file."""
+    """Clouds `[n, m, 3]` float32, one per file."""
     clouds = [_load(file) for file in files]
     for file, cloud in zip(files, clouds, strict=True):
         if cloud.ndim != 2 or cloud.shape != (len(clouds[0]), *cloud.shape[1:]):
@@ -110,4 +110,4 @@ def _check(clouds: np.ndarray, path: pathlib.Path) -> None:
     if clouds.ndim != 3 or clouds.shape[2] < 3 or 0 in clouds.shape or not np.issubdtype(clouds.dtype, np.floating):
         raise UserError(f"{path}: the clouds are {clouds.dtype} {clouds.shape}; they must be floats [n, points, 3].")
     if not np.isfinite(clouds[..., :3]).all():
-        raise UserError(f"{path} has NaN or infinite coordinates; remove or mend it.")
+        raise UserError(f"{path} has NaN or infinite coordinates; remove or correct it.")

@@ -1,4 +1,4 @@
-"""Families of procedural shapes: their parameters, how they are drawn, and which solid they make.
+"""Families of procedural shapes: parameters, their distribution, and the solids they define.
 
 A family is a table `name: (low, high)` of parameters, drawn uniformly and independently, and a function that turns them
 into parts. Lengths are in fuselage lengths for aeroplanes and in heights of about one chair or table; `solids.fit`
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxweights.data.shapes.solids import Cones, Hinge, Plates, Solid
 
@@ -290,12 +291,12 @@ FAMILIES: dict[str, tuple[dict[str, tuple[float, float]], Callable[[Parameters],
 
 
 def draw(family: str, seed: int, indices) -> np.ndarray:
-    """Draws from 0 to 1 that make the parameters of shapes; shape i has its own key, fold_in(seed, i).
+    """Uniform draws from [0, 1) that determine the parameters of shapes; shape i has its own key, fold_in(seed, i).
 
     Args:
       family: a key of `FAMILIES`.
-      seed: of the shapes.
-      indices: `[n]` int, which shapes.
+      seed: random seed of the shapes.
+      indices: `[n]` int, numbers of the shapes.
 
     Returns:
       `[n, number of parameters]` float32, in the order of the family's table.
@@ -313,13 +314,13 @@ def _draw(seed: jax.Array, indices: jax.Array, size: int) -> jax.Array:
 
 
 def parameters(family: str, draws) -> dict[str, jax.Array]:
-    """Parameters by name, `[...]` float32, of draws `[..., number of parameters]`."""
+    """Parameters by name, `[...]` float32, from draws `[..., number of parameters]`."""
     ranges = FAMILIES[family][0]
     return {name: low + (high - low) * draws[..., i] for i, (name, (low, high)) in enumerate(ranges.items())}
 
 
 def _legs(parts: _Parts, p: Parameters, front, rear, depth, top) -> None:
-    """Adds what stands under a seat or a table top: half widths `front` and `rear`, `depth`, underside at `top`."""
+    """Adds legs or a pedestal below a seat or table top of half widths `front` and `rear` with underside at `top`."""
     kind, radius, splay = p["legs_kind"], p["leg_radius"], p["leg_splay"]
     foot, inset = radius * p["leg_taper"], radius + p["leg_inset"]
     four, runners = kind < 0.75, (kind >= 0.55) & (kind < 0.75)
@@ -349,19 +350,31 @@ def _legs(parts: _Parts, p: Parameters, front, rear, depth, top) -> None:
 
 
 class _Parts:
-    """Collects parts, and stacks them into a solid."""
+    """Collects parts and stacks them into a solid."""
 
     def __init__(self):
         self._cones: list[Cones] = []
         self._plates: list[Plates] = []
 
-    def cone(self, start, end, start_radius, end_radius, present=True, moves=False) -> None:
-        self._cones.append(Cones(start, end, start_radius, end_radius, present, moves))
+    def cone(self, start, end, start_radius, end_radius, present: ArrayLike = True, moves: ArrayLike = False) -> None:
+        shown, moved = jnp.asarray(present), jnp.asarray(moves)
+        self._cones.append(Cones(start, end, start_radius, end_radius, shown, moved))
 
-    def plate(self, centre, axes, corners, half_thickness, rim=0.0, round_off=1.0, present=True, moves=False) -> None:
-        """`round_off`: radius of the edges / half thickness; at most the rim where there is one."""
+    def plate(
+        self,
+        centre,
+        axes,
+        corners,
+        half_thickness,
+        rim: ArrayLike = 0.0,
+        round_off: float = 1.0,
+        present: ArrayLike = True,
+        moves: ArrayLike = False,
+    ) -> None:
+        """Adds a plate; `round_off` is the radius of its edges over half its thickness, at most the rim if any."""
         rounding = round_off * half_thickness * jnp.ones(())
-        self._plates.append(Plates(centre, axes, corners, rim, half_thickness, rounding, present, moves))
+        grown, shown, moved = jnp.asarray(rim), jnp.asarray(present), jnp.asarray(moves)
+        self._plates.append(Plates(centre, axes, corners, grown, half_thickness, rounding, shown, moved))
 
     def solid(self, blend, hinge: Hinge) -> Solid:
         cones, plates = (jax.tree.map(lambda *x: jnp.stack(x), *parts) for parts in (self._cones, self._plates))

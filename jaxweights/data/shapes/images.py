@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxweights.data.dataset import KNOWN, Dataset, fingerprint
+from jaxweights.data.dataset import Dataset, fingerprint
+from jaxweights.data.known import KNOWN
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
 
@@ -17,8 +18,8 @@ def signals_of_images(dataset: Dataset, runs: int, unseen: int) -> Dataset:
 
     Args:
       dataset: images.
-      runs: how many are fitted.
-      unseen: how many are kept apart.
+      runs: number of training images, each the signal of one run.
+      unseen: number of test images, the unseen signals.
 
     Returns:
       A data set whose values are pixels from 0 to 1, `[n, H * W, C]` float32, at points `[1, H * W, 2]`.
@@ -29,8 +30,8 @@ def signals_of_images(dataset: Dataset, runs: int, unseen: int) -> Dataset:
     for part, images, wanted in (("training", dataset.train_images, runs), ("test", dataset.test_images, unseen)):
         if len(images) < wanted:
             raise UserError(
-                f"data set '{dataset.name}' has {len(images)} {part} images, but {wanted} were asked for; "
-                "ask for fewer."
+                f"data set '{dataset.name}' has {len(images)} {part} images, but {wanted} are needed; "
+                "set fewer runs or unseen signals."
             )
     height, width, channels = dataset.train_images.shape[1:]
     rows, columns = np.mgrid[:height, :width].reshape(2, -1)
@@ -67,5 +68,5 @@ def signals_of_images(dataset: Dataset, runs: int, unseen: int) -> Dataset:
 
 
 def _bright(signals: Signals) -> np.ndarray:
-    """`[T, n]` uint8, whether a pixel's mean over colours is above 0.5."""
+    """Whether a pixel's mean over colours is above 0.5, `[T, n]` uint8."""
     return (signals.values.mean(axis=2) > 0.5).astype(np.uint8).T

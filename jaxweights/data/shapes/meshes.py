@@ -1,4 +1,4 @@
-"""Triangle meshes as a source of signals."""
+"""Folders of triangle meshes as a source of signals."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ KINDS = (".obj", ".off", ".ply", ".stl", ".glb")
 
 
 class Meshes:
-    """Shapes in a folder, one closed mesh per file; files are read when they are first needed.
+    """Shapes in a folder, one closed triangle mesh per file; files are read at first use.
 
     The bounding box is centred and its longest side scaled to 0.95 (+-0.475). HyperDiffusion's published code centres
     the mean of the vertices instead, which is off where vertices are denser on one side.
 
     Attributes:
-      names: `[n]` file names in order, without ending.
-      ids: `[n]` places in that order.
+      names: `[n]` file names in order, without suffix.
+      ids: `[n]` positions in that order.
       moving: False.
-      source: the folder, with a fingerprint of names and contents.
+      source: name of the folder and fingerprint of file names and contents.
     """
 
     moving = False
@@ -40,13 +40,13 @@ class Meshes:
         """Lists a folder.
 
         Args:
-          folder: with files of the `KINDS`; optionally `train_split.lst` and `test_split.lst` (a file name per line),
-            beside them `val_split.lst`, whose shapes follow those of the former as runs, and one `*problematic*.txt`
-            (a name without ending per line) of shapes to leave out.
-          seed: of shuffling and surface points.
+          folder: folder with files of the `KINDS`; optionally `train_split.lst` and `test_split.lst` (one file name per
+            line), with them `val_split.lst`, whose shapes follow the training shapes, and `*problematic*.txt` (one name
+            without suffix per line) with shapes to leave out.
+          seed: random seed of the split and of surface points.
 
         Raises:
-          UserError: no mesh, or two of the same name.
+          UserError: no mesh, or two with the same name.
         """
         self._files = sorted(path for path in folder.iterdir() if path.suffix.lower() in KINDS)
         self.names = tuple(path.stem for path in self._files)
@@ -64,7 +64,7 @@ class Meshes:
         self._triangles = functools.cache(self._read)
 
     def split(self, runs: int, unseen: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows for runs and unseen ones, by the folder's lists (first ones of either), else from one fixed shuffle.
+        """Rows of the runs' shapes and of unseen shapes: the first ones of the folder's lists, else of one shuffle.
 
         Raises:
           UserError: too few meshes, or a list without the other.
@@ -87,7 +87,7 @@ class Meshes:
             if len(rows) < wanted:
                 raise UserError(
                     f"{' and '.join(map(str, paths))} name {len(rows)} meshes of the folder that are not excluded, but "
-                    f"{wanted} were asked for; ask for fewer, or add the files."
+                    f"{wanted} are needed; set fewer runs or unseen shapes, or add the files."
                 )
             return np.array(rows[:wanted], int)
 
@@ -95,7 +95,7 @@ class Meshes:
         return first([train, validation] if validation.is_file() else [train], runs), first([test], unseen)
 
     def surface(self, rows: np.ndarray, count: int, in_motion: bool) -> np.ndarray:
-        """`[n, count, 3]` float32 points of the surfaces, evenly by area."""
+        """Points on the surfaces, uniform by area, `[n, count, 3]` float32."""
         del in_motion
         generators = (np.random.default_rng([self._seed, int(row)]) for row in rows)
         return np.stack(
@@ -103,43 +103,43 @@ class Meshes:
         )
 
     def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """`[n, S]` bool of points `[n, S, 3]` float32, or of `[1, S, 3]` that all shapes share."""
+        """Whether points `[n, S, 3]` float32, or `[1, S, 3]` common to all shapes, are inside: `[n, S]` bool."""
         points = np.broadcast_to(points, (len(rows), *points.shape[1:]))
         return np.stack([triangles.inside(self._triangles(row), own) for row, own in zip(rows, points, strict=True)])
 
     def _read(self, row: int) -> np.ndarray:
-        """`[F, 3, 3]` float32 fitted triangles."""
-        mesh = read_mesh(self._files[row])
-        low, high = mesh.bounds
-        return ((mesh.triangles - (low + high) / 2) * (2 * REACH / (high - low).max())).astype(np.float32)
+        """Triangles `[F, 3, 3]` float32, centred and scaled."""
+        surface = read_mesh(self._files[row])
+        low, high = surface.bounds
+        return ((surface.triangles - (low + high) / 2) * (2 * REACH / (high - low).max())).astype(np.float32)
 
 
 def read_mesh(path: pathlib.Path) -> trimesh.Trimesh:
-    """Reads a mesh and closes it: vertices merged, small holes filled, faces turned outward.
+    """Reads a triangle mesh and closes it: merges vertices, fills small holes, orients faces outward.
 
     Raises:
-      UserError: the file cannot be read, has no faces, encloses nothing or stays open.
+      UserError: the file cannot be read, or the mesh has no faces, no volume or open edges.
     """
     with extras.importing("shapes"):
         import networkx  # noqa: F401  (trimesh imports it only when it fills a hole)
         import trimesh
     try:
-        mesh = trimesh.load(path, force="mesh", process=True)
-    except Exception as error:  # readers of eight formats raise whatever they please
+        surface = trimesh.load(path, force="mesh", process=True)
+    except Exception as error:  # the readers of eight formats raise many types
         raise UserError(f"{path} cannot be read as a mesh ({error}); it is damaged or of another kind.") from error
-    if not len(getattr(mesh, "faces", ())):
+    if not isinstance(surface, trimesh.Trimesh) or not len(surface.faces):
         raise UserError(f"{path} has no faces; remove it.")
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
-    mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
-    if not mesh.is_watertight:
-        trimesh.repair.fill_holes(mesh)
-    trimesh.repair.fix_normals(mesh, multibody=True)
-    if not mesh.is_watertight:
-        edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
+    surface.merge_vertices(merge_tex=True, merge_norm=True)
+    surface.update_faces(surface.nondegenerate_faces() & surface.unique_faces())
+    if not surface.is_watertight:
+        trimesh.repair.fill_holes(surface)
+    trimesh.repair.fix_normals(surface, multibody=True)
+    if not surface.is_watertight:
+        edges = np.unique(surface.edges_sorted, axis=0, return_counts=True)[1]
         raise UserError(
             f"{path} is not closed: {np.count_nonzero(edges != 2)} of its {len(edges)} edges do not join two faces, so "
             "it has no inside. Make it watertight (for example with ManifoldPlus), or remove it."
         )
-    if not mesh.volume > 1e-6 * np.prod(mesh.extents):
+    if not surface.volume > 1e-6 * np.prod(surface.extents):
         raise UserError(f"{path} encloses no volume; remove it.")
-    return mesh
+    return surface

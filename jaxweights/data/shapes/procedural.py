@@ -1,4 +1,4 @@
-"""Procedural shapes as a source of signals: occupancy and evenly spread surface points from signed distances."""
+"""Procedural shapes as a source of signals: occupancy and uniform surface points from signed distances."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from jaxweights import parallel
 from jaxweights.data.dataset import fingerprint
 from jaxweights.data.shapes import families, solids
 
-# Number of the first unseen shape; as many runs have other shapes.
+# Number of the first unseen shape; smaller numbers are shapes of runs.
 _UNSEEN = 1 << 20
-# Shapes that are built at once.
+# Number of shapes built at a time.
 _SHAPES = 64
-# Blocks whose distances one call of the one program takes, and their points: all intermediate results of so many stay
+# Number of blocks per call of the compiled program, and points per block: few enough that all intermediate results stay
 # in the L2 cache (5 x on CPU).
 _TASKS, _POINTS = 32, 4096
-# Points of all shapes that surface points are looked for among at once.
+# Number of candidate points of all shapes at a time.
 _POOL = 1 << 22
-# Cells per side in which surface points are looked for.
+# Cells per side of the grid in which surface points are searched.
 _GRID = 32
 # Half thickness of the shell around the surface that candidates must hit; less than half of any part's thickness.
 _SHELL = 0.004
-# Distance at which a point counts as on the surface; points that gaps between blended parts keep away are left out.
+# Largest distance of points on the surface; points that do not converge, in gaps between blended parts, are left out.
 _ON = 5e-4
-# Candidates per wanted point. About 1 in 8 or more hits: the cells that the surface may cross have their centres within
-# half a diagonal, 0.027, and the shell of it.
+# Candidates per point. At least about 1 in 8 hits: cells that the surface may cross have their centres within half a
+# diagonal, 0.027, plus the shell.
 _CANDIDATES = 11
-# Step of the gradient's differences: far above the rounding of distances, below the radius of any edge.
+# Step of finite differences: far above the rounding of distances, below the radius of any edge.
 _STEP = 3e-4
 # Instants at which a moving shape's surface is sampled.
 _INSTANTS = 16
 
 
 class Procedural:
-    """Shapes of one family and seed; any number of them exists.
+    """Shapes of one family and seed, of which there are infinitely many.
 
     Attributes:
-      names: `[n]` of the shapes asked for.
-      ids: `[n]` their numbers, which make their keys: 0, 1, ... for runs, and the same from `_UNSEEN` for unseen ones.
+      names: `[n]` names of the shapes.
+      ids: `[n]` their numbers, from which their keys derive: 0, 1, ... for runs, `_UNSEEN`, ... for unseen shapes.
       moving: whether points have a time.
-      source: what the shapes are, with a fingerprint of the draws behind their parameters.
+      source: description of the shapes and fingerprint of the draws that determine their parameters.
     """
 
     def __init__(self, family: str, runs: int, unseen: int, moving: bool, seed: int):
@@ -52,10 +52,10 @@ class Procedural:
 
         Args:
           family: a key of `families.FAMILIES`.
-          runs: shapes that runs are fitted to.
-          unseen: other shapes.
-          moving: whether they move.
-          seed: of parameters and points.
+          runs: number of shapes that runs are fitted to.
+          unseen: number of other shapes.
+          moving: whether the shapes move.
+          seed: random seed of parameters and points.
         """
         self.ids = np.concatenate([np.arange(runs), _UNSEEN + np.arange(unseen)])
         self.names = tuple(f"{family}-{seed}-{i}" for i in self.ids)
@@ -71,16 +71,16 @@ class Procedural:
         self.source = f"procedural {family}{' in motion' if moving else ''}, seed {seed}; blake2b {fingerprint(draws)}"
 
     def split(self, runs: int, unseen: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the shapes that runs are fitted to, and of the unseen ones."""
+        """Rows of the shapes that runs are fitted to, and of unseen shapes."""
         return np.arange(runs), len(self.ids) - unseen + np.arange(unseen)
 
     def surface(self, rows: np.ndarray, count: int, in_motion: bool) -> np.ndarray:
-        """Points on the surfaces, evenly by area.
+        """Points on the surfaces, uniform by area.
 
         Args:
-          rows: `[n]` int, which shapes.
-          count: points of each.
-          in_motion: spread over random instants of the motion; else at time 0.
+          rows: `[n]` int, rows of the shapes.
+          count: number of points of each shape.
+          in_motion: whether points are spread over random times of the motion; else all are at time 0.
 
         Returns:
           `[n, count, 3]` float32, or `[n, count, 4]` with the time if in motion.
@@ -93,15 +93,15 @@ class Procedural:
         times = (np.arange(_INSTANTS, dtype=np.float32) + np.stack(spread)) / _INSTANTS - np.float32(0.5)
         points = surface_points(shapes, times, generators, -(-count // _INSTANTS))
         stamped = np.concatenate([points, np.broadcast_to(times[..., None, None], (*points.shape[:3], 1))], axis=3)
-        # Instants alternate, so that any first part of the points holds all of them.
+        # Instants alternate, so that the first points of any number contain all of them.
         return stamped.swapaxes(1, 2).reshape(len(rows), -1, 4)[:, :count]
 
     def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
         """Whether points are inside.
 
         Args:
-          rows: `[n]` int, which shapes.
-          points: `[n, S, d]` float32, or `[1, S, d]` for all shapes alike; d is 4 for moving shapes.
+          rows: `[n]` int, rows of the shapes.
+          points: `[n, S, d]` float32, or `[1, S, d]` common to all shapes; d is 4 for moving shapes.
 
         Returns:
           `[n, S]` bool.
@@ -128,11 +128,11 @@ def _program(mesh):
 
 
 def distances(shapes: solids.Solid, points: np.ndarray) -> np.ndarray:
-    """Signed distances to solids by one program for any number of them and of points, so that it is compiled once.
+    """Signed distances to solids, by a program that is compiled once for any number of solids and points.
 
     Args:
       shapes: n solids, stacked.
-      points: `[n, S, 3]` float32, or `[n, S, 4]` with a time; or `[1, S, d]` for all alike.
+      points: `[n, S, 3]` float32, or `[n, S, 4]` with a time, or `[1, S, d]` common to all.
 
     Returns:
       `[n, S]` float32. No value depends on the other solids and points.
@@ -154,17 +154,16 @@ def distances(shapes: solids.Solid, points: np.ndarray) -> np.ndarray:
 def surface_points(
     shapes: solids.Solid, times: np.ndarray, generators: Sequence[np.random.Generator], count: int
 ) -> np.ndarray:
-    """Points on the surfaces of solids, evenly by area.
+    """Points on the surfaces of solids, uniform by area.
 
-    Points drawn evenly in a thin shell around the surface are moved onto it along the gradient: a shell has the same
-    volume over every piece of surface, since the distances are exact, and what convex edges gain outside they lose
-    inside.
+    Points drawn uniformly in a thin shell around the surface are projected onto it along the gradient. Since distances
+    are exact, the shell's volume is proportional to area; excess outside of convex edges cancels the deficit inside.
 
     Args:
       shapes: n solids, stacked.
-      times: `[n, i]` float32, at which instants.
-      generators: of the points, one per solid.
-      count: points of each instant.
+      times: `[n, i]` float32 times.
+      generators: random generators, one per solid.
+      count: number of points at each time.
 
     Returns:
       `[n, i, count, 3]` float32.
@@ -186,7 +185,7 @@ def _surface_points(
     generators: Sequence[np.random.Generator],
     count: int,
 ) -> np.ndarray:
-    """`[t, count, 3]` points of t tasks (row of the solid, time), given the centres `[C, 3]` of the cube's cells."""
+    """Points `[t, count, 3]` of t tasks (row of the solid, time), given the centres `[C, 3]` of the grid's cells."""
     own = jax.tree.map(lambda leaf: leaf[np.array([i for i, _ in tasks])], shapes)
     stamps = np.array([[[time]] for _, time in tasks], np.float32)
 
@@ -196,7 +195,7 @@ def _surface_points(
         return distances(own, timed)
 
     def taken(points, chosen, count):
-        """The first `count` chosen ones of each task, repeated in the unexpected case of too few."""
+        """The first `count` chosen points of each task, repeated should there be too few."""
         return np.stack([part[np.resize(np.flatnonzero(row), count)] for part, row in zip(points, chosen, strict=True)])
 
     side = np.float32(1 / _GRID)

@@ -1,4 +1,4 @@
-"""From shapes to signals: occupancy samples, surface points and the probe points of a data set."""
+"""Sampling of shapes: occupancy, surface points and the probe points of a data set."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
 
-# Values of all shapes' points that are unpacked at once, and points of a block of shapes.
+# Number of values of a block of shapes in memory.
 _BLOCK = 1 << 24
-# Attempts to draw probe points inside shapes; 8 are enough for shapes that fill 1 % of the cube.
+# Rounds of drawing probe points inside shapes; 8 are enough for shapes that fill 1 % of the cube.
 _ROUNDS = 64
 
 
 class Source(Protocol):
-    """Shapes that can be asked for their surface and their inside.
+    """Shapes with a surface and an interior.
 
     Attributes:
-      names: `[n]` of all shapes, unique.
-      ids: `[n]` int, from which each shape's randomness is derived.
+      names: `[n]` unique names.
+      ids: `[n]` int, from which each shape's random generators derive.
       moving: whether points are (x, y, z, t).
-      source: what they are, with a fingerprint that does not depend on the host.
+      source: description of the shapes, with a fingerprint that does not depend on the host.
     """
 
     names: tuple[str, ...]
@@ -31,32 +31,35 @@ class Source(Protocol):
     source: str
 
     def split(self, runs: int, unseen: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the shapes that runs are fitted to, `[runs]`, and of others, `[unseen]`."""
+        """Rows of the shapes that runs are fitted to, `[runs]`, and of unseen shapes, `[unseen]`."""
+        ...
 
     def surface(self, rows: np.ndarray, count: int, in_motion: bool) -> np.ndarray:
-        """`[n, count, 3]` float32 points of the surfaces of shapes `rows`, evenly by area; with time if in motion."""
+        """Points on the surfaces of `rows`, uniform by area, `[n, count, 3]` float32; with a time if in motion."""
+        ...
 
     def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """`[n, S]` bool of points `[n, S, d]`, or of `[1, S, d]` that all shapes share."""
+        """Whether points `[n, S, d]`, or `[1, S, d]` common to all shapes, are inside: `[n, S]` bool."""
+        ...
 
 
 def sample(shapes: Source, rows: np.ndarray, *, samples: int, near: float, surface: int, seed: int) -> Signals:
     """Samples the occupancy of shapes: a block of points near the surface, then a block of uniform points.
 
-    Follows HyperDiffusion (arXiv 2303.17015, published code): surface points, evenly by area, plus Gaussian noise, and
+    Follows HyperDiffusion (arXiv 2303.17015, published code): surface points, uniform by area, plus Gaussian noise, and
     as many points uniform in [-0.5, 0.5]^3. Moving shapes have a time in [-0.5, 0.5) at every point. A shape's samples
     depend on the seed and its id alone.
 
     Args:
-      shapes: where they come from.
-      rows: `[n]` int, which of them.
-      samples: points of each shape; of an odd number, one more is uniform.
+      shapes: source of the shapes.
+      rows: `[n]` int, rows of the shapes.
+      samples: number of points of each shape; if it is odd, one more point is uniform.
       near: standard deviation of the noise, in units of the cube's side.
-      surface: points of each shape's surface that are kept without noise (at time 0).
-      seed: of the points.
+      surface: number of points on each shape's surface, without noise, at time 0.
+      seed: random seed of the points.
 
     Returns:
-      The signals, named as the shapes are.
+      The signals, with the names of the shapes.
     """
     rows = np.asarray(rows)
     close, dimensions = samples // 2, 4 if shapes.moving else 3
@@ -81,7 +84,7 @@ def sample(shapes: Source, rows: np.ndarray, *, samples: int, near: float, surfa
 
 
 def _scatter(on: np.ndarray, samples: int, near: float, rng: np.random.Generator) -> np.ndarray:
-    """`[samples, d]` points: those `[close, d]` on the surface with noise (not of the time), then uniform ones."""
+    """Points `[samples, d]`: those `[close, d]` on the surface plus noise (not in time), then uniform ones."""
     noisy = on.copy()
     noisy[:, :3] += np.float32(near) * rng.standard_normal((len(on), 3), np.float32)
     return np.concatenate([noisy, rng.random((samples - len(on), on.shape[1]), np.float32) - np.float32(0.5)])
@@ -90,14 +93,14 @@ def _scatter(on: np.ndarray, samples: int, near: float, rng: np.random.Generator
 def probe_points(shapes: Source, rows: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Points at which networks are compared: half uniform in the cube, half inside the given shapes.
 
-    Where no shape reaches, all networks agree: planes fill 1 % of the cube. The second half's density is proportional
-    to the share of shapes that a place is inside of.
+    Outside of all shapes all networks agree, and planes fill 1 % of the cube. The density of the second half is
+    proportional to the share of shapes that contain a point.
 
     Args:
-      shapes: where they come from.
-      rows: `[n]` int, the shapes that runs are fitted to.
-      count: points.
-      seed: of the points.
+      shapes: source of the shapes.
+      rows: `[n]` int, rows of the shapes that runs are fitted to.
+      count: number of points.
+      seed: random seed of the points.
 
     Returns:
       `[count, d]` float32, the uniform ones first.
@@ -117,7 +120,7 @@ def probe_points(shapes: Source, rows: np.ndarray, count: int, seed: int) -> np.
         wanted -= len(kept)
         if not wanted:
             break
-    # What shapes of nearly no volume leave over.
+    # For shapes of nearly no volume.
     rest = rng.uniform(-0.5, 0.5, (wanted, dimensions)).astype(np.float32)
     return np.concatenate([uniform, *found, rest])
 
@@ -130,13 +133,13 @@ def occupancy(shapes: Source, rows: np.ndarray, points: np.ndarray) -> np.ndarra
 
 
 def shuffled_split(count: int, runs: int, unseen: int, seed: int, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for runs and unseen ones: both ends of one shuffle, so that neither depends on the other's number.
+    """Rows of the runs' shapes and of unseen shapes: both ends of one shuffle, so that neither depends on the other.
 
     Args:
-      count: shapes there are.
-      runs, unseen: shapes wanted.
-      seed: of the shuffle.
-      where: what error messages name.
+      count: number of shapes.
+      runs, unseen: numbers of shapes to choose.
+      seed: random seed of the shuffle.
+      where: file or folder, for error messages.
 
     Raises:
       UserError: too few shapes.
@@ -144,7 +147,7 @@ def shuffled_split(count: int, runs: int, unseen: int, seed: int, where: str) ->
     if runs + unseen > count:
         raise UserError(
             f"{where} has {count} shapes, but {runs} for the runs and {unseen} unseen ones, {runs + unseen} in all, "
-            "were asked for; ask for fewer, or add shapes."
+            "are needed; set fewer, or add shapes."
         )
     order = np.random.default_rng([seed, 4]).permutation(count)
     return order[:runs], order[count - unseen :]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 # Half the longest side of a fitted shape's bounding box (HyperDiffusion, arXiv 2303.17015, published code).
 REACH = 0.475
-# Distance of a part that a shape does not have: farther than anything, yet finite.
+# Distance to a part that a shape does not have: large but finite.
 _ABSENT = 1e3
 # Phases of the motion at which the bounding box of a moving shape is taken.
 _PHASES = 8
@@ -26,7 +26,7 @@ class Cones(NamedTuple):
       start, end: `[c, 3]` centres of the two balls.
       start_radius, end_radius: `[c]` their radii.
       present: `[c]` bool; absent parts have no volume.
-      moves: `[c]` bool, whether the part turns about the shape's hinge.
+      moves: `[c]` bool, whether the part rotates about the shape's hinge.
     """
 
     start: jax.Array
@@ -43,8 +43,8 @@ class Plates(NamedTuple):
     Attributes:
       centre: `[p, 3]` origin of the plate's own coordinates.
       axes: `[p, 3, 3]` rows are the unit vectors of its first, second and normal direction.
-      corners: `[p, 4, 2]` of the quadrilateral, counter-clockwise; corners may coincide.
-      rim: `[p]` by how much the outline lies outside the quadrilateral (corners become arcs; a point becomes a disc).
+      corners: `[p, 4, 2]` corners of the quadrilateral, counter-clockwise; they may coincide.
+      rim: `[p]` distance of the outline from the quadrilateral (corners become arcs, a point becomes a disc).
       half_thickness: `[p]`.
       rounding: `[p]` radius of the edges, at most the half thickness.
       present: `[p]` bool.
@@ -62,7 +62,7 @@ class Plates(NamedTuple):
 
 
 class Hinge(NamedTuple):
-    """How moving parts swing: by `swing * sin(2 pi t)` radians about a line.
+    """Motion of moving parts: rotation by `swing * sin(2 pi t)` radians about a line.
 
     Attributes:
       origin: `[3]` a point of the line.
@@ -80,8 +80,8 @@ class Solid(NamedTuple):
 
     Attributes:
       cones, plates: the parts.
-      blend: scalar, the distance over which two parts melt into each other.
-      hinge: of the moving parts.
+      blend: scalar, distance over which two parts are blended.
+      hinge: axis of the moving parts.
     """
 
     cones: Cones
@@ -123,7 +123,7 @@ def fit(solid: Solid, moving: bool) -> Solid:
 
     Args:
       solid: one shape.
-      moving: whether the box is that of the whole motion.
+      moving: whether the box covers the whole motion.
     """
     times = jnp.arange(_PHASES) / _PHASES if moving else jnp.zeros(1)
     low, high = jax.vmap(lambda time: _box(solid, time))(times)
@@ -156,7 +156,7 @@ def _angle(hinge: Hinge, time) -> jax.Array:
 
 
 def _turn(points: jax.Array, hinge: Hinge, angle: jax.Array, about_origin: bool = False) -> jax.Array:
-    """Turns points `[3, S]` about the hinge (Rodrigues); directions turn about the origin."""
+    """Rotates points `[3, S]` about the hinge (Rodrigues); directions are rotated about the origin."""
     origin = jnp.zeros((3, 1)) if about_origin else hinge.origin[:, None]
     offset, axis = points - origin, hinge.axis[:, None]
     angle = jnp.reshape(angle, (1, -1))

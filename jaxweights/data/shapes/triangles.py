@@ -1,4 +1,4 @@
-"""Points on triangles, and the inside of closed triangle meshes."""
+"""Points on triangles, and the interior of closed triangle meshes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.spatial
 
-# Faces and points that are tested against each other at once.
+# Number of faces and points that are tested against each other at a time.
 _FACES, _POINTS = 1024, 2048
-# Meshes are turned by a fixed odd rotation before rays are cast along z, so that edges of boxes lie on no ray.
+# Meshes are rotated by a fixed generic rotation before rays are cast along z, so that no ray hits the edge of a box.
 _TILT = scipy.spatial.transform.Rotation.from_rotvec([0.31, 0.47, 0.23]).as_matrix()
 
 
 def points_on(triangles: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Points on triangles, evenly by area.
+    """Random points on triangles, uniform by area.
 
     Args:
-      triangles: `[F, 3, 3]`, corners.
-      count: points.
-      rng: where they come from.
+      triangles: corners, `[F, 3, 3]`.
+      count: number of points.
+      rng: random generator.
 
     Returns:
       `[count, 3]` float32.
@@ -35,9 +35,9 @@ def points_on(triangles: np.ndarray, count: int, rng: np.random.Generator) -> np
 
 
 def inside(triangles: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Whether points are inside a closed, outward mesh: whether its winding number there is at least 0.5.
+    """Whether points are inside a closed surface with outward faces: whether its winding number is at least 0.5.
 
-    For a closed mesh the winding number is the number of faces that a ray leaves through less those it enters through.
+    The winding number of a closed surface is the number of faces through which a ray leaves less those it enters.
 
     Args:
       triangles: `[F, 3, 3]`, counter-clockwise seen from outside.
@@ -47,7 +47,7 @@ def inside(triangles: np.ndarray, points: np.ndarray) -> np.ndarray:
       `[S]` bool.
     """
     turned = (triangles.astype(np.float64) @ _TILT).astype(np.float32)
-    # Powers of two, so that few sizes are ever compiled; faces without area are hit by no ray.
+    # Powers of two, so that few sizes are compiled; no ray hits faces without area.
     blocks = 1 << max(0, (-(-len(turned) // _FACES) - 1).bit_length())
     turned = np.pad(turned, ((0, blocks * _FACES - len(turned)), (0, 0), (0, 0)))
     seen = (points.astype(np.float64) @ _TILT).astype(np.float32)

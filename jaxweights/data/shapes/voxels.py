@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import pathlib
 import zipfile
 import zlib
@@ -23,25 +24,25 @@ class Voxels:
     """Shapes given as occupied voxels.
 
     A point is inside where the grid, interpolated trilinearly between the voxels' centres, is above 0.5: at the centres
-    that is the grid itself, walls keep their thickness, and slopes are not stairs. Of each shape the box of its
-    occupied voxels is centred, and the box's longest side is scaled to 0.95 (+-0.475). The grid's axes are x, y, z.
+    this is the grid itself, walls keep their thickness, and slopes are smooth. The bounding box of each shape's
+    occupied voxels is centred, and its longest side is scaled to 0.95 (+-0.475). The grid's axes are x, y, z.
 
     Attributes:
-      names: `[n]`, by place in the file.
-      ids: `[n]` places in the file, which make the shapes' keys.
+      names: `[n]` names, from the file name and the position in the file.
+      ids: `[n]` positions in the file, from which the shapes' random generators derive.
       moving: False.
-      source: the file, with a fingerprint of the grids.
+      source: name of the file and fingerprint of the grids.
     """
 
     moving = False
 
     def __init__(self, grids: np.ndarray, where: str, seed: int):
-        """Takes grids over.
+        """Checks and fits grids.
 
         Args:
           grids: `[n, D, H, W]` bool.
-          where: the file that error messages name.
-          seed: of the surface points.
+          where: file name, for error messages.
+          seed: random seed of the split and of surface points.
 
         Raises:
           UserError: an empty grid.
@@ -49,7 +50,7 @@ class Voxels:
         empty = np.flatnonzero(~grids.any(axis=(1, 2, 3)))
         if len(empty):
             raise UserError(
-                f"{where}: grid {empty[0]} has no occupied voxel ({len(empty)} of {len(grids)} are so); remove it."
+                f"{where}: grid {empty[0]} has no occupied voxel ({len(empty)} of {len(grids)} have none); remove it."
             )
         stem = pathlib.Path(where).stem
         self.names = tuple(f"{stem}-{i}" for i in range(len(grids)))
@@ -61,7 +62,7 @@ class Voxels:
         self._centre, self._scale = _fit(self._grids)
 
     def split(self, runs: int, unseen: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows for runs and unseen ones: both ends of one fixed shuffle, so that neither depends on the other's number.
+        """Rows of the runs' shapes and of unseen shapes, see `shuffled_split`.
 
         Raises:
           UserError: too few grids.
@@ -69,7 +70,7 @@ class Voxels:
         return shuffled_split(len(self.ids), runs, unseen, self._seed, self._where)
 
     def surface(self, rows: np.ndarray, count: int, in_motion: bool) -> np.ndarray:
-        """`[n, count, 3]` float32 points of the surfaces (marching cubes at 0.5), evenly by area."""
+        """Points on the surfaces (marching cubes at 0.5), uniform by area, `[n, count, 3]` float32."""
         del in_motion
         return np.stack([self._surface(row, count) for row in rows])
 
@@ -81,7 +82,7 @@ class Voxels:
         return (points_on(vertices[faces], count, rng) - self._centre[row]) * self._scale[row]
 
     def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """`[n, S]` bool of points `[n, S, 3]` float32, or of `[1, S, 3]` that all shapes share."""
+        """Whether points `[n, S, 3]` float32, or `[1, S, 3]` common to all shapes, are inside: `[n, S]` bool."""
         points = np.broadcast_to(points, (len(rows), *points.shape[1:]))
         test = _tester(parallel.resolve())
         return np.asarray(test(jnp.zeros(()), (self._grids[rows], self._centre[rows], self._scale[rows], points)))
@@ -93,13 +94,11 @@ def _tester(mesh):
         grid, centre, scale, points = row
         size = np.array(grid.shape)
         strides = np.array([(size[1] - 1) * (size[2] - 1), size[2] - 1, 1], np.int32)
-        # One byte for each cell between 8 centres: its corners. So one look-up per point does instead of eight.
-        corners = sum(
-            grid[i : i + size[0] - 1, j : j + size[1] - 1, k : k + size[2] - 1].astype(jnp.uint8) << (4 * i + 2 * j + k)
-            for i in (0, 1)
-            for j in (0, 1)
-            for k in (0, 1)
-        )
+        # One byte per cell between 8 centres holds its corners, so that a point needs one look-up instead of eight.
+        corners = jnp.zeros(tuple(size - 1), jnp.uint8)
+        for i, j, k in itertools.product((0, 1), repeat=3):
+            shifted = grid[i : i + size[0] - 1, j : j + size[1] - 1, k : k + size[2] - 1]
+            corners |= shifted.astype(jnp.uint8) << (4 * i + 2 * j + k)
         place = points / scale + centre[None, :]
         cell = jnp.floor(place)
         share = place - cell
@@ -118,10 +117,10 @@ def _tester(mesh):
 
 
 def _fit(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centre `[n, 3]` of each box of occupied voxels, in voxels, and scale `[n]` that brings it to +-`REACH`."""
+    """Centre `[n, 3]` of each bounding box of occupied voxels, in voxels, and scale `[n]` that fits it to +-`REACH`."""
     centres, sides = [], []
     for axis in range(3):
-        used = grids.any(axis=tuple(1 + other for other in range(3) if other != axis))
+        used = np.asarray(grids.any(axis=tuple(1 + other for other in range(3) if other != axis)))
         low, high = used.argmax(1), used.shape[1] - 1 - used[:, ::-1].argmax(1)
         centres.append((low + high) / 2)
         sides.append(high - low + 1)
@@ -139,7 +138,7 @@ def read_grids(path: pathlib.Path) -> np.ndarray:
       `[n, D, H, W]` bool.
 
     Raises:
-      UserError: the file is missing, damaged, or holds something else.
+      UserError: the file is missing, damaged, or has other content.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist; give an .npz file with the keys packed and shape, or with one array.")
