@@ -1,4 +1,4 @@
-"""WeightSpec: what a flat weight vector means, and which changes of it leave the network's function alone."""
+"""WeightSpec: the meaning of a flat weight vector, and its changes that preserve the network's function."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FIXED = -1  # group id of an axis that no hidden unit permutes (inputs, outputs, kernel offsets)
+FIXED = -1  # group of axes that are not permuted (inputs, outputs, kernel offsets)
 SCALINGS = ("none", "positive", "sign")
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
@@ -25,14 +25,13 @@ class Leaf:
     Attributes:
       name: path in the parameter tree, joined by "/", e.g. "fc1/weight".
       shape: shape in the parameter tree, e.g. `(10, 784)` for a dense layer's weight.
-      axes: factors of `shape` that carry the symmetry; equal to `shape` but for a dense layer after a flattened feature
-        map, whose input axis `H * W * C` is listed as `(H, W, C)`, so that permuting channels permutes blocks.
+      axes: factors of `shape` that the symmetry acts on; equal to `shape` except for a dense layer after a flattened
+        feature map, whose input axis `H * W * C` is listed as `(H, W, C)`, so that permuting channels permutes blocks.
       groups: one integer per entry of `axes`; axes with the same integer permute together, `FIXED` ones do not.
-      roles: one integer per entry of `axes`: +1 where the layer writes the group (its output side: a rescaling
-        multiplies), -1 where it reads it (a rescaling divides), 0 where `groups` is `FIXED`.
-      order: the order in which `axes` are laid out in the flat vector. Kernels are stored output axis first, as
-        PyTorch's state dicts are, so that a unit's incoming weights are contiguous and published vectors can be read as
-        they are.
+      roles: one integer per entry of `axes`: +1 where the layer writes the group (outputs; a rescaling multiplies), -1
+        where it reads the group (inputs; a rescaling divides), 0 where `groups` is `FIXED`.
+      order: order of `axes` in the flat vector. Kernels are stored output axis first, as in PyTorch's state dicts, so
+        that a unit's incoming weights are contiguous and published vectors can be read without conversion.
     """
 
     name: str
@@ -82,8 +81,8 @@ class Group:
 
     Attributes:
       size: number of units (channels, neurons).
-      scaling: which rescaling of a unit leaves the function alone: "positive" (ReLU-like), "sign" (odd activation with
-        no max-pooling before it), or "none".
+      scaling: rescaling of a unit that preserves the function: "positive" (ReLU-like), "sign" (odd activation without
+        max-pooling before it), or "none".
     """
 
     size: int
@@ -96,7 +95,7 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """A tokenisation: which flat entry stands where in a padded token matrix.
+    """A tokenisation: positions of the flat entries in a padded token matrix.
 
     Attributes:
       index: `[tokens, width]` int32 indices into the flat vector; padding points at entry 0.
@@ -168,10 +167,10 @@ class WeightSpec:
         ]
 
     def subset(self, names: Collection[str]) -> WeightSpec:
-        """The meaning of a vector of some leaves alone, in this spec's order.
+        """The spec of vectors of some leaves alone, in this spec's order.
 
-        Unless these are all, no axis can be permuted or rescaled: what reads or writes the same hidden units would have
-        to move along, and is not there.
+        Unless these are all leaves, no axis can be permuted or rescaled: other leaves that read or write the same
+        hidden units would have to change with them.
 
         Raises:
           ValueError: a name that no leaf has, or no names.
@@ -242,7 +241,7 @@ class WeightSpec:
         return tuple(jax.random.permutation(k, g.size) for k, g in zip(keys, self.groups, strict=True))
 
     def rescale(self, vectors: jax.Array, scales: Sequence[jax.Array]) -> jax.Array:
-        """Multiplies what writes each unit and divides what reads it.
+        """Multiplies the weights that write each unit and divides those that read it.
 
         Args:
           vectors: `[..., P]`.
@@ -327,18 +326,18 @@ class WeightSpec:
             if len(units) != 1:
                 raise ValueError(f"Layer {name!r} has tensors of {sorted(units)} units: no neuron tokens.")
             parts = [np.arange(span.start, span.stop).reshape(sizes[0], -1) for _, span in members]
-            rows.extend(np.concatenate(parts, axis=1))
+            rows += list(np.concatenate(parts, axis=1))
         return rows
 
     def units(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """Everything that moves with the units of one group.
+        """Flat indices that belong to the units of one group.
 
         Returns:
           `(units, rest)`: `[size, features]` flat indices that belong to each unit (incoming weights, bias, outgoing
-          weights), and the `[R]` indices that belong to none.
+          weights), and the `[R]` other indices.
 
         Raises:
-          ValueError: some tensor carries the group on more than one axis.
+          ValueError: a tensor has the group on more than one axis.
         """
         parts, rest = [], []
         for leaf, span in self.spans():
@@ -349,7 +348,7 @@ class WeightSpec:
             elif len(positions) == 1:
                 parts.append(np.moveaxis(index, positions[0], 0).reshape(self.groups[group].size, -1))
             else:
-                raise ValueError(f"Leaf {leaf.name} carries group {group} on several axes.")
+                raise ValueError(f"Leaf {leaf.name} has group {group} on several axes.")
         return np.concatenate(parts, axis=1), np.concatenate(rest) if rest else np.zeros(0, np.int64)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Measures this machine: our rate, the rate of the plain ways in the same run, and their ratio.
+"""Benchmarks on this machine: our rates, those of plain implementations in the same run, and their ratios.
 
     python -m launch.benchmark --suite=zoo   # or evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, all
     python -m launch.benchmark --suite=all --json=benchmarks/mine.json
 
-Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them alike.
-PyTorch is measured where it can be imported; inputs are random, since only shapes matter here.
+Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them equally.
+PyTorch is timed where it can be imported; inputs are random, since only shapes matter.
 """
 
 from __future__ import annotations

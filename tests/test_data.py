@@ -355,7 +355,7 @@ def test_no_more_images_are_decoded_than_are_wanted(tmp_path, monkeypatch):
     limited = {key: value[: 7 if key.startswith("train") else 3] for key, value in arrays.items()}
     assert_holds(data.load("food101", tmp_path, train_limit=7, test_limit=3), limited)
     assert len(decoded) == 10
-    with pytest.raises(UserError, match="limit of 13 training images"):
+    with pytest.raises(UserError, match="limit is 13 training images"):
         data.load("food101", tmp_path, train_limit=13)
 
 

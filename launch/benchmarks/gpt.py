@@ -1,11 +1,11 @@
-"""Suite `gpt`: G.pt's training and sampling, and the aligned distances that its networks are judged by.
+"""Suite `gpt`: G.pt's training and sampling, and the aligned distances of its audit.
 
 The PyTorch competitors have the structure of the published code. Its transformer embeds all 26 tokens one after the
 other at every step, with queries, keys and values from three layers; sampling goes through micro-batches of 16
 networks; distances come from `torch.cdist` of one batch of training networks broadcast against all others, which writes
 both operands out (620 MiB per training network of the published zoo), and SciPy's assignment of every pair in a pool of
-processes. Training is spared the random order of hidden units, which the published code leaves to loader processes;
-ours includes it.
+processes. Training leaves out the permutation of hidden units, which the published code does in loader processes; ours
+includes it.
 
 Aligned networks are independent normal vectors, the harder case for our search: on 2,000 trained MNIST networks its
 bounds leave a fifth of the assignments and it is 1.3 times as fast. The published method takes the same for all.
@@ -24,6 +24,7 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxweights import generators, parallel
 from jaxweights.auditing import alignment
+from jaxweights.generators.gpt import GPT
 from jaxweights.nn import transformer
 from jaxweights.population import Population
 from launch.benchmarks import measure, networks
@@ -64,11 +65,11 @@ def _layout() -> transformer.TokenLayout:
 
 
 def _forward_flop(settings) -> float:
-    """Of one network through the transformer, the tokens that stay the same while sampling left out."""
+    """FLOP of one network through the transformer, without the tokens that do not change during sampling."""
     width, tokens = settings["width"], _layout().num_tokens
     both = 2 * tokens + _SCALARS
     block = 24.0 * width**2 * both + 4.0 * width * both**2
-    # Of the last block only the noised vector's tokens are read.
+    # Of the last block's output only the tokens of the noised vector are used.
     unread = (18.0 * width**2 + 4.0 * width * both) * (both - tokens)
     return settings["blocks"] * block - unread + 4.0 * width * _layout().num_params
 
@@ -81,8 +82,10 @@ def _training() -> Population:
     return Population.create(weights, spec, run=run, step=step, loss=2.3 / (1 + step))
 
 
-def _generator(settings, **changes):
-    return generators.build("gpt", {"kind": "gpt", "num_timesteps": TIMESTEPS, **settings, **changes})
+def _generator(settings, **changes) -> GPT:
+    generator = generators.build("gpt", {"kind": "gpt", "num_timesteps": TIMESTEPS, **settings, **changes})
+    assert isinstance(generator, GPT)
+    return generator
 
 
 def _sample(settings) -> Work:
@@ -244,13 +247,14 @@ def _aligned(units) -> Work:
 
 
 def _aligned_memory(units) -> float | None:
-    """MiB that one search adds to the memory of this process, which must be fresh; None where the system does not
-    say."""
+    """MiB that one search adds to the memory of this process, which must be new; None where it is unknown."""
     parallel.configure()
-    _networks(), parallel.make_mesh()
+    _networks()
+    parallel.make_mesh()
     before = _resident_mib("VmRSS")
     _align(units)
-    return None if before is None else _resident_mib("VmHWM") - before
+    peak = _resident_mib("VmHWM")
+    return None if before is None or peak is None else peak - before
 
 
 def _resident_mib(field: str) -> float | None:

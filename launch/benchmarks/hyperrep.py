@@ -2,7 +2,7 @@
 
 The PyTorch competitor has the structure of the published code: tokens are embedded and written back one after the
 other, both views pass one after the other, and S_KDE30 fits scikit-learn's density estimate to every latent dimension.
-It is spared the augmentation, which the published code leaves to loader processes; ours includes it.
+It leaves out the augmentation, which the published code does in loader processes; ours includes it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jaxweights import generators, parallel
+from jaxweights.generators.hyperrep import HyperRep
 from jaxweights.population import Population
 from launch.benchmarks import measure, networks
 from launch.benchmarks.measure import Case, Work
@@ -55,11 +56,13 @@ def _training() -> Population:
     return Population.create(weights, spec, accuracy=rng.uniform(size=ROWS), step=1)
 
 
-def _generator(settings):
+def _generator(settings) -> HyperRep:
     config = {"kind": "hyperrep", "gamma": _GAMMA, "temperature": _TEMPERATURE, "normalize_loss": True, **_HEAD}
     config |= {"dropout": 0.0, "erase": "none", "permutations_number": 1000}
     config |= {"optimizer": "adamw", "learning_rate": 3e-4, "weight_decay": 3e-5, "scheduler": None}
-    return generators.build("hyperrep", {**config, **settings, "batch_size": BATCH, "mode": "faithful"})
+    generator = generators.build("hyperrep", {**config, **settings, "batch_size": BATCH, "mode": "faithful"})
+    assert isinstance(generator, HyperRep)
+    return generator
 
 
 def _train(settings) -> Work:
@@ -67,7 +70,7 @@ def _train(settings) -> Work:
 
 
 def _state(generator):
-    """An untrained generator: the arithmetic is that of a trained one."""
+    """State of an untrained generator; the cost is that of a trained one."""
     data, constants = generator.prepare(_training())
     (stage,) = generator.stages()
     params, model_state = jax.jit(stage.init)(jax.random.key(0), {"constants": constants})
@@ -95,11 +98,11 @@ def _sample(settings) -> Work:
     host = _state(generator)
     state = jax.device_put(host, parallel.replicated(mesh))
     keys = jax.random.split(jax.random.key(1), SAMPLES)
-    program = parallel.map_rows(generator.sample, mesh)
+    program, training = parallel.map_rows(generator.sample, mesh), _training()
 
     def run(times):
         for _ in range(times):
-            jax.block_until_ready(program(state, generator.inputs(host, keys, _training)))
+            jax.block_until_ready(program(state, generator.inputs(host, keys, training)))
 
     return Work(run, lambda times: times * SAMPLES)
 

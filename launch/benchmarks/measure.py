@@ -1,12 +1,13 @@
-"""Measuring competitors fairly: in turns, best of several rounds, with compile time and memory beside the rate."""
+"""Timing of competitors in turns, best of several rounds, with compile time and memory."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
+import importlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,10 +24,10 @@ class Work:
     """Something to time.
 
     Attributes:
-      run: does `units(amount)` units of work and blocks until they are done; `amount` scales the work (steps, rows,
-        repeats).
+      run: function that does `units(amount)` units of work and blocks until they are done; `amount` is a number of
+        steps, rows or repetitions.
       units: units of work in `run(amount)`.
-      compile_s: seconds to compile; where it is None, the difference between the first call and the second is taken.
+      compile_s: seconds to compile; None to take the difference between the first and the second call.
       peak_mib: memory of the compiled program (arguments, results and temporaries), or of its largest array, in MiB.
       fixed: whether `amount` is always 1 (the work cannot be scaled).
     """
@@ -43,22 +44,22 @@ class Case:
     """One row of a table.
 
     Attributes:
-      name: of the case.
-      unit: of the rates.
+      name: name of the case.
+      unit: unit of the rates.
       flop: floating-point operations per unit that the task itself needs, or None; for the fraction of the peak.
-      build: competitor name to a function that makes its `Work` (or None where it cannot run here).
+      build: name of a competitor to a function that makes its `Work`, or None where it cannot run.
     """
 
     name: str
     unit: str
     flop: float | None
-    build: dict[str, Callable[[], Work | None]]
+    build: Mapping[str, Callable[[], Work | None]]
 
 
 def measure(suite: str, case: Case, peak: float, seconds: float, rounds: int) -> dict[str, Any]:
-    """Times all competitors of a case in turns; returns a row of JSON data, None where something was not run."""
-    works = {name: make() for name, make in case.build.items()}
-    works = {name: w for name, w in works.items() if w is not None}
+    """Times all competitors of a case in turns; returns a row of JSON data, with None for what was not run."""
+    made = {name: make() for name, make in case.build.items()}
+    works = {name: work for name, work in made.items() if work is not None}
     if works["ours"].compile_s is None:
         works["ours"].compile_s = _first_call(works["ours"])
     amounts = {name: _calibrate(w, seconds) for name, w in works.items()}
@@ -83,7 +84,7 @@ def measure(suite: str, case: Case, peak: float, seconds: float, rounds: int) ->
 
 
 def _first_call(work: Work) -> float:
-    """Seconds that the first call takes longer than the second: tracing and compiling, for work of several programs."""
+    """Seconds by which the first call is slower than the second: tracing and compiling of all programs."""
     took = []
     for _ in range(2):
         begin = time.perf_counter()
@@ -121,7 +122,7 @@ def compiled(function, *args) -> tuple[Any, float, float | None]:
 
 
 def training(generator, population, units: Callable[[int], float]) -> Work:
-    """Optimizer steps of a learned generator of one stage; `units` are those of a number of steps."""
+    """Optimizer steps of a learned generator with one stage; `units` converts a number of steps."""
     data, constants = generator.prepare(population)
     (stage,) = generator.stages()
     mesh, key = parallel.make_mesh(), jax.random.key(0)
@@ -141,15 +142,15 @@ def training(generator, population, units: Callable[[int], float]) -> Work:
 def torch():
     """PyTorch on all cores, or None where it is not installed."""
     try:
-        import torch
+        module = importlib.import_module("torch")
     except ImportError:
         return None
-    torch.set_num_threads(parallel.num_cores())
-    return torch
+    module.set_num_threads(parallel.num_cores())
+    return module
 
 
 def matmul_peak(size: int = 2048) -> float:
-    """Best rate of a float32 product of `[size, size]` matrices on every device at once, in FLOP/s."""
+    """Best rate of float32 products of `[size, size]` matrices on all devices at once, in FLOP/s."""
     mesh = parallel.make_mesh()
     a = jax.device_put(jnp.ones((mesh.size, size, size)), parallel.sharded(mesh))
     spec = jax.sharding.PartitionSpec(parallel.AXIS)
@@ -164,7 +165,7 @@ def matmul_peak(size: int = 2048) -> float:
 
 
 def machine(peak: float) -> str:
-    """One line on the machine that measured."""
+    """One line about the machine."""
     device = jax.devices()[0]
     with_torch = torch()
     return (

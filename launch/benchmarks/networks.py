@@ -1,4 +1,4 @@
-"""The three small networks that the suites measure, with random data of their shapes, in JAX and in PyTorch."""
+"""Three small networks and random data for them, in JAX and in PyTorch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Network:
     """A task network and the size of its training set.
 
     Attributes:
-      config: for `nets.build`.
+      config: settings of the network, see `nets.build`.
       shape: `(H, W, C)` of an image.
-      num_examples: training images.
+      num_examples: number of training images.
     """
 
     config: tuple[tuple[str, object], ...]
@@ -45,7 +45,7 @@ class Network:
         return np.random.default_rng(1).integers(0, 10, self.num_examples).astype(np.int32)
 
     def standardised(self) -> np.ndarray:
-        """The images as float32 around zero."""
+        """The images as float32 with about zero mean and unit variance."""
         return (self.images.astype(np.float32) - 128) / 74
 
     def recipe(self, order: str) -> Recipe:
@@ -86,11 +86,11 @@ class Network:
         return BATCH * (3 * sum(layers) - layers[0])
 
     def torch_module(self, torch):
-        """The same network in PyTorch, as anybody would write it."""
+        """The same network in plain PyTorch."""
         nn = torch.nn
         settings = dict(self.config)
         if settings["name"] == "mlp":
-            (hidden,) = settings["hidden"]
+            hidden = self.net.spec.leaves[0].shape[0]
             return nn.Sequential(
                 nn.Flatten(), nn.Linear(math.prod(self.shape), hidden), nn.ReLU(), nn.Linear(hidden, 10)
             )

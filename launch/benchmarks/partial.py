@@ -29,7 +29,7 @@ NETWORKS = (
 
 
 def cases() -> list[Case]:
-    """300 checkpoints each; XLA counts the operations of either way."""
+    """300 checkpoints each; operations as counted by XLA."""
     found = []
     for name, config, pattern in NETWORKS:
         flop, whole_flop = _flop(config, pattern)
@@ -77,7 +77,9 @@ def _flop(config, pattern: str) -> tuple[float, float]:
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
 
     def count(function, *args):
-        return jax.jit(function).lower(*args).cost_analysis()["flops"]
+        costs = jax.jit(function).lower(*args).cost_analysis()
+        assert costs is not None
+        return costs["flops"]
 
     shared = count(lambda frozen, x: net.bind(frozen).prepare(x), net.frozen, image)
     prepared = jax.eval_shape(net.prepare, image)
@@ -97,7 +99,7 @@ def _ours(config, pattern: str) -> Work:
 
 
 class _Inserted:
-    """Checkpoints as whole networks, put together when they are asked for: all at once are gigabytes."""
+    """Checkpoints as whole networks, assembled on access: all together are gigabytes."""
 
     def __init__(self, net: nets.PartialNet, rows: np.ndarray):
         self._net, self._rows = net, rows
@@ -106,11 +108,11 @@ class _Inserted:
         return len(self._rows)
 
     def __getitem__(self, rows) -> np.ndarray:
-        return np.asarray(self._net.insert(self._rows[rows]))
+        return np.asarray(self._net.insert(jnp.asarray(self._rows[rows])))
 
 
 def _whole(config, pattern: str) -> Work:
-    """As many of the checkpoints as there is time for; the rate does not depend on their number."""
+    """As many checkpoints as fit into the time; the rate does not depend on their number."""
     net, mesh = _net(config, pattern), parallel.make_mesh()
     (images, labels), weights = _data(), _checkpoints(net)
 
@@ -142,7 +144,7 @@ def _torch_loop(config) -> Work | None:
 
 
 def _torch_resnet(torch, widths, stem: str):
-    """A ResNet of two basic blocks per stage, as anybody would write it."""
+    """A plain ResNet with two basic blocks per stage."""
     nn = torch.nn
 
     class Block(nn.Module):

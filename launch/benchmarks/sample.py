@@ -1,4 +1,4 @@
-"""Suite `sample`: drawing latents from P-diff, over a few timesteps that stand for all 1,000.
+"""Suite `sample`: drawing latents from P-diff, over a few timesteps in place of all 1,000.
 
 The competitors work as the published code does, one network after the other: our own denoiser, and PyTorch's with the
 same layers. Decoding, which takes about as long as one timestep, is left out.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import jax
 import numpy as np
 
 from configs import generators as settings
 from jaxweights import generators, parallel
+from jaxweights.generators.pdiff import PDiff
 from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population
 from launch.benchmarks import measure
@@ -40,21 +42,22 @@ def cases() -> list[Case]:
 
 
 def _flop(config) -> float:
-    """Of the denoiser's convolutions, for one network and step."""
+    """FLOP of the denoiser's convolutions, for one network and step."""
     widths = (1, *config.denoiser_channels, *config.denoiser_channels[-2::-1], 1)
     pairs = sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
     return 2.0 * config.kernel_size * config.latent_dim * pairs
 
 
-def _state(config, dtype):
-    """An untrained generator: the arithmetic is that of a trained one."""
+def _state(config, dtype) -> tuple[PDiff, dict[str, Any]]:
+    """An untrained generator and its state; the cost is that of a trained one."""
     generator = generators.build("pdiff", {**config.to_dict(), "num_timesteps": TIMESTEPS, "dtype": dtype})
+    assert isinstance(generator, PDiff)
     leaves = Leaves()
     for i in range(LAYERS):
         leaves.vector(f"layer{i}", WIDTH)
     rows = np.random.default_rng(0).normal(size=(config.batch_size, LAYERS * WIDTH)).astype(np.float32)
     _, constants = generator.prepare(Population.create(rows, leaves.spec()))
-    state = {"constants": constants}
+    state: dict[str, Any] = {"constants": constants}
     for stage in generator.stages():
         params, model_state = jax.jit(stage.init)(jax.random.key(0), state)
         state = {**state, stage.name: {"params": params, "model_state": model_state}}

@@ -2,9 +2,9 @@
 
 The PyTorch competitors have the structure of the published code: the whole grid on the host, evaluated in chunks of
 64^3 points, then marching cubes over all of it (the loops over vertices and faces that follow there, whose result is
-dropped, are spared); for Chamfer distances three batched products, two of them for the norms on their diagonals, and a
-sum and two minima of the whole matrix, 16 pairs at a time. Dense meshing goes slab by slab, so that the rate of a few
-slabs of a grid stands for all.
+discarded, are left out); for Chamfer distances three batched products, two of them for the norms on their diagonals, a
+sum and two minima of the whole matrix, 16 pairs at a time. Dense meshing goes slab by slab, so that a few slabs
+of a grid give the rate of all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def cases() -> list[Case]:
             f"meshing a fitted aeroplane, {resolution}^3",
             "meshes/s",
             None,
-            {"ours": _mesh, "plain_jax": _mesh_dense, "torch_loop": _mesh_torch},
+            {"ours": _extract, "plain_jax": _mesh_dense, "torch_loop": _mesh_torch},
         ),
         Case(
             f"Chamfer, {CLOUDS} x {CLOUDS} clouds of {POINTS} points",
@@ -86,7 +86,7 @@ def _field() -> tuple[nets.TaskNet, np.ndarray]:
     return net, np.asarray(vector)
 
 
-def _mesh() -> Work:
+def _extract() -> Work:
     net, vector = _field()
     mesh = parallel.make_mesh()
 
@@ -103,10 +103,10 @@ def _march(values: np.ndarray) -> None:
         voxels.marching_cubes(values, meshing.LEVEL)
 
 
-def _slabs(count: int) -> list[np.ndarray]:
-    """First indices of slabs of a grid, far from each other one after the other."""
+def _slabs(count: int) -> list[int]:
+    """First indices of slabs of the grid; consecutive ones are far from each other."""
     starts = np.arange(0, meshing.RESOLUTION - _SLAB + 1, _SLAB)
-    return [starts[17 * i % len(starts)] for i in range(count)]
+    return [int(starts[17 * i % len(starts)]) for i in range(count)]
 
 
 def _of_a_mesh(slabs: int) -> float:
@@ -165,14 +165,15 @@ def _mesh_torch() -> Work | None:
 
 
 def _leaves(net: nets.TaskNet, vector: np.ndarray) -> dict[str, np.ndarray]:
-    params = net.spec.unflatten(vector)
+    params = net.spec.unflatten(jnp.asarray(vector))
     return {f"{layer}/{name}": leaf for layer, leaves in params.items() for name, leaf in leaves.items()}
 
 
 @functools.cache
 def _clouds() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return tuple(rng.normal(size=(CLOUDS, POINTS, 3)).astype(np.float32) for _ in range(2))
+    first, second = rng.normal(size=(2, CLOUDS, POINTS, 3)).astype(np.float32)
+    return first, second
 
 
 def _chamfer() -> Work:
@@ -188,7 +189,7 @@ def _chamfer() -> Work:
 
 
 def _chamfer_mib(mesh) -> float | None:
-    """Of the compiled program: clouds, results and one tile per device."""
+    """Memory of the compiled program: clouds, results and one tile per device."""
     program, shape = shapes._plan(POINTS, POINTS, mesh)
     index = jax.ShapeDtypeStruct((2, mesh.size * shape.groups, shape.pairs), jnp.int32)
     cloud = jax.ShapeDtypeStruct((CLOUDS, POINTS, 3), jnp.float32)
@@ -196,7 +197,7 @@ def _chamfer_mib(mesh) -> float | None:
 
 
 def _chamfer_products() -> Work:
-    """Norms and one batched product, as one would write it."""
+    """The plain way: norms and one batched product."""
     a, b = _clouds()
 
     @jax.jit
@@ -227,6 +228,6 @@ def _chamfer_torch() -> Work | None:
             of_x = xx[:, diagonal, diagonal].unsqueeze(1).expand_as(xx)
             of_y = yy[:, diagonal, diagonal].unsqueeze(1).expand_as(yy)
             squared = of_x.transpose(2, 1) + of_y - 2 * xy
-            squared.min(dim=1)[0].mean(dim=1) + squared.min(dim=2)[0].mean(dim=1)
+            _ = squared.min(dim=1)[0].mean(dim=1) + squared.min(dim=2)[0].mean(dim=1)
 
     return Work(run, lambda batches: batches * float(BATCH))

@@ -98,7 +98,8 @@ def _naive_vmap(network: Network) -> Work:
     def many(params, opt_state, key, steps):
         def body(i, carry):
             rows = jax.random.randint(jax.random.fold_in(key, i), (models, BATCH), 0, labels.shape[0])
-            return jax.vmap(step)(*carry, images[rows], labels[rows])
+            params, opt_state = carry
+            return jax.vmap(step)(params, opt_state, images[rows], labels[rows])
 
         return jax.lax.fori_loop(0, steps, body, (params, opt_state))
 
