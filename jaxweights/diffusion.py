@@ -37,7 +37,7 @@ def cosine_schedule(num_steps: int, offset: float = 0.008, max_beta: float = 0.9
 
 
 class Noised(NamedTuple):
-    """Training examples of the diffusion: `x_t` `[n, ...]`, timesteps `[n]`, and what the network is to predict."""
+    """Training examples of the diffusion: `x_t` `[n, ...]`, timesteps `[n]`, and the target of the network."""
 
     x_t: jax.Array
     timesteps: jax.Array
@@ -46,13 +46,13 @@ class Noised(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Diffusion:
-    """A noise schedule and what the network predicts.
+    """A noise schedule and the target of the network.
 
     Tables are float64 on the host and enter computations as float32.
 
     Attributes:
       betas: `[T]` noise variances, each in (0, 1).
-      prediction: what the network's output stands for: the noise, the clean example, or
+      prediction: the network's output: the noise, the clean example, or
         `v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x_0` (Salimans and Ho, 2022).
 
     Raises:
@@ -108,7 +108,7 @@ class Diffusion:
         return signal_rate * x0 + noise_rate * noise
 
     def target(self, x0: jax.Array, noise: jax.Array, timesteps: jax.Array) -> jax.Array:
-        """Returns what a perfect network would predict, shape of `x0` `[n, ...]`."""
+        """Returns the target of the network, shape of `x0` `[n, ...]`."""
         if self.prediction == "x0":
             return x0
         if self.prediction == "epsilon":
@@ -125,8 +125,8 @@ class Diffusion:
           value: the prediction, shape of `x_t`.
           x_t: the noised examples it was made for.
           timesteps: `[n]`.
-          source: what `value` is.
-          destination: what to return.
+          source: parameterisation of `value`.
+          destination: parameterisation of the result.
 
         Raises:
           ValueError: for an unknown parameterisation.
@@ -218,8 +218,8 @@ def sample_ddpm(
       predict: `(x_t [n, *shape], timesteps [n]) -> [n, *shape]`.
       keys: `[n]` typed PRNG keys; a sample depends on its key alone. The initial noise is drawn from `fold_in(key, T)`,
         the noise added at timestep t from `fold_in(key, t)`.
-      shape: of one sample.
-      variance: of the noise added at t > 0, see `Diffusion.reverse_variance`.
+      shape: shape of one sample.
+      variance: variance of the noise added at t > 0, see `Diffusion.reverse_variance`.
       clip: bound that predicted clean samples are clipped to, or None.
       initial: `[n, *shape]` used instead of drawn initial noise.
       noise: `[T, n, *shape]` used instead of drawn step noise, in the order of use (T - 1 first); the last is not used.
@@ -248,7 +248,7 @@ def sample_ddpm(
 
 
 def ddim_timesteps(num_steps: int, sampling_steps: int) -> np.ndarray:
-    """Returns `[sampling_steps]` timesteps, falling, evenly spaced, T - 1 first (where the initial noise belongs).
+    """Returns `[sampling_steps]` evenly spaced, decreasing timesteps; the first is T - 1, that of the initial noise.
 
     Raises:
       ValueError: unless 1 <= `sampling_steps` <= T.
@@ -276,7 +276,7 @@ def sample_ddim(
       diffusion: schedule and prediction.
       predict: `(x_t [n, *shape], timesteps [n]) -> [n, *shape]`.
       keys: `[n]` typed PRNG keys, used as in `sample_ddpm`.
-      shape: of one sample.
+      shape: shape of one sample.
       steps: number of steps, evenly spaced over the schedule, or None for all T.
       eta: 0 for the deterministic sampler; 1 with all T steps is the ancestral sampler of "fixed_small" variance.
       clip: bound that predicted clean samples are clipped to, or None.

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, synced, renamed."""
+"""Atomic files: written under a temporary name, synced, renamed, so that they are complete or absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxweights.errors import UserError
 
 
 def make_dir(path: pathlib.Path | str) -> pathlib.Path:
-    """Creates a folder and its parents, and proves that it can be written.
+    """Creates a folder and its parents, and checks that it can be written.
 
     Raises:
       UserError: the folder cannot be made or written.
@@ -28,8 +28,7 @@ def make_dir(path: pathlib.Path | str) -> pathlib.Path:
     except OSError as error:
         raise UserError(
             f"The folder {path} cannot be written ({error.strerror or error}). Choose another folder (--workdir) or "
-            "change "
-            "its permissions."
+            "change its permissions."
         ) from error
 
 
@@ -38,7 +37,7 @@ def atomic(path: pathlib.Path | str) -> Iterator[pathlib.Path]:
     """Yields a temporary path to write; on success it is synced and renamed to `path`, on an exception it is
     removed."""
     path = pathlib.Path(path)
-    # The suffix stays, since some writers (numpy, matplotlib) choose the format by it.
+    # The suffix is kept, since some writers (numpy, matplotlib) choose the format by it.
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -70,12 +69,12 @@ def write_json(path: pathlib.Path | str, data: Any) -> None:
 
 
 def read_json(path: pathlib.Path | str, what: str, cure: str) -> Any:
-    """Reads a JSON file of ours.
+    """Reads a JSON file.
 
     Args:
       path: the file.
-      what: what the file should be, for the message.
-      cure: what the user can do when it is not, for the message.
+      what: name of the kind of file, for the message.
+      cure: advice to the user when it cannot be read, for the message.
 
     Raises:
       UserError: absent, unreadable, or not JSON.

@@ -1,8 +1,8 @@
 """Random-access shuffles: the batch of any step of any epoch, without sorting and without storing a permutation.
 
-A sorted permutation per run and epoch costs more than the training step of a small network, and has to be carried
-along. The swap-or-not shuffle (Hoang, Morris and Rogaway, CRYPTO 2012) computes single entries of a keyed permutation
-of any size with a few integer operations, so a run's batch order is a pure function of its key and the step.
+A sorted permutation per run and epoch costs more than the training step of a small network, and has to be stored. The
+swap-or-not shuffle (Hoang, Morris and Rogaway, CRYPTO 2012) computes single entries of a keyed permutation of any size
+with a few integer operations, so a run's batch order is a pure function of its key and the step.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-ROUNDS = 16  # entries and pairs of entries are uniform to the resolution of a chi-square test: tests/test_shuffle.py
+ROUNDS = 16  # entries and pairs of entries pass a chi-square test of uniformity, see tests/test_shuffle.py
 
 
 def permuted(positions: jax.Array, words: jax.Array, size: int, epoch: jax.Array | int = 0) -> jax.Array:
@@ -37,7 +37,7 @@ def permuted(positions: jax.Array, words: jax.Array, size: int, epoch: jax.Array
         partner = jnp.where(partner >= n, partner - n, partner)
         swap = _mix(jnp.maximum(x, partner) ^ salts[r]) >> 31
         # Without the barrier the rounds run two to three times as slow on CPU in JAX 0.12, and one training program
-        # that contains them compiled for minutes. That fusion expands x at each of its uses is a guess at the cause.
+        # that contains them took minutes to compile, possibly because fusion expands x at each of its uses.
         x = jax.lax.optimization_barrier(jnp.where(swap == 1, partner, x))
     return x.astype(jnp.int32)
 

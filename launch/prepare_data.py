@@ -5,8 +5,8 @@
 
 The result is `DIR/<dataset>/<version>`, with the version and the features of tensorflow-datasets' own builder, so that
 `tfds.data_source` reads it as well. The images keep the order of the source, are stored as PNG (without loss), and are
-read back and compared before the directory gets its name: a directory that is there is whole. Running the same command
-again changes nothing; with --from it compares what is there with the source.
+read back and compared before the directory gets its name, so that an existing directory is complete. Running the same
+command again changes nothing; with --from it compares the directory with the source.
 """
 
 from __future__ import annotations

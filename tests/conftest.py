@@ -1,5 +1,5 @@
-"""Test session: eight emulated devices, strict rank promotion, warnings as errors, one compilation cache per
-checkout, programs compiled in a hurry (`JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` for those that users get)."""
+"""Test session: eight emulated devices, strict rank promotion, warnings as errors, one compilation cache per checkout,
+programs compiled with most optimisations off (`JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` for all of them)."""
 
 import os
 import pathlib

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from jaxweights import auditing, nets, parallel, store, tasks
+from jaxweights import auditing, nets, parallel, report, store, tasks
 from jaxweights.auditing import hull, statistics, verdict
 from jaxweights.errors import UserError
 from jaxweights.evaluation import evaluate
 from jaxweights.population import Population
-from jaxweights.report import tables
+from jaxweights.report import measures, tables
 
 WHOLE = tasks.build({"name": "mlp", "hidden": (5,)}, (3, 3, 1), 3)
 NET = nets.partial(WHOLE, np.asarray(jax.jit(WHOLE.init)(jax.random.key(0))), ("fc2/*",))
@@ -114,9 +114,9 @@ def test_one_run_is_judged_and_leaves_no_number_undefined(of_one_run, tmp_path):
     assert series["copy"]["lineage"]["other_run_l2"] is None
     assert series["stranger"]["lineage"]["same_run_l2"] is None
     assert series["stranger"]["lineage"]["other_run_l2"]["n"] == ROWS
-    text = tables.summary(metrics)
+    text = report.summary(metrics)
     assert "copy %" in text and "mem. %" not in text
-    assert "min L2, own run" in tables.series_table(metrics, dict.fromkeys(series, "control"), tables.MORE, False)
+    assert "min L2, own run" in tables.series_table(metrics, dict.fromkeys(series, "control"), measures.MORE, False)
 
 
 def test_several_runs_are_compared_with_one_another(of_three_runs):

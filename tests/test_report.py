@@ -16,7 +16,7 @@ import pytest
 from jaxweights import auditing, data, generators, parallel, report, tasks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
-from jaxweights.report import boundary, components, figures, style, tables
+from jaxweights.report import boundary, components, figures, measures, style, terminal
 
 CONTROLS = ("copy", "noised_copy", "permuted_copy")
 NET = tasks.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)
@@ -276,11 +276,11 @@ def test_failed_controls_are_said_on_the_page_and_in_the_summary(tmp_path):
 def test_summary_fits_a_terminal(written):
     text = report.summary(written[0]["metrics"])
     assert text.isascii()
-    assert max(map(len, text.splitlines())) <= tables.TEXT_WIDTH
+    assert max(map(len, text.splitlines())) <= terminal.TEXT_WIDTH
     assert all(f"\n{style.label(name)}" in text for name in written[0]["metrics"]["series"])
     long = {"a_generator_with_a_name_that_is_longer_than_its_column": written[0]["metrics"]["series"]["pdiff"]}
     text = report.summary({**written[0]["metrics"], "series": {**written[0]["metrics"]["series"], **long}})
-    assert max(map(len, text.splitlines())) <= tables.TEXT_WIDTH
+    assert max(map(len, text.splitlines())) <= terminal.TEXT_WIDTH
     assert "\na generator with a name that is longer than its column\n" in text
 
 
@@ -401,13 +401,13 @@ def test_class_colours_are_distinct():
 
 def test_numbers_have_the_digits_that_their_interval_justifies():
     def written(value, half):
-        found = tables.Estimate(value, value - half, value + half, 5)
+        found = measures.Estimate(value, value - half, value + half, 5)
         return measure.number(value, measure.decimals(found))
 
-    measure = tables.Measure(("a",), "")
+    measure = measures.Measure(("a",), "")
     assert [written(12.3456, h) for h in (0.034, 0.0021, 0.5, 40.0)] == ["12.35", "12.346", "12.3", "12"]
     assert [written(v, 0) for v in (0, 12.34, 123.4, -0.01234, 1.2e-8)] == ["0", "12.3", "123", "-0.0123", "1.2e-08"]
-    measure = tables.Measure(("a",), "", 100, 1)
+    measure = measures.Measure(("a",), "", 100, 1)
     assert [written(v, 0.01) for v in (0.5, 0.9999, -1e-9, -0.012)] == ["50.0", "100.0", "0.0", "-1.2"]
 
 

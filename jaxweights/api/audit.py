@@ -114,7 +114,7 @@ def audit(
         evaluate=_evaluator(trained, predict, test, batched),
     )
     measured = auditing.measure(subject, chosen, mesh)
-    metrics = auditing.describe(subject, measured, chosen, seed) | {"versions": provenance.versions()}
+    metrics: dict[str, Any] = auditing.describe(subject, measured, chosen, seed) | {"versions": provenance.versions()}
     kinds = {name: kind_of(one) for name, one in added.items()}
     for name, kind in kinds.items():
         metrics["series"][name]["kind"] = kind

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxweights import files
 from jaxweights.auditing import Measured, Subject
-from jaxweights.report import tables
+from jaxweights.report import summary, tables
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -75,7 +75,7 @@ class AuditResult:
     def __repr__(self) -> str:
         failed = not self.metrics["checks"]["controls_passed"]
         first = f"{tables.controls_text(self.metrics['checks'])}\n\n" if failed else ""
-        return first + tables.summary(self.metrics)
+        return first + summary(self.metrics)
 
     def _judged(self) -> dict[str, dict[str, Any]]:
         return {name: entry["verdict"] for name, entry in self.metrics["series"].items() if "verdict" in entry}

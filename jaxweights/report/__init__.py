@@ -2,6 +2,6 @@
 
 from jaxweights.report.page import write
 from jaxweights.report.settings import ReportSettings
-from jaxweights.report.tables import summary
+from jaxweights.report.terminal import summary
 
 __all__ = ["ReportSettings", "summary", "write"]

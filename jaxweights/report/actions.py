@@ -1,4 +1,4 @@
-"""What policies do: the mean action over the pole's angle and angular velocity, the cart at rest in the middle."""
+"""Mean actions of policies over the pole's angle and angular velocity, with the cart at rest in the middle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxweights.report import style
 from jaxweights.report.style import Series
 
 RESOLUTION = 200
-_ANGLE, _TURNING = 0.5, 3.0  # half the range of the axes, rad and rad/s: several times that of initial states
+_ANGLE, _TURNING = 0.5, 3.0  # half the range of the axes, rad and rad/s: several times the range of initial states
 _PANEL = 3.0  # inches
 
 
@@ -24,8 +24,8 @@ def chart(net: nets.TaskNet, weights: np.ndarray, mesh: jax.sharding.Mesh, resol
     Args:
       net: a policy.
       weights: `[m, P]` float32.
-      mesh: networks are sharded over it.
-      resolution: grid points per side.
+      mesh: devices, over which networks are sharded.
+      resolution: number of grid points per side.
 
     Returns:
       `[m, resolution, resolution]` float32 in -1 ... 1, the row with the lowest angular velocity first.
@@ -51,8 +51,8 @@ def draw(
       subject: the generator's measurements.
       train: the training policies that they refer to.
       actions: `[2k, r, r]` from `chart`: the first k generated policies, then their nearest training policies.
-      folder: for the files.
-      name: of the files.
+      folder: output folder.
+      name: file name without suffix.
     """
     count = len(actions) // 2
     figure = style.new_figure(2 * _PANEL + 1.4, count * (_PANEL + 0.2) + 0.6)

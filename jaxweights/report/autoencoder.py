@@ -1,7 +1,7 @@
-"""What was found out about an autoencoder: reconstruction, probes, symmetries, the published protocol, samplers.
+"""Sections about an autoencoder: reconstruction, probes, symmetries, the published protocol, samplers.
 
-Every part of its entry under `studies` may be absent; what is there is shown. Sentences that draw a conclusion are
-chosen by the numbers: one is above another where their 95 % intervals do not meet.
+Every part of its entry under `studies` may be absent. Sentences that draw a conclusion are chosen by the numbers: one
+is above another where their 95 % intervals do not overlap.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from jaxweights.auditing import symmetry
 from jaxweights.report import autoencoder_figures as drawings
 from jaxweights.report import compare, style, tables
+from jaxweights.report.measures import Estimate, Measure
 from jaxweights.report.style import Picture, Section, Series
-from jaxweights.report.tables import Estimate, Measure
 
-_SAME = 0.01  # share of the difference between two networks that counts as none: predictions that rounding decides
+_SAME = 0.01  # share of the difference between two networks that counts as rounding
 _PUBLISHED = ("accuracy", "min_l2", "max_error_iou")
 FAITHFUL, INDEPENDENT = "faithful", "independent"
 _MODES = {
@@ -40,7 +40,7 @@ def parts(
     seed: int,
     folder: pathlib.Path,
 ) -> Iterator[Picture | Section]:
-    """Draws and words the study of one generator.
+    """Figures and sections of the study of one generator.
 
     Args:
       name: name of the generator.
@@ -49,7 +49,7 @@ def parts(
       series: series of the experiment, for their colours.
       metrics: `metrics.json`.
       seed: random seed of the choice of the networks that are shown.
-      folder: for the figures.
+      folder: output folder of the figures.
     """
     yield from _fitted_parts(name, study, folder)
     if "symmetry" in study:
@@ -111,12 +111,12 @@ def _published_parts(name, published, series, metrics, arrays, seed, folder) -> 
 
 
 def _r2(value: float | None) -> str:
-    """An R2 as text; a dash where it is not defined."""
+    """R2 as text; a dash where it is not defined."""
     return "&ndash;" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.3g}"
 
 
 def reconstruction_table(reconstruction: Mapping[str, Any]) -> str:
-    """How well training and held-out networks are reconstructed."""
+    """Reconstruction of training and held-out networks."""
     measures = (
         Measure(("original_accuracy",), "accuracy of the networks (%)", 100),
         Measure(("accuracy",), "of their reconstructions (%)", 100),
@@ -128,7 +128,7 @@ def reconstruction_table(reconstruction: Mapping[str, Any]) -> str:
 
 
 def reconstruction_text(reconstruction: Mapping[str, Any]) -> str:
-    """What the reconstructions say about the autoencoder; HTML."""
+    """Conclusion about training against held-out networks; HTML."""
     seen, unseen = (reconstruction.get(split, {}).get("r2") for split in drawings.SPLITS)
     if seen is None or unseen is None:
         return ""
@@ -160,7 +160,7 @@ def probes_table(probes: Mapping[str, Any]) -> str:
 
 
 def probes_text(probes: Mapping[str, Any]) -> str:
-    """Which targets the latents predict better than plain statistics of the weights do; HTML."""
+    """Targets that latents predict better than statistics of the weights; HTML."""
     better, worse = [], []
     for target, entry in probes["targets"].items():
         latents, plain = (entry.get(kind, {}).get("heldout") for kind in drawings.PROBED)
@@ -178,8 +178,8 @@ def probes_text(probes: Mapping[str, Any]) -> str:
 
 
 def symmetry_text(study: Mapping[str, Any]) -> str:
-    """Whether the autoencoder knows each symmetry, by both measures; HTML."""
-    original = {m: Estimate.of(study["rows"][symmetry.ORIGINAL][m]) for m in symmetry.MEASURES}
+    """Whether the autoencoder is invariant under each symmetry, by both measures; HTML."""
+    original = {m: Estimate.read(study["rows"][symmetry.ORIGINAL][m]) for m in symmetry.MEASURES}
     if all(found.value == 0 for found in original.values()):
         return (
             "Different networks are reconstructed as one and the same function, so nothing can be said of symmetries."
@@ -188,7 +188,7 @@ def symmetry_text(study: Mapping[str, Any]) -> str:
     for row, entry in study["rows"].items():
         if row == symmetry.ORIGINAL:
             continue
-        own = {m: Estimate.of(entry[m]) for m in symmetry.MEASURES}
+        own = {m: Estimate.read(entry[m]) for m in symmetry.MEASURES}
         orders = [compare.order(own[m], original[m]) for m in symmetry.MEASURES]
         if all(own[m].value <= _SAME * original[m].value for m in symmetry.MEASURES):
             verdict = "are reconstructed as the same function: the autoencoder knows this symmetry"
@@ -233,7 +233,7 @@ def protocols_table(published: Mapping[str, Any], metrics: Mapping[str, Any]) ->
 
 
 def samplers_table(samplers: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """The ways in which one autoencoder was sampled, side by side."""
+    """The samplers of one autoencoder, side by side."""
     rows = {
         style.label(name): {"sampler": entry, "series": metrics["series"].get(name, {})}
         for name, entry in samplers.items()
@@ -253,7 +253,7 @@ def samplers_table(samplers: Mapping[str, Any], metrics: Mapping[str, Any]) -> s
 
 
 def _sampler_kind(sampler: Mapping[str, Any]) -> str:
-    """A sampler's kind and what it was fitted to."""
+    """A sampler's kind and the share of training networks it was fitted to."""
     kind = str(sampler.get("kind") or "")
     top = sampler.get("top")
     kind = kind.upper() if kind == "kde" else kind.replace("_", " ")
@@ -261,7 +261,7 @@ def _sampler_kind(sampler: Mapping[str, Any]) -> str:
 
 
 def samplers_text(samplers: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """What the modes are and, for samplers that differ in nothing else, what the difference means; HTML."""
+    """Explanation of the modes, and conclusions for samplers that differ in the mode alone; HTML."""
     modes = [m for m in _MODES if any(entry.get("mode") == m for entry in samplers.values())]
     items = "".join(f"<dt>{mode}</dt><dd>{html.escape(_MODES[mode])}</dd>" for mode in modes)
     pairs = [
@@ -278,16 +278,15 @@ def samplers_text(samplers: Mapping[str, Any], metrics: Mapping[str, Any]) -> st
 def _compare_modes(
     faithful: str, independent: str, samplers: Mapping[str, Any], series: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """The conclusion from one autoencoder sampled in the published way and with independent dimensions."""
+    """Conclusion from one autoencoder sampled as published and with independent dimensions."""
     names = faithful, independent
     one, two = (html.escape(style.label(name)) for name in names)
 
     def both(measure: Measure, entries: Mapping[str, Any]) -> tuple[int, str]:
-        found = [measure.find(entries.get(name, {})) for name in names]
-        if None in found:
+        first, second = (measure.find(entries.get(name, {})) for name in names)
+        if first is None or second is None:
             return 0, ""
-        texts = [measure.number(f.value, measure.decimals(f)) for f in found]
-        return compare.order(*found), f"{texts[0]} against {texts[1]}"
+        return compare.order(first, second), f"{measure.text(first)} against {measure.text(second)}"
 
     def choose(order: int, below: str, equal: str, above: str) -> str:
         return {-1: below, 0: equal, 1: above}[order]
@@ -310,14 +309,14 @@ def _compare_modes(
         sentences.append(
             f"Its networks are {works} ({numbers}&nbsp;%) and lie {lies} training networks (min L2 {lengths})."
         )
-    judged = [series.get(name, {}).get("verdict") for name in names]
-    if None not in judged:
-        sentences.append(_conclusion(one, two, *judged, latent))
+    first, second = (series.get(name, {}).get("verdict") for name in names)
+    if first is not None and second is not None:
+        sentences.append(_conclusion(one, two, first, second, latent))
     return " ".join(sentences)
 
 
 def _conclusion(one: str, two: str, first: Mapping[str, Any], second: Mapping[str, Any], latent: int) -> str:
-    """What the two verdicts together say; `latent` is the order of the distances to training latents."""
+    """Conclusion from two verdicts; `latent` is the order of the distances to training latents."""
     flags = first["flagged"], second["flagged"]
     labels = f"{one} {html.escape(first['label'])}, {two} {html.escape(second['label'])}"
     if flags == (True, False) and latent < 0:

@@ -13,8 +13,8 @@ from jaxweights import auditing
 from jaxweights.auditing import published as protocol
 from jaxweights.auditing import symmetry
 from jaxweights.report import figures, style
+from jaxweights.report.measures import Estimate, Measure
 from jaxweights.report.style import Series
-from jaxweights.report.tables import Estimate, Measure
 
 SPLITS = {"train": "training", "heldout": "held-out"}
 PROBED = {"latents": ("latents", "#d62728"), "statistics": ("weight statistics", "#3f8fc0")}
@@ -36,26 +36,24 @@ def symmetry_bars(study: Mapping[str, Any], folder: pathlib.Path, name: str) -> 
 
     Args:
       study: `{"rows": {row: {measure: estimate}}}`.
-      folder: for the files.
-      name: of the files.
+      folder: output folder.
+      name: file name without suffix.
     """
     rows = study["rows"]
     figure = style.new_figure(9.4, 3.3)
     for axes, (measure, title) in zip(figure.subplots(1, 2), _SYMMETRY_TITLES.items(), strict=True):
         tops = []
         for place, (row, entry) in enumerate(rows.items()):
-            found = Estimate.of(entry[measure])
+            found = Estimate.read(entry[measure])
             colour = _SYMMETRY_COLOURS.get(row, _SCALED_COLOUR)
             axes.bar(place, found.value, 0.62, color=colour, alpha=0.75, zorder=2)
             if found.low is not None and found.high is not None:
-                ends = [[max(found.value - found.low, 0)], [max(found.high - found.value, 0)]]
-                axes.errorbar(place, found.value, ends, color="black", capsize=4, linewidth=1.2, zorder=4)
+                below, above = found.margins
+                axes.errorbar(place, found.value, [[below], [above]], color="black", capsize=4, linewidth=1.2, zorder=4)
             tops.append(max(found.value, found.high or 0.0))
         top = max(tops) or 1.0
         for place, (entry, end) in enumerate(zip(rows.values(), tops, strict=True)):
-            number = Measure((measure,), "")
-            found = number.find(entry)
-            text = number.number(found.value, number.decimals(found))
+            text = Measure((measure,), "").text(Estimate.read(entry[measure]))
             axes.text(place, end + 0.02 * top, text, ha="center", va="bottom", fontsize=9, fontweight="bold")
         axes.set_xticks(range(len(rows)), [style.label(row) for row in rows])
         axes.set(title=title, ylim=(0, 1.12 * top), xlim=(-0.6, len(rows) - 0.4))
@@ -77,10 +75,10 @@ def published_protocol(
     Args:
       published: the series in order, with their `kind`.
       arrays: `published/<series>/<measure>`, `[n]` each.
-      series: of the experiment, for their colours.
-      seed: of the draw of the networks that are shown.
-      folder: for the files.
-      name: of the files.
+      series: the experiment's series, for their colours.
+      seed: random seed that chooses the networks shown.
+      folder: output folder.
+      name: file name without suffix.
     """
 
     def values(one, measure):
@@ -150,10 +148,10 @@ def r2_bars(
     """R2 of reconstructed weights by layer, and of probes by target; None where neither was measured.
 
     Args:
-      reconstruction: by split, with `r2_by_layer`.
-      probes: with `targets`.
-      folder: for the files.
-      name: of the files.
+      reconstruction: entries with `r2_by_layer`, by split.
+      probes: entry with `targets`.
+      folder: output folder.
+      name: file name without suffix.
     """
     panels = []
     by_split = {s: entry.get("r2_by_layer", {}) for s, entry in (reconstruction or {}).items() if s in SPLITS}

@@ -3,9 +3,9 @@
 As in Zeng et al. 2025: pixels standardised over the test set, two components, a grid over the images' range and one
 unit more on each side, mapped back to images; of more than ten classes ten, drawn as there, their images and their
 logits alone. Unlike there, the components are unique (exact eigenvectors, a sign convention), every cell has the colour
-of its own class (filled contours would draw bands of classes that nobody predicted between neighbouring cells), and
-pixels beyond what a channel can hold are clamped: the published code leaves them where they are, or, for P-diff, lets
-them wrap around modulo 256, the streaks in its figure.
+of its own class (filled contours would draw bands of classes that no network predicts between neighbouring cells), and
+pixels outside of a channel's range are clamped: the published code keeps them, or, for P-diff, lets them wrap around
+modulo 256, the streaks in its figure.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from jaxweights.report import components, style
 from jaxweights.report.style import Series
 
 MAX_CLASSES = 10
-_CLASS_SEED = 42  # of Python's generator in the published code; of 100 classes: 3 13 14 17 28 31 35 81 86 94
+_CLASS_SEED = 42  # seed of Python's generator in the published code; of 100 classes: 3 13 14 17 28 31 35 81 86 94
 _PAD = 1.0
-_FIT_BYTES = 2 << 30  # of images in float64 that the components are computed from
+_FIT_BYTES = 2 << 30  # size of the float64 images that the components are computed from
 _SHOWN_IMAGES = 500
 _PANEL = 3.0  # inches, the longer side of a picture
 _TINT = 0.42  # strength of a class colour in its region; full strength is for the images
@@ -44,7 +44,7 @@ class Plane:
       low, high: `[D]` float64, the range of values in the pixel's channel.
       points: `[T, 2]` where the images lie.
       labels: `[T]` their classes.
-      classes: `[k]` the classes that are told apart, ascending.
+      classes: `[k]` the classes that are distinguished, ascending.
     """
 
     mean: np.ndarray
@@ -68,7 +68,7 @@ class Plane:
 
 
 def shown_classes(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """All classes up to ten of them, else ten of those that have images, drawn as in the published code; ascending."""
+    """All classes if they are at most ten, else ten of those with images, drawn as in the published code; ascending."""
     if num_classes <= MAX_CLASSES:
         return np.arange(num_classes)
     present = np.unique(labels).tolist()
@@ -79,9 +79,9 @@ def fit_plane(images: np.ndarray, labels: np.ndarray, num_classes: int) -> Plane
     """The plane of test images, after standardising every pixel (constant ones are only centred).
 
     Args:
-      images: `[T, H, W, C]` as networks see them; where they would not fit memory, evenly spaced ones of them are used.
+      images: `[T, H, W, C]` inputs of networks; of too many for the memory, evenly spaced ones are used.
       labels: `[T]` their classes; images of classes that are not shown are left out.
-      num_classes: of the data set.
+      num_classes: number of classes of the data set.
     """
     classes = shown_classes(labels, num_classes)
     rows = np.flatnonzero(np.isin(labels, classes))
@@ -103,13 +103,13 @@ def classify(
 ) -> np.ndarray:
     """Predicted classes on a regular grid of the plane, among the plane's classes alone.
 
-    The grid is split over the devices and made into images a few at a time; what a network computes of an image alone
-    (`TaskNet.prepare`) is computed once for all networks.
+    The grid is split over the devices and converted to images a few at a time; what all networks compute alike
+    (`TaskNet.prepare`) is computed once.
 
     Args:
       net: the task network.
       weights: `[m, P]` float32.
-      plane: where.
+      plane: plane of the grid.
       mesh: devices.
       resolution: grid points per side.
 
@@ -153,9 +153,9 @@ def draw(
       subject: the generator's measurements.
       train: the training networks that they refer to.
       regions: `[2k, r, r]` from `classify`: the first k generated networks, then their nearest training networks.
-      plane: the same.
-      folder: for the files.
-      name: of the files.
+      plane: plane of the grid.
+      folder: output folder.
+      name: file name without suffix.
     """
     count = len(regions) // 2
     places, labels = (np.searchsorted(plane.classes, x) for x in (regions, plane.labels))
@@ -195,7 +195,7 @@ def draw(
             axes.set_title(text, fontsize=8.8)
             axes.spines[:].set_visible(True)
         left.spines[:].set(color="#d62728", linewidth=1.6)
-    _legend(figure, plane.classes, colours)
+    _legend(figure, plane.classes.tolist(), colours)
     figure.supxlabel("first principal component of the test images", fontsize=9.5)
     figure.supylabel("second principal component", fontsize=9.5)
     return style.save(figure, folder, name)
@@ -205,7 +205,7 @@ def class_colours(count: int) -> np.ndarray:
     """`[count, 3]` colours of up to ten classes, those of tab10."""
     import matplotlib
 
-    return np.array(matplotlib.colormaps["tab10"].colors)[:count]
+    return matplotlib.colormaps["tab10"](np.arange(count))[:, :3]
 
 
 def _legend(figure, classes: Sequence[int], colours: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""What the parts of the report about studies share: their arrays, tables of their entries, comparisons of estimates."""
+"""Helpers of the sections about studies: arrays, tables of entries, comparisons of estimates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxweights.errors import UserError
 from jaxweights.report import style, tables
-from jaxweights.report.tables import Estimate, Measure
+from jaxweights.report.measures import Estimate, Measure
 
 _NONE = '<span class="none">&ndash;</span>'
 
@@ -35,7 +35,7 @@ def read_arrays(workdir: pathlib.Path, name: str) -> dict[str, np.ndarray]:
 def table(
     rows: Mapping[str, Mapping[str, Any]], texts: Mapping[str, Mapping[str, str]], measures: Sequence[Measure]
 ) -> str:
-    """Rows against ready-made cells (by title and row) and measures; empty columns are left out."""
+    """A table of HTML cells (by title and row) and measures for every row; empty columns are left out."""
     measures = [m for m in measures if any(m.find(entry) for entry in rows.values())]
     texts = {title: cells for title, cells in texts.items() if any(cells.values())}
     body = []
@@ -49,7 +49,7 @@ def table(
 
 
 def order(a: Estimate | None, b: Estimate | None) -> int:
-    """-1 or 1 where a is below or above b beyond both intervals, else 0."""
-    if a is None or b is None or None in (a.low, a.high, b.low, b.high):
+    """-1 or 1 where a lies below or above b and their intervals do not overlap, else 0."""
+    if a is None or b is None or a.low is None or a.high is None or b.low is None or b.high is None:
         return 0
     return (a.low > b.high) - (a.high < b.low)

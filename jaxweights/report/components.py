@@ -1,23 +1,23 @@
-"""The two leading principal components that decision regions and trajectories are drawn over."""
+"""The two leading principal components, for decision regions and trajectories."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_DENSE_SIZE = 1024  # rows of a symmetric matrix up to which all of the reduction is done at once
+_DENSE_SIZE = 1024  # largest symmetric matrix that is reduced completely
 
 
 def leading(rows: np.ndarray) -> np.ndarray:
-    """The directions in which centred rows vary most.
+    """The two leading principal components of centred rows.
 
-    Works on the smaller of the two products, `[D, D]` or `[n, n]`. Of each direction the largest entry is positive, so
-    that no library's or machine's convention mirrors a picture.
+    Works on the smaller of the two products, `[D, D]` or `[n, n]`. The largest entry of each component is positive, so
+    that pictures do not depend on a library's or machine's sign convention.
 
     Args:
-      rows: `[n, D]` float64 of mean zero.
+      rows: `[n, D]` float64 with mean zero.
 
     Returns:
-      `[2, D]` orthonormal rows; zeros in the place of directions that the rows do not have.
+      `[2, D]` orthonormal rows; zeros in place of components that the rows do not have.
     """
     if len(rows) < rows.shape[1]:
         components = _eigenvectors(rows @ rows.T) @ rows
@@ -31,7 +31,7 @@ def leading(rows: np.ndarray) -> np.ndarray:
 
 
 def _eigenvectors(matrix: np.ndarray) -> np.ndarray:
-    """`[2, D]` eigenvectors of a symmetric matrix with the largest eigenvalues, up to sign; zeros where D is 1."""
+    """The two leading eigenvectors `[2, D]` of a symmetric matrix, up to sign; the second is 0 if D is 1."""
     import scipy.linalg
     import scipy.sparse.linalg
 

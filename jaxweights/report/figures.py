@@ -96,7 +96,7 @@ def interpolation_residual(series: Sequence[Series], folder: pathlib.Path) -> pa
 
     Args:
       series: all of them; controls are not drawn.
-      folder: for the files.
+      folder: output folder.
 
     Returns:
       The PNG file, or None where the held-out runs are mixtures themselves.
@@ -135,8 +135,8 @@ def accuracy_similarity(
     Args:
       series: all of them; baselines are known by their kind, whatever their names.
       examples: test examples that an accuracy is a share of.
-      folder: for the files.
-      seed: of the draw.
+      folder: output folder.
+      seed: random seed that chooses the networks shown.
       terms: words of the task; those of classification by default.
 
     Returns:
@@ -189,8 +189,8 @@ def accuracy_novelty(
     Args:
       series: all of them.
       examples: test examples that an accuracy is a share of.
-      folder: for the files.
-      seed: of the draw.
+      folder: output folder.
+      seed: random seed that chooses the networks shown.
       limit: maximum error IoU that 5 % of the held-out runs exceed.
       terms: words of the task; those of classification by default.
     """
@@ -275,10 +275,12 @@ def heatmap(
       subject: the generator's measurements.
       generated: its samples `[n, P]`, in the same order.
       train: training networks; where there is an alignment, their hidden units are brought into the sample's order.
-      seed: of the draw of parameters.
-      folder: for the files.
-      name: of the files.
+      seed: random seed that chooses parameters.
+      folder: output folder.
+      name: file name without suffix.
     """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     count = min(SHOWN_NETWORKS, len(generated))
     nearest, neighbours = nearest_training(subject.measured, train, count)
     rng = np.random.default_rng(seed)
@@ -287,7 +289,9 @@ def heatmap(
     lines = nearest.shape[1]
     heights = ([1, lines, 0.5] * count)[:-1]  # a sample, its neighbours, and a gap between groups
     figure = style.new_figure(9.8, 0.8 + 0.33 * sum(heights))
-    figure.get_layout_engine().set(h_pad=0.035, hspace=0)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(h_pad=0.035, hspace=0)
     grid = figure.add_gridspec(len(heights), 2, width_ratios=[1, 0.013], height_ratios=heights)
     for i in range(count):
         distances = np.linalg.norm(neighbours[i].astype(np.float64) - generated.weights[i], axis=1)
@@ -298,7 +302,8 @@ def heatmap(
         low, high = min(s.min() for s in strips), max(s.max() for s in strips)
         image = _strip(top, strips[0], low, high, [f"{subject.label}, sample {i}"])
         _strip(bottom, strips[1], low, high, names)
-        top.set_yticks(top.get_yticks(), top.get_yticklabels(), color="#d62728", fontweight="bold")
+        labels = [text.get_text() for text in top.get_yticklabels()]
+        top.set_yticks(top.get_yticks(), labels, color="#d62728", fontweight="bold")
         top.spines[:].set(color="#d62728", linewidth=2.6)
         figure.colorbar(image, cax=bar).outline.set_linewidth(0.5)
     _leaf_ticks(bottom, train, columns)
@@ -387,7 +392,7 @@ def smooth(values: np.ndarray, window: int = 11) -> np.ndarray:
     from scipy.signal import savgol_filter
 
     width = min(window, len(values) - (len(values) + 1) % 2)
-    return savgol_filter(values, width, 1, mode="interp") if width >= 3 else values
+    return np.asarray(savgol_filter(values, width, 1, mode="interp")) if width >= 3 else values
 
 
 def accuracy_edges(values: Sequence[np.ndarray], examples: int, bins: int = 20) -> np.ndarray:
@@ -412,8 +417,8 @@ def zoo(
       series: all of them.
       train: training networks with their hyper-parameters.
       examples: test examples that an accuracy is a share of.
-      config: of the experiment; its `zoo` says what was drawn on a logarithmic scale.
-      folder: for the files.
+      config: the experiment's config; its `zoo` tells which settings were drawn on a logarithmic scale.
+      folder: output folder.
       terms: words of the task; those of classification by default.
     """
     terms = terms or Terms()

@@ -1,4 +1,4 @@
-"""What image fields show: their values on a regular grid, finer than the pixels that they were fitted to."""
+"""Pictures of image fields: their values on a regular grid, finer than the pixels that they were fitted to."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def render(net: nets.TaskNet, weights: np.ndarray, mesh: jax.sharding.Mesh, reso
     Args:
       net: an image field of two coordinates.
       weights: `[m, P]` float32.
-      mesh: networks are sharded over it.
-      resolution: grid points per side.
+      mesh: devices, over which networks are sharded.
+      resolution: number of grid points per side.
 
     Returns:
       `[m, resolution, resolution, k]` float32, in the order of the rows and columns of an image.
@@ -47,8 +47,8 @@ def draw(
       subject: the generator's measurements.
       train: the training networks that they refer to.
       shown: `[2m, r, r, k]` from `render`: the first m generated networks, then their nearest training networks.
-      folder: for the files.
-      name: of the files.
+      folder: output folder.
+      name: file name without suffix.
     """
     count = len(shown) // 2
     figure = style.new_figure(count * (_PANEL + 0.15) + 0.4, 2 * (_PANEL + 0.4))

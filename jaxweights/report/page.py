@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxweights import auditing, data, files, nets, population, settings, tasks
 from jaxweights.population import Population
-from jaxweights.report import figures, studies, style, tables, template, weights
+from jaxweights.report import explanations, figures, measures, studies, style, tables, template, weights
 from jaxweights.report.settings import ReportSettings
 from jaxweights.report.style import Picture, Section
 
@@ -36,8 +36,8 @@ def write(
     """Draws `figures/*.png` and `*.svg` and writes `report.html`; the same input gives the same bytes.
 
     Args:
-      workdir: of the experiment, with `audit/<series>.npz`, where a generator was trained `metrics.jsonl`, and where it
-        was studied `studies/<generator>.npz`.
+      workdir: the experiment's folder, with `audit/<series>.npz`, `metrics.jsonl` if a generator was trained, and
+        `studies/<generator>.npz` if one was studied.
       metrics: what the audit returned, with `zoo`, `timing` and `versions`, and `studies` where there are any.
       config: the experiment's config; its section `report` holds `ReportSettings`.
       net: task network.
@@ -200,14 +200,14 @@ def render(
             _figure(p) if isinstance(p, Picture) else _section(html.escape(p.identity), p.title, p.content)
             for p in parts
         ),
-        _section("more", "More measures", tables.series_table(metrics, roles, tables.MORE, False)),
+        _section("more", "More measures", tables.series_table(metrics, roles, measures.MORE, False)),
     ]
     if aligned:
         note = "<p>The same tests on distances between weight vectors as they are, blind to reordered hidden units.</p>"
         sections.append(
-            _section("raw", "Tests on raw distances", note + tables.series_table(metrics, roles, tables.RAW, False))
+            _section("raw", "Tests on raw distances", note + tables.series_table(metrics, roles, measures.RAW, False))
         )
-    explained = tables.explanations(aligned, tables.terms_of(metrics))
+    explained = explanations.explanations(aligned, tables.terms_of(metrics))
     meanings = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in explained)
     sections += [
         _section("measures", "What the measures mean", f"<dl>{meanings}</dl>"),
@@ -267,7 +267,7 @@ def _results(metrics, roles, aligned: bool) -> str:
         f"<p>Means with their 95&nbsp;% intervals. Tests use {which} distances. Baselines show what a verdict is "
         "worth: a learned generator should do better than they do.</p>"
     )
-    return note + tables.series_table(metrics, roles, tables.MAIN, True)
+    return note + tables.series_table(metrics, roles, measures.MAIN, True)
 
 
 def _section(identity: str, title: str, content: str) -> str:

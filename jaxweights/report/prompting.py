@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from jaxweights.report import compare, style
+from jaxweights.report.measures import Estimate, Measure
 from jaxweights.report.style import Picture, Section
-from jaxweights.report.tables import Estimate, Measure
 from jaxweights.studies import prompting
 
 _GROUPS = {
@@ -23,9 +23,9 @@ _GROUPS = {
     prompting.FRESH: "new initialisations",
 }
 _METRICS = {"loss": "test loss (nats)", "error": "test error (%)", "accuracy": "test accuracy"}
-_TRAINING_COLOUR = "#2b2b2b"  # of the held-out runs' own training
-_SHOWN_SHARE = 0.98  # of the outcomes lie within an axis; a few networks without any function would take all of it
-_LITTLE = 0.1  # share of the way from a start to its outcome that counts as little
+_TRAINING_COLOUR = "#2b2b2b"  # training of held-out runs
+_SHOWN_SHARE = 0.98  # share of outcomes within the axis limits; a few failed networks would determine them otherwise
+_LITTLE = 0.1  # share of the distance from start to outcome that counts as small
 
 
 def axis_label(metric: str) -> str:
@@ -36,14 +36,14 @@ def axis_label(metric: str) -> str:
 def parts(
     name: str, study: Mapping[str, Any], arrays: Mapping[str, np.ndarray], colour: str, folder: pathlib.Path
 ) -> Iterator[Picture | Section]:
-    """Draws and words the study of one generator.
+    """Figures and sections of the study of one generator.
 
     Args:
-      name: of the generator.
-      study: what `studies.prompting.run` returned.
-      arrays: the same.
-      colour: of the generator's series.
-      folder: for the figures.
+      name: name of the generator.
+      study: entries of `metrics.json` that `studies.prompting.run` returned.
+      arrays: arrays that it returned.
+      colour: colour of the generator's series.
+      folder: output folder of the figures.
     """
     label, metric = style.label(name), html.escape(study["metric"])
     path = alignment(study, arrays, colour, folder, f"alignment_{name}")
@@ -73,7 +73,7 @@ def parts(
 
 
 def alignment_table(study: Mapping[str, Any]) -> str:
-    """What was asked for and what came out, by group."""
+    """Prompts and outcomes, by group."""
     metric = html.escape(study["metric"])
     measures = (
         Measure(("start",), f"{metric} of the starts"),
@@ -86,20 +86,21 @@ def alignment_table(study: Mapping[str, Any]) -> str:
 
 
 def alignment_text(study: Mapping[str, Any]) -> str:
-    """Whether outcomes follow prompts, on runs that the generator has not seen; HTML."""
-    seen, unseen = (Estimate.of(study["alignment"].get(g, {}).get("r2")) for g in (prompting.TRAIN, prompting.HELDOUT))
-    follows = Estimate.of(study["alignment"].get(prompting.HELDOUT, {}).get("correlation"))
+    """Whether outcomes follow prompts on held-out runs; HTML."""
+    entry = study["alignment"][prompting.HELDOUT]
+    seen = Estimate.of(study["alignment"].get(prompting.TRAIN, {}).get("r2"))
+    unseen, follows = Estimate.of(entry["r2"]), Estimate.of(entry["correlation"])
     sentences = []
     if unseen is None:
         sentences.append("The held-out starts are as good as the best prompt: there was nothing to ask for.")
-    elif unseen.low > 0:
+    elif unseen.above(0):
         sentences.append(f"On held-out runs outcomes follow prompts (R&sup2; {unseen.value:.2g}; 1: all are met).")
-    elif follows.low > 0:
+    elif follows is not None and follows.above(0):
         sentences.append(
             f"On held-out runs outcomes rise and fall with the prompts (correlation {follows.value:.2g}) but do not "
             f"meet them (R&sup2; {unseen.value:.2g}; 0: what one and the same outcome for all prompts could reach)."
         )
-    elif unseen.high <= 0:
+    elif unseen.at_most(0):
         sentences.append(
             "On held-out runs outcomes do not follow prompts: one and the same outcome, whatever is asked for, could "
             f"meet them at least as well (R&sup2; {unseen.value:.2g})."
@@ -116,8 +117,7 @@ def alignment_text(study: Mapping[str, Any]) -> str:
             -1: "follow them less closely.",
         }
         sentences.append(f"Networks of training runs {relation[compare.order(seen, unseen)]}")
-    entry = study["alignment"][prompting.HELDOUT]
-    start, reached = Estimate.of(entry["start"]), Estimate.of(entry["at_best"])
+    start, reached = Estimate.read(entry["start"]), Estimate.read(entry["at_best"])
     metric = html.escape(study["metric"])
     gain = _gain(reached, start, study)
     result = {1: "become better networks", 0: "do not become clearly better networks", -1: "become worse networks"}
@@ -129,9 +129,9 @@ def alignment_text(study: Mapping[str, Any]) -> str:
 
 
 def recursion_text(study: Mapping[str, Any]) -> str:
-    """What one round and what all rounds achieve, beside training; HTML."""
-    rounds = [Estimate.of(x) for x in study["recursion"]["rounds"].values()]
-    trained = Estimate.of(study["recursion"]["training"]["last"])
+    """Outcome of one round and of all rounds, compared with training; HTML."""
+    rounds = [Estimate.read(x) for x in study["recursion"]["rounds"].values()]
+    trained = Estimate.read(study["recursion"]["training"]["last"])
     metric = html.escape(study["metric"])
     sentences = [f"One round takes the mean {metric} from {rounds[0].value:.3g} to {rounds[1].value:.3g}."]
     if len(rounds) > 2:
@@ -143,8 +143,8 @@ def recursion_text(study: Mapping[str, Any]) -> str:
 
 
 def walk_text(study: Mapping[str, Any]) -> str:
-    """How much of a network is decided by the noise; HTML."""
-    found = {k: Estimate.of(v) for k, v in study["walk"].items() if k != "points"}
+    """How far the noise determines the network; HTML."""
+    found = {k: Estimate.read(v) for k, v in study["walk"].items() if k != "points"}
     ends, moved = found["ends"].value, found["from_start"].value
     share = f"{100 * ends / moved:.0f}&nbsp;%" if moved else "more than all"
     if ends <= _LITTLE * moved:
@@ -165,7 +165,7 @@ def _ratio(a: float, b: float) -> str:
 
 
 def _gain(new: Estimate, old: Estimate, study: Mapping[str, Any]) -> int:
-    """1 or -1 where the new metric is better or worse beyond both intervals, else 0."""
+    """1 or -1 where the new metric is better or worse and the intervals do not overlap, else 0."""
     return compare.order(new, old) * (1 if study["maximised"] else -1)
 
 
@@ -178,11 +178,11 @@ def alignment(
     """Metric asked for against metric achieved, one panel per group of starts, as in figure 5 of Peebles et al. 2022.
 
     Args:
-      study: with `metric` and `alignment`.
+      study: entry with `metric` and `alignment`.
       arrays: `alignment/<group>/asked` and `achieved`, `[n, S]` each.
-      colour: of the lines.
-      folder: for the files.
-      name: of the files.
+      colour: colour of the lines.
+      folder: output folder.
+      name: file name without suffix.
     """
     groups = list(study["alignment"])
     asked, achieved = ({g: arrays[f"alignment/{g}/{x}"] for g in groups} for x in ("asked", "achieved"))
@@ -218,12 +218,12 @@ def recursion(
     """The metric by round of prompting, beside that of training by optimizer step.
 
     Args:
-      study: with `metric` and `prompt`.
+      study: entry with `metric` and `prompt`.
       arrays: `recursion/rounds` `[n, R + 1]`, `recursion/training` `[runs, K]` (NaN where a run has fewer) and
         `recursion/steps` `[K]`.
-      colour: of the rounds.
-      folder: for the files.
-      name: of the files.
+      colour: colour of the rounds.
+      folder: output folder.
+      name: file name without suffix.
     """
     rounds, trained = arrays["recursion/rounds"], arrays["recursion/training"]
     panels = (
@@ -252,11 +252,11 @@ def walk(
     """Metric and distances along paths through the noise, and how the networks' errors overlap.
 
     Args:
-      study: with `metric` and `prompt`.
+      study: entry with `metric` and `prompt`.
       arrays: `walk/metric` `[W, K]`, `walk/step` `[W, K - 1]`, `walk/ends` `[W]` and `walk/overlap` `[W, K, K]`.
-      colour: of the lines.
-      folder: for the files.
-      name: of the files.
+      colour: colour of the lines.
+      folder: output folder.
+      name: file name without suffix.
     """
     metric, step, overlap = (arrays[f"walk/{key}"] for key in ("metric", "step", "overlap"))
     place = np.linspace(0.0, 1.0, metric.shape[1])
@@ -283,8 +283,8 @@ def walk(
 
 
 def _near(known: Sequence[Any], new: np.ndarray) -> tuple[float, float]:
-    """Ends of an axis of known and new values, at most one range of the known beyond them: what diverges would flatten
-    everything."""
+    """Axis limits for known and new values, at most one range of the known ones beyond them, since diverging values
+    would flatten everything else."""
     joined = np.concatenate([np.ravel(v) for v in known])
     low, high = np.nanmin(joined), np.nanmax(joined)
     low, high = min(low, max(new.min(), 2 * low - high)), max(high, min(new.max(), 2 * high - low))
@@ -293,7 +293,7 @@ def _near(known: Sequence[Any], new: np.ndarray) -> tuple[float, float]:
 
 
 def _limits(asked: np.ndarray, achieved: np.ndarray) -> tuple[float, float]:
-    """Ends of an axis that shows all that was asked for and nearly all that was achieved."""
+    """Axis limits that show all prompts and nearly all outcomes."""
     tail = (1.0 - _SHOWN_SHARE) / 2.0
     low, high = np.quantile(achieved, (tail, 1.0 - tail))
     low, high = min(low, asked.min()), max(high, asked.max())

@@ -1,4 +1,4 @@
-"""Pictures of triangle meshes: a z-buffer with smooth shading, and meshes of fewer triangles.
+"""Pictures of triangle meshes: a z-buffer with smooth shading, and mesh simplification.
 
 Matplotlib sorts whole triangles by depth, which goes wrong where they interlock, and takes a second per ten thousand;
 here every triangle becomes points, and every pixel keeps the nearest one.
@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import numpy as np
 
-COLOUR = "#d3d3d3"  # of all shapes, as in the figures of Zeng et al. 2025
-_SAMPLES = 2  # pixels per side of a picture's pixel, averaged
-FRAME = 0.7  # half the side of what a picture shows; shapes lie within 0.475 of the origin along every axis
-LIGHTS = ((0.75, (-0.45, 0.65, 0.75)), (0.2, (0.9, 0.15, 0.35)))  # strength, and where from: right, up, towards us
+COLOUR = "#d3d3d3"  # colour of all shapes, as in the figures of Zeng et al. 2025
+_SAMPLES = 2  # samples per pixel along each side, averaged
+FRAME = 0.7  # half the side of the visible square; shapes lie within 0.475 of the origin along every axis
+LIGHTS = (
+    (0.75, (-0.45, 0.65, 0.75)),
+    (0.2, (0.9, 0.15, 0.35)),
+)  # strength and direction: right, up, towards the camera
 AMBIENT = 0.24
-_SHORT_FIRST = 1e-7  # weight of an edge's squared length beside its quadric error
+_SHORT_FIRST = 1e-7  # weight of an edge's squared length relative to its quadric error
 _CHEAPEST = 0.3  # share of the edges that a round considers
 _MOST_ROUNDS = 300
 
 
 def view(azimuth: float, elevation: float, up: int) -> np.ndarray:
-    """The rotation `[3, 3]` of a camera that looks at the origin.
+    """Rotation `[3, 3]` of a camera that looks at the origin.
 
     Args:
-      azimuth: degrees, about the axis that points up.
+      azimuth: degrees about the upward axis.
       elevation: degrees above the horizon.
       up: axis of the shapes that points up.
 
     Returns:
-      Rows: to the right, up, and towards the camera.
+      Rows that point right, up, and towards the camera.
     """
     a, e = np.deg2rad([azimuth, elevation])
     horizontal = np.roll(np.eye(3), -(up + 1), axis=0)[:2]  # the two other axes, right-handed
@@ -38,16 +41,16 @@ def view(azimuth: float, elevation: float, up: int) -> np.ndarray:
 
 
 def render(vertices: np.ndarray, faces: np.ndarray, rotation: np.ndarray, size: int = 320) -> np.ndarray:
-    """Draws a mesh in parallel projection.
+    """Draws a triangle mesh in parallel projection.
 
     Args:
       vertices: `[V, 3]`, in about -0.5 to 0.5.
       faces: `[F, 3]` integers.
-      rotation: from `view`.
-      size: pixels per side.
+      rotation: camera, see `view`.
+      size: number of pixels per side.
 
     Returns:
-      `[size, size, 2]` float32: brightness, and how much of a pixel is covered, both 0 to 1. The first row is the top.
+      `[size, size, 2]` float32: brightness and coverage of every pixel, both 0 to 1. The first row is the top.
     """
     side = _SAMPLES * size
     seen = np.asarray(vertices, np.float32) @ rotation.T.astype(np.float32)
@@ -56,13 +59,13 @@ def render(vertices: np.ndarray, faces: np.ndarray, rotation: np.ndarray, size: 
     edges = corners - np.roll(corners, 1, axis=1)
     longest = np.sqrt(np.square(edges[..., :2]).sum(axis=2).max(axis=1, initial=0.0))
     cuts = 2 ** np.ceil(np.log2(np.maximum(1.1 * longest, 1.0))).astype(int)
-    # Few sizes: all triangles of a marching-cubes mesh are about as large.
+    # Few sizes, since all triangles of marching cubes are about equally large.
     points = [np.matmul(_lattice(n), corners[cuts == n]).reshape(-1, 4) for n in np.unique(cuts)]
     x, y, depth, shade = np.concatenate([np.empty((0, 4), np.float32), *points]).T
     column, row = np.floor(x).astype(np.int32), np.floor(side - y).astype(np.int32)
     inside = (column >= 0) & (column < side) & (row >= 0) & (row < side)
     pixel, depth, shade = (row * side + column)[inside], depth[inside], shade[inside]
-    order = np.argsort(depth, kind="stable")  # the last one to be written to a pixel is the nearest
+    order = np.argsort(depth, kind="stable")  # the nearest one is written to a pixel last
     image = np.zeros((side * side, 2), np.float32)
     image[pixel[order], 0] = shade[order]
     image[pixel, 1] = 1.0
@@ -73,9 +76,9 @@ def render(vertices: np.ndarray, faces: np.ndarray, rotation: np.ndarray, size: 
 
 
 def _brightness(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Brightness `[F, 3]` of every face's corners, with normals that are means over the faces at a vertex.
+    """Brightness `[F, 3]` of every face's corners, with normals averaged over the faces at a vertex.
 
-    A face that we see faces us, whatever the order of its corners.
+    Visible faces are lit from the camera's side, whatever the order of their corners.
     """
     corners = vertices[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # as long as twice the area
@@ -92,25 +95,25 @@ def _brightness(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def _lattice(count: int) -> np.ndarray:
-    """Barycentric coordinates `[S, 3]` float32 of a triangle that is cut into `count` parts along every edge."""
+    """Barycentric coordinates `[S, 3]` float32 of a lattice that divides every edge into `count` parts."""
     i, j = (x.ravel() for x in np.meshgrid(np.arange(count + 1), np.arange(count + 1), indexing="ij"))
     keep = i + j <= count
     return (np.stack([i, j, count - i - j], axis=1)[keep] / count).astype(np.float32)
 
 
 def simplify(vertices: np.ndarray, faces: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """A mesh of at most so many triangles, by collapsing edges whose planes it hardly leaves.
+    """Simplifies a triangle mesh by collapsing edges of small quadric error (Garland and Heckbert 1997).
 
-    The quadric error of Garland and Heckbert 1997; instead of one edge after the other, every round collapses all
-    edges that are cheaper than those they touch, so that a mesh takes a few dozen rounds of array operations.
+    Instead of one edge after the other, every round collapses all edges that are cheaper than their neighbours, so that
+    a mesh takes a few dozen rounds of array operations.
 
     Args:
       vertices: `[V, 3]`.
       faces: `[F, 3]` integers.
-      most: triangles.
+      most: largest number of triangles.
 
     Returns:
-      Vertices float32 and faces int32. Where no collapse is possible any more there may be more than `most`.
+      Vertices float32 and faces int32; more than `most` where no further collapse is possible.
     """
     vertices, faces = np.asarray(vertices, np.float64).copy(), np.asarray(faces, np.int64)
     quadrics = _quadrics(vertices, faces)
@@ -123,7 +126,7 @@ def simplify(vertices: np.ndarray, faces: np.ndarray, most: int) -> tuple[np.nda
         options = np.stack([vertices[first], vertices[second], middle])
         errors = np.stack([_error(joined, x) for x in options])
         best = errors.argmin(axis=0)
-        # Where everything is flat, short edges go first.
+        # In flat regions short edges are collapsed first.
         cost = errors.min(axis=0) + _SHORT_FIRST * np.square(vertices[first] - vertices[second]).sum(axis=1)
         rank = np.empty(len(cost), np.int64)
         rank[np.argsort(cost, kind="stable")] = np.arange(len(cost))
@@ -162,6 +165,6 @@ def _error(quadrics: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _edges(faces: np.ndarray, count: int) -> np.ndarray:
-    """Both ends `[2, E]` of every edge, once."""
+    """Ends `[2, E]` of every edge."""
     ends = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
     return np.stack(np.divmod(np.unique(ends[:, 0] * count + ends[:, 1]), count))

@@ -1,4 +1,4 @@
-"""The part of the page about studies: what every study's findings become."""
+"""Sections of the page about studies."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from jaxweights.report.style import Picture, Section, Series
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What a study found, and what the page draws it with.
+    """Findings of a study, with what their figures need.
 
     Attributes:
-      name: of the generator, or of the study where it is of all series together.
+      name: name of the generator, or of the study if it covers all series together.
       study: its entry under `studies` in `metrics.json`.
       arrays: its per-network arrays.
-      series: of the experiment, for their colours.
+      series: the experiment's series, for their colours.
       metrics: `metrics.json`.
       seed: random seed of the choice of what is drawn.
-      folder: for the figures.
+      folder: output folder of the figures.
     """
 
     name: str
@@ -60,14 +60,14 @@ PARTS: dict[str, Callable[[Findings], Iterator[Picture | Section]]] = {
 def parts(
     series: Sequence[Series], workdir: pathlib.Path, metrics: Mapping[str, Any], seed: int, folder: pathlib.Path
 ) -> list[Picture | Section]:
-    """Draws and words all studies, in the order of the page.
+    """Figures and sections of all studies, in the order of the page.
 
     Args:
       series: series of the experiment, for their colours.
       workdir: workdir of the experiment, with `studies/<name>.npz`.
-      metrics: with `studies` where there are any.
+      metrics: result of the audit, with `studies` where there are any.
       seed: random seed of the choice of what is drawn.
-      folder: for the figures.
+      folder: output folder of the figures.
 
     Raises:
       UserError: the arrays of a study are missing.

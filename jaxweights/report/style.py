@@ -1,7 +1,7 @@
-"""What all figures share: which series there are, their colours and markers, and how a figure is drawn and kept.
+"""Common parts of all figures: series, their colours and markers, drawing and saving.
 
-Figures are made through matplotlib's object-oriented API inside `drawing()`, so that neither pyplot nor a user's own
-style plays a part, and are saved without dates and with a fixed salt, so that the same input gives the same bytes.
+Figures are made through matplotlib's object-oriented API inside `drawing()`, independent of pyplot and of the user's
+own style, and are saved without dates and with a fixed salt, so that the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from jaxweights.population import Population
 
 LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides auditing.TRAINING and auditing.HELDOUT
 DPI = 160  # twice the pixels that a page column of 700 shows
-MAX_POINTS = 100  # per series in a scatter, as in Zeng et al. 2025
+MAX_POINTS = 100  # points per series in a scatter, as in Zeng et al. 2025
 _MAX_SUBJECTS = 3  # generators, or ways of sampling from one, with figures of their own
 
 # Training blue, generator red and the two noise amplitudes as in the figures of Zeng et al. 2025; the others from the
@@ -49,7 +49,7 @@ _BASELINES = (
 )
 _CONTROLS = (("#6b6b6b", "x"), ("#6b6b6b", "+"), ("#6b6b6b", "1"), ("#6b6b6b", "2"))
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -88,9 +88,9 @@ class Series:
       name: its key in `metrics.json`.
       label: its name on figures.
       role: "training", "heldout", "learned", "baseline" or "control".
-      colour, marker: the same on every figure.
+      colour, marker: colour and marker on all figures.
       measured: its per-network measurements.
-      kind: of a generator, a key of `generators.GENERATORS`; of others empty.
+      kind: generator's kind, a key of `generators.GENERATORS`; empty for other series.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Picture:
     Attributes:
       path: its PNG file.
       title: heading.
-      caption: what is to be seen; HTML.
+      caption: description; HTML.
     """
 
     path: pathlib.Path
@@ -142,12 +142,12 @@ _LABELS = {
 
 
 def label(name: str) -> str:
-    """The name of a series or of a column in words."""
+    """The name of a series or a column in words."""
     return _LABELS.get(name, name.replace("_", " "))
 
 
 def network(train: Population, row: int) -> str:
-    """A training network in words: its run, and its step where networks of several steps are trained on."""
+    """A training network in words: its run, and its step where the training networks have several steps."""
     run, step = train.records["run"][row], train.records["step"]
     return f"run {run}, step {step[row]}" if step.min() < step.max() else f"run {run}"
 
@@ -155,7 +155,7 @@ def network(train: Population, row: int) -> str:
 def roles(metrics: Mapping[str, Any]) -> dict[str, str]:
     """The role of every series of `metrics.json`, in its order; what is neither control nor baseline is "learned".
 
-    Networks from a file count as learned: a generator made them.
+    Networks from a file count as learned, since a generator made them elsewhere.
     """
     return {
         name: LEARNED if entry["role"] == "generator" else entry["role"] for name, entry in metrics["series"].items()
@@ -166,8 +166,8 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any]) -> list[Series]:
     """Reads the measurements of every series: training, held-out, learned generators, baselines, controls.
 
     Args:
-      workdir: with `audit/<name>.npz`.
-      metrics: what the audit returned.
+      workdir: folder with `audit/<name>.npz`.
+      metrics: result of the audit.
 
     Raises:
       UserError: a series has no measurements.
@@ -193,8 +193,8 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any]) -> list[Series]:
     return series
 
 
-def subjects(series: list[Series]) -> list[Series]:
-    """The first learned generators, or where there is none the first series that somebody generated."""
+def subjects(series: Sequence[Series]) -> list[Series]:
+    """The first learned generators, or if there are none, the first baseline or control."""
     learned = [s for s in series if s.role == LEARNED][:_MAX_SUBJECTS]
     return learned or [s for s in series if s.role in (BASELINE, CONTROL)][:1]
 
@@ -224,7 +224,7 @@ def read_curves(path: pathlib.Path) -> dict[tuple[str, str], dict[int, float]]:
 
 @contextlib.contextmanager
 def drawing() -> Iterator[None]:
-    """The style of all figures, whatever the user's own matplotlib settings are; they come back afterwards."""
+    """The style of all figures, independent of the user's matplotlib settings, which are restored afterwards."""
     import matplotlib
 
     with matplotlib.rc_context():
@@ -257,13 +257,13 @@ def save(figure, folder: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> None:
-    """The networks of a series as points `[n]`, with its own marker and colour, and its label for a legend.
+    """Draws the networks of a series as n points, with its marker, colour and legend label.
 
     Args:
-      axes: where.
+      axes: matplotlib axes.
       s: the series.
-      x, y: `[n]`.
-      scale: of the markers' areas.
+      x, y: `[n]` coordinates.
+      scale: factor of the markers' areas.
     """
     lines = s.marker in "x+12"
     edge = {"linewidths": 1.0} if lines else {"edgecolors": "black", "linewidths": 0.2}
@@ -284,7 +284,7 @@ def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -
 
 
 def percent(axis) -> None:
-    """Ticks of an axis of fractions as percentages."""
+    """Shows the ticks of an axis of fractions as percentages."""
     from matplotlib.ticker import FuncFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.4g}"))

@@ -1,4 +1,4 @@
-"""Meshes that turn under the reader's pointer: HTML with its own small script, which needs no network and no GPU."""
+"""Interactive triangle meshes: HTML with its own small script, which needs no network and no GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxweights.report import rendering
 
-_BYTES = 100_000  # of all meshes of one view; a third more as text
+_BYTES = 100_000  # size of all meshes of one view; a third more as text
 _BYTES_PER_FACE = 9  # three corners of 2 bytes, and half a vertex of 6
-_MOST_FACES = 3000  # of a mesh, so that turning stays smooth
-_SCALE = 40_000  # of coordinates within 0.8 of the origin, which become 16-bit integers
+_MOST_FACES = 3000  # per mesh, so that rotation stays smooth
+_SCALE = 40_000  # factor from coordinates within 0.8 of the origin to 16-bit integers
 _SIDE = 300  # pixels of a canvas
 
 _SCRIPT = """
@@ -105,15 +105,15 @@ def table(
     elevation: float,
     up: int,
 ) -> str:
-    """Meshes in a table; dragging one turns all of them. Without JavaScript there is a line that says so.
+    """Triangle meshes in a table; dragging one rotates all. Without JavaScript a line says that it is needed.
 
-    Meshes that are the same object are kept once.
+    Meshes that are the same object are stored once.
 
     Args:
-      columns: heads.
-      rows: heads.
-      cells: of every row, vertices `[V, 3]` and faces `[F, 3]`, or None for none.
-      azimuth, elevation: degrees, at the beginning; see `rendering.view`.
+      columns: heads of columns.
+      rows: heads of rows.
+      cells: vertices `[V, 3]` and faces `[F, 3]` of every cell, row by row; None for none.
+      azimuth, elevation: initial angles in degrees, see `rendering.view`.
       up: axis of the shapes that points up.
     """
     meshes = {id(mesh): mesh for row in cells for mesh in row if mesh is not None}
@@ -143,7 +143,7 @@ def _cell(mesh: tuple[np.ndarray, np.ndarray] | None, places: dict[int, int], na
 
 
 def _pack(vertices: np.ndarray, faces: np.ndarray, most: int, up: int) -> tuple[int, str]:
-    """Number of vertices, and int16 vertices, the third axis up, followed by uint16 faces, little-endian in base64."""
+    """Number of vertices, and int16 vertices (third axis up) followed by uint16 faces, little-endian in base64."""
     vertices, faces = rendering.simplify(vertices, faces, most)
     turned = np.roll(vertices, 2 - up, axis=1)
     points = np.clip(np.round(_SCALE * turned), -32767, 32767).astype("<i2")
@@ -151,7 +151,7 @@ def _pack(vertices: np.ndarray, faces: np.ndarray, most: int, up: int) -> tuple[
 
 
 def _script() -> str:
-    """The script with the light and the frame of the still pictures."""
+    """The script, with lights and frame of the static pictures."""
     lights = [[strength, *(np.asarray(x) / np.linalg.norm(x)).round(4).tolist()] for strength, x in rendering.LIGHTS]
     colour = [int(rendering.COLOUR[i : i + 2], 16) for i in (1, 3, 5)]
     numbers = {"FRAME": rendering.FRAME, "SCALE": _SCALE, "AMBIENT": rendering.AMBIENT}

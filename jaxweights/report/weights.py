@@ -1,4 +1,4 @@
-"""Figures of the weight vectors themselves: values of single parameters, t-SNE, and the path of training.
+"""Figures of weight vectors: values of single parameters, t-SNE, and training trajectories.
 
 The first two follow Zeng et al. 2025 (arXiv 2506.07998), with seeded draws.
 """
@@ -16,17 +16,17 @@ from jaxweights.population import Population
 from jaxweights.report import components, style
 from jaxweights.report.style import Series
 
-LEAST = 8  # networks of a series whose distribution is drawn
+LEAST = 8  # smallest number of networks of a series whose distribution is drawn
 SHOWN_VALUES = 5
 PERPLEXITY = 30.0
-LEAST_CHECKPOINTS = 10  # of a run whose path is drawn
-_KDE_NETWORKS = 1000  # at most, per series
+LEAST_CHECKPOINTS = 10  # smallest number of checkpoints of a run whose path is drawn
+_KDE_NETWORKS = 1000  # largest number per series
 _KDE_POINTS = 400
-_TALLEST = 3.0  # peak of a density over that of the training networks', above which it is cut
+_TALLEST = 3.0  # largest peak of a density, relative to that of the training networks; higher ones are cut
 PATHS, UNSEEN_PATHS = 3, 16  # training and held-out runs whose paths are drawn
-_PATH_CHECKPOINTS = 400  # at most, of each
-_REACH = 0.5  # of the trained networks' range: how far beside it a picture shows others
-_SMALL = 0.5  # area of markers beside a path, to the usual one
+_PATH_CHECKPOINTS = 400  # largest number per run
+_REACH = 0.5  # margin of a picture around the trained networks, relative to their range
+_SMALL = 0.5  # area of markers beside a path, relative to the usual one
 _MIXTURES = ("average", "gaussian")
 _TRAINED = (auditing.TRAINING, auditing.HELDOUT)
 
@@ -36,15 +36,15 @@ class Cloud:
     """A series with its weights.
 
     Attributes:
-      series: how it is drawn.
-      weights: `[n, P]` float32, an array or anything that index arrays and slices make one of.
+      series: the series, with its colour and marker.
+      weights: `[n, P]` float32, an array or anything that can be indexed like one.
     """
 
     series: Series
     weights: np.ndarray
 
     def draw(self, count: int, seed: int) -> np.ndarray:
-        """`[min(n, count), P]` rows drawn without replacement, in their order."""
+        """Rows `[min(n, count), P]` drawn without replacement, in their order."""
         rng = np.random.default_rng([seed, *self.series.name.encode()])
         return self.weights[np.sort(rng.permutation(len(self.weights))[:count])]
 
@@ -52,7 +52,7 @@ class Cloud:
 def clouds(
     series: Sequence[Series], train: Population, heldout: Population | None, samples: dict[str, Population]
 ) -> list[Cloud]:
-    """Training networks, held-out runs where they are given, learned generators, averages and Gaussians."""
+    """Training networks, held-out runs if given, learned generators, averages and Gaussians."""
     known = {auditing.TRAINING: train, **({auditing.HELDOUT: heldout} if heldout is not None else {}), **samples}
     subjects = [s.name for s in style.subjects(series)]
     return [
@@ -63,15 +63,15 @@ def clouds(
 
 
 def varying_values(train: Population, values: np.ndarray, seed: int) -> tuple[str, int, np.ndarray]:
-    """The first tensor with five parameters that differ between networks (or with any), and five such ones of it.
+    """Five parameters that differ between networks, of the first tensor with as many of them (or with any).
 
     Args:
-      train: for its spec.
-      values: `[n, P]` of some networks.
-      seed: of the draw.
+      train: training networks, for their spec.
+      values: `[n, P]` weights of some networks.
+      seed: random seed of the choice.
 
     Returns:
-      Its name, its first column, and at most five columns `[k]`, ascending; none where all networks are alike.
+      Name and first column of the tensor, and at most five columns `[k]`, ascending; none where all networks are equal.
     """
     varies = (values != values[:1]).any(axis=0)
     tensors = [(leaf.name, span.start, span.start + np.flatnonzero(varies[span])) for leaf, span in train.spec.spans()]
@@ -87,16 +87,16 @@ def value_distributions(
 ) -> pathlib.Path | None:
     """Densities of five parameters over training, held-out and generated networks.
 
-    Gaussian kernels of Scott's bandwidth over at most 1,000 networks per series; the parameters are drawn of the first
-    tensor, among those that vary. A series in which a parameter has one value is a vertical line, and a density that is
-    more than three times as high as that of the training networks is cut. The range is that of the trained networks,
-    and half of its width beside it.
+    Gaussian kernels of Scott's bandwidth over at most 1,000 networks per series; the parameters are drawn from those of
+    the first tensor that vary. A series in which a parameter has one value is a vertical line, and a density that is
+    more than three times as high as that of the training networks is cut. The range is that of the trained networks
+    plus half of its width on each side.
 
     Args:
-      found: from `clouds`; averages and Gaussians are not drawn.
+      found: result of `clouds`; averages and Gaussians are not drawn.
       train: training networks.
-      seed: of the draws.
-      folder: for the files.
+      seed: random seed of the choices.
+      folder: output folder.
 
     Returns:
       The PNG file, or None where there are too few networks, or none differ.
@@ -138,14 +138,14 @@ def value_distributions(
 
 
 def _density_grid(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
-    """Points over the range of all series without their outermost hundredths, and some more beside it."""
+    """Points over the range of all series between their 1 % and 99 % quantiles, with a margin."""
     low, high = _range(*([np.quantile(v, (0.01, 0.99)) for v in some] for some in (trained, others)))
     pad = 0.35 * (high - low) or max(abs(low), 1.0) * 1e-3
     return np.linspace(low - pad, high + pad, _KDE_POINTS)
 
 
 def _range(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Smallest and largest of all values, those of the others as far as half a range beside the trained ones."""
+    """Smallest and largest of all values, others being clipped to half a range beyond the trained ones."""
     low, high = min(v.min() for v in trained), max(v.max() for v in trained)
     reach = _REACH * (high - low)
     far = np.clip(np.concatenate([*others, [low, high]]), low - reach, high + reach)
@@ -155,13 +155,14 @@ def _range(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple
 def tsne(found: Sequence[Cloud], seed: int, folder: pathlib.Path) -> pathlib.Path | None:
     """t-SNE of raw weight vectors, at most 100 networks per series.
 
-    scikit-learn's defaults, as published: perplexity 30 (less for few networks), started from principal components. In
-    one thread, since the sums of several differ in their last bits from call to call, and t-SNE enlarges them.
+    scikit-learn's defaults, as published: perplexity 30 (less for few networks), initialised with principal
+    components. It runs in one thread, since sums over several threads differ in their last bits from call to call, and
+    t-SNE amplifies them.
 
     Args:
-      found: from `clouds`.
-      seed: of the draw and of t-SNE.
-      folder: for the files.
+      found: result of `clouds`.
+      seed: random seed of the choice of networks and of t-SNE.
+      folder: output folder.
 
     Returns:
       The PNG file, or None where there are fewer than eight different networks.
@@ -191,9 +192,9 @@ class Path:
     """Checkpoints of one run in the order of its training.
 
     Attributes:
-      run: its number.
-      steps: `[k]`.
-      weights: `[k, P]`.
+      run: number of the run.
+      steps: `[k]` optimizer steps.
+      weights: `[k, P]` weights.
     """
 
     run: int
@@ -222,7 +223,7 @@ def distance_to_mean(found: Sequence[Cloud], train: Sequence[Path], seed: int) -
 
 
 def _outside(samples: Sequence[tuple[Series, np.ndarray]], limits: Sequence[tuple[float, float]]) -> str:
-    """How many networks of which series lie beyond the limits of a picture, in words; empty where none do."""
+    """Numbers of networks beyond the limits of a picture, in words; empty if there are none."""
     counts = {}
     for s, at in samples:
         beyond = np.any([(x < low) | (x > high) for x, (low, high) in zip(at, limits, strict=True)], axis=0)
@@ -234,19 +235,19 @@ def _outside(samples: Sequence[tuple[Series, np.ndarray]], limits: Sequence[tupl
 def trajectory(
     found: Sequence[Cloud], train: Sequence[Path], heldout: Sequence[Path], seed: int, folder: pathlib.Path
 ) -> pathlib.Path:
-    """Training checkpoints on the plane of their own two principal components, and everything else projected onto it.
+    """Training checkpoints on the plane of their two principal components, and all other networks projected onto it.
 
-    The right panel has what a projection hides: the distance from the plane. The path of any run with many steps looks
-    like an arc, for a random walk does so as well (Antognini and Sohl-Dickstein 2018, arXiv 1806.08805); what counts is
-    where samples lie beside it. Panels reach half a width beside the trained networks and the baselines; generated
-    networks beyond that are counted.
+    The right panel shows the distance from the plane, which a projection hides. The path of any run with many steps
+    looks like an arc, as a random walk does (Antognini and Sohl-Dickstein 2018, arXiv 1806.08805); what matters is
+    where samples lie relative to it. Panels extend half a width beyond trained networks and baselines; generated ones
+    beyond are counted.
 
     Args:
-      found: from `clouds`.
-      train: from `paths`, of training runs; not empty.
-      heldout: likewise of held-out runs; may be empty.
-      seed: of the draw of at most 100 networks per series.
-      folder: for the files.
+      found: result of `clouds`.
+      train: paths of training runs, see `paths`; not empty.
+      heldout: paths of held-out runs; may be empty.
+      seed: random seed that chooses at most 100 networks per series.
+      folder: output folder.
     """
     from matplotlib import patheffects
 
@@ -271,13 +272,13 @@ def trajectory(
     steps = np.concatenate([p.steps for p in train])
     for axes, height in zip(panels, (1, 2), strict=True):
         for i, at in enumerate(lines[len(train) :]):
-            axes.plot(*at[[0, height]], color="#b5b5b5", linewidth=0.7, zorder=1, label=None if i else "held-out runs")
+            axes.plot(at[0], at[height], color="#b5b5b5", linewidth=0.7, zorder=1, label=None if i else "held-out runs")
         for at in lines[: len(train)]:
-            axes.plot(*at[[0, height]], color="#777777", linewidth=0.6, zorder=2)
+            axes.plot(at[0], at[height], color="#777777", linewidth=0.6, zorder=2)
         points = np.concatenate(lines[: len(train)], axis=1)[[0, height]]
         image = axes.scatter(*points, c=steps, cmap="viridis", s=11, linewidths=0, zorder=2.5, rasterized=True)
         for s, at in samples:
-            style.scatter(axes, s, *at[[0, height]], _SMALL)
+            style.scatter(axes, s, at[0], at[height], _SMALL)
         for axis, (low, high) in ((axes.set_xlim, limits[0]), (axes.set_ylim, limits[height])):
             axis(low - 0.05 * (high - low), high + 0.05 * (high - low))
         axes.set_xlabel(f"first principal component ({100 * shares[0]:.0f} % of the variance)")

@@ -28,7 +28,7 @@ LAYERS, WIDTH = 4, 512  # of the vectors: weights and biases of two normalisatio
 def cases() -> list[Case]:
     """P-diff at the demo's and at the published size, in float32 and bfloat16; steps of single networks per second."""
     found = []
-    sizes = (("demo size", settings.pdiff_small()), ("published size", settings.pdiff_published()))
+    sizes = (("demo size", settings.preset("pdiff_small")), ("published size", settings.preset("pdiff_published")))
     for size, config in sizes:
         for dtype in ("float32", "bfloat16"):
             build = {

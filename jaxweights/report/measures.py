@@ -1,0 +1,137 @@
+"""Estimates of `metrics.json` and the measures that tables show."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxweights.tasks import Terms
+
+_MOST_DECIMALS = 5  # more of them are written with an exponent
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A number that every series may have.
+
+    Attributes:
+      path: keys in the series' entry of `metrics.json`.
+      title: column head, in which {names in braces} are the task's terms.
+      scale: factor for display, 100 for shares.
+      digits: number of decimals; None for as many as the interval justifies.
+    """
+
+    path: tuple[str, ...]
+    title: str
+    scale: float = 1.0
+    digits: int | None = None
+
+    def head(self, terms: Terms) -> str:
+        """The title in the words of a task."""
+        return self.title.format(**dataclasses.asdict(terms))
+
+    def decimals(self, found: Estimate) -> int:
+        """Decimals of an estimate and its interval: down to the first digit of half the interval's width.
+
+        Without an interval, or with one of no width, three significant digits of the value.
+        """
+        if self.digits is not None:
+            return self.digits
+        size = self.scale * found.half_width or abs(self.scale * found.value) / 100
+        return max(-math.floor(math.log10(size)), 0) if size else 0
+
+    def text(self, found: Estimate) -> str:
+        """The value of an estimate as it is displayed."""
+        return self.number(found.value, self.decimals(found))
+
+    def number(self, value: float, decimals: int) -> str:
+        """A value as it is displayed."""
+        shown = self.scale * value
+        if decimals > _MOST_DECIMALS:
+            return f"{shown:.2g}"
+        text = f"{shown:.{decimals}f}"
+        return text.lstrip("-") if float(text) == 0 else text
+
+    def find(self, entry: Mapping[str, Any]) -> Estimate | None:
+        """The measure's estimate in a series' entry, or None where it was not measured."""
+        node: Any = entry
+        for key in self.path:
+            node = node.get(key) if isinstance(node, Mapping) else None
+        return Estimate.of(node)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A number, the ends of its 95 % interval (None without one), and the number n of networks behind it."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int | None
+
+    @property
+    def margins(self) -> tuple[float, float]:
+        """Lengths of the interval below and above the value, at least 0; 0 without an interval."""
+        if self.low is None or self.high is None:
+            return 0.0, 0.0
+        return max(self.value - self.low, 0.0), max(self.high - self.value, 0.0)
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's width; 0 without one."""
+        return 0.0 if self.low is None or self.high is None else 0.5 * (self.high - self.low)
+
+    @classmethod
+    def of(cls, node: Any) -> Estimate | None:
+        """Reads `{"mean" or "value", "ci95", "n"}`; None for anything else."""
+        if not isinstance(node, Mapping) or node.get("mean", node.get("value")) is None:
+            return None
+        low, high = node.get("ci95") or (None, None)
+        return cls(node.get("mean", node.get("value")), low, high, node.get("n"))
+
+    @classmethod
+    def read(cls, node: Any) -> Estimate:
+        """Reads an estimate that has to be there, see `of`."""
+        found = cls.of(node)
+        if found is None:
+            raise ValueError(f"{node!r} is not an estimate")
+        return found
+
+    def above(self, bound: float) -> bool:
+        """Whether the whole interval lies above a bound; False without an interval."""
+        return self.low is not None and self.low > bound
+
+    def at_most(self, bound: float) -> bool:
+        """Whether the whole interval lies at or below a bound; False without an interval."""
+        return self.high is not None and self.high <= bound
+
+
+MAIN = (
+    Measure(("accuracy",), "{column}", 100),
+    Measure(("min_l2",), "min L2"),
+    Measure(("aligned_min_l2",), "aligned min L2"),
+    Measure(("max_error_iou",), "max {overlap}"),
+    Measure(("tests", "z_u"), "Z_U", 1, 1),
+    Measure(("tests", "auth_pct"), "AuthPct (%)", 1, 1),
+    Measure(("tests", "memorised_share"), "memorised (%)", 100, 1),
+    Measure(("tests", "copied_share"), "copied (%)", 100, 1),
+    Measure(("tests", "interpolated_share"), "interpolated (%)", 100, 1),
+)
+MORE = (
+    Measure(("loss",), "loss"),
+    Measure(("hull_residual",), "distance to mixtures"),
+    Measure(("hull_residual_relative", "to_nearest"), "mixtures over nearest"),
+    Measure(("hull_residual_relative", "to_heldout"), "mixtures over held-out's"),
+    Measure(("lineage", "same_run_l2"), "min L2, own run"),
+    Measure(("lineage", "other_run_l2"), "min L2, other runs"),
+    Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
+    Measure(("tests", "iou_above_heldout"), "{overlap} above held-out (%)", 100, 1),
+)
+RAW = (
+    Measure(("tests", "raw", "z_u"), "Z_U", 1, 1),
+    Measure(("tests", "raw", "auth_pct"), "AuthPct (%)", 1, 1),
+    Measure(("tests", "raw", "memorised_share"), "memorised (%)", 100, 1),
+    Measure(("tests", "raw", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
+)
