@@ -38,6 +38,6 @@ def test_wrong_settings_are_refused_by_name(config, message):
 
 def test_settings_and_mappings_build_the_same_network():
     config = {"name": "mlp", "hidden": [5, 4], "resize": 6}
-    net = tasks.build(config, (8, 8, 1), 3)
-    assert net == tasks.build(settings.make(nets.settings_class("mlp"), config), (8, 8, 1), 3)
+    net = nets.build(config, (8, 8, 1), 3)
+    assert net == nets.build(settings.make(nets.settings_class("mlp"), config), (8, 8, 1), 3)
     assert net.image_shape == (6, 6, 1) and net.spec.num_params == (36 + 1) * 5 + (5 + 1) * 4 + (4 + 1) * 3

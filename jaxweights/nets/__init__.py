@@ -4,7 +4,8 @@ To add a network, write one file and one line of `NETWORKS`. The file holds
 
 * a frozen dataclass of settings, derived from `ImageSettings` or `NetSettings`, with `name: Literal["mine"] = "mine"`
   and a line of documentation per field;
-* a Linen module whose layers have explicit names (see `jaxweights.nn`);
+* a Linen module whose layers have explicit names (see `jaxweights.nn`), a `PreparedModule` where a part of it depends
+  on the images alone;
 * a function `build(settings, input_shape, num_outputs)` that returns the module and the `WeightSpec` of its leaves,
   collected in flat order by `nn.leaves.Leaves`.
 
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 
 from jaxweights.errors import UserError
 from jaxweights.nets import actor, cnn, convnet, convnext, field, mlp, pdiff, resize, resnet, vit
-from jaxweights.nets.base import TaskNet
+from jaxweights.nets.base import PreparedModule, TaskNet
 from jaxweights.nets.custom import Wrapped, wrap
 from jaxweights.nets.partial import PartialNet, Prepared, load_partial, partial
 from jaxweights.nets.settings import ImageSettings, NetSettings, Network
@@ -34,6 +35,7 @@ __all__ = [
     "Network",
     "PartialNet",
     "Prepared",
+    "PreparedModule",
     "TaskNet",
     "Wrapped",
     "build",

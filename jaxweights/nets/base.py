@@ -16,6 +16,14 @@ from jaxweights.nn.parameters import DRAWS, uniform_draws
 from jaxweights.spec import WeightSpec
 
 
+class PreparedModule(nn.Module):
+    """A module of images of which a part depends on the images alone, computed once for many models."""
+
+    def prepare(self, images: jax.Array) -> Any:
+        """What `__call__` takes in the place of the images `[B, H, W, C]`."""
+        raise NotImplementedError
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskNet:
     """A pure network on flat weight vectors.
@@ -58,7 +66,7 @@ class TaskNet:
     def prepare(self, images: jax.Array):
         """The part of `apply` that depends on the images alone, for many models that see the same ones."""
         images = self.resized(images)
-        return self.module.prepare(images) if self.convolutional else images
+        return self.module.prepare(images) if isinstance(self.module, PreparedModule) else images
 
     def resized(self, images: Any) -> Any:
         """What the module takes: images `[B, *input_shape]` resized to `[B, *image_shape]`, anything else as it is."""
@@ -85,7 +93,7 @@ class TaskNet:
     @property
     def convolutional(self) -> bool:
         """Whether the first layers are convolutions, which have images to prepare."""
-        return hasattr(self.module, "prepare")
+        return isinstance(self.module, PreparedModule)
 
     @functools.cached_property
     def prepared_size(self) -> int:

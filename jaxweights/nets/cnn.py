@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 
 from jaxweights.errors import UserError
+from jaxweights.nets.base import PreparedModule
 from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.activations import ACTIVATIONS, activation, scaling
 from jaxweights.nn.conv_pool import Unfolded, from_batch_minor, to_batch_minor, unfold
@@ -21,7 +22,7 @@ from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
 
-class CNN(nn.Module):
+class CNN(PreparedModule):
     """Convolution, then pooling where asked, then activation, for each of conv1, conv2, ...; then fc1 and fc2."""
 
     channels: tuple[int, ...]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxweights.nets.base import PreparedModule
 from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.activations import ACTIVATIONS, scaling
 from jaxweights.nn.conv_pool import Unfolded, pad_map, to_batch_minor, unfold
@@ -23,7 +24,7 @@ from jaxweights.spec import FIXED, WeightSpec
 WINDOW, PADDING = 3, 1
 
 
-class ConvNet(nn.Module):
+class ConvNet(PreparedModule):
     """3x3 convolutions conv1, conv2, ... without bias, the first with stride 2, an activation after each; the mean
     over the map; the dense layer fc (Peebles et al., arXiv 2209.12892)."""
 

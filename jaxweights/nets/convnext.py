@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.errors import UserError
+from jaxweights.nets.base import PreparedModule
 from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.convolution import Conv, DepthwiseConv, Patches, patches
 from jaxweights.nn.dense import MLP, Chain, Dense
@@ -94,7 +95,7 @@ class ConvNeXt(nn.Module):
         return Head(self.num_classes, init, name="head")(jnp.mean(x, axis=(1, 2)))
 
 
-class SmallConvNeXt(ConvNeXt):
+class SmallConvNeXt(ConvNeXt, PreparedModule):
     """The same where many models see the same images."""
 
     def prepare(self, images: jax.Array) -> Patches:

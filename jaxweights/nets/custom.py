@@ -105,7 +105,13 @@ class FromNNX(nn.Module):
             initial = self.draw(self.make_rng("params"))
             for name in self.names:
                 self.param(name, lambda key, name=name: initial[name])
-        return self.call({name: self.get_variable("params", name) for name in self.names}, x)
+        params = {name: self.get_variable("params", name) for name in self.names}
+        if self.is_mutable_collection("intermediates"):
+            # Linen records the outputs of its own layers alone; `TaskNet.activation_size` counts these.
+            equations = jax.make_jaxpr(self.call)(params, x).jaxpr.eqns
+            values = [cast(Any, v.aval) for eqn in equations if eqn.primitive.name in _PRODUCTS for v in eqn.outvars]
+            self.sow("intermediates", "products", [jnp.zeros(value.shape) for value in values])
+        return self.call(params, x)
 
 
 def _linen(module: Any) -> nn.Module:

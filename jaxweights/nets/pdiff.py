@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxweights.errors import UserError
 from jaxweights.nets import cnn
+from jaxweights.nets.base import PreparedModule
 from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.activations import activation
 from jaxweights.nn.conv_pool import Unfolded, from_batch_minor, pad_map, to_batch_minor, unfold
@@ -100,7 +101,7 @@ def _head_leaves(leaves: Leaves, features: tuple[int, int, int], hidden: int, nu
     leaves.dense("head/fc2", hidden, num_classes, group)
 
 
-class ConvNet(nn.Module):
+class ConvNet(PreparedModule):
     """Convolutions conv1 (stride 2), conv2, ..., each normalised, leaky and pooled; head."""
 
     channels: tuple[int, ...]
@@ -177,7 +178,7 @@ class ResBlock(nn.Module):
         return x + _leaky_relu(MapConv(x.shape[0], 3, padding=1, name="conv2")(y))
 
 
-class ResNet(nn.Module):
+class ResNet(PreparedModule):
     """A leaky convolution of stride 2, then residual blocks; a normalisation and pooling after each; head."""
 
     channels: int

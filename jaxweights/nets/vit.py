@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxweights.errors import UserError
+from jaxweights.nets.base import PreparedModule
 from jaxweights.nets.settings import ImageSettings, image_shape
 from jaxweights.nn.convolution import Conv, Patches, patches
 from jaxweights.nn.dense import MLP, Chain, Dense
@@ -106,7 +107,7 @@ class Patch(nn.Module):
         return x.reshape(x.shape[0], -1, self.features)
 
 
-class SimpleViT(nn.Module):
+class SimpleViT(PreparedModule):
     """Embedded patches with sine and cosine positions; blocks whose attention has no biases; the mean over tokens.
 
     An image's squares are normalised before they are embedded, which `prepare` does without weights.
