@@ -134,17 +134,21 @@ def test_evaluation_equals_whole_networks_one_at_a_time(mesh, monkeypatch):
     np.testing.assert_allclose(result.loss, nets.cross_entropy(logits, labels[None]).mean(axis=1), rtol=1e-4)
 
 
+def score(logits, labels):
+    labels = labels[None]
+    return nets.cross_entropy(logits, labels), jnp.argmax(logits, axis=-1) == labels
+
+
 def test_a_program_serves_any_base():
     """No value of the base is a constant of the program that evaluation compiles."""
     net, other = make("resnet"), make("resnet", seed=1)
     assert net != other and net == nets.partial(net.whole, net.base, CASES["resnet"][2])
     vectors, images, labels = some(net, 2, 8)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
-    program, shape = accuracy._plan(net, images.shape, mesh)
+    program, shape = accuracy._plan(net, images.shape, mesh, score)
     padded = np.resize(vectors, (shape.models * shape.blocks, vectors.shape[1]))
-    ours = [
-        np.asarray(program(n.frozen, padded, np.int32(1), images[None], labels[None])[1])[:2] / 8 for n in (net, other)
-    ]
+    tiles = images[None], labels[None], np.ones((1, 8), bool)
+    ours = [np.asarray(program(n.frozen, padded, np.int32(1), tiles)[1])[:2] / 8 for n in (net, other)]
     for n, loss in zip((net, other), ours, strict=True):
         logits = jax.jit(jax.vmap(n.whole.apply, (0, None)))(n.insert(vectors), images)
         np.testing.assert_allclose(loss, nets.cross_entropy(logits, labels[None]).mean(axis=1), rtol=1e-4)
