@@ -43,7 +43,7 @@ def test_one_training_serves_every_sampler(workdir, metrics):
 
 def test_studies_hold_every_part(metrics):
     study = metrics["studies"]["hyperrep"]
-    assert set(study) == {"reconstruction", "probes", "symmetry", "published", "samplers"}
+    assert set(study) == {"study", "reconstruction", "probes", "symmetry", "published", "samplers"}
     for split, count in (("train", 48), ("heldout", 20)):
         part = study["reconstruction"][split]
         assert part["accuracy"]["n"] == count and part["r2"] <= 1 and set(part["r2_by_layer"]) == {"fc1", "fc2"}
@@ -82,7 +82,7 @@ def test_the_page_shows_faithful_beside_independent(workdir):
         ({"other": {"of": "nobody"}}, "'nobody', which is no learned generator of this config; there are: hyperrep"),
         ({"other": {"of": "average"}}, "no learned generator"),
         ({"other": {"of": "hyperrep", "width": 16}}, "can change only how samples are drawn .*, not width"),
-        ({"other": {"of": "hyperrep", "sampler": "magic"}}, "Unknown latent sampler 'magic'"),
+        ({"other": {"of": "hyperrep", "sampler": "magic"}}, r"generators\.other\.sampler is 'magic'"),
     ],
 )
 def test_impossible_ways_of_sampling_are_refused(changes, message):
