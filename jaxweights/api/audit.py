@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import auditing, population, provenance
+from jaxweights import auditing, population, provenance, tasks
 from jaxweights.api.result import AuditResult
 from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject
 from jaxweights.errors import UserError
-from jaxweights.evaluation import Predictor
+from jaxweights.evaluation import Evaluator, Predictor
 from jaxweights.generators import kind_of
 from jaxweights.generators.baselines import (
     Average,
@@ -49,6 +49,7 @@ def audit(
     spec: WeightSpec | None = None,
     predict: Callable[[Any, Any], Any] | None = None,
     test: tuple[Any, Any] | None = None,
+    task: str = "classification",
     batched: bool = False,
     baselines: bool | Iterable[str] = True,
     controls: bool = True,
@@ -76,8 +77,10 @@ def audit(
       generated: `[n, P]` likewise, or several series by name, `{"mine": a, "theirs": b}`.
       spec: what the vectors mean, with the symmetries of the hidden units; None for the training population's, if any.
       predict: `(weights [P], inputs) -> predictions` in any framework: gets one flat float32 vector and the inputs of
-        `test` and returns scores or probabilities `[T, K]` or class numbers `[T]`.
-      test: inputs, handed to `predict` as they are, and labels `[T]`.
+        `test` and returns scores or probabilities `[T, K]` or class numbers `[T]`; of a regression numbers `[T]`.
+      test: inputs, handed to `predict` as they are, and labels or targets `[T]`.
+      task: what `predict` does: "classification" or "regression". Of the latter R² takes the place of the accuracy, and
+        an error is a residual larger than the median distance of the targets from their mean.
       batched: whether `predict` takes several vectors `[n, P]` at a time (at most 64) and returns `[n, T, K]` or
         `[n, T]`.
       baselines: names among `BASELINES`; True for all, False for none.
@@ -104,6 +107,7 @@ def audit(
     if taken:
         raise UserError(f"generated has a series {taken[0]!r}, which is a name of the audit itself. Rename it.")
     count = min(max(map(len, series.values())), _MOST_SAMPLES)
+    evaluate = _evaluator(trained, predict, test, task, batched)
     subject = Subject(
         train=trained,
         heldout=null,
@@ -111,7 +115,8 @@ def audit(
         controls=tuple(name for name in added if name in CONTROLS),
         baselines=tuple(name for name in added if name in BASELINES),
         heldout_checkpoints=checkpoints,
-        evaluate=_evaluator(trained, predict, test, batched),
+        evaluate=evaluate,
+        task=_task(evaluate),
     )
     measured = auditing.measure(subject, chosen, mesh)
     metrics: dict[str, Any] = auditing.describe(subject, measured, chosen, seed) | {"versions": provenance.versions()}
@@ -241,15 +246,23 @@ def _draw(generator: Baseline, train: Population, count: int, seed: int) -> Popu
     return train.derive(np.asarray(drawn.weights), np.asarray(drawn.parents), generator.name)
 
 
-def _evaluator(train: Population, predict: Any, test: Any, batched: bool) -> Callable[[Any], Any] | None:
+def _evaluator(train: Population, predict: Any, test: Any, task: str, batched: bool) -> Callable[[Any], Any] | None:
     """Evaluation by the given function, or the population's own; None where there is neither."""
     if (predict is None) != (test is None):
-        missing = "test = (inputs, labels)" if test is None else "predict"
+        missing = "test = (inputs, targets)" if test is None else "predict"
         raise UserError(f"predict and test belong together, but {missing} is missing.")
     if predict is None:
         return train.evaluator
     if not callable(predict):
         raise UserError(f"predict is {predict!r}; give a function of (weights, inputs).")
     if not isinstance(test, (tuple, list)) or len(test) != 2:
-        raise UserError("test has to be a pair (inputs, labels).")
-    return Predictor(predict, *test, batched=batched)
+        raise UserError("test has to be a pair (inputs, targets).")
+    return Predictor(predict, *test, task=task, batched=batched)
+
+
+def _task(evaluate: Callable[[Any], Any] | None) -> tasks.Task:
+    """The task whose terms the verdicts are in."""
+    if isinstance(evaluate, Predictor):
+        return tasks.get(evaluate.task)
+    known = evaluate.net.task if isinstance(evaluate, Evaluator) else None
+    return tasks.get() if known is None else known

@@ -31,6 +31,16 @@ class Evaluator:
         self._known: dict[bytes, tuple[np.float64, np.float64, np.ndarray]] = {}
         self._bytes = 0
 
+    @property
+    def net(self) -> nets.TaskNet:
+        """The task network."""
+        return self._net
+
+    @property
+    def examples(self) -> int:
+        """Examples of the test set."""
+        return len(self._arguments[1])
+
     def __call__(self, weights, progress: Callable[[int, int], None] | None = None) -> Evaluation:
         """Evaluates `[N, P]` float32 weight vectors, an array or anything that slices to one; see `evaluate`."""
         names = list(_digests(weights))

@@ -18,23 +18,45 @@ _SUM_TOLERANCE = 1e-3  # of probabilities to one, which half precision keeps
 class Predictor:
     """Evaluates weight vectors by a function of weights and inputs.
 
+    Of classifiers the accuracy is the share of examples with the right class, the loss the mean cross-entropy in nats,
+    and errors are wrong classes. Of regressions they are R², the mean squared error, and residuals larger than a
+    tolerance: the median distance of the targets from their mean.
+
     Args:
       predict: `(weights [P], inputs) -> predictions`, or if `batched` `(weights [n, P], inputs) -> [n, ...]`.
-        Predictions are scores or probabilities `[T, K]`, or class numbers `[T]`, as anything that NumPy can read.
+        Predictions are scores or probabilities `[T, K]`, or class numbers `[T]`; of a regression numbers `[T]` or
+        `[T, 1]`; as anything that NumPy can read.
       inputs: the test set's inputs, handed on as they are.
-      labels: `[T]` integers from 0.
+      targets: `[T]` integers from 0; of a regression numbers.
+      task: "classification" or "regression".
       batched: whether the function takes several networks at a time, at most 64.
+
+    Raises:
+      UserError: another task, or targets of another kind.
     """
 
-    def __init__(self, predict: Callable[[Any, Any], Any], inputs: Any, labels: Any, *, batched: bool = False):
+    TASKS = ("classification", "regression")
+
+    def __init__(
+        self,
+        predict: Callable[[Any, Any], Any],
+        inputs: Any,
+        targets: Any,
+        *,
+        task: str = "classification",
+        batched: bool = False,
+    ):
+        if task not in self.TASKS:
+            raise UserError(f"task is {task!r}; with a function for predictions it is one of {', '.join(self.TASKS)}.")
         self._predict, self._inputs, self._batched = predict, inputs, batched
-        self._labels = np.asarray(labels)
-        if self._labels.ndim != 1 or not len(self._labels) or self._labels.dtype.kind not in "iu":
+        self._targets, self.task = np.asarray(targets), task
+        wanted, kinds = ("class number", "iu") if task == "classification" else ("number", "iuf")
+        if self._targets.ndim != 1 or not len(self._targets) or self._targets.dtype.kind not in kinds:
             raise UserError(
-                f"The labels of test = (inputs, labels) have shape {self._labels.shape} and type {self._labels.dtype}; "
-                "give one class number per example, [T] integers from 0."
+                f"The targets of test = (inputs, targets) have shape {self._targets.shape} and type "
+                f"{self._targets.dtype}; give one {wanted} per example, [T]."
             )
-        self.examples = len(self._labels)
+        self.examples = len(self._targets)
 
     def __call__(self, weights: Any) -> Evaluation:
         """Evaluates `[N, P]` weight vectors; the loss is absent where the function returns class numbers.
@@ -42,18 +64,20 @@ class Predictor:
         Raises:
           UserError: predictions that are no numbers, have another shape, or are not finite.
         """
-        accuracy, loss, errors = [], [], []
+        judge = self._classified if self.task == "classification" else self._fitted
+        quality, loss, errors = [], [], []
         step = BLOCK if self._batched else 1
         for start in range(0, len(weights), step):
             rows = np.asarray(weights[start : start + step], np.float32)
-            for offset, found in enumerate(self._predictions(rows)):
-                wrong, surprise = self._judge(found, start + offset)
-                accuracy.append(1.0 - wrong.mean())
+            for found in self._predictions(rows):
+                value, surprise, wrong = judge(found)
+                quality.append(value)
                 errors.append(np.packbits(wrong))
                 loss += [surprise] if surprise is not None else []
-        return Evaluation(np.array(accuracy), np.array(loss), np.stack(errors))
+        return Evaluation(np.array(quality), np.array(loss), np.stack(errors))
 
     def _predictions(self, rows: np.ndarray) -> np.ndarray:
+        """Predictions `[n, T, ...]`, of the right shape and finite."""
         given = self._predict(rows if self._batched else rows[0], self._inputs)
         try:
             found = np.asarray(given)
@@ -63,29 +87,40 @@ class Predictor:
                 "instance tensor.detach().cpu().numpy()."
             ) from error
         found = found if self._batched else found[None]
-        shapes = f"[{self.examples}, K] scores or [{self.examples}] class numbers"
-        fits = found.ndim in (2, 3) and found.shape[:2] == (len(rows), self.examples) and found.shape[-1] > 0
-        if not fits or found.dtype.kind not in "fiub" or (found.ndim == 2 and found.dtype.kind == "f"):
+        if self.task == "regression":
+            found = found[..., 0] if found.ndim == 3 and found.shape[2] == 1 else found
+            wanted, fits = f"[{self.examples}] numbers", found.ndim == 2 and found.dtype.kind in "fiu"
+        else:
+            wanted = f"[{self.examples}, K] scores or [{self.examples}] class numbers"
+            fits = found.ndim in (2, 3) and found.size and found.dtype.kind in ("fiu" if found.ndim == 3 else "iu")
+        if not fits or found.shape[:2] != (len(rows), self.examples):
             shape = found.shape if self._batched else found.shape[1:]
             per = " for each of its networks" if self._batched else ""
-            raise UserError(f"predict returned shape {shape} and type {found.dtype}; it has to return {shapes}{per}.")
+            raise UserError(f"predict returned shape {shape} and type {found.dtype}; it has to return {wanted}{per}.")
+        if not np.isfinite(found).all():
+            raise UserError("predict returned values that are not finite. Leave out networks that diverged.")
         return found
 
-    def _judge(self, found: np.ndarray, network: int) -> tuple[np.ndarray, float | None]:
-        """Which examples `[T]` a network gets wrong, and its mean cross-entropy in nats, if it tells scores."""
+    def _classified(self, found: np.ndarray) -> tuple[float, float | None, np.ndarray]:
+        """Accuracy, mean cross-entropy if there are scores, and which examples `[T]` are wrong."""
+        labels = self._targets
         if found.ndim == 1:
-            return found != self._labels, None
-        if not np.isfinite(found).all():
+            wrong = found != labels
+            return 1.0 - float(wrong.mean()), None, wrong
+        if labels.max() >= found.shape[1] or labels.min() < 0:
             raise UserError(
-                f"predict returned values that are not finite for network {network} of a series. Leave out networks "
-                "that diverged."
+                f"predict returned {found.shape[1]} scores per example, but the labels run from {labels.min()} to "
+                f"{labels.max()}; there has to be one score per class."
             )
-        if self._labels.max() >= found.shape[1] or self._labels.min() < 0:
-            raise UserError(
-                f"predict returned {found.shape[1]} scores per example, but the labels run from {self._labels.min()} "
-                f"to {self._labels.max()}; there has to be one score per class."
-            )
-        return found.argmax(axis=1) != self._labels, cross_entropy(found, self._labels)
+        wrong = found.argmax(axis=1) != labels
+        return 1.0 - float(wrong.mean()), cross_entropy(found, labels), wrong
+
+    def _fitted(self, found: np.ndarray) -> tuple[float, float, np.ndarray]:
+        """R², mean squared error, and which examples `[T]` are missed."""
+        targets = self._targets.astype(np.float64)
+        residuals, deviations = np.abs(found - targets), np.abs(targets - targets.mean())
+        error, spread = float(np.square(residuals).mean()), float(np.square(deviations).mean())
+        return 1.0 - error / max(spread, float(np.finfo(float).tiny)), error, residuals > np.median(deviations)
 
 
 def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
