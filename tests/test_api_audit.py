@@ -88,7 +88,8 @@ def test_a_function_of_any_framework_adds_accuracy_and_errors(evaluated):
     assert entry["accuracy"]["mean"] == pytest.approx(accuracy)
     assert entry["tests"]["distance"] == "aligned" and evaluated.verdicts["permuted_copy"] == "remembers"
     assert evaluated.verdicts["generated"] == "remembers" and entry["max_error_iou"]["mean"] > 0.9
-    assert set(evaluated.kinds) == {"average", *CONTROLS}
+    roles = {name: one["role"] for name, one in evaluated.metrics["series"].items()}
+    assert roles["average"] == "baseline" and {roles[name] for name in CONTROLS} == {"control"}
 
 
 def test_batches_classes_and_probabilities_give_the_same_accuracy(evaluated):
@@ -168,3 +169,34 @@ NAN = np.where(np.arange(SIZE) == 3, np.nan, FRESH)
 def test_mistakes_are_named(arguments, changes, message):
     with pytest.raises(UserError, match=message):
         audit(*arguments, **changes)
+
+
+def test_figures_and_report_need_arrays_alone(alone, evaluated, tmp_path):
+    for draw in (alone.plot.distances, alone.plot.mixtures, alone.plot.heatmap, alone.plot.values):
+        assert draw().axes
+    for draw in (evaluated.plot.novelty, evaluated.plot.similarity, evaluated.plot.tsne):
+        assert draw()._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="not evaluated"):
+        alone.plot.novelty()
+    with pytest.raises(UserError, match="no series 'yours'; there are mine, theirs"):
+        alone.plot.heatmap("yours")
+    for result, seen in ((alone, "novel"), (evaluated, "remembers")):
+        text = result.report(tmp_path / "new" / "report.html").read_text()
+        assert f'<span class="badge {seen}">' in text and result.verdict_texts["copy"][:20] in text
+        assert ("error IoU" in text.split("What the measures mean")[0]) == (result is evaluated)
+        assert "figures/" not in text
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["report.html"]
+    assert "<table" in alone._repr_html_() and "Controls pass" in alone._repr_html_()
+
+
+def test_regressions_have_r_squared():
+    """A linear model by NumPy: the words are those of regressions."""
+    slopes = np.linspace(-1, 1, 6)
+    inputs = rng(5).normal(size=(50, 6))
+    sets = [slopes + 0.2 * rng(seed).normal(size=(n, 6)) for seed, n in ((6, 30), (7, 12), (8, 20))]
+    options = {"test": (inputs, inputs @ slopes), "task": "regression", "baselines": False, "controls": False}
+    found = audit(*sets, predict=lambda w, x: x @ w, **options, **QUICK)
+    targets = inputs @ slopes
+    errors = [np.square(inputs @ w - targets).mean() / targets.var() for w in sets[2]]
+    assert found.metrics["series"]["generated"]["accuracy"]["mean"] == pytest.approx(1 - np.mean(errors), rel=1e-5)
+    assert "R2" in repr(found) and found.metrics["task"] == "regression"

@@ -415,11 +415,9 @@ def test_figures_share_the_height_of_their_axes(tmp_path):
     """What a panel shows must not depend on the order in which panels are drawn."""
     arguments = make_experiment(tmp_path / "run")
     series = style.collect(tmp_path / "run", arguments["metrics"])
-    drawn = []
-    with pytest.MonkeyPatch.context() as patch, style.drawing():
-        patch.setattr(style, "save", lambda figure, folder, name: drawn.append(figure))
-        figures.min_distance(series, tmp_path)
-    panels = [axes for axes in drawn[0].axes if axes.get_title()]
+    with style.drawing():
+        drawn = figures.min_distance(series)
+    panels = [axes for axes in drawn.axes if axes.get_title()]
     assert len(panels) == 2
     for axes, field in zip(panels, ("aligned_min_l2", "min_l2"), strict=True):
         values = [getattr(s.measured, field) for s in series if s.role not in (style.BASELINE, style.CONTROL)]

@@ -31,12 +31,12 @@ def walks(net, runs, seed=0):
     return Population.create(vectors, net.spec, run=np.repeat(runs, STEPS), step=steps, accuracy=0.5)
 
 
-def make_lineage(workdir):
+def make_one_run(workdir):
     """A workdir after the audit of one run's checkpoints; returns the arguments of `report.write`."""
     rng = np.random.default_rng(1)
     net = nets.partial(WHOLE, np.asarray(jax.jit(WHOLE.init)(jax.random.key(0))), ("fc2/*",))
-    train, lineages = walks(net, [0]), walks(net, np.arange(1, 1 + UNSEEN), 1)
-    heldout = lineages.where(step=1 + STEPS)
+    train, checkpoints = walks(net, [0]), walks(net, np.arange(1, 1 + UNSEEN), 1)
+    heldout = checkpoints.where(step=1 + STEPS)
     samples = {
         name: Population.create(train.weights[rng.integers(STEPS, size=12)] + 0.01, net.spec)
         for name in (*KINDS, *CONTROLS)
@@ -72,30 +72,23 @@ def make_lineage(workdir):
         "samples": samples,
         "mesh": parallel.make_mesh(2),
         "heldout": heldout,
-        "lineages": lineages,
+        "heldout_checkpoints": checkpoints,
     }
 
 
 @pytest.fixture(scope="module")
-def lineage(tmp_path_factory):
+def one_run(tmp_path_factory):
     """The arguments of the report, its series, and its workdir."""
-    workdir = tmp_path_factory.mktemp("lineage") / "run"
-    arguments = make_lineage(workdir)
+    workdir = tmp_path_factory.mktemp("one_run") / "run"
+    arguments = make_one_run(workdir)
     return arguments, style.collect(workdir, arguments["metrics"]), workdir
 
 
 @pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """Figures that would have been saved, by name."""
-    found = {}
-
-    def keep(figure, folder, name):
-        found[name] = figure
-        return folder / name
-
-    monkeypatch.setattr(style, "save", keep)
+def drawing():
+    """The style of figures."""
     with style.drawing():
-        yield found
+        yield
 
 
 def points(axes):
@@ -103,8 +96,8 @@ def points(axes):
     return {c.get_label(): np.asarray(c.get_offsets()) for c in axes.collections if len(c.get_offsets())}
 
 
-def test_the_page_of_one_run_has_every_figure_and_says_what_was_trained(lineage):
-    arguments, _, workdir = lineage
+def test_the_page_of_one_run_has_every_figure_and_says_what_was_trained(one_run):
+    arguments, _, workdir = one_run
     with sketched():
         page = Page(report.write(workdir, **arguments).read_text())
     names = {p.stem for p in (workdir / "figures").iterdir()}
@@ -122,10 +115,9 @@ def test_impossible_resolutions_are_refused(resolution):
     assert report.ReportSettings().boundary_resolution == 300
 
 
-def test_similarity_sets_go_by_kind_whatever_the_names(lineage, drawn, tmp_path):
-    _, series, _ = lineage
-    figures.accuracy_similarity(series, 40, tmp_path, 0)
-    top = drawn["accuracy_similarity"].axes[:2]
+def test_similarity_sets_go_by_kind_whatever_the_names(one_run, drawing):
+    _, series, _ = one_run
+    top = figures.accuracy_similarity(series, 40, 0).axes[:2]
     common = {"training", "ours"}
     sets = [common | {"jitter"}, common | {"soup", "published soup", "blob"}]
     assert [set(points(axes)) for axes in top] == sets
@@ -139,19 +131,18 @@ def test_similarity_sets_go_by_kind_whatever_the_names(lineage, drawn, tmp_path)
         places = [np.abs(one.accuracy - y)[one.max_error_iou == x].min() for x, y in shown]
         assert max(places) <= 1 / 120
     np.testing.assert_array_equal(points(top[0])["ours"], points(top[1])["ours"])
-    assert figures.accuracy_similarity([s for s in series if s.name == "training"], 40, tmp_path, 0) is None
+    assert figures.accuracy_similarity([s for s in series if s.name == "training"], 40, 0) is None
 
 
-def test_residuals_are_relative_to_heldout_runs_and_to_the_own_neighbour(lineage, drawn, tmp_path):
-    _, series, _ = lineage
+def test_residuals_are_relative_to_heldout_runs_and_to_the_own_neighbour(one_run, drawing):
+    _, series, _ = one_run
     middle = np.median(next(s for s in series if s.role == auditing.HELDOUT).measured.hull_residual)
     soup = next(i for i, s in enumerate(series) if s.name == "soup")
     copies = dataclasses.replace(series[soup].measured, min_l2=np.zeros(12), hull_residual=np.zeros(12))
     far = dataclasses.replace(series[soup].measured, hull_residual=np.full(12, 50 * middle))
     changed = [*series[:soup], dataclasses.replace(series[soup], measured=copies), *series[soup + 1 :]]
     changed[-1] = dataclasses.replace(series[-1], measured=far, role=style.BASELINE)
-    figures.interpolation_residual(changed, tmp_path)
-    left, right = drawn["interpolation_residual"].axes
+    left, right = figures.interpolation_residual(changed).axes
     rows = [s for s in changed if s.role != style.CONTROL]
     assert [t.get_text() for t in left.get_yticklabels()] == [s.label for s in rows]
     shown = [np.asarray(c.get_offsets())[:, 0] for c in left.collections]
@@ -163,8 +154,8 @@ def test_residuals_are_relative_to_heldout_runs_and_to_the_own_neighbour(lineage
     assert not ratios[[s.name for s in rows].index("soup")].any()  # copies have no distance to be a share of
 
 
-def test_drawn_parameters_are_of_the_first_tensor_that_varies(lineage, drawn, tmp_path):
-    arguments, series, _ = lineage
+def test_drawn_parameters_are_of_the_first_tensor_that_varies(one_run, drawing):
+    arguments, series, _ = one_run
     train = arguments["train"]
     leaves = [(leaf.name, span) for leaf, span in train.spec.spans()]
     values = train.weights.copy()
@@ -178,8 +169,7 @@ def test_drawn_parameters_are_of_the_first_tensor_that_varies(lineage, drawn, tm
     assert weights.varying_values(many, values, 0)[0] == "fc2/weight"  # the first that has as many as are shown
     assert not len(weights.varying_values(many, many.weights, 0)[2])
     found = weights.clouds(series, train, arguments["heldout"], arguments["samples"])
-    weights.value_distributions(found, train, 0, tmp_path)
-    panels = drawn["value_distributions"].axes
+    panels = weights.value_distributions(found, train, 0).axes
     _, first, columns = weights.varying_values(train, train.weights, 0)
     assert [axes.get_title() for axes in panels] == [f"parameter {c - first}" for c in columns]
     for axes, column in zip(panels, columns, strict=True):
@@ -191,33 +181,32 @@ def test_drawn_parameters_are_of_the_first_tensor_that_varies(lineage, drawn, tm
         np.testing.assert_allclose(density, kernels, rtol=1e-9, atol=1e-12)
 
 
-def test_tsne_is_the_same_every_time_and_keeps_neighbours(lineage, drawn, tmp_path):
-    arguments, series, _ = lineage
+def test_tsne_is_the_same_every_time_and_keeps_neighbours(one_run, drawing):
+    arguments, series, _ = one_run
     rng = np.random.default_rng(0)
     groups = [Population.create(8.0 * i + rng.normal(size=(20, 15)), arguments["train"].spec) for i in range(3)]
     found = [weights.Cloud(s, g.weights.astype(np.float32)) for s, g in zip(series, groups, strict=False)]
     shown = []
     for _ in range(2):
-        weights.tsne(found, 0, tmp_path)
-        shown.append(np.concatenate(list(points(drawn["tsne"].axes[0]).values())))
+        shown.append(np.concatenate(list(points(weights.tsne(found, 0).axes[0]).values())))
     np.testing.assert_array_equal(*shown)
     apart = np.linalg.norm(shown[0][:, None] - shown[0][None], axis=2) + np.where(np.eye(60), np.inf, 0)
     np.testing.assert_array_equal(apart.argmin(axis=1) // 20, np.arange(60) // 20)
-    assert weights.tsne([weights.Cloud(series[0], np.ones((20, 15), np.float32))], 0, tmp_path) is None
+    assert weights.tsne([weights.Cloud(series[0], np.ones((20, 15), np.float32))], 0) is None
 
 
-def test_the_path_lies_on_its_own_principal_components(lineage, drawn, tmp_path):
-    arguments, series, _ = lineage
+def test_the_path_lies_on_its_own_principal_components(one_run, drawing):
+    arguments, series, _ = one_run
     train = arguments["train"]
     shuffled = train.select(np.random.default_rng(0).permutation(STEPS))
     paths = weights.paths(shuffled, 1)
     np.testing.assert_array_equal(paths[0].weights, train.weights)
-    assert weights.paths(arguments["heldout"], 9) == [] and len(weights.paths(arguments["lineages"], 9)) == 9
+    assert weights.paths(arguments["heldout"], 9) == [] and len(weights.paths(arguments["heldout_checkpoints"], 9)) == 9
     mean = [weights.Cloud(series[1], train.weights.mean(axis=0)[None])]
     far = weights.Cloud(series[2], np.concatenate([train.weights[:3], train.weights[:2] + 50]))
-    weights.trajectory([*mean, far], paths, weights.paths(arguments["lineages"], 2), 0, tmp_path)
-    assert drawn["trajectory"].get_suptitle() == "Outside of a panel: 2 of 5 of ours."
-    left, right, _ = drawn["trajectory"].axes
+    figure = weights.trajectory([*mean, far], paths, weights.paths(arguments["heldout_checkpoints"], 2), 0)
+    assert figure.get_suptitle() == "Outside of a panel: 2 of 5 of ours."
+    left, right, _ = figure.axes
     offsets = train.weights.astype(np.float64) - train.weights.mean(axis=0, dtype=np.float64)
     u, singular, _ = np.linalg.svd(offsets, full_matrices=False)
     shown = next(np.asarray(c.get_offsets()) for c in left.collections if len(c.get_offsets()) == STEPS)

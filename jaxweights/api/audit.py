@@ -119,11 +119,11 @@ def audit(
         task=_task(evaluate),
     )
     measured = auditing.measure(subject, chosen, mesh)
-    metrics: dict[str, Any] = auditing.describe(subject, measured, chosen, seed) | {"versions": provenance.versions()}
-    kinds = {name: kind_of(one) for name, one in added.items()}
-    for name, kind in kinds.items():
-        metrics["series"][name]["kind"] = kind
-    return AuditResult(metrics, measured, subject, kinds, seed)
+    metrics = auditing.describe(subject, measured, chosen, seed)
+    for name, one in added.items():
+        metrics["series"][name]["kind"] = kind_of(one)
+    metrics["versions"] = provenance.versions()
+    return AuditResult(metrics, measured, subject, _examples(evaluate, trained), seed)
 
 
 def _population(networks: Any, what: str, spec: WeightSpec | None) -> Population:
@@ -266,3 +266,12 @@ def _task(evaluate: Callable[[Any], Any] | None) -> tasks.Task:
         return tasks.get(evaluate.task)
     known = evaluate.net.task if isinstance(evaluate, Evaluator) else None
     return tasks.get() if known is None else known
+
+
+def _examples(evaluate: Callable[[Any], Any] | None, train: Population) -> int:
+    """Examples of the test set; of an unknown function as many as its masks hold."""
+    if evaluate is None:
+        return 0
+    if isinstance(evaluate, (Evaluator, Predictor)):
+        return evaluate.examples
+    return 8 * evaluate(train.weights[:1]).errors.shape[1]

@@ -128,6 +128,6 @@ def write_report(context: Context) -> pathlib.Path:
             train=opened.view(zoo_stage.training_rows(context, opened)),
             samples={name: s.read() for name, s in samples.stores(context).items()},
             heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
-            lineages=opened.view(zoo_stage.heldout_checkpoints(opened)),
+            heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),
             mesh=context.mesh,
         )

@@ -6,9 +6,8 @@ from the smallest to the largest value, so that none falls out, and every random
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +18,9 @@ from jaxweights.population import COLUMNS, HYPER, Population
 from jaxweights.report import style
 from jaxweights.report.style import Series
 from jaxweights.tasks import Terms
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BINS = 15
 SHOWN_NETWORKS = 3
@@ -51,7 +53,7 @@ def _distance_kinds(series: Sequence[Series]) -> list[tuple[str, str]]:
     return kinds
 
 
-def min_distance(series: Sequence[Series], folder: pathlib.Path) -> pathlib.Path:
+def min_distance(series: Sequence[Series]) -> Figure:
     """Histograms of the distance to the nearest training network, and below them every series on the same axis."""
     shown = [s for s in series if s.role not in (style.BASELINE, style.CONTROL)]
     kinds = _distance_kinds(series)
@@ -69,7 +71,7 @@ def min_distance(series: Sequence[Series], folder: pathlib.Path) -> pathlib.Path
         bottom.set_xlabel("L2 to the nearest training network, every series")
     axes[0, 0].set(ylabel="% of networks", ylim=(0, None))
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(5, len(shown)))
-    return style.save(figure, folder, "min_distance")
+    return figure
 
 
 def _strips(axes, series: Sequence[Series], columns: Sequence[np.ndarray]) -> None:
@@ -88,7 +90,7 @@ def _strips(axes, series: Sequence[Series], columns: Sequence[np.ndarray]) -> No
     axes.grid(axis="x")
 
 
-def interpolation_residual(series: Sequence[Series], folder: pathlib.Path) -> pathlib.Path | None:
+def interpolation_residual(series: Sequence[Series]) -> Figure | None:
     """How far every network is from the best mixture of training networks, beside held-out runs and its own neighbour.
 
     The number that the paper of P-diff (arXiv 2402.13144) and its audit do not have. For copies, which have no distance
@@ -96,10 +98,9 @@ def interpolation_residual(series: Sequence[Series], folder: pathlib.Path) -> pa
 
     Args:
       series: all of them; controls are not drawn.
-      folder: output folder.
 
     Returns:
-      The PNG file, or None where the held-out runs are mixtures themselves.
+      The figure, or None where the held-out runs are mixtures themselves.
     """
     shown = [s for s in series if s.role != style.CONTROL]
     unit = next(float(np.median(s.measured.hull_residual)) for s in series if s.role == auditing.HELDOUT)
@@ -120,12 +121,12 @@ def interpolation_residual(series: Sequence[Series], folder: pathlib.Path) -> pa
     left.set(xlabel="residual / median of held-out runs")
     _strips(right, shown, to_nearest)
     right.set(xlabel="residual / distance to the nearest training network", xlim=(-0.03, 1.03))
-    return style.save(figure, folder, "interpolation_residual")
+    return figure
 
 
 def accuracy_similarity(
-    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, terms: Terms | None = None
-) -> pathlib.Path | None:
+    series: Sequence[Series], examples: int, seed: int, terms: Terms | None = None
+) -> Figure | None:
     """Accuracy against error similarity in the two sets of series of Zeng et al. 2025, on shared axes.
 
     Training and generated networks are beside noised copies in the first set, beside averages and Gaussians in the
@@ -135,12 +136,11 @@ def accuracy_similarity(
     Args:
       series: all of them; baselines are known by their kind, whatever their names.
       examples: test examples that an accuracy is a share of.
-      folder: output folder.
       seed: random seed that chooses the networks shown.
       terms: words of the task; those of classification by default.
 
     Returns:
-      The PNG file, or None where there is none of these baselines. A set without baselines has no panel.
+      The figure, or None where there is none of these baselines. A set without baselines has no panel.
     """
     terms = terms or Terms()
     rng = np.random.default_rng(seed)
@@ -176,12 +176,12 @@ def accuracy_similarity(
     figure.legend(
         handles.values(), handles, loc="outside lower center", ncols=columns, markerscale=1.3, handletextpad=0.2
     )
-    return style.save(figure, folder, "accuracy_similarity")
+    return figure
 
 
 def accuracy_novelty(
-    series: Sequence[Series], examples: int, folder: pathlib.Path, seed: int, limit: float, terms: Terms | None = None
-) -> pathlib.Path:
+    series: Sequence[Series], examples: int, seed: int, limit: float, terms: Terms | None = None
+) -> Figure:
     """Accuracy against error similarity and against distance, at most 100 networks per series drawn with the seed.
 
     Accuracies are moved by up to a third of one test example, so that equal ones do not hide each other.
@@ -189,7 +189,6 @@ def accuracy_novelty(
     Args:
       series: all of them.
       examples: test examples that an accuracy is a share of.
-      folder: output folder.
       seed: random seed that chooses the networks shown.
       limit: maximum error IoU that 5 % of the held-out runs exceed.
       terms: words of the task; those of classification by default.
@@ -233,7 +232,7 @@ def accuracy_novelty(
     )
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(6, len(series)), markerscale=1.3, handletextpad=0.2)
-    return style.save(figure, folder, "accuracy_novelty")
+    return figure
 
 
 def _zoom(series: Sequence[Series]) -> list[tuple[float, float] | None]:
@@ -266,9 +265,7 @@ def nearest_training(measured: Measured, train: Population, count: int) -> tuple
     return rows, apply_permutation(train.weights[rows], units, measured.aligned_permutation[:count])
 
 
-def heatmap(
-    subject: Series, generated: Population, train: Population, seed: int, folder: pathlib.Path, name: str = "heatmap"
-) -> pathlib.Path:
+def heatmap(subject: Series, generated: Population, train: Population, seed: int) -> Figure:
     """The first three generated networks, each over its nearest training networks, at 64 parameters.
 
     Args:
@@ -276,8 +273,6 @@ def heatmap(
       generated: its samples `[n, P]`, in the same order.
       train: training networks; where there is an alignment, their hidden units are brought into the sample's order.
       seed: random seed that chooses parameters.
-      folder: output folder.
-      name: file name without suffix.
     """
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -307,7 +302,7 @@ def heatmap(
         top.spines[:].set(color="#d62728", linewidth=2.6)
         figure.colorbar(image, cax=bar).outline.set_linewidth(0.5)
     _leaf_ticks(bottom, train, columns)
-    return style.save(figure, folder, name)
+    return figure
 
 
 def _strip(axes, values: np.ndarray, low: float, high: float, names: Sequence[str]):
@@ -343,9 +338,7 @@ def _leaf_ticks(axes, train: Population, columns: np.ndarray) -> None:
     axes.set_xlabel(f"{which}, in the order of the weight vector")
 
 
-def loss_curves(
-    curves: Mapping[tuple[str, str], Mapping[int, float]], series: Sequence[Series], folder: pathlib.Path
-) -> pathlib.Path | None:
+def loss_curves(curves: Mapping[tuple[str, str], Mapping[int, float]], series: Sequence[Series]) -> Figure | None:
     """Loss by step, raw and smoothed, one row per generator and one panel per stage; None without any curve."""
     if not curves:
         return None
@@ -371,7 +364,7 @@ def loss_curves(
             axes.grid()
         line[0].set_ylabel("loss")
     grid[0, 0].legend()
-    return style.save(figure, folder, "loss_curves")
+    return figure
 
 
 def _log_scale(axes, which: str, values: np.ndarray) -> None:
@@ -408,9 +401,8 @@ def zoo(
     train: Population,
     examples: int,
     config: Mapping[str, Any],
-    folder: pathlib.Path,
     terms: Terms | None = None,
-) -> pathlib.Path:
+) -> Figure:
     """Accuracies of training and held-out runs, and accuracy against whatever varies between the training networks.
 
     Args:
@@ -418,7 +410,6 @@ def zoo(
       train: training networks with their hyper-parameters.
       examples: test examples that an accuracy is a share of.
       config: the experiment's config; its `zoo` tells which settings were drawn on a logarithmic scale.
-      folder: output folder.
       terms: words of the task; those of classification by default.
     """
     terms = terms or Terms()
@@ -452,7 +443,7 @@ def zoo(
         axes.grid()
     for axes in grid[1 + len(varied) :]:
         axes.set_axis_off()
-    return style.save(figure, folder, "zoo")
+    return figure
 
 
 def _is_log(setting: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import pathlib
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from jaxweights import auditing, data, files, nets, population, settings, tasks
 from jaxweights.population import Population
-from jaxweights.report import explanations, figures, measures, studies, style, tables, template, weights
+from jaxweights.report import explanations, figures, measures, pictures, studies, style, tables, template
 from jaxweights.report.settings import ReportSettings
 from jaxweights.report.style import Picture, Section
 
@@ -31,7 +32,7 @@ def write(
     samples: Mapping[str, Population],
     mesh: jax.sharding.Mesh,
     heldout: Population | None = None,
-    lineages: Population | None = None,
+    heldout_checkpoints: Population | None = None,
 ) -> pathlib.Path:
     """Draws `figures/*.png` and `*.svg` and writes `report.html`; the same input gives the same bytes.
 
@@ -46,7 +47,7 @@ def write(
       samples: generated networks by series name.
       mesh: devices for the decision regions or actions.
       heldout: one checkpoint of every held-out run, for the figures of weights.
-      lineages: all checkpoints of held-out runs, for that of trajectories.
+      heldout_checkpoints: all checkpoints of held-out runs, for that of trajectories.
 
     Returns:
       The path of `report.html`.
@@ -58,137 +59,112 @@ def write(
     scene = tasks.Scene(net, dataset, train, options, mesh, workdir / "figures")
     folder = files.make_dir(scene.folder)
     series = style.collect(workdir, metrics)
+    examples, seed = len(dataset.test_labels), config["seed"]
+    audited = pictures.Audited(metrics, series, train, heldout, heldout_checkpoints, samples, examples, seed)
     with style.drawing():
         parts = [
-            *_measurement_pictures(series, metrics, dataset, train, config["seed"], folder),
-            *_subject_pictures(series, config["seed"], scene, samples),
-            *_weight_pictures(series, config["seed"], train, heldout, lineages, samples, folder),
-            *_training_pictures(series, metrics, config, dataset, train, workdir / "metrics.jsonl", folder),
-            *studies.parts(series, workdir, metrics, config["seed"], folder),
+            *pictures.of_measurements(audited, folder),
+            *pictures.of_samples(audited, folder),
+            *_task_pictures(audited, scene),
+            *pictures.of_weights(audited, folder),
+            *_training_pictures(audited, config, workdir / "metrics.jsonl", folder),
+            *studies.parts(series, workdir, metrics, seed, folder),
         ]
     text = render(metrics, config, net, parts)
     path = workdir / "report.html"
-    # ASCII with character references, so that no locale or server can misread it.
-    files.write_text(path, text.encode("ascii", "xmlcharrefreplace").decode("ascii"))
+    _write(path, text)
     return path
 
 
-def _measurement_pictures(series, metrics, dataset, train, seed, folder) -> Iterator[Picture]:
-    """Distances, novelty and mixtures of every series."""
-    tested = next(entry["tests"] for entry in metrics["series"].values() if "tests" in entry)
-    limit = tested["iou_above_heldout"]["limit"]  # a property of the held-out runs, the same for all
-    terms = tables.terms_of(metrics)
-    yield Picture(
-        figures.min_distance(series, folder),
-        "Distance to the nearest training network",
-        "Training networks are compared with the other training networks. A generator whose histogram lies left "
-        "of the held-out one stays closer to what it has seen than new training runs come. Below, every series "
-        "on one axis: dots are networks, the bar is their middle half, the line their median.",
-    )
-    yield Picture(
-        figures.accuracy_novelty(series, len(dataset.test_labels), folder, seed, limit, terms),
-        f"{terms.quality.capitalize()} against novelty",
-        f"At most {style.MAX_POINTS} networks per series, spread by a third of one {terms.example}. "
-        f"Left: {terms.likeness}; right of the dashed line lies what only 5 % of held-out runs "
-        f"reach. Right: distance of weights. {terms.good.capitalize()} and novel is up and left in the first column, "
-        "up and right in the second.",
-    )
-    path = figures.accuracy_similarity(series, len(dataset.test_labels), folder, seed, terms)
-    if path is not None:
-        others = "other runs" if len(np.unique(train.records["run"])) > 1 else "the same run, itself left out"
-        yield Picture(
-            path,
-            f"{terms.quality.capitalize()} against similarity, as published",
-            f"Generated networks that lie where noised copies or mixtures do have nothing that these lack; at most "
-            f"{style.MAX_POINTS} networks per series, training networks beside those of {others}.",
-        )
-    relative = metrics["series"][auditing.HELDOUT].get("hull_residual_relative", {"to_heldout": ()})
-    path = figures.interpolation_residual(series, folder) if relative["to_heldout"] is not None else None
-    if path is not None:
-        yield Picture(
-            path,
-            "Interpolation residual",
-            "Distance to the best mixture of training networks: left in units of the held-out runs&rsquo; median "
-            "(dashed), right as a share of the distance to the nearest training network. Near 0 in both a network is "
-            "nothing but a mixture of what was seen; near 0 on the left alone it is a copy with small changes.",
-        )
-
-
-def _subject_pictures(series, seed, scene: tasks.Scene, samples) -> Iterator[Picture]:
-    """Heatmap, and the task's own pictures, of every learned generator (or of one other series where there is none)."""
-    subjects = style.subjects(series)
-    suffixes = [f"_{s.name}" if number else "" for number, s in enumerate(subjects)]
-    for subject, suffix in zip(subjects, suffixes, strict=True):
-        path = figures.heatmap(subject, samples[subject.name], scene.train, seed, scene.folder, f"heatmap{suffix}")
-        order = ", their hidden units in the sample's order" if subject.measured.aligned_min_l2.size else ""
-        yield Picture(
-            path,
-            f"Weights: {subject.label} over the nearest training networks",
-            f"Red border: a generated network. Below it its nearest training networks, nearest first{order}. Rows "
-            "that look alike are copies up to small changes.",
-        )
+def _task_pictures(audited: pictures.Audited, scene: tasks.Scene) -> Iterator[Picture]:
+    """The task's own pictures of the first generated networks and the nearest training networks."""
     task, shown = scene.net.task, []
-    for subject, suffix in zip(subjects, suffixes, strict=True):
-        generated = samples[subject.name].weights[: task.shown_networks]
+    for subject, suffix in pictures.subjects(audited.series):
+        generated = audited.samples[subject.name].weights[: task.shown_networks]
         nearest = scene.train.weights[subject.measured.nearest_row[: len(generated)]]
         shown.append(tasks.Shown(subject, suffix, np.concatenate([generated, nearest])))
     yield from task.pictures(shown, scene)
 
 
-def _weight_pictures(series, seed, train, heldout, lineages, samples, folder) -> Iterator[Picture]:
-    """Values of parameters, t-SNE, and the paths of runs that were kept step by step."""
-    found = weights.clouds(series, train, heldout, samples)
-    path = weights.value_distributions(found, train, seed, folder)
-    if path is not None:
-        yield Picture(
-            path,
-            "Values of single parameters",
-            "A generator whose densities are narrower than those of the training networks, or in their middle, has not "
-            "learned how parameters vary.",
-        )
-    path = weights.tsne(found, seed, folder)
-    if path is not None:
-        yield Picture(
-            path,
-            "t-SNE of the weights",
-            f"Networks of a series that mix with training networks lie among them in weight space; at most "
-            f"{style.MAX_POINTS} networks per series, distances between clusters mean little.",
-        )
-    trained = weights.paths(train, weights.PATHS)
-    if trained:
-        unseen = weights.paths(lineages, weights.UNSEEN_PATHS) if lineages is not None else []
-        middle = weights.distance_to_mean(found, trained, seed)
-        own = middle.pop(auditing.TRAINING)
-        others = ", ".join(f"{style.label(name)} {value:.3g}" for name, value in middle.items())
-        yield Picture(
-            weights.trajectory(found, trained, unseen, seed, folder),
-            "The path of training",
-            f"Where samples gather around the mean of the path they are averages of its checkpoints; median distance "
-            f"to it: training checkpoints {own:.3g}, {html.escape(others)}.",
-        )
-
-
-def _training_pictures(series, metrics, config, dataset, train, log, folder) -> list[Picture]:
+def _training_pictures(audited: pictures.Audited, config, log: pathlib.Path, folder: pathlib.Path) -> list[Picture]:
     """How the generators and the zoo were trained."""
-    curves = figures.loss_curves(style.read_curves(log), series, folder)
-    terms = tables.terms_of(metrics)
-    zoo = figures.zoo(series, train, len(dataset.test_labels), config, folder, terms)
+    curves = figures.loss_curves(style.read_curves(log), audited.series)
+    terms = tables.terms_of(audited.metrics)
+    zoo = figures.zoo(audited.series, audited.train, audited.examples, config, terms)
     tested = terms.tested[:1].upper() + terms.tested[1:]
-    pictures = [Picture(zoo, "The zoo", f"{tested} of the networks that the experiment starts from.")]
+    path = style.save(zoo, folder, "zoo")
+    found = [Picture(path, "The zoo", f"{tested} of the networks that the experiment starts from.")]
     if curves is not None:
-        pictures.insert(0, Picture(curves, "Training of the generators", "Loss of every stage."))
-    return pictures
+        path = style.save(curves, folder, "loss_curves")
+        found.insert(0, Picture(path, "Training of the generators", "Loss of every stage."))
+    return found
+
+
+def write_audit(path: pathlib.Path, audited: pictures.Audited) -> pathlib.Path:
+    """Writes the page of an audit of arrays, which has neither a config nor a workdir: one HTML file, with its figures
+    inside.
+
+    Args:
+      path: HTML file.
+      audited: networks and measurements.
+    """
+    with style.drawing(), tempfile.TemporaryDirectory() as folder:
+        parts = [
+            part
+            for make in (pictures.of_measurements, pictures.of_samples, pictures.of_weights)
+            for part in make(audited, pathlib.Path(folder))
+        ]
+        text = _page(audited.metrics, "Invents or remembers?", _sizes(audited), parts, kept=False)
+    _write(path, text)
+    return path
+
+
+def _sizes(audited: pictures.Audited) -> str:
+    """How many networks of which size there are."""
+    counts = {name: len(networks) for name, networks in audited.samples.items()}
+    roles = style.roles(audited.metrics)
+    generated = ", ".join(f"{counts[n]:,} of {style.label(n)}" for n, role in roles.items() if role == style.LEARNED)
+    unseen = audited.metrics["series"][auditing.HELDOUT]["min_l2"]["n"]
+    return (
+        f"Networks of {audited.train.spec.num_params:,} parameters: {len(audited.train):,} that the generators have "
+        f"seen, {unseen:,} held out as the null, and {generated}."
+    )
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    # ASCII with character references, so that no locale or server can misread it.
+    files.write_text(path, text.encode("ascii", "xmlcharrefreplace").decode("ascii"))
 
 
 def render(
     metrics: Mapping[str, Any], config: Mapping[str, Any], net: nets.TaskNet, parts: Sequence[Picture | Section]
 ) -> str:
     """The page as a string, with the figures and further parts between the results and the other measures."""
-    roles = style.roles(metrics)
-    checks = metrics["checks"]
-    zoo = metrics["zoo"]
     title = f"Invents or remembers? {config['data']['name']}, {net.name}"
     facts = f"{_subject_matter(metrics, net)} {config['num_samples']:,} networks drawn from every generator."
+    return _page(metrics, title, facts, parts, config=config)
+
+
+def _page(
+    metrics: Mapping[str, Any],
+    title: str,
+    facts: str,
+    parts: Sequence[Picture | Section],
+    *,
+    config: Mapping[str, Any] | None = None,
+    kept: bool = True,
+) -> str:
+    """The page as a string.
+
+    Args:
+      metrics: numbers of the audit.
+      title: heading.
+      facts: what was audited, in a sentence.
+      parts: figures and sections after the results.
+      config: the experiment's, if there is one.
+      kept: whether the figures are files beside the page, too.
+    """
+    roles, checks = style.roles(metrics), metrics["checks"]
     aligned = any(e.get("aligned_min_l2") for e in metrics["series"].values())
     state = "pass" if checks["controls_passed"] else "fail"
     sign = "&#10003;" if checks["controls_passed"] else "&#10007;"
@@ -197,7 +173,7 @@ def render(
         _verdicts(metrics, roles),
         _section("results", "Results", _results(metrics, roles, aligned)),
         *(
-            _figure(p) if isinstance(p, Picture) else _section(html.escape(p.identity), p.title, p.content)
+            _figure(p, kept) if isinstance(p, Picture) else _section(html.escape(p.identity), p.title, p.content)
             for p in parts
         ),
         _section("more", "More measures", tables.series_table(metrics, roles, measures.MORE, False)),
@@ -209,18 +185,21 @@ def render(
         )
     explained = explanations.explanations(aligned, tables.terms_of(metrics))
     meanings = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in explained)
-    sections += [
-        _section("measures", "What the measures mean", f"<dl>{meanings}</dl>"),
-        _section("zoo-facts", "Zoo", tables.facts(zoo)),
-        _section("timing", "Time", tables.timing(metrics["timing"])),
-        _section("versions", "Versions", tables.facts(metrics["versions"])),
-        _section("config", "Config", _folded("every setting", tables.facts(config))),
+    sections.append(_section("measures", "What the measures mean", f"<dl>{meanings}</dl>"))
+    if "zoo" in metrics:
+        sections.append(_section("zoo-facts", "Zoo", tables.facts(metrics["zoo"])))
+    if "timing" in metrics:
+        sections.append(_section("timing", "Time", tables.timing(metrics["timing"])))
+    sections.append(_section("versions", "Versions", tables.facts(metrics["versions"])))
+    if config is not None:
+        sections.append(_section("config", "Config", _folded("every setting", tables.facts(config))))
+    sections.append(
         _section(
             "numbers",
             "All numbers",
             _folded("every number of metrics.json under series and studies", tables.every_number(metrics)),
-        ),
-    ]
+        )
+    )
     body = "\n".join(sections)
     return template.PAGE.format(title=html.escape(title), style=template.STYLE, facts=html.escape(facts), body=body)
 
@@ -278,15 +257,16 @@ def _folded(summary: str, content: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
-def _figure(picture: Picture) -> str:
+def _figure(picture: Picture, kept: bool) -> str:
     content = picture.path.read_bytes()
     encoded = base64.b64encode(content).decode("ascii")
     # All figures at one scale, so that their letters have one size; the width stands at a fixed place of a PNG file.
     width = round(int.from_bytes(content[16:20], "big") / style.DPI * _PIXELS_PER_INCH)
     size = f'style="max-width:{width}px;min-width:min(36rem,{width}px)"'
     title, name = html.escape(picture.title), html.escape(picture.path.name)
+    place = f" <small>figures/{name}, .svg</small>" if kept else ""
     return (
         f'<section id="{html.escape(picture.path.stem)}"><h2>{title}</h2><figure>'
         f'<div class="scroll paper"><img alt="{title}" {size} src="data:image/png;base64,{encoded}"></div>'
-        f"<figcaption>{picture.caption} <small>figures/{name}, .svg</small></figcaption></figure></section>"
+        f"<figcaption>{picture.caption}{place}</figcaption></figure></section>"
     )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import io
 import itertools
 import json
 import pathlib
@@ -172,24 +174,35 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any]) -> list[Series]:
     Raises:
       UserError: a series has no measurements.
     """
-    order = (auditing.TRAINING, auditing.HELDOUT, LEARNED, BASELINE, CONTROL)
-    found = sorted(roles(metrics).items(), key=lambda item: order.index(item[1]))
-    styles = {LEARNED: iter(_LEARNED * 9), BASELINE: iter(_BASELINES * 9), CONTROL: iter(_CONTROLS * 9)}
-    series = []
-    for name, role in found:
+    measured = {}
+    for name in metrics["series"]:
         if name == auditing.HELDOUT_CONTROL:  # half of the held-out runs, which are there already
             continue
-        colour, marker = _FIXED[name] if name in _FIXED else next(styles[role])
         path = workdir / "audit" / f"{name}.npz"
         if not path.exists():
             raise UserError(
                 f"The measurements of {label(name)} are missing ({path}). Run launch.audit (or launch.run) again."
             )
-        series.append(
-            Series(
-                name, label(name), role, colour, marker, auditing.load(path), metrics["series"][name].get("kind", "")
-            )
-        )
+        measured[name] = auditing.load(path)
+    return arrange(metrics, measured)
+
+
+def arrange(metrics: Mapping[str, Any], measured: Mapping[str, Measured]) -> list[Series]:
+    """Gives every series its place, colour and marker: training, held-out, learned generators, baselines, controls.
+
+    Args:
+      metrics: what the audit returned.
+      measured: measurements by series.
+    """
+    order = (auditing.TRAINING, auditing.HELDOUT, LEARNED, BASELINE, CONTROL)
+    found = sorted(roles(metrics).items(), key=lambda item: order.index(item[1]))
+    styles = {LEARNED: iter(_LEARNED * 9), BASELINE: iter(_BASELINES * 9), CONTROL: iter(_CONTROLS * 9)}
+    series = []
+    for name, role in found:
+        if name in measured:
+            colour, marker = _FIXED[name] if name in _FIXED else next(styles[role])
+            kind = metrics["series"][name].get("kind", "")
+            series.append(Series(name, label(name), role, colour, marker, measured[name], kind))
     return series
 
 
@@ -234,13 +247,27 @@ def drawing() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float):
-    """An empty figure of that size in inches, with automatic layout, drawn by Agg."""
+    """An empty figure of that size in inches, with automatic layout, drawn by Agg. Notebooks show it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = _figure_class()(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+@functools.cache
+def _figure_class():
+    """A figure that notebooks show although no interactive backend knows it; matplotlib is slow to import."""
+    from matplotlib.figure import Figure
+
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            with drawing():
+                self.savefig(buffer, format="png", dpi=DPI)
+            return buffer.getvalue()
+
+    return NotebookFigure
 
 
 def save(figure, folder: pathlib.Path, name: str) -> pathlib.Path:

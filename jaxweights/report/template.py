@@ -3,10 +3,10 @@
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #5a646e; --line: #dfe3e8; --ground: #f6f7f9;
   --card: #fff; --accent: #1f6fb2; --remembers: #b3261e; --interpolates: #a15c00; --invents: #1a7f45;
-  --degrades: #5a646e; }
+  --degrades: #5a646e; --novel: #1f6fb2; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a3adb7; --line: #363d45; --ground: #14171a;
   --card: #1d2125; --accent: #7db8ea; --remembers: #ff8a80; --interpolates: #ffbf66; --invents: #6fd39a;
-  --degrades: #a3adb7; } }
+  --degrades: #a3adb7; --novel: #7db8ea; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.5; overflow-wrap: break-word;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -29,12 +29,14 @@ article p { margin: 0; }
 .main article.remembers { border-left-color: var(--remembers); }
 .main article.interpolates { border-left-color: var(--interpolates); }
 .main article.invents { border-left-color: var(--invents); }
+.main article.novel { border-left-color: var(--novel); }
 .badge { display: inline-block; border: 1px solid; border-radius: 1rem; padding: 0 .6rem; font-size: .82rem;
   font-weight: 600; white-space: nowrap; }
 .badge.remembers { color: var(--remembers); }
 .badge.interpolates { color: var(--interpolates); }
 .badge.invents { color: var(--invents); }
 .badge.degrades { color: var(--degrades); }
+.badge.novel { color: var(--novel); }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td { padding: .35rem .4rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }

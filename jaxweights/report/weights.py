@@ -6,8 +6,8 @@ The first two follow Zeng et al. 2025 (arXiv 2506.07998), with seeded draws.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from jaxweights import auditing
 from jaxweights.population import Population
 from jaxweights.report import components, style
 from jaxweights.report.style import Series
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LEAST = 8  # smallest number of networks of a series whose distribution is drawn
 SHOWN_VALUES = 5
@@ -82,9 +85,7 @@ def varying_values(train: Population, values: np.ndarray, seed: int) -> tuple[st
     return "", 0, np.zeros(0, np.int64)
 
 
-def value_distributions(
-    found: Sequence[Cloud], train: Population, seed: int, folder: pathlib.Path
-) -> pathlib.Path | None:
+def value_distributions(found: Sequence[Cloud], train: Population, seed: int) -> Figure | None:
     """Densities of five parameters over training, held-out and generated networks.
 
     Gaussian kernels of Scott's bandwidth over at most 1,000 networks per series; the parameters are drawn from those of
@@ -96,10 +97,9 @@ def value_distributions(
       found: result of `clouds`; averages and Gaussians are not drawn.
       train: training networks.
       seed: random seed of the choices.
-      folder: output folder.
 
     Returns:
-      The PNG file, or None where there are too few networks, or none differ.
+      The figure, or None where there are too few networks, or none differ.
     """
     from scipy.stats import gaussian_kde
 
@@ -134,7 +134,7 @@ def value_distributions(
     panels[0].set_ylabel("density")
     figure.supxlabel(f"value in {name}", fontsize=9.5)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(shown))
-    return style.save(figure, folder, "value_distributions")
+    return figure
 
 
 def _density_grid(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray:
@@ -152,7 +152,7 @@ def _range(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple
     return float(far.min()), float(far.max())
 
 
-def tsne(found: Sequence[Cloud], seed: int, folder: pathlib.Path) -> pathlib.Path | None:
+def tsne(found: Sequence[Cloud], seed: int) -> Figure | None:
     """t-SNE of raw weight vectors, at most 100 networks per series.
 
     scikit-learn's defaults, as published: perplexity 30 (less for few networks), initialised with principal
@@ -162,10 +162,9 @@ def tsne(found: Sequence[Cloud], seed: int, folder: pathlib.Path) -> pathlib.Pat
     Args:
       found: result of `clouds`.
       seed: random seed of the choice of networks and of t-SNE.
-      folder: output folder.
 
     Returns:
-      The PNG file, or None where there are fewer than eight different networks.
+      The figure, or None where there are fewer than eight different networks.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -184,7 +183,7 @@ def tsne(found: Sequence[Cloud], seed: int, folder: pathlib.Path) -> pathlib.Pat
     axes.set(xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2", xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", markerscale=1.3, handletextpad=0.2)
-    return style.save(figure, folder, "tsne")
+    return figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,9 +231,7 @@ def _outside(samples: Sequence[tuple[Series, np.ndarray]], limits: Sequence[tupl
     return f"Outside of a panel: {', '.join(counts.values())}." if counts else ""
 
 
-def trajectory(
-    found: Sequence[Cloud], train: Sequence[Path], heldout: Sequence[Path], seed: int, folder: pathlib.Path
-) -> pathlib.Path:
+def trajectory(found: Sequence[Cloud], train: Sequence[Path], heldout: Sequence[Path], seed: int) -> Figure:
     """Training checkpoints on the plane of their two principal components, and all other networks projected onto it.
 
     The right panel shows the distance from the plane, which a projection hides. The path of any run with many steps
@@ -247,7 +244,6 @@ def trajectory(
       train: paths of training runs, see `paths`; not empty.
       heldout: paths of held-out runs; may be empty.
       seed: random seed that chooses at most 100 networks per series.
-      folder: output folder.
     """
     from matplotlib import patheffects
 
@@ -298,4 +294,4 @@ def trajectory(
     figure.legend(
         *handles, loc="outside lower center", ncols=min(6, len(handles[0])), markerscale=1.4, handletextpad=0.4
     )
-    return style.save(figure, folder, "trajectory")
+    return figure

@@ -1,0 +1,162 @@
+"""Pictures of what an audit measured: distances, novelty, mixtures, and the weights themselves.
+
+They need arrays alone: neither a config nor a data set nor the task network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxweights import auditing
+from jaxweights.population import Population
+from jaxweights.report import figures, style, tables, weights
+from jaxweights.report.style import Picture, Series
+
+
+@dataclasses.dataclass(frozen=True)
+class Audited:
+    """What was audited and measured.
+
+    Attributes:
+      metrics: numbers of the audit.
+      series: measurements of every series, from `style.arrange`.
+      train: training networks, in the order that the measurements refer to.
+      heldout: one checkpoint of every held-out run, if they are at hand.
+      heldout_checkpoints: all checkpoints of the held-out runs, likewise.
+      samples: generated networks by series name.
+      examples: examples that an accuracy is a share of.
+      seed: random seed of which networks and parameters are drawn.
+    """
+
+    metrics: Mapping[str, Any]
+    series: Sequence[Series]
+    train: Population
+    heldout: Population | None
+    heldout_checkpoints: Population | None
+    samples: Mapping[str, Population]
+    examples: int
+    seed: int
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the networks were evaluated, or audited by their weights alone."""
+        return self.metrics["series"][auditing.TRAINING]["accuracy"] is not None
+
+    @property
+    def error_limit(self) -> float:
+        """Error IoU that 5 % of the held-out runs exceed, the same for all series."""
+        tested = next(entry["tests"] for entry in self.metrics["series"].values() if "tests" in entry)
+        return tested["iou_above_heldout"]["limit"]
+
+    @property
+    def explained(self) -> bool:
+        """Whether the held-out runs lie outside of the training networks' hull, so that mixtures explain something."""
+        relative = self.metrics["series"][auditing.HELDOUT].get("hull_residual_relative", {"to_heldout": ()})
+        return relative["to_heldout"] is not None
+
+
+def of_measurements(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
+    """Distances, novelty and mixtures of every series, written to the folder."""
+    series = audited.series
+    yield Picture(
+        style.save(figures.min_distance(series), folder, "min_distance"),
+        "Distance to the nearest training network",
+        "Training networks are compared with the other training networks. A generator whose histogram lies left "
+        "of the held-out one stays closer to what it has seen than new training runs come. Below, every series "
+        "on one axis: dots are networks, the bar is their middle half, the line their median.",
+    )
+    if audited.evaluated:
+        yield from _of_accuracies(audited, folder)
+    figure = figures.interpolation_residual(series) if audited.explained else None
+    if figure is not None:
+        yield Picture(
+            style.save(figure, folder, "interpolation_residual"),
+            "Interpolation residual",
+            "Distance to the best mixture of training networks: left in units of the held-out runs&rsquo; median "
+            "(dashed), right as a share of the distance to the nearest training network. Near 0 in both a network is "
+            "nothing but a mixture of what was seen; near 0 on the left alone it is a copy with small changes.",
+        )
+
+
+def _of_accuracies(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
+    """Accuracy against similarity and distance."""
+    series, examples, seed = audited.series, audited.examples, audited.seed
+    terms = tables.terms_of(audited.metrics)
+    figure = figures.accuracy_novelty(series, examples, seed, audited.error_limit, terms)
+    yield Picture(
+        style.save(figure, folder, "accuracy_novelty"),
+        f"{terms.quality.capitalize()} against novelty",
+        f"At most {style.MAX_POINTS} networks per series, spread by a third of one {terms.example}. "
+        f"Left: {terms.likeness}; right of the dashed line lies what only 5 % of held-out runs "
+        f"reach. Right: distance of weights. {terms.good.capitalize()} and novel is up and left in the first column, "
+        "up and right in the second.",
+    )
+    figure = figures.accuracy_similarity(series, examples, seed, terms)
+    if figure is not None:
+        others = "other runs" if len(np.unique(audited.train.records["run"])) > 1 else "the same run, itself left out"
+        yield Picture(
+            style.save(figure, folder, "accuracy_similarity"),
+            f"{terms.quality.capitalize()} against similarity, as published",
+            f"Generated networks that lie where noised copies or mixtures do have nothing that these lack; at most "
+            f"{style.MAX_POINTS} networks per series, training networks beside those of {others}.",
+        )
+
+
+def of_samples(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
+    """Every learned generator's first networks (or one other series' where there is none) over their nearest training
+    networks, parameter by parameter."""
+    for subject, suffix in subjects(audited.series):
+        figure = figures.heatmap(subject, audited.samples[subject.name], audited.train, audited.seed)
+        order = ", their hidden units in the sample's order" if subject.measured.aligned_min_l2.size else ""
+        yield Picture(
+            style.save(figure, folder, f"heatmap{suffix}"),
+            f"Weights: {subject.label} over the nearest training networks",
+            f"Red border: a generated network. Below it its nearest training networks, nearest first{order}. Rows "
+            "that look alike are copies up to small changes.",
+        )
+
+
+def subjects(series: Sequence[Series]) -> list[tuple[Series, str]]:
+    """The series that pictures of networks show, with the end of the names of their files."""
+    return [(s, f"_{s.name}" if number else "") for number, s in enumerate(style.subjects(series))]
+
+
+def of_weights(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
+    """Values of parameters, t-SNE, and the paths of runs that were kept step by step."""
+    train, seed = audited.train, audited.seed
+    found = weights.clouds(audited.series, train, audited.heldout, audited.samples)
+    figure = weights.value_distributions(found, train, seed)
+    if figure is not None:
+        yield Picture(
+            style.save(figure, folder, "value_distributions"),
+            "Values of single parameters",
+            "A generator whose densities are narrower than those of the training networks, or in their middle, has not "
+            "learned how parameters vary.",
+        )
+    figure = weights.tsne(found, seed)
+    if figure is not None:
+        yield Picture(
+            style.save(figure, folder, "tsne"),
+            "t-SNE of the weights",
+            f"Networks of a series that mix with training networks lie among them in weight space; at most "
+            f"{style.MAX_POINTS} networks per series, distances between clusters mean little.",
+        )
+    trained = weights.paths(train, weights.PATHS)
+    if trained:
+        checkpoints = audited.heldout_checkpoints
+        unseen = weights.paths(checkpoints, weights.UNSEEN_PATHS) if checkpoints is not None else []
+        middle = weights.distance_to_mean(found, trained, seed)
+        own = middle.pop(auditing.TRAINING)
+        others = ", ".join(f"{style.label(name)} {value:.3g}" for name, value in middle.items())
+        yield Picture(
+            style.save(weights.trajectory(found, trained, unseen, seed), folder, "trajectory"),
+            "The path of training",
+            f"Where samples gather around the mean of the path they are averages of its checkpoints; median distance "
+            f"to it: training checkpoints {own:.3g}, {html.escape(others)}.",
+        )
