@@ -175,7 +175,8 @@ def _dual_bound(costs: jax.Array) -> jax.Array:
             levels = lows + _LEVEL * (jnp.mean(costs, axis=row_axis, keepdims=True) - lows)
             lows = jnp.min(costs - levels, axis=column_axis, keepdims=True)
             left = jnp.min(costs - levels - lows, axis=row_axis, keepdims=True)
-            return sum(jnp.sum(part, axis=(1, 2)) for part in (levels, lows, left))
+            total: Any = sum(jnp.sum(part, axis=(1, 2)) for part in (levels, lows, left))
+            return total
 
         return jnp.maximum(along(1, 2), along(2, 1))
 
@@ -187,7 +188,8 @@ def _dual_bound(costs: jax.Array) -> jax.Array:
         lows = [functools.reduce(jnp.minimum, row) for row in rows]
         rows = [[cost - low for cost in row] for row, low in zip(rows, lows, strict=True)]
         left = [functools.reduce(jnp.minimum, column) for column in zip(*rows, strict=True)]
-        return sum(levels) + sum(lows) + sum(left)
+        total: Any = sum(levels) + sum(lows) + sum(left)
+        return total
 
     rows = [[costs[:, u, v] for v in range(count)] for u in range(count)]
     return jnp.maximum(unrolled(rows), unrolled([list(column) for column in zip(*rows, strict=True)]))

@@ -158,17 +158,16 @@ def _candidates(
     shrink = 1.0 - product_error(tile.shape[1]) - 16.0 * FLOAT32_ROUNDOFF
     queries = padded_rows(frame.apply(tile), padded)
     query_norms = squared_norms(queries[:count])
-    exclude = groups.queries is not None
-    query_codes = padded_rows(groups.queries if exclude else np.zeros(count, np.int32), padded, -1)
+    query_codes = padded_rows(groups.query_codes(count), padded, -1)
 
-    program = _search_program(mesh, subtile, exclude)
+    program = _search_program(mesh, subtile, groups.exclude)
     queries = placed(mesh, queries)
     query_codes = placed(mesh, query_codes)
     best = no_candidates(mesh, padded, kept)
     for block in row_blocks(len(reference), block_rows):
         rows = frame.apply(read_rows(reference, block))
         norms = shrink * squared_norms(rows) - tile.shape[1] * FLOAT32_UNDERFLOW
-        codes = groups.references[block] if exclude else np.zeros(len(rows), np.int32)
+        codes = groups.reference_codes(block)
         block_arrays = (
             placed(mesh, padded_rows(rows, block_rows), parallel.AXIS),
             placed(mesh, padded_rows(norms.astype(np.float32), block_rows, np.inf), parallel.AXIS),

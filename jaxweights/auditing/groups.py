@@ -20,9 +20,22 @@ class ExclusionGroups:
         """Restricts the queries to some rows."""
         return self if self.queries is None else ExclusionGroups(self.queries[rows], self.references)
 
+    @property
+    def exclude(self) -> bool:
+        """Whether any pair may not count."""
+        return self.queries is not None
+
+    def query_codes(self, count: int) -> np.ndarray:
+        """Returns the codes `[count]` of all queries; zeros where every pair is admissible."""
+        return np.zeros(count, np.int32) if self.queries is None else self.queries
+
+    def reference_codes(self, block: slice) -> np.ndarray:
+        """Returns the codes of some references; zeros where every pair is admissible."""
+        return np.zeros(block.stop - block.start, np.int32) if self.references is None else self.references[block]
+
     def excluded(self, columns: slice) -> np.ndarray | None:
         """Returns the mask `[M, columns]` of pairs that do not count, or `None` where all count."""
-        if self.queries is None:
+        if self.queries is None or self.references is None:
             return None
         return self.queries[:, None] == self.references[None, columns]
 
@@ -58,9 +71,10 @@ def exclusion_groups(
             )
         both = np.concatenate([query_groups, reference_groups])
         numbers = np.unique(both, return_inverse=True)[1].reshape(-1).astype(np.int32)
-        codes = ExclusionGroups(numbers[:num_queries], numbers[num_queries:])
-        members = np.bincount(codes.references, minlength=int(numbers.max()) + 1)
-        admissible = num_references - members[codes.queries]
+        queries, references = numbers[:num_queries], numbers[num_queries:]
+        codes = ExclusionGroups(queries, references)
+        members = np.bincount(references, minlength=int(numbers.max()) + 1)
+        admissible = num_references - members[queries]
     short = np.flatnonzero(admissible < k)
     if short.size:
         raise UserError(

@@ -258,7 +258,7 @@ def _minimise_on_simplex(products: _Products, allowed: np.ndarray | None = None)
         outside = used & (target <= 0.0)
         ratios = np.divide(now, now - target, out=np.full(now.shape, np.inf), where=outside)
         step = np.minimum(ratios.min(axis=1), 1.0)
-        blocked = outside.any(axis=1)
+        blocked = np.asarray(outside.any(axis=1))
         dropped = blocked[:, None] & outside & (ratios <= step[:, None])
         used &= ~dropped
         now = np.where(used, np.maximum(now + step[:, None] * (target - now), 0.0), 0.0)

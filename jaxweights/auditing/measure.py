@@ -41,11 +41,12 @@ class Measurer:
         # What a training network is not compared with: its run, or itself where there is no other run.
         self.own = np.arange(len(self.runs)) if subject.one_run else self.runs
         groups = subject.train.spec.groups
+        # Places of the hidden units and all others; exact alignment is for networks with one hidden layer.
         self.units = subject.train.spec.units(0) if len(groups) == 1 else None
 
     def __call__(self, networks: Population, name: str) -> Measured:
         weights, training = networks.weights, name == TRAINING
-        own = {"query_groups": self.own, "reference_groups": self.own} if training else {}
+        own: dict[str, Any] = {"query_groups": self.own, "reference_groups": self.own} if training else {}
         available = len(self.train) - (np.unique(self.own, return_counts=True)[1].max() if training else 0)
         count = int(min(max(self.settings.hull_neighbours, NEIGHBOURS), available))
         raw = distances.nearest(weights, self.train, count, mesh=self.mesh, **own)
@@ -102,6 +103,8 @@ class Measurer:
     def _aligned(self, queries, reference, k=1, mesh=None, **groups) -> _Aligned:
         """`alignment.aligned_nearest` in blocks of one size, so that series of any length share one compiled
         program."""
+        assert self.units is not None
+        units, rest = self.units
         block = _ALIGNED_BLOCK if len(reference) <= 16 * _ALIGNED_BLOCK else 8 * _ALIGNED_BLOCK
         own = groups.pop("query_groups", None)
         parts = []
@@ -110,7 +113,7 @@ class Measurer:
             if own is not None:
                 groups["query_groups"] = parallel.pad_rows(np.asarray(own[rows]), block)
             padded = parallel.pad_rows(np.asarray(queries[rows]), block)
-            found = alignment.aligned_nearest(padded, reference, *self.units, k=k, mesh=self.mesh, **groups)
+            found = alignment.aligned_nearest(padded, reference, units, rest, k=k, mesh=self.mesh, **groups)
             count = len(queries[rows])
             parts.append((found.distances[:count], found.indices[:count], found.permutations[:count]))
         return _Aligned(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -164,7 +167,7 @@ class Measurer:
         for start in range(0, len(weights), block):
             rows = slice(start, start + block)
             neighbours = self.train[indices[rows]]
-            if permutations is not None:
+            if permutations is not None and self.units is not None:
                 neighbours = apply_permutation(neighbours, self.units[0], permutations[rows])
             out[rows] = hull.interpolation_residual(weights[rows], neighbours, memory_bytes=8 * _HULL_BYTES)[0]
         return out

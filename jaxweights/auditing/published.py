@@ -152,7 +152,7 @@ def _noisy(
 
 
 def _min_l2(
-    queries: np.ndarray, reference: np.ndarray, mesh: Mesh, identities: tuple[np.ndarray, ...] = (None, None)
+    queries: np.ndarray, reference: np.ndarray, mesh: Mesh, identities: tuple[np.ndarray | None, ...] = (None, None)
 ) -> np.ndarray:
     return distances.nearest(queries, reference, 1, *identities, mesh=mesh).distances[:, 0]
 
@@ -162,6 +162,6 @@ def _overlap(
     reference: np.ndarray,
     num_examples: int,
     settings: Mapping[str, Any],
-    identities: tuple[np.ndarray, ...] = (None, None),
+    identities: tuple[np.ndarray | None, ...] = (None, None),
 ) -> np.ndarray:
     return similarity.max_error_iou(queries, reference, num_examples, *identities, **settings).values

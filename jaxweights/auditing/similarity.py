@@ -95,7 +95,7 @@ def max_error_iou(
     best, index = -worst[:, 0], index[:, 0]
     # Quotients of counts up to _RESOLVED differ by more than float32 errs, so there the candidates hold a largest one.
     resolved = (num_examples <= _RESOLVED) | (best == 1.0) | (-scores[:, -1] * (1.0 + _QUOTIENT_TOLERANCE) <= best)
-    for row in np.flatnonzero(~resolved):
+    for row in np.flatnonzero(~resolved).tolist():
         best[row], index[row] = _search_exactly(queries[row], reference_masks, groups, row, faithful, memory_bytes)
     return Overlap(best, index)
 
@@ -179,18 +179,16 @@ def _candidates(
     rows = _TILE if jax.default_backend() == "cpu" else 4 * _TILE
     subtile, block_rows = min(rows, count), mesh.size * min(rows, math.ceil(references / mesh.size))
     padded = subtile * math.ceil(count / subtile)
-    exclude = groups.queries is not None
     dtype = products.fastest_product(("bfloat16", "int8", "float32"))
-    program = _program(mesh, subtile, exclude, faithful, dtype)
+    program = _program(mesh, subtile, groups.exclude, faithful, dtype)
     tick = counter(progress, math.ceil(references / block_rows))
 
-    query_codes = groups.queries if exclude else np.zeros(count, np.int32)
-    query_parts = (queries, _sizes(queries), query_codes)
+    query_parts = (queries, _sizes(queries), groups.query_codes(count))
     on_devices = [placed(mesh, padded_rows(part, padded)) for part in query_parts]
     best = no_candidates(mesh, padded, min(_CANDIDATES, references))
     for block in row_blocks(references, block_rows):
         masks = _read(reference_masks, block, num_examples, "reference")
-        codes = groups.references[block] if exclude else np.zeros(len(masks), np.int32)
+        codes = groups.reference_codes(block)
         # A padded row is marked by a negative size.
         parts = ((masks, 0), (_sizes(masks), -1), (codes, 0))
         padded_parts = (padded_rows(part, block_rows, fill) for part, fill in parts)
@@ -216,8 +214,8 @@ def _program(
         """Counts common ones, one bit plane after the other: the order of the examples does not matter."""
 
         def add(total, bit):
-            planes = [(((x >> bit) & jnp.uint8(1)).astype(dtype))[None] for x in (queries, masks)]
-            return total + products.chunked_product(*planes, accumulator), None
+            ours, theirs = ((((x >> bit) & jnp.uint8(1)).astype(dtype))[None] for x in (queries, masks))
+            return total + products.chunked_product(ours, theirs, accumulator), None
 
         zero = jnp.zeros((queries.shape[0], masks.shape[0]), accumulator)
         return jax.lax.scan(add, zero, jnp.arange(8, dtype=jnp.uint8))[0].astype(jnp.float32)

@@ -6,7 +6,7 @@ The first two follow Zeng et al. 2025 (arXiv 2506.07998), with seeded draws.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +53,7 @@ class Cloud:
 
 
 def clouds(
-    series: Sequence[Series], train: Population, heldout: Population | None, samples: dict[str, Population]
+    series: Sequence[Series], train: Population, heldout: Population | None, samples: Mapping[str, Population]
 ) -> list[Cloud]:
     """Training networks, held-out runs if given, learned generators, averages and Gaussians."""
     known = {auditing.TRAINING: train, **({auditing.HELDOUT: heldout} if heldout is not None else {}), **samples}
