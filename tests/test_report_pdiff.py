@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_report import CONTROLS, Page, make_dataset, make_measured, sketched
 
-from jaxweights import auditing, nets, parallel, report, settings, tasks
+from jaxweights import auditing, generators, nets, parallel, report, settings, tasks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.report import boundary, components, figures, style, weights
@@ -45,7 +45,8 @@ def make_one_run(workdir):
     measured = {
         name: make_measured(rng, n, STEPS, 0.0 if name in CONTROLS else 2.0, False) for name, n in sizes.items()
     }
-    metrics = auditing.summarise(measured, CONTROLS, 20, 0) | {
+    baselines = [name for name, kind in KINDS.items() if generators.is_baseline(kind)]
+    metrics = auditing.summarise(measured, CONTROLS, 20, 0, baselines=baselines) | {
         "zoo": {"num_params": net.spec.num_params, "runs_by_split": {"train": 1, "heldout": UNSEEN}},
         "timing": {},
         "versions": {},
