@@ -11,9 +11,10 @@ demo: $(VENV)/installed  ## train a zoo on the handwritten digits, generate netw
 test: $(VENV)/installed  ## run the test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-lint: $(VENV)/installed  ## check style
+lint: $(VENV)/installed  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 benchmark: $(VENV)/installed  ## measure this machine
 	$(BIN)/python -m launch.benchmark --suite=all

@@ -106,6 +106,7 @@ class Measurer:
         assert self.units is not None
         units, rest = self.units
         block = _ALIGNED_BLOCK if len(reference) <= 16 * _ALIGNED_BLOCK else 8 * _ALIGNED_BLOCK
+        assert self.units is not None
         own = groups.pop("query_groups", None)
         parts = []
         for start in range(0, len(queries), block):

@@ -151,6 +151,9 @@ def _noisy(
     return noisy
 
 
+_Identities = tuple[np.ndarray | None, np.ndarray | None]
+
+
 def _min_l2(
     queries: np.ndarray, reference: np.ndarray, mesh: Mesh, identities: tuple[np.ndarray | None, ...] = (None, None)
 ) -> np.ndarray:

@@ -100,6 +100,7 @@ def extract(
     before: _Blocks | None = None
     lattice: Any = evaluator.coarse(weights[:1]) if len(weights) else None
     for i in range(len(weights)):
+        assert lattice is not None
         field = _Blocks(evaluator, weights[i : i + 1], lattice(), level)
         fine = field.start()
         if i + 1 < len(weights):

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from configs import generators as settings
 from jaxweights import generators, parallel
 from jaxweights.generators.pdiff import PDiff
 from jaxweights.nn.leaves import Leaves
@@ -28,7 +27,7 @@ LAYERS, WIDTH = 4, 512  # of the vectors: weights and biases of two normalisatio
 def cases() -> list[Case]:
     """P-diff at the demo's and at the published size, in float32 and bfloat16; steps of single networks per second."""
     found = []
-    sizes = (("demo size", settings.preset("pdiff_small")), ("published size", settings.preset("pdiff_published")))
+    sizes = (("demo size", _pdiff("pdiff_small")), ("published size", _pdiff("pdiff_published")))
     for size, config in sizes:
         for dtype in ("float32", "bfloat16"):
             build = {
@@ -41,7 +40,13 @@ def cases() -> list[Case]:
     return found
 
 
-def _flop(config) -> float:
+def _pdiff(preset: str) -> PDiff:
+    generator = generators.build("pdiff", generators.preset(preset))
+    assert isinstance(generator, PDiff)
+    return generator
+
+
+def _flop(config: PDiff) -> float:
     """FLOP of the denoiser's convolutions, for one network and step."""
     widths = (1, *config.denoiser_channels, *config.denoiser_channels[-2::-1], 1)
     pairs = sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
@@ -50,8 +55,7 @@ def _flop(config) -> float:
 
 def _state(config, dtype) -> tuple[PDiff, dict[str, Any]]:
     """An untrained generator and its state; the cost is that of a trained one."""
-    generator = generators.build("pdiff", {**config.to_dict(), "num_timesteps": TIMESTEPS, "dtype": dtype})
-    assert isinstance(generator, PDiff)
+    generator = config.replace(num_timesteps=TIMESTEPS, dtype=dtype)
     leaves = Leaves()
     for i in range(LAYERS):
         leaves.vector(f"layer{i}", WIDTH)
