@@ -148,7 +148,7 @@ def _assign(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, np.ndarray]:
     """Returns the smallest sum of squared distances of units `[n, F]`, one to one, and the permutation of theirs."""
     costs = cdist(ours, theirs, "sqeuclidean")
     rows, permutation = linear_sum_assignment(costs)
-    return costs[rows, permutation].sum(), permutation
+    return float(costs[rows, permutation].sum()), permutation
 
 
 def _solve(

@@ -269,9 +269,10 @@ def _split(whole: TaskNet, spec: WeightSpec, mesh: Any) -> _Split:
     fixed, _ = _reaching(jaxpr.eqns, frontier, ())
 
     def function(invars, outvars, eqns):
-        return core.jaxpr_as_fun(
-            core.ClosedJaxpr(jaxpr.replace(invars=invars, outvars=outvars, eqns=eqns), program.consts)
-        )
+        part = jaxpr.replace(invars=invars, outvars=outvars, eqns=eqns)
+        # Public, but not marked so in JAX 0.12.
+        closed = core.ClosedJaxpr(part, program.consts)  # pyright: ignore[reportPrivateImportUsage]
+        return core.jaxpr_as_fun(closed)
 
     return _Split(
         function([*parameters, image], frontier, fixed),

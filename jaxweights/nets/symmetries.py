@@ -110,7 +110,9 @@ def _uses(program: core.Jaxpr, known: dict[Any, int]) -> Iterator[int]:
         elif eqn.primitive.name in _PASSED_ON and operands[0] is not None:
             known[eqn.outvars[0]] = operands[0]
         for value in eqn.params.values():
-            inner = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
+            # Public, but not marked so in JAX 0.12.
+            is_closed = isinstance(value, core.ClosedJaxpr)  # pyright: ignore[reportPrivateImportUsage]
+            inner = value.jaxpr if is_closed else value
             if isinstance(inner, core.Jaxpr) and len(inner.invars) == len(operands):
                 yield from _uses(inner, {v: i for v, i in zip(inner.invars, operands, strict=True) if i is not None})
 

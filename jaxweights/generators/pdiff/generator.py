@@ -361,7 +361,7 @@ def _spread(tensor: np.ndarray) -> float:
     return spread if spread > _CONSTANT * abs(tensor.mean()) else 1.0
 
 
-def _log_variance(variance: np.ndarray, unit: np.ndarray) -> np.ndarray:
+def _log_variance(variance: np.ndarray, unit: np.ndarray | np.floating) -> np.ndarray:
     """Running variances on a logarithmic scale; rows whose variances are all 0 have no unit."""
     return np.log(variance / np.where(unit > 0, unit, 1.0) + _VARIANCE_OFFSET)
 
