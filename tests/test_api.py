@@ -41,6 +41,8 @@ def test_a_learned_generator_is_trained_and_resumed(tmp_path):
     assert not np.array_equal(one, sample(model, 5, seed=1, sampler="ddim").weights)
     with pytest.raises(UserError, match="seed: 3 -> 4"):
         fit("pdiff", ROWS, seed=4, path=tmp_path, **TINY)
+    with pytest.raises(UserError, match="weights: "):
+        fit("pdiff", 2 * ROWS, seed=3, path=tmp_path, **TINY)
 
 
 def test_samples_are_evaluated_where_the_population_knows_how():

@@ -40,6 +40,16 @@ def test_a_zoo_on_disk_is_the_same_and_resumes(zoo, tmp_path):
     assert np.array_equal(kept.weights, zoo.weights) and np.array_equal(again.weights, zoo.weights)
     with pytest.raises(UserError, match=r"zoo\.epochs: 2 -> 3"):
         train_zoo("digits", hidden=(4,), seed=0, path=tmp_path, **{**SMALL, "epochs": 3})
+    with pytest.raises(UserError, match="network.init: 'absent' -> 'uniform'"):
+        train_zoo("digits", hidden=(4,), init="uniform", seed=0, path=tmp_path, **SMALL)
+
+
+def test_a_stored_zoo_is_that_of_its_arrays(tmp_path):
+    options = {"runs": 3, "heldout": 0, "epochs": 1, "batch_size": 16, "path": tmp_path}
+    kept = train_zoo(Net(), data=DATA, **options)
+    assert np.array_equal(train_zoo(Net(), data=DATA, **options).weights, kept.weights)
+    with pytest.raises(UserError, match="data: 'arrays; blake2b"):
+        train_zoo(Net(), data=(X + 1, Y, X[:40], Y[:40]), **options)
 
 
 def test_any_module_trains_on_arrays(capsys):

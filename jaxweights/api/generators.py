@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import files, generators, parallel, provenance, settings
+from jaxweights.data.dataset import fingerprint
 from jaxweights.errors import UserError
 from jaxweights.generators import ClosedFormGenerator, Generator, LearnedGenerator, Prompted
 from jaxweights.population import Population, check_finite, from_array
@@ -139,6 +140,7 @@ def _claim(path: pathlib.Path, generator: LearnedGenerator, training: Population
     facts = {
         "generator": {"kind": generators.kind_of(generator), **settings.plain(generator)},
         "networks": list(training.weights.shape),
+        "weights": fingerprint(np.asarray(training.weights[:]), training.records["run"], training.records["step"]),
         "seed": seed,
     }
     facts, record = json.loads(json.dumps(facts)), files.make_dir(path) / "model.json"

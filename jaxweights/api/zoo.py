@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from jaxweights import data as datasets
 from jaxweights import nets, parallel, provenance, settings, tasks, zoo
+from jaxweights.data.dataset import fingerprint
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, Evaluator
 from jaxweights.nets import custom
@@ -87,7 +88,8 @@ def train_zoo(
     if path is None:
         trained = zoo.train_zoo(built, plan, dataset, mesh, seed=seed, evaluate=evaluator)
     else:
-        facts = {"seed": seed, "zoo": settings.plain(recipe), "data": dataset.source, "network": built.name}
+        described = net if module is None else repr(built.module)
+        facts = {"seed": seed, "zoo": settings.plain(recipe), "data": dataset.source, "network": described}
         trained = _stored(pathlib.Path(path), facts, built, plan, dataset, mesh, seed, evaluator)
     return dataclasses.replace(trained, evaluator=evaluator)
 
@@ -199,5 +201,5 @@ def _dataset(task: tasks.Task, arrays: tuple[np.ndarray, ...]) -> datasets.Datas
         num_classes=int(max(y.max(), y_test.max())) + 1 if whole else 1,
         scale=np.full(x.shape[-1], unit, np.float32),
         shift=np.zeros(x.shape[-1], np.float32),
-        source="arrays",
+        source=f"arrays; blake2b {fingerprint(train_images, y, test_images, y_test)}",
     )
