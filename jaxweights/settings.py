@@ -7,6 +7,7 @@ A class of settings derives from `Settings` and is a frozen dataclass. Annotatio
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import difflib
 import functools
@@ -141,6 +142,19 @@ class Settings:
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
 
+class Readable(abc.ABC):
+    """A value that is written in a config in a form of its own, such as a distribution."""
+
+    @classmethod
+    @abc.abstractmethod
+    def from_setting(cls, value: Any, path: str) -> Self:
+        """Reads what a config has under `path`; raises `UserError` for what it cannot read."""
+
+    @abc.abstractmethod
+    def to_setting(self) -> Any:
+        """What `from_setting` reads, as JSON-like values."""
+
+
 def make(kind: type[T], values: Mapping[str, Any], section: str | None = None) -> T:
     """Settings from a mapping.
 
@@ -182,8 +196,7 @@ def plain(value: Any) -> Any:
         return {f.name: plain(getattr(value, f.name)) for f in _fields(type(value)) if f.init}
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
-    to_plain = getattr(value, "to_setting", None)
-    return to_plain() if to_plain is not None else value
+    return value.to_setting() if isinstance(value, Readable) else value
 
 
 def config_dict(value: Settings):
@@ -313,7 +326,7 @@ def _as_tuple(value: Any, arguments: tuple[Any, ...], hint: Any, path: str) -> t
 
 
 def _as_plain(value: Any, hint: Any, path: str) -> Any:
-    """A value of a class; one may read other values through `from_setting(value, path)`."""
+    """A value of a class."""
     if hint is bool or hint is str:
         if isinstance(value, hint):
             return value
@@ -325,7 +338,7 @@ def _as_plain(value: Any, hint: Any, path: str) -> Any:
             return float(value)
     elif isinstance(value, hint):
         return value
-    elif hasattr(hint, "from_setting"):
+    elif isinstance(hint, type) and issubclass(hint, Readable):
         return hint.from_setting(value, path)
     elif isinstance(hint, type) and issubclass(hint, Settings) and isinstance(value, Mapping):
         return make(hint, value, path)

@@ -184,6 +184,10 @@ def _dataset(task: tasks.Task, arrays: tuple[np.ndarray, ...]) -> datasets.Datas
             raise UserError(f"The {what} inputs have NaN or infinite values. Remove these rows.")
     if x.shape[1:] != x_test.shape[1:]:
         raise UserError(f"Training inputs are {x.shape[1:]} and test inputs {x_test.shape[1:]}; both must be alike.")
+    if (x.dtype == np.uint8) != (x_test.dtype == np.uint8):
+        raise UserError(
+            f"Training inputs are {x.dtype} and test inputs {x_test.dtype}; both must be bytes, or neither."
+        )
     whole = np.issubdtype(y.dtype, np.integer)
     if whole and min(y.min(), y_test.min()) < 0:
         raise UserError("The classes have negative numbers; give integers from 0.")

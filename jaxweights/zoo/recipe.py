@@ -13,13 +13,13 @@ import optax
 
 from jaxweights import shuffle
 from jaxweights.errors import UserError
-from jaxweights.settings import Settings, setting
+from jaxweights.settings import Readable, Settings, setting
 
 HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
 
 
 @dataclasses.dataclass(frozen=True)
-class Distribution:
+class Distribution(Readable):
     """How a hyper-parameter is drawn per run, from the run's own key.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from jaxweights.generators import checks
 from jaxweights.generators.base import Autoencoding
@@ -191,6 +191,10 @@ class HyperRepSettings(Autoencoding):
         if wrong:
             self.refuse(*wrong)
         object.__setattr__(self, "mode", self.latent_sampler.mode)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed; another sampler has its own first mode, unless one is given."""
+        return super().replace(**({"mode": ""} if "sampler" in changes else {}) | changes)
 
     @property
     def latent_sampler(self) -> LatentSampler:
