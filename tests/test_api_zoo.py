@@ -76,7 +76,7 @@ def test_any_module_trains_on_arrays(capsys):
         (lambda: train_zoo(3), "give the name of a data set"),
         (lambda: train_zoo(Net(), data=(X, Y[:5], X, Y)), "The training data have inputs"),
         (lambda: train_zoo(Net(), data=(X, Y, X[:, :3], Y)), "both must be alike"),
-        (lambda: train_zoo(Net(), data=(X, Y, X.astype(np.uint8), Y)), "both are bytes"),
+        (lambda: train_zoo(Net(), data=(X, Y, X.astype(np.uint8), Y)), "both must be bytes"),
         (lambda: train_zoo(Net(), data=(X * np.nan, Y, X, Y)), "NaN or infinite"),
         (lambda: train_zoo(Net(), data=(X, Y - 1, X, Y)), "negative"),
         (lambda: train_zoo(Net(), data=(X, Y + 4, X, Y)), "as many outputs"),
