@@ -52,7 +52,7 @@ def test_accuracies_are_those_of_the_whole_networks(done):
 def test_the_audit_knows_that_there_is_one_run(metrics):
     assert metrics["checks"]["controls_passed"], metrics["checks"]
     training, pdiff = metrics["series"]["training"], metrics["series"]["pdiff"]
-    assert training["lineage"]["other_run_l2"] is None and training["lineage"]["same_run_l2"]["mean"] > 0
+    assert training["by_run"]["other_run_l2"] is None and training["by_run"]["same_run_l2"]["mean"] > 0
     assert pdiff["tests"]["memorised_share"] is None
     for name in ("average", "average_faithful", "copy"):  # mixtures of all checkpoints explain them
         assert metrics["series"][name]["hull_residual"]["mean"] < 1e-6, name

@@ -35,11 +35,11 @@ def run(
       settings: how to measure; None for the defaults.
       seed: random seed of the bootstrap and of the split of the held-out runs.
       mesh: devices; None for all.
-      folder: where the measurements of each series are kept; series that are there already are not measured again.
-        None keeps nothing.
+      folder: folder of the measurements; series that are there already are not measured again. None keeps nothing.
 
     Returns:
-      JSON data: `series.<name>`, `checks` and `lineage` (what training networks were compared with), see the README.
+      JSON data: `series.<name>`, `checks` and `training` (what training networks were compared with), see
+      `docs/audit.md`.
 
     Raises:
       UserError: see `subject.check`.
@@ -82,9 +82,9 @@ def describe(subject: Subject, measured: dict[str, Measured], settings: AuditSet
         subject.one_run,
         baselines=subject.baselines,
     )
-    metrics["lineage"] = {
-        "training_networks": len(subject.train),
-        "training_runs": len(np.unique(subject.train.records["run"])),
-        "training_leaves_out": "itself" if subject.one_run else "its run",
+    metrics["training"] = {
+        "networks": len(subject.train),
+        "runs": len(np.unique(subject.train.records["run"])),
+        "leaves_out": "itself" if subject.one_run else "its run",
     }
     return metrics | {"task": subject.task.name}

@@ -229,7 +229,7 @@ def _minimise_on_simplex(products: _Products, allowed: np.ndarray | None = None)
     of many points are found at once, and few points are put back.
 
     Args:
-      products: of B queries and k points.
+      products: inner products of B queries and k points.
       allowed: `[B, k]` booleans, points that may be used.
 
     Returns:

@@ -83,7 +83,7 @@ class Measurer:
         if self.subject.evaluate is None:
             return dict.fromkeys(("accuracy", "loss", "max_error_iou"), np.zeros(0))
         result = self.trained if networks is self.subject.train else self._evaluate(networks.weights)
-        examples = 8 * result.errors.shape[1]  # those behind the last one are nobody's errors
+        examples = 8 * result.errors.shape[1]  # bits behind the last example are zero in all masks
         iou, _ = similarity.max_error_iou(result.errors, self.trained.errors, examples, mesh=self.mesh, **own)
         return {
             "accuracy": result.accuracy,
@@ -151,7 +151,7 @@ class Measurer:
         else:
             known = self.runs[raw.indices[:, 0]] == runs
             out[known] = raw.distances[known, 0]
-        left_out = name in (TRAINING, HELDOUT)  # samples are nobody's checkpoint
+        left_out = name in (TRAINING, HELDOUT)  # samples are no checkpoints of a run
         for run in np.unique(runs[np.isnan(out) & (runs >= 0)]):
             rows = np.flatnonzero((runs == run) & np.isnan(out))
             others = np.flatnonzero(reference.records["run"] == run)

@@ -56,7 +56,7 @@ def run(
     reconstructions of the networks with the best recorded accuracies plus normal noise.
 
     Per series:
-      accuracy: of every network.
+      accuracy: test accuracy of every network.
       min_l2: Euclidean distance to the nearest reconstruction of a run's last checkpoint. The series "training" holds
         the distances of these reconstructions among themselves, each without itself, so it is shorter.
       max_error_iou: largest overlap of the misclassified examples with any reconstruction, of all checkpoints; a
@@ -76,8 +76,8 @@ def run(
       top: share of the networks that noise is added to, ties at the quantile included.
       faithful: two networks without errors have overlap 0, as the published formula has it, and the last checkpoints
         are those of the last step of the whole population, without the runs that lack it.
-      resamples: of the bootstrap intervals.
-      rng: of the bootstrap.
+      resamples: number of bootstrap resamples.
+      rng: random generator or seed of the bootstrap.
 
     Returns:
       `{"series": {name: {"kind", "accuracy", "min_l2", "max_error_iou"}}}`: the kind of series, and means with their

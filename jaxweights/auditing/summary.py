@@ -34,7 +34,7 @@ def summarise(
       terms: words of the task, for the verdicts; those of classification by default.
       one_run: whether all training networks are checkpoints of one run. Then no sample has a next run to be compared
         with, and copies are those that lie within a third of the steps between checkpoints.
-      thresholds: of the verdicts.
+      thresholds: where the verdicts draw their lines.
       baselines: names of the series that a generator has to beat.
 
     Returns:
@@ -88,7 +88,7 @@ class _Judge:
       resamples: number of bootstrap resamples.
       rng: random generator of the bootstrap; every estimate draws from it in turn.
       one_run: see `summarise`.
-      thresholds: of copies and mixtures.
+      thresholds: what counts as a copy or a mixture.
     """
 
     train: Measured
@@ -114,14 +114,14 @@ class _Judge:
 
     def neighbourhood(self, one: Measured) -> dict[str, Any]:
         """Distances by run, and what mixtures explain; None where there is nothing to measure or to compare with."""
-        lineage = {name: self._mean_of_known(getattr(one, name)) for name in ("same_run_l2", "other_run_l2")}
+        by_run = {name: self._mean_of_known(getattr(one, name)) for name in ("same_run_l2", "other_run_l2")}
         residual, null = one.hull_residual, self.heldout.hull_residual
         ratio = np.divide(residual, one.distance, out=np.zeros(len(residual)), where=one.distance > 0)
         compared = None
         if self._unexplained():
             compared = statistics.bootstrap_median_ratio(residual, null, self.resamples, self.rng).to_json()
         return {
-            "lineage": lineage,
+            "by_run": by_run,
             "hull_residual_relative": {"to_nearest": self._mean_of_known(ratio), "to_heldout": compared},
         }
 

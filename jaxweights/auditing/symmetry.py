@@ -43,7 +43,7 @@ def transform(
       weights: `[n, P]` float32.
       kind: one of `transformations(spec)`.
       mesh: networks are sharded over it.
-      key: of the draws; a network's draw depends on its row and n alone.
+      key: PRNG key of the draws; a network's draw depends on its row and n alone.
       log_std: standard deviation of the logarithm of a positive scale.
 
     Returns:
@@ -86,10 +86,10 @@ def study(
       images: `[T, H, W, C]` float32, standardised.
       labels: `[T]` integers.
       mesh: networks are sharded over it.
-      key: of the transformations.
+      key: PRNG key of the transformations.
       log_std: standard deviation of the logarithm of a positive scale; of our choosing, the paper's is not public.
-      resamples: of the bootstrap.
-      rng: of the pairs and of the bootstrap.
+      resamples: number of bootstrap resamples.
+      rng: random generator or seed of the pairs and of the bootstrap.
 
     Returns:
       The metrics, JSON data: `n`; `rows.<row>.accuracy_difference` (mean |difference| in percentage points) and

@@ -15,7 +15,7 @@ in order:
 5. Otherwise it *invents*.
 
 Where the networks were not evaluated, rules 3 and 4 are left out and a generator that none of the others catches is
-*novel*: nobody knows whether its networks work.
+*novel*: it is not known whether its networks work.
 
 Where the training networks are checkpoints of a single run, held-out runs are still the null of 2 to 5, which then
 tell whether samples stay with that run; it is a fair null if held-out networks are at the steps of training networks

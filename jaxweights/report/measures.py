@@ -124,8 +124,8 @@ MORE = (
     Measure(("hull_residual",), "distance to mixtures"),
     Measure(("hull_residual_relative", "to_nearest"), "mixtures over nearest"),
     Measure(("hull_residual_relative", "to_heldout"), "mixtures over held-out's"),
-    Measure(("lineage", "same_run_l2"), "min L2, own run"),
-    Measure(("lineage", "other_run_l2"), "min L2, other runs"),
+    Measure(("by_run", "same_run_l2"), "min L2, own run"),
+    Measure(("by_run", "other_run_l2"), "min L2, other runs"),
     Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
     Measure(("tests", "iou_above_heldout"), "{overlap} above held-out (%)", 100, 1),
 )

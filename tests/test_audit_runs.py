@@ -39,7 +39,7 @@ def checkpoints(runs, steps, seed):
 
 def audited(folder, train):
     """The audit of copies, far strangers and means of four against `train`: metrics, measurements and the subject."""
-    lineages = checkpoints(100 + np.arange(10), STEPS, 1)
+    heldout_checkpoints = checkpoints(100 + np.arange(10), STEPS, 1)
     chosen = np.stack([rng(i).choice(ROWS, 4, replace=False) for i in range(ROWS)])
     strangers = train.weights + 3 * rng(2).normal(size=train.weights.shape)
     generated = {
@@ -50,10 +50,10 @@ def audited(folder, train):
     images = rng(3).normal(size=(24, 3, 3, 1)).astype(np.float32)
     subject = auditing.Subject(
         train=dataclasses.replace(train, weights=store.LazyRows(train.weights, np.arange(ROWS))),
-        heldout=lineages.where(step=STEPS),
+        heldout=heldout_checkpoints.where(step=STEPS),
         generated=generated,
         controls=("copy",),
-        heldout_checkpoints=lineages,
+        heldout_checkpoints=heldout_checkpoints,
         evaluate=lambda weights: evaluate(NET, weights, images, np.arange(24) % 3, parallel.make_mesh(2)),
     )
     metrics = auditing.run(subject, SETTINGS, 0, parallel.make_mesh(2), folder)
@@ -100,7 +100,7 @@ def test_distances_by_run_are_those_of_a_plain_search(case, request):
 def test_one_run_is_judged_and_leaves_no_number_undefined(of_one_run, tmp_path):
     metrics, _, subject = of_one_run
     series = json.loads(json.dumps(metrics, allow_nan=False))["series"]
-    assert metrics["lineage"] == {"training_networks": ROWS, "training_runs": 1, "training_leaves_out": "itself"}
+    assert metrics["training"] == {"networks": ROWS, "runs": 1, "leaves_out": "itself"}
     assert metrics["checks"]["controls_passed"]
     labels = {name: entry["verdict"]["label"] for name, entry in series.items() if "verdict" in entry}
     assert (labels["copy"], labels["average"]) == ("remembers", "interpolates")
@@ -111,9 +111,9 @@ def test_one_run_is_judged_and_leaves_no_number_undefined(of_one_run, tmp_path):
         assert "single run" in series[name]["verdict"]["text"]
     assert "100 % of its networks are checkpoints of the training run" in series["copy"]["verdict"]["text"]
     assert series["copy"]["tests"]["copied_share"]["value"] == 1
-    assert series["copy"]["lineage"]["other_run_l2"] is None
-    assert series["stranger"]["lineage"]["same_run_l2"] is None
-    assert series["stranger"]["lineage"]["other_run_l2"]["n"] == ROWS
+    assert series["copy"]["by_run"]["other_run_l2"] is None
+    assert series["stranger"]["by_run"]["same_run_l2"] is None
+    assert series["stranger"]["by_run"]["other_run_l2"]["n"] == ROWS
     text = report.summary(metrics)
     assert "copy %" in text and "mem. %" not in text
     assert "min L2, own run" in tables.series_table(metrics, dict.fromkeys(series, "control"), measures.MORE, False)
@@ -121,10 +121,10 @@ def test_one_run_is_judged_and_leaves_no_number_undefined(of_one_run, tmp_path):
 
 def test_several_runs_are_compared_with_one_another(of_three_runs):
     metrics, measured, _ = of_three_runs
-    assert metrics["lineage"]["training_leaves_out"] == "its run" and metrics["lineage"]["training_runs"] == 3
+    assert metrics["training"]["leaves_out"] == "its run" and metrics["training"]["runs"] == 3
     copy = metrics["series"]["copy"]
     assert copy["tests"]["memorised_share"]["value"] == 1 and copy["tests"]["copied_share"] is None
-    assert copy["lineage"]["same_run_l2"]["mean"] == 0 and copy["lineage"]["other_run_l2"]["mean"] > 0
+    assert copy["by_run"]["same_run_l2"]["mean"] == 0 and copy["by_run"]["other_run_l2"]["mean"] > 0
     assert np.isfinite(measured["average"].second_l2).all()
 
 
@@ -212,7 +212,7 @@ def test_median_ratio_is_that_of_a_plain_bootstrap():
 
 
 def made_up(count, distance, residual):
-    """Measurements of networks at a distance from training and another from its mixtures, without lineages."""
+    """Measurements of networks at a distance from training and another from its mixtures, without other checkpoints."""
     one, none = np.full(count, 1.0), np.zeros((0, 0), np.int64)
     return auditing.Measured(
         accuracy=0.9 * one,
@@ -248,7 +248,7 @@ def test_rules_for_a_single_run(distance, residual, label):
     }
     found = auditing.summarise(measured, (), 50, 0, one_run=True)["series"]["one"]
     assert found["verdict"]["label"] == label
-    assert found["lineage"] == {"same_run_l2": None, "other_run_l2": None}
+    assert found["by_run"] == {"same_run_l2": None, "other_run_l2": None}
     assert found["hull_residual_relative"]["to_nearest"]["mean"] == pytest.approx(residual / distance)
     assert found["hull_residual_relative"]["to_heldout"]["value"] == pytest.approx(residual / 7.5)
 
