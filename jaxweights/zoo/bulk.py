@@ -192,19 +192,19 @@ def _train_missing(trainer: Trainer, dataset: Dataset, seed: int, sizes, store, 
     recipe, (num_runs, total, chunk) = trainer.recipe, sizes
     data = trainer.load(dataset)
     runs_to_do = sum(min(chunk, total - c * chunk) for c in missing)
-    before = recipe.start == "first_weights" and 0 in missing  # run 0 is trained alone, and again with its chunk
-    with progress.Progress((runs_to_do + before) * recipe.snapshots[-1], f"zoo ({runs_to_do} runs)", "steps") as bar:
-        first, done = None, 0
-        if before:
-            first = _train_chunk(trainer, data, seed, np.arange(1), bar, done)[0][0, -1]
-            done += recipe.snapshots[-1]
-        elif recipe.start == "first_weights":
-            first = np.asarray(store.weights[:1])[0]
-        if first is not None and not np.isfinite(first).all():
-            raise UserError(
-                "Run 0, from whose last weights all others would start, diverged. Set zoo.learning_rate lower, or "
-                "zoo.start to own."
-            )
+    first = None
+    if recipe.start == "first_weights" and 0 in missing:  # run 0 is trained alone, and again with its chunk
+        with progress.Progress(recipe.snapshots[-1], "zoo (run 0, where all start)", "steps") as bar:
+            first = _train_chunk(trainer, data, seed, np.arange(1), bar, 0)[0][0, -1]
+    elif recipe.start == "first_weights":
+        first = np.asarray(store.weights[:1])[0]
+    if first is not None and not np.isfinite(first).all():
+        raise UserError(
+            "Run 0, from whose last weights all others would start, diverged. Set zoo.learning_rate lower, or "
+            "zoo.start to own."
+        )
+    with progress.Progress(runs_to_do * recipe.snapshots[-1], f"zoo ({runs_to_do} runs)", "steps") as bar:
+        done = 0
         for c in missing:
             runs = np.arange(c * chunk, min((c + 1) * chunk, total))
             trained = _train_chunk(trainer, data, seed, runs, bar, done, first)
