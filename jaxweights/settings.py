@@ -7,9 +7,7 @@ A class of settings derives from `Settings` and is a frozen dataclass. Annotatio
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-import difflib
 import functools
 import inspect
 import math
@@ -20,74 +18,11 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
+from jaxweights.checks import Check, Readable, choose, shown, suggest
 from jaxweights.errors import UserError
 
 _CHECK = "check"
 T = TypeVar("T", bound="Settings")
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """Conditions on a field's value; on every entry of a tuple. Values that are None pass.
-
-    Attributes:
-      at_least: smallest value.
-      above: value that must be exceeded.
-      at_most: largest value.
-      below: value that must not be reached.
-      one_of: the possible values, or a function that returns them, for names in a registry that is filled later.
-      length: fewest and most entries of a tuple; None for no limit.
-      finite: whether infinities are refused; NaN always is.
-    """
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
-    one_of: Iterable[Any] | Callable[[], Iterable[Any]] | None = None
-    length: tuple[int, int | None] | None = None
-    finite: bool = True
-
-    def problem(self, value: Any) -> str | None:
-        """What to do about a value that fails, e.g. "set it to at least 1"; None for one that passes."""
-        if value is None:
-            return None
-        if isinstance(value, tuple):
-            low, high = self.length or (0, None)
-            if len(value) < low or (high is not None and len(value) > high):
-                return f"give {_count(low, high)}"
-            return next((p for p in map(self.problem, value) if p), None)
-        if self.one_of is not None:
-            known = tuple(self.one_of() if callable(self.one_of) else self.one_of)
-            return None if value in known else _choose(value, known)
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            return None
-        if math.isnan(value) or (self.finite and math.isinf(value)):
-            return "set it to a finite number"
-        return None if self._within(float(value)) else f"set it {self._range()}"
-
-    def _within(self, value: float) -> bool:
-        return (
-            (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
-        )
-
-    def _range(self) -> str:
-        if self.at_least is not None and self.at_most is not None:
-            return f"between {self.at_least:g} and {self.at_most:g}"
-        parts = [
-            f"{word} {bound:g}"
-            for word, bound in (
-                ("to at least", self.at_least),
-                ("above", self.above),
-                ("to at most", self.at_most),
-                ("below", self.below),
-            )
-            if bound is not None
-        ]
-        return " and ".join(parts)
 
 
 def setting(
@@ -99,10 +34,9 @@ def setting(
     below: float | None = None,
     one_of: Iterable[Any] | Callable[[], Iterable[Any]] | None = None,
     length: tuple[int, int | None] | None = None,
-    finite: bool = True,
 ) -> Any:
     """A field with a default and the conditions of `Check`; `dataclasses.MISSING` for a field without a default."""
-    check = Check(at_least, above, at_most, below, one_of, length, finite)
+    check = Check(at_least, above, at_most, below, one_of, length)
     if default is not dataclasses.MISSING and isinstance(default, (dict, list)):
         raise TypeError("The default of a setting is immutable.")
     return dataclasses.field(default=default, metadata={_CHECK: check})
@@ -135,24 +69,11 @@ class Settings:
 
     def refuse(self, field: str, cure: str) -> typing.NoReturn:
         """Raises the `UserError` of a field whose value does not fit the others; `cure` says what to do."""
-        raise UserError(f"{_join(self.section, field)} is {_shown(getattr(self, field))}; {cure}.")
+        raise UserError(f"{_join(self.section, field)} is {shown(getattr(self, field))}; {cure}.")
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
-
-
-class Readable(abc.ABC):
-    """A value that is written in a config in a form of its own, such as a distribution."""
-
-    @classmethod
-    @abc.abstractmethod
-    def from_setting(cls, value: Any, path: str) -> Self:
-        """Reads what a config has under `path`; raises `UserError` for what it cannot read."""
-
-    @abc.abstractmethod
-    def to_setting(self) -> Any:
-        """What `from_setting` reads, as JSON-like values."""
 
 
 def make(kind: type[T], values: Mapping[str, Any], section: str | None = None) -> T:
@@ -187,7 +108,7 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], section: str
     known = list(known)
     for key in values:
         if key not in known:
-            raise UserError(f"There is no setting {_join(section, str(key))}; {_suggest(key, known)}.")
+            raise UserError(f"There is no setting {_join(section, str(key))}; {suggest(key, known)}.")
 
 
 def plain(value: Any) -> Any:
@@ -285,7 +206,7 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     if origin is typing.Literal:
         if value in arguments and type(value) in {type(a) for a in arguments}:
             return value
-        raise UserError(f"{path} is {_shown(value)}; {_choose(value, arguments)}.")
+        raise UserError(f"{path} is {shown(value)}; {choose(value, arguments)}.")
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
@@ -308,11 +229,11 @@ def convert(value: Any, hint: Any, path: str) -> Any:
 
 
 def _checked(field: dataclasses.Field, hint: Any, value: Any, path: str) -> Any:
-    value = convert(value, hint, path)
-    problem = field.metadata.get(_CHECK, Check()).problem(value)
+    found = convert(value, hint, path)
+    problem = field.metadata.get(_CHECK, Check()).problem(found)
     if problem:
-        raise UserError(f"{path} is {_shown(value)}; {problem}.")
-    return value
+        raise UserError(f"{path} is {shown(value)}; {problem}.")
+    return found
 
 
 def _as_tuple(value: Any, arguments: tuple[Any, ...], hint: Any, path: str) -> tuple[Any, ...]:
@@ -335,7 +256,10 @@ def _as_plain(value: Any, hint: Any, path: str) -> Any:
             return int(value)
     elif hint is float:
         if isinstance(value, numbers.Real) and not isinstance(value, bool):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:  # of a whole number
+                return math.inf
     elif isinstance(value, hint):
         return value
     elif isinstance(hint, type) and issubclass(hint, Readable):
@@ -346,7 +270,7 @@ def _as_plain(value: Any, hint: Any, path: str) -> Any:
 
 
 def _expected(path: str, hint: Any, value: Any) -> str:
-    return f"{path} is {_shown(value)}, of type {type(value).__name__}; give {_type_name(hint)}."
+    return f"{path} is {shown(value)}, of type {type(value).__name__}; give {_type_name(hint)}."
 
 
 def _type_name(hint: Any) -> str:
@@ -365,29 +289,6 @@ def _type_name(hint: Any) -> str:
     if isinstance(hint, type) and issubclass(hint, Settings):
         return f"a mapping with the settings {', '.join(f.name for f in _fields(hint))}"
     return getattr(hint, "__name__", str(hint))
-
-
-def _choose(value: Any, known: Sequence[Any]) -> str:
-    near = difflib.get_close_matches(str(value), [str(k) for k in known], 1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"set it to one of {', '.join(map(str, known))}{hint}"
-
-
-def _suggest(key: Any, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(key), known, 1)
-    hint = f"did you mean {near[0]}? There are" if near else "there are"
-    return f"{hint} {', '.join(known)}"
-
-
-def _count(low: int, high: int | None) -> str:
-    if low == high or high is None:
-        return f"{'at least ' if high is None else ''}{low} {'entry' if low == 1 else 'entries'}"
-    return f"{low} to {high} entries"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _join(section: str, name: str) -> str:

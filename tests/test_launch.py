@@ -110,7 +110,7 @@ def test_fields_show_value_default_and_meaning():
         ({"zo": {}}, r"no setting zo; did you mean zoo"),
         ({"zoo": {"ppo": {}}}, r"no setting zoo\.ppo"),
         ({"zoo": 3}, r"zoo is 3; it is a section"),
-        ({"audit": {"bootstrap": 0}}, r"audit\.bootstrap is 0; set it to at least 1"),
+        ({"audit": {"bootstrap": 0}}, r"audit\.bootstrap is 0; set it between 1 and 1000000"),
         ({"net": {"name": "mlp", "hidden": (0,)}}, r"net\.hidden is \(0,\); set it to at least 1"),
         ({"net": {"name": "actor"}}, r"does not take the network 'actor'"),
         ({"seed": -1}, r"seed is -1; set it between 0"),

@@ -191,7 +191,7 @@ def test_recursion_approaches_the_prompt_by_the_rate():
 
 @pytest.mark.parametrize("name, value, least", [("prompts", 1, 2), ("walk_points", 1, 2), ("rounds", 0, 1)])
 def test_impossible_settings_are_refused(name, value, least):
-    with pytest.raises(UserError, match=rf"studies\.prompting\.{name} is {value}; set it to at least {least}"):
+    with pytest.raises(UserError, match=rf"studies\.prompting\.{name} is {value}; set it between {least} and"):
         studies.make({"prompting": {**SETTINGS, name: value}})
 
 

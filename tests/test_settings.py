@@ -56,7 +56,7 @@ REFUSED = [
     ({"count": True}, r"top\.count is True"),
     ({"count": "3"}, r"top\.count is '3', of type str"),
     ({"kind": "three"}, r"top\.kind is 'three'; set it to one of one, two"),
-    ({"inner": {"rate": 0}}, r"rate is 0\.0; set it above 0 and to at most 1\."),
+    ({"inner": {"rate": 0}}, r"rate is 0; set it above 0 and to at most 1\."),
     ({"inner": {"rate": float("nan")}}, r"set it to a finite number"),
     ({"inner": {"rate": float("inf")}}, r"set it to a finite number"),
     ({"inner": {"names": ()}}, r"give 1 to 3 entries"),

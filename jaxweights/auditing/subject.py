@@ -33,9 +33,9 @@ class AuditSettings(Settings):
 
     SECTION = "audit"
 
-    bootstrap: int = setting(1000, at_least=1)
-    hull_neighbours: int = setting(32, at_least=0)
-    hull_aligned_neighbours: int = setting(8, at_least=0)
+    bootstrap: int = setting(1000, at_least=1, at_most=1_000_000)
+    hull_neighbours: int = setting(32, at_least=0, at_most=MOST_MIXED)
+    hull_aligned_neighbours: int = setting(8, at_least=0, at_most=MOST_MIXED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,7 +118,7 @@ class ConvNeXtSettings(ImageSettings):
     """Whether the leaves are in the order of P-diff's state dict, where everything between the stages comes first."""
 
     widths: tuple[int, ...] = setting((96, 192, 384, 768), at_least=1, length=(1, None))
-    depths: tuple[int, ...] = setting((3, 3, 9, 3), at_least=1)
+    depths: tuple[int, ...] = setting((3, 3, 9, 3), at_least=1, at_most=1000)
     init: Literal["published", "torch"] = "published"
 
     def __post_init__(self) -> None:
@@ -140,7 +140,7 @@ class BaseSettings(ConvNeXtSettings):
 
     name: Literal["convnext_base"] = "convnext_base"
     widths: tuple[int, ...] = setting((128, 256, 512, 1024), at_least=1, length=(1, None))
-    depths: tuple[int, ...] = setting((3, 3, 27, 3), at_least=1)
+    depths: tuple[int, ...] = setting((3, 3, 27, 3), at_least=1, at_most=1000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ class SmallSettings(ConvNeXtSettings):
 
     name: Literal["pdiff_convnext"] = "pdiff_convnext"
     widths: tuple[int, ...] = setting((16, 32, 32, 32), at_least=1, length=(1, None))
-    depths: tuple[int, ...] = setting((1, 2, 2, 2), at_least=1)
+    depths: tuple[int, ...] = setting((1, 2, 2, 2), at_least=1, at_most=1000)
 
 
 def build(settings: ConvNeXtSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[ConvNeXt, WeightSpec]:

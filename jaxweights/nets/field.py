@@ -160,7 +160,7 @@ class FieldSettings(NetSettings):
     name: Literal["field"] = "field"
     hidden: tuple[int, ...] = setting((128, 128, 128), at_least=1, length=(1, None))
     activation: Literal["relu", "sine"] = "relu"
-    octaves: int | None = setting(None, at_least=0)
+    octaves: int | None = setting(None, at_least=0, at_most=126)
     signal: Literal["occupancy", "image"] = "occupancy"
 
 

@@ -217,7 +217,7 @@ class ResNetSettings(ImageSettings):
     name: Literal["pdiff_resnet"] = "pdiff_resnet"
     channels: int = setting(8, at_least=1)
     middle: int = setting(4, at_least=1)
-    blocks: int = setting(2, at_least=0)
+    blocks: int = setting(2, at_least=0, at_most=1000)
     hidden: int = setting(16, at_least=1)
 
 

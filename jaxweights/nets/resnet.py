@@ -107,7 +107,7 @@ class ResNetSettings(ImageSettings):
     """Whether a block is a bottleneck, whose output has four times its width."""
 
     widths: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, length=(1, None))
-    depths: tuple[int, ...] = setting((2, 2, 2, 2), at_least=1)
+    depths: tuple[int, ...] = setting((2, 2, 2, 2), at_least=1, at_most=1000)
     stem: Literal["imagenet", "cifar"] = "imagenet"
     init: Literal["published", "torch"] = "published"
 
@@ -131,7 +131,7 @@ class ResNet50Settings(ResNetSettings):
     BOTTLENECK: ClassVar[bool] = True
 
     name: Literal["resnet50"] = "resnet50"
-    depths: tuple[int, ...] = setting((3, 4, 6, 3), at_least=1)
+    depths: tuple[int, ...] = setting((3, 4, 6, 3), at_least=1, at_most=1000)
 
 
 def build(settings: ResNetSettings, input_shape: tuple[int, ...], num_classes: int) -> tuple[ResNet, WeightSpec]:

@@ -37,8 +37,8 @@ class ImageSettings(NetSettings):
       crop: side of the square that is cut out of the middle of resized images; 0 for `resize`.
     """
 
-    resize: int = setting(0, at_least=0)
-    crop: int = setting(0, at_least=0)
+    resize: int = setting(0, at_least=0, at_most=4096)
+    crop: int = setting(0, at_least=0, at_most=4096)
 
 
 @dataclasses.dataclass(frozen=True)

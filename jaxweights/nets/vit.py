@@ -163,7 +163,7 @@ class ViTSettings(ImageSettings):
 
     width: int = setting(192, at_least=1)
     heads: int = setting(3, at_least=1)
-    depth: int = setting(12, at_least=1)
+    depth: int = setting(12, at_least=1, at_most=1000)
     patch: int = setting(16, at_least=1)
     init: Literal["published", "torch"] = "published"
 
@@ -232,7 +232,7 @@ class SimpleViTSettings(ImageSettings):
     heads: int = setting(4, at_least=1)
     head_dim: int = setting(8, at_least=1)
     hidden: int = setting(64, at_least=1)
-    depth: int = setting(4, at_least=1)
+    depth: int = setting(4, at_least=1, at_most=1000)
     patch: int = setting(8, at_least=1)
 
     def __post_init__(self) -> None:

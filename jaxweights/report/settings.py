@@ -18,4 +18,4 @@ class ReportSettings(Settings):
 
     SECTION: ClassVar[str] = "report"
 
-    boundary_resolution: int = setting(300, at_least=2)
+    boundary_resolution: int = setting(300, at_least=2, at_most=4096)

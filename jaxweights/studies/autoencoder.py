@@ -38,7 +38,7 @@ class AutoencoderSettings(Settings):
 
     SECTION: ClassVar[str] = "studies.autoencoder"
 
-    symmetry_networks: int = setting(128, at_least=2)
+    symmetry_networks: int = setting(128, at_least=2, at_most=100_000)
     rescaling_log_std: float = setting(0.5, at_least=0)
     probe_images: int = setting(5000, at_least=1)
     published_top: float = setting(published.TOP, above=0, at_most=1)

@@ -50,12 +50,12 @@ class PromptingSettings(Settings):
 
     SECTION: ClassVar[str] = "studies.prompting"
 
-    networks: int = setting(16, at_least=1)
-    prompts: int = setting(20, at_least=2)
+    networks: int = setting(16, at_least=1, at_most=100_000)
+    prompts: int = setting(20, at_least=2, at_most=10_000)
     best_prompt: float | None = None
-    rounds: int = setting(5, at_least=1)
-    walks: int = setting(4, at_least=1)
-    walk_points: int = setting(9, at_least=2)
+    rounds: int = setting(5, at_least=1, at_most=1000)
+    walks: int = setting(4, at_least=1, at_most=100_000)
+    walk_points: int = setting(9, at_least=2, at_most=10_000)
 
 
 def run(subject: Subject, settings: PromptingSettings, estimation: Estimation) -> Findings:

@@ -53,10 +53,10 @@ class ShapesSettings(Settings):
 
     SECTION: ClassVar[str] = "studies.shapes"
 
-    networks: int = setting(64, at_least=2)
-    resolution: int = setting(96, at_least=8)
+    networks: int = setting(64, at_least=2, at_most=100_000)
+    resolution: int = setting(96, at_least=8, at_most=1024)
     level: float = 1.386
-    points: int = setting(2048, at_least=16)
+    points: int = setting(2048, at_least=16, at_most=32_768)
     emd: int = setting(32, at_least=0)
     up: Literal["x", "y", "z"] = "z"
 

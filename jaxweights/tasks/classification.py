@@ -49,12 +49,17 @@ class ImageSettings(Settings):
 
     name: str = "digits"
     mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    std: tuple[float, ...] = setting((), above=0)
     grey: bool = False
-    resize: int = setting(0, at_least=0)
-    crop: int = setting(0, at_least=0)
+    resize: int = setting(0, at_least=0, at_most=4096)
+    crop: int = setting(0, at_least=0, at_most=4096)
     train_limit: int = setting(0, at_least=0)
     test_limit: int = setting(0, at_least=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.mean) != len(self.std):
+            self.refuse("std", f"give as many entries as data.mean has ({len(self.mean)}), or () for both")
 
 
 @dataclasses.dataclass(frozen=True)

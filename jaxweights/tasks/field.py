@@ -39,10 +39,10 @@ class SignalSettings(Settings):
     SECTION: ClassVar[str] = "data.signals"
 
     unseen: int = setting(64, at_least=1)
-    samples: int = setting(16384, at_least=2)
+    samples: int = setting(16384, at_least=2, at_most=10_000_000)
     near: float = setting(0.01, at_least=0, below=0.5)
-    surface: int = setting(2048, at_least=0)
-    probes: int = setting(4096, at_least=2)
+    surface: int = setting(2048, at_least=0, at_most=1_000_000)
+    probes: int = setting(4096, at_least=2, at_most=10_000_000)
     moving: bool = False
     clouds: str = ""
 

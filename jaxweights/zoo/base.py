@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import files, nets, parallel, progress, provenance
+from jaxweights.checks import LARGEST_INT
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, plain, setting
@@ -65,9 +66,9 @@ class BaseSettings(Settings):
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     nesterov: bool = False
     schedule: Literal["constant", "cosine", "cosine_per_epoch"] = "cosine_per_epoch"
-    learning_rate: float = 5e-4
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    learning_rate: float = setting(5e-4, above=0)
+    momentum: float = setting(0.9, at_least=0, below=1)
+    weight_decay: float = setting(5e-4, at_least=0)
     augment: Augmentation = "none"
     select: Literal["last", "best_test"] = "last"
 
@@ -254,8 +255,11 @@ def _recipe(settings: BaseSettings, num_examples: int) -> Recipe:
         )
     if not settings.exists:
         settings.refuse("epochs", "give at least 1, or the file of a trained network as zoo.base.import_npz")
+    per_epoch = num_examples // batch
+    if settings.epochs * per_epoch > LARGEST_INT:
+        settings.refuse("epochs", f"set it to at most {LARGEST_INT // per_epoch}, or {LARGEST_INT} steps")
     run = SupervisedSettings(
-        steps=max(settings.epochs, 1) * (num_examples // batch),
+        steps=max(settings.epochs, 1) * per_epoch,
         batch_size=batch,
         optimizer=settings.optimizer,
         nesterov=settings.nesterov,

@@ -43,9 +43,9 @@ class PPO(Settings):
 
     SECTION: ClassVar[str] = "zoo.ppo"
 
-    horizon: int = setting(16, at_least=1)
+    horizon: int = setting(16, at_least=1, at_most=65_536)
     epochs: int = setting(8, at_least=1)
-    minibatches: int = setting(2, at_least=1)
+    minibatches: int = setting(2, at_least=1, at_most=65_536)
     clip: float = setting(0.2, at_least=0, at_most=1)
     discount: float = setting(0.99, at_least=0, at_most=1)
     trace: float = setting(0.95, at_least=0, at_most=1)

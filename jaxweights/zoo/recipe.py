@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from jaxweights import shuffle
+from jaxweights.checks import LARGEST_INT, Readable, shown
 from jaxweights.errors import UserError
-from jaxweights.settings import Readable, Settings, setting
+from jaxweights.settings import Settings, convert, setting
 
 HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
 
@@ -46,22 +49,20 @@ class Distribution(Readable):
         Raises:
           UserError: anything else.
         """
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                raise UserError(f"{path} is {value}; set it to a finite number.")
-            return cls.constant(value)
+        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+            return cls.constant(convert(value, float, path))
         cure = (
             f"{path} is a number, or kind='uniform'|'log_uniform' with low and high, or kind='choice' with values; "
-            f"got {value!r}."
+            f"got {shown(value)}."
         )
-        mapping: Any = value
-        try:
-            kind = mapping["kind"]
-            found = mapping["values"] if kind == "choice" else (mapping["low"], mapping["high"])
-            values = tuple(float(v) for v in found)
-        except (TypeError, KeyError, ValueError) as error:
-            raise UserError(cure) from error
-        if kind not in ("uniform", "log_uniform", "choice") or not values:
+        given: dict[str, Any] = dict(value) if isinstance(value, (Mapping, ConfigDict)) else {}
+        kind: Any = given.pop("kind", None)
+        names = {"uniform": ("low", "high"), "log_uniform": ("low", "high"), "choice": ("values",)}.get(str(kind), ())
+        if not names or set(names) != set(given):
+            raise UserError(cure)
+        found = given["values"] if kind == "choice" else (given["low"], given["high"])
+        values = convert(found, tuple[float, ...], path)
+        if not values:
             raise UserError(cure)
         if kind != "choice" and (values[0] > values[1] or (kind == "log_uniform" and values[0] <= 0)):
             raise UserError(f"{path}: low must not exceed high, and log_uniform needs low > 0; got {values}.")
@@ -85,6 +86,11 @@ class Distribution(Readable):
         if self.kind == "uniform":
             return jax.random.uniform(key, (), jnp.float32, low, high)
         return jnp.exp(jax.random.uniform(key, (), jnp.float32, math.log(low), math.log(high)))
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The constant, both ends, or the choices."""
+        return self.values
 
     @property
     def always_zero(self) -> bool:
@@ -135,11 +141,11 @@ class ZooSettings(Settings):
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     nesterov: bool = False
     schedule: Literal["constant", "cosine", "cosine_per_epoch"] = "cosine"
-    learning_rate: Distribution = Distribution("constant", (0.1,))
+    learning_rate: Distribution = setting(Distribution("constant", (0.1,)), at_least=0)
     final_learning_rate: float = setting(0.0, at_least=0)
-    momentum: Distribution = Distribution("constant", (0.9,))
-    weight_decay: Distribution = Distribution("constant", (0.0,))
-    init_scale: Distribution = Distribution("constant", (1.0,))
+    momentum: Distribution = setting(Distribution("constant", (0.9,)), at_least=0, below=1)
+    weight_decay: Distribution = setting(Distribution("constant", (0.0,)), at_least=0)
+    init_scale: Distribution = setting(Distribution("constant", (1.0,)), above=0)
     largest_weight: float = setting(0.0, at_least=0)
     chunk_size: int = setting(0, at_least=0)
     lanes: int = setting(0, at_least=0)
@@ -173,9 +179,9 @@ class SnapshotSettings(ZooSettings):
       heldout_snapshots: snapshots of held-out runs that are stored: all, the last, or one that each run draws.
     """
 
-    snapshots: tuple[int, ...] = (-1,)
+    snapshots: tuple[int, ...] = setting((-1,), length=(1, None))
     snapshot_epochs: tuple[int, ...] = setting((), at_least=0)
-    snapshot_range: tuple[int, ...] = setting((), at_least=0)
+    snapshot_range: tuple[int, ...] = setting((), at_least=0, length=(0, 2))
     random_snapshots: int = setting(0, at_least=0)
     heldout_snapshots: Literal["all", "last", "one"] = "all"
 
@@ -268,6 +274,8 @@ class Recipe:
             )
         per_epoch = num_examples // batch
         steps = settings.steps or settings.epochs * per_epoch
+        if steps > LARGEST_INT:
+            settings.refuse("epochs", f"set it to at most {LARGEST_INT // per_epoch}, or {LARGEST_INT} steps")
         return cls(settings, steps, *settings.kept(steps, per_epoch))
 
     @property

@@ -94,13 +94,13 @@ class GPT(Prompted):
     tokens: Literal["chunk", "tensor"] = "chunk"
     chunk: int = setting(1000, at_least=1)
     width: int = setting(1536, at_least=1)
-    blocks: int = setting(12, at_least=1)
+    blocks: int = setting(12, at_least=1, at_most=1000)
     heads: int = setting(16, at_least=1)
-    num_frequencies: int = setting(128, at_least=1)
-    max_frequency_log2: float = setting(14.0, at_least=0)
+    num_frequencies: int = setting(128, at_least=1, at_most=4096)
+    max_frequency_log2: float = setting(14.0, at_least=0, at_most=126)
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
-    num_timesteps: int = setting(1000, at_least=1)
+    num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
     steps: int = setting(2000 * EPOCH_STEPS, at_least=1)
@@ -115,7 +115,7 @@ class GPT(Prompted):
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     sampling_steps: int | None = setting(None, at_least=1)
     eta: float = setting(0.0, at_least=0, at_most=1)
-    recursion: int = setting(1, at_least=1)
+    recursion: int = setting(1, at_least=1, at_most=1000)
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""

@@ -88,17 +88,17 @@ class HyperDiffusion(Augmented):
     name: str = "hyperdiffusion"
     normalise: Literal["none", "std", "per_parameter"] = "none"
     scale: float = setting(1.0, above=0)
-    augment: int = setting(1, at_least=1)
+    augment: int = setting(1, at_least=1, at_most=100_000)
     noise: float = setting(0.0, at_least=0)
     width: int = setting(2880, at_least=1)
-    blocks: int = setting(12, at_least=1)
+    blocks: int = setting(12, at_least=1, at_most=1000)
     heads: int = setting(16, at_least=1)
-    num_frequencies: int = setting(128, at_least=1)
-    max_frequency_log2: float = setting(20.0, at_least=0)
+    num_frequencies: int = setting(128, at_least=1, at_most=4096)
+    max_frequency_log2: float = setting(20.0, at_least=0, at_most=126)
     dropout: float = setting(0.0, at_least=0, below=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
-    num_timesteps: int = setting(500, at_least=1)
+    num_timesteps: int = setting(500, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
     steps: int = setting(6000 * EPOCH_STEPS, at_least=1)

@@ -96,7 +96,7 @@ class LatentSampler(Settings):
     top: float = setting(0.3, above=0, at_most=1)
     bandwidth: float = setting(0.002, at_least=0)
     mode: str = ""
-    seed: int = setting(42, at_least=0)
+    seed: int = setting(42, at_least=0, at_most=2**32 - 1)
 
     def __post_init__(self) -> None:
         """Raises UserError for what no latents can be drawn by."""

@@ -117,7 +117,7 @@ class HyperRepSettings(Autoencoding):
     encoding: Literal["neuron", "weight", "neuron_in_out"] = "neuron"
     width: int = setting(1200, at_least=1)
     feed_forward: int = setting(1200, at_least=1)
-    blocks: int = setting(12, at_least=1)
+    blocks: int = setting(12, at_least=1, at_most=1000)
     heads: int = setting(12, at_least=1)
     latent_dim: int = setting(128, at_least=1)
     dropout: float = setting(0.1, at_least=0, below=1)
@@ -125,12 +125,12 @@ class HyperRepSettings(Autoencoding):
     compression: Literal["linear", "average", "token"] = "linear"
     decompression: Literal["linear", "repeat"] = "linear"
     bottleneck: Literal["linear", "linear_bounded", "mlp"] = "linear"
-    bottleneck_layers: int = setting(3, at_least=0)
+    bottleneck_layers: int = setting(3, at_least=0, at_most=1000)
     decoder_bias: bool = False
     identical_blocks: bool = False
     feature_normalization: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
-    projection_layers: int = setting(4, at_least=0)
+    projection_layers: int = setting(4, at_least=0, at_most=1000)
     projection_hidden: int | None = setting(400, at_least=1)
     projection_features: int | None = setting(50, at_least=1)
     projection_batch_norm: bool = True
@@ -142,10 +142,10 @@ class HyperRepSettings(Autoencoding):
     normalize_loss: bool = True
     layer_weights: tuple[float, ...] = setting((), at_least=0)
     error_threshold: float | None = setting(None, above=0)
-    latent_variance_penalty: float = 0.0
+    latent_variance_penalty: float = setting(0.0, at_least=0)
     permutations: Literal["table", "fresh", "none"] = "table"
-    permutations_number: int = setting(25_000, at_least=1)
-    permutations_seed: int = setting(42, at_least=0)
+    permutations_number: int = setting(25_000, at_least=1, at_most=10_000_000)
+    permutations_seed: int = setting(42, at_least=0, at_most=2**32 - 1)
     noise: float = setting(0.0, at_least=0)
     noise_kind: Literal["additive", "multiplicative"] = "additive"
     erase: Literal["none", "block", "scatter"] = "block"

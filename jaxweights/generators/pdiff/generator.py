@@ -99,9 +99,9 @@ class PDiff(LearnedGenerator):
     name: str = "pdiff"
     autoencoder_channels: tuple[int, ...] = setting((64, 128, 256, 256, 32), at_least=1, length=(1, None))
     latent_dim: int = setting(128, at_least=1)
-    kernel_size: int = setting(7, at_least=1)
+    kernel_size: int = setting(7, at_least=1, at_most=4095)
     denoiser_channels: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, length=(2, None))
-    num_timesteps: int = setting(1000, at_least=1)
+    num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
     input_noise: float = setting(0.001, at_least=0)
