@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxweights import array_files, arrays
 from jaxweights.errors import UserError
 from jaxweights.spec import FIXED, Leaf, WeightSpec
 
@@ -25,6 +26,7 @@ COLUMNS: dict[str, tuple[np.dtype, object]] = {
     "parent": (np.dtype(np.int64), -1),  # row of the population that a derived row was made from
     "transform": (np.dtype("U64"), ""),  # what made a derived row
 }
+_VARIANCE = "running_var"  # what batch normalisation calls the variances of a leaf
 HYPER = "hyper/"  # prefix of the columns that hold a run's sampled hyper-parameters
 
 
@@ -50,16 +52,16 @@ class Population:
         """Builds a population; columns may be scalars or `[N]`, and missing standard ones take their defaults.
 
         Raises:
-          UserError: weights of another shape than `[N, P]`, or a column of another length.
+          UserError: weights of another shape than `[N, P]`, or a column of another length or with values that its type
+            cannot hold.
         """
-        weights = np.asarray(weights)
+        weights = arrays.as_array(weights, "The population")
         check_weights(weights, spec, "The population")
-        weights = np.asarray(weights, np.float32)
+        weights = arrays.narrow(weights, "The population")
         n = len(weights)
         records = {}
         for name in list(COLUMNS) + [c for c in columns if c not in COLUMNS]:
-            dtype, default = COLUMNS.get(name, (None, None))
-            value = np.asarray(columns.get(name, default), dtype)
+            value = _column(columns[name], name) if name in columns else np.asarray(COLUMNS[name][1], COLUMNS[name][0])
             if value.ndim > 1 or (value.ndim == 1 and len(value) != n):
                 raise UserError(
                     f"Column {name!r} of a population of {n} rows has shape {value.shape}; give a scalar or [{n}]."
@@ -145,18 +147,18 @@ def from_array(weights: Any, what: str = "The population", spec: WeightSpec | No
       spec: what the vectors mean; by default a single tensor without symmetries.
 
     Raises:
-      UserError: another shape, no rows, or values that are not finite.
+      UserError: another shape, no rows, or values that are no finite numbers.
     """
     if isinstance(weights, Population):
         return weights
-    array = np.asarray(weights)
+    array = arrays.as_array(weights, what)
     if spec is None:
         if array.ndim != 2 or not array.shape[1]:
             raise UserError(f"{what} has shape {array.shape}; give [N, P]: one flat weight vector per row.")
         size = array.shape[1]
         spec = WeightSpec((Leaf("weights", (size,), (size,), (FIXED,), (0,), (0,)),))
     check_weights(array, spec, what)
-    check_finite(array, what)
+    array = arrays.float32(array, what, arrays.LARGEST_WEIGHT)
     return Population.create(array, spec, run=np.arange(len(array)))
 
 
@@ -188,55 +190,87 @@ def check_weights(weights: np.ndarray, spec: WeightSpec, what: str) -> None:
     if weights.ndim != 2 or weights.shape[-1] != spec.num_params:
         raise UserError(
             f"{what} has weights of shape {weights.shape}, but this network needs [N, {spec.num_params}]: one flat "
-            "vector of "
-            "its parameters per row, in the order of `python -m launch.describe`. Check the network's settings or "
-            "the file."
+            "vector of its parameters per row, in the order of `python -m launch.describe`. Check the network's "
+            "settings or the file."
         )
     if not len(weights):
         raise UserError(f"{what} is empty: it has no rows. Give at least one weight vector.")
-    if weights.dtype.kind not in "fiu":
-        raise UserError(f"{what} has weights of type {weights.dtype}; give real numbers (float32).")
+    arrays.real(weights, what)
 
 
 def check_finite(weights: np.ndarray, what: str) -> None:
     """Raises `UserError` that names the first rows with NaN or infinite entries."""
-    bad = np.flatnonzero(~np.isfinite(weights).all(axis=1))
-    if bad.size:
-        raise UserError(
-            f"{what} has NaN or infinite weights in {bad.size} of {len(weights)} rows (first: {bad[:5].tolist()}). "
-            "Remove these rows; a network with such weights has no accuracy and no distance."
-        )
+    arrays.float32(weights, what)
 
 
-def load_npz(path: pathlib.Path | str, spec: WeightSpec) -> Population:
+def check_variances(weights: np.ndarray, spec: WeightSpec, what: str) -> None:
+    """Raises `UserError` that names the first rows `[N, P]` with a negative running variance."""
+    for leaf, span in spec.spans():
+        if leaf.name.rpartition("/")[2] == _VARIANCE:
+            bad = np.flatnonzero((weights[:, span] < 0).any(axis=1))
+            if bad.size:
+                raise UserError(
+                    f"{what} has negative variances in {leaf.name} of {bad.size} of {len(weights)} rows (first: "
+                    f"{bad[:5].tolist()}), so these networks have no outputs. Remove these rows, or check that the "
+                    "order of the parameters is that of `python -m launch.describe`."
+                )
+
+
+def _column(value: Any, name: str) -> np.ndarray:
+    """A column of records in its type."""
+    what = f"Column {name!r} of the population"
+    dtype = COLUMNS[name][0] if name in COLUMNS else None
+    if dtype is None:
+        return np.asarray(value)
+    if dtype.kind == "i":
+        return arrays.whole(value, what)
+    return arrays.text(value, what, dtype) if dtype.kind == "U" else arrays.real(value, what).astype(dtype)
+
+
+def load_npz(path: pathlib.Path | str, spec: WeightSpec, setting: str = "") -> Population:
     """Imports a population from an `.npz` file with `weights` `[N, P]` and, if wanted, any columns of `COLUMNS` `[N]`.
 
+    Args:
+      path: the file.
+      spec: what a row means.
+      setting: the setting that names the file, for messages.
+
     Raises:
-      UserError: absent, not an npz file, wrong shapes, NaN weights, an empty population, or an unknown split name.
+      UserError: absent, not an npz file, damaged, wrong shapes, weights that are no finite numbers, negative variances,
+        an empty population, a column with values that its type cannot hold, or an unknown split name.
     """
-    what = f"The imported population {path}"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise UserError(f"{what} does not exist. Check the path.") from error
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise UserError(
-            f"{what} is not a readable .npz file ({error}). Write it with numpy.savez(path, weights=...)."
-        ) from error
-    if "weights" not in arrays:
-        raise UserError(
-            f"{what} has no array `weights` (it has {sorted(arrays)}). Write it with numpy.savez(path, weights=...)."
-        )
-    weights = arrays.pop("weights")
+    what = f"The population {path}"
+    content = array_files.read(path, array_files.Wanted("The population", setting))
+    if "weights" not in content:
+        raise UserError(f"{what} has no array `weights`{_instead(path, content)}")
+    weights = content.pop("weights")
     check_weights(weights, spec, what)
-    check_finite(weights, what)
-    columns = {k: v for k, v in arrays.items() if k in COLUMNS or k.startswith(HYPER)}
-    unknown = sorted(set(arrays) - set(columns))
+    weights = arrays.float32(weights, what, arrays.LARGEST_WEIGHT)
+    check_variances(weights, spec, what)
+    unknown = sorted(name for name in content if name not in COLUMNS and not name.startswith(HYPER))
     if unknown:
         raise UserError(f"{what} has unknown columns {unknown}; known: {', '.join(COLUMNS)} and hyper/*.")
-    population = Population.create(weights, spec, **columns)
-    splits = set(np.unique(population.records["split"])) - {TRAIN, HELDOUT, DIVERGED, GENERATED}
+    for name in content:
+        if name.startswith(HYPER):
+            arrays.real(content[name], f"Column {name!r} of {path}")
+    try:
+        population = Population.create(weights, spec, **content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    splits = set(np.unique(population.records["split"]).tolist()) - {TRAIN, HELDOUT, DIVERGED, GENERATED}
     if splits:
         raise UserError(f"{what} has unknown splits {sorted(splits)}; use {TRAIN!r} and {HELDOUT!r}.")
     return population
+
+
+def _instead(path: pathlib.Path | str, content: Mapping[str, np.ndarray]) -> str:
+    """What a file without `weights` has, and what to do about it."""
+    matrices = [name for name, array in content.items() if array.ndim == 2]
+    if len(content) == 1 and matrices:
+        (name,) = content
+        return (
+            f", but {name!r} of shape {content[name].shape}. Write it under that name: "
+            f"numpy.savez(path, weights=numpy.load({str(path)!r})[{name!r}])."
+        )
+    names = ", ".join(sorted(content)[:8]) + (", ..." if len(content) > 8 else "")
+    return f" (it has {names or 'no arrays'}). Write the networks as its rows: numpy.savez(path, weights=...)."

@@ -191,7 +191,7 @@ def test_imports_refuse_bad_files(tmp_path):
         with pytest.raises(UserError, match=message):
             load_npz(path, SPEC)
     path.write_bytes(b"PK not a zip")
-    with pytest.raises(UserError, match="not a readable"):
+    with pytest.raises(UserError, match="truncated or damaged"):
         load_npz(path, SPEC)
     with pytest.raises(UserError, match="does not exist"):
         load_npz(tmp_path / "none.npz", SPEC)

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxweights import auditing, population, provenance, store, zoo
 from jaxweights.errors import UserError
+from jaxweights.experiment import imports
 from jaxweights.experiment.config import MIN_HELDOUT
 from jaxweights.experiment.context import Context
 from jaxweights.zoo.recipe import SnapshotSettings
 
 
 def run(context: Context) -> store.PopulationStore:
-    """Trains the zoo, or imports it from a file; resumes, or opens what is done."""
+    """Trains the zoo, or imports it from a file; resumes, or opens what is done.
+
+    Raises:
+      UserError: a file of networks that is not as it has to be, an impossible zoo, or one in which too few runs are
+        left.
+    """
     path = context.workdir / "zoo"
-    if context.zoo_settings.import_npz:
-        return _imported(context, path)
+    imports.check_files(context)
+    opened = _imported(context, path) if context.zoo_settings.import_npz else _trained(context, path)
+    training_rows(context, opened)
+    heldout_rows(context, opened)
+    return opened
+
+
+def _trained(context: Context, path: pathlib.Path) -> store.PopulationStore:
     recipe = zoo.Recipe.from_settings(context.zoo_settings, context.dataset.num_examples)
     net = context.net  # trains the base, which has a time of its own
     if (path / store.INDEX).exists():
@@ -37,29 +50,15 @@ def run(context: Context) -> store.PopulationStore:
 
 
 def _imported(context: Context, path: pathlib.Path) -> store.PopulationStore:
-    if (path / store.INDEX).exists():
-        opened = store.PopulationStore.open(path)
-        if opened.complete:
-            return opened
-    settings = context.zoo_settings
-    imported = population.load_npz(settings.import_npz, context.net.spec)
-    records = dict(imported.records)
-    if not (records["run"] >= 0).all():
-        records["run"] = np.arange(len(imported))
-    if not (records["split"] == population.HELDOUT).any():
-        runs = np.unique(records["run"])
-        heldout = np.isin(records["run"], runs[len(runs) - settings.num_heldout :])
-        records["split"] = np.where(heldout, population.HELDOUT, population.TRAIN)
+    opened = store.PopulationStore.open(path, drop_missing=True) if (path / store.INDEX).exists() else None
+    if opened is not None and opened.complete:
+        return opened
     with context.folder.timed("zoo"):
-        result = context.evaluate(imported.weights)
-        records |= {"accuracy": result.accuracy, "loss": result.loss, "transform": "imported"}
-        opened = (
-            store.PopulationStore.open(path)
-            if (path / store.INDEX).exists()
-            else store.PopulationStore.create(path, context.net.spec, context.provenance("zoo"))
-        )
-        if not len(opened):
-            opened.append(0, population.Population.create(imported.weights, context.net.spec, **records))
+        imported = imports.zoo(context)
+        if opened is None:
+            opened = store.PopulationStore.create(path, context.net.spec, context.provenance("zoo"))
+        if not opened.chunk_ids:
+            opened.append(0, imported)
         opened.finish()
     return opened
 
@@ -108,7 +107,10 @@ def training_rows(context: Context, opened: store.PopulationStore) -> np.ndarray
         chosen = population.last_checkpoints(records)
     rows = np.flatnonzero(chosen & (records["split"] == population.TRAIN))
     if not len(rows):
-        raise UserError("The training split of the zoo is empty: every run diverged. Lower zoo.learning_rate.")
+        raise UserError(
+            f"The zoo in {opened.path} has no training run{_lost(records, context.zoo_settings)}, or choose another "
+            "--workdir."
+        )
     return rows
 
 
@@ -131,10 +133,22 @@ def heldout_rows(context: Context, opened: store.PopulationStore) -> np.ndarray:
         rows = np.flatnonzero(population.last_checkpoints(records) & heldout)
     if len(rows) < MIN_HELDOUT:
         raise UserError(
-            f"The zoo has {len(rows)} held-out runs, but an audit needs at least {MIN_HELDOUT}: without runs that no "
-            "generator has seen there is nothing to compare a distance with. Raise zoo.num_heldout."
+            f"The zoo in {opened.path} has {len(rows)} held-out runs, but an audit needs at least {MIN_HELDOUT} that "
+            f"no generator has seen{_lost(records, settings)}, or choose another --workdir."
         )
     return rows
+
+
+def _lost(records: Mapping[str, np.ndarray], settings: Any) -> str:
+    """Why runs are in no split, and what to do."""
+    diverged = len(np.unique(records["run"][records["split"] == population.DIVERGED]))
+    if not diverged:
+        return ". Raise zoo.num_runs or zoo.num_heldout, or give a file of more runs; remove that folder first"
+    limit = f" or above zoo.largest_weight = {settings.largest_weight:g}" if settings.largest_weight else ""
+    return (
+        f": {diverged} runs diverged (weights or a loss not finite{limit}). Lower zoo.learning_rate"
+        f"{' or raise the limit' if limit else ''}; remove that folder first"
+    )
 
 
 def heldout_checkpoints(opened: store.PopulationStore) -> np.ndarray:

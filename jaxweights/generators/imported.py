@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxweights.errors import UserError
 from jaxweights.generators.base import ClosedFormGenerator, Samples
 from jaxweights.population import Population, load_npz
+from jaxweights.spec import WeightSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,16 +26,29 @@ class Imported(ClosedFormGenerator):
     name: str = "file"
     path: str = ""
 
-    def fit(self, training: Population) -> dict[str, Any]:
-        """Reads the file; raises `UserError` unless it holds finite `[n, P]` weights."""
-        return {"weights": jnp.asarray(load_npz(self.path, training.spec).weights)}
+    def read(self, spec: WeightSpec, count: int = 1) -> np.ndarray:
+        """The weights `[n, P]` in the file.
 
-    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
-        """The first rows; raises `UserError` when the file has fewer than are asked for."""
-        count, rows = keys.shape[0], state["weights"].shape[0]
+        Raises:
+          UserError: a file without finite `[n, P]` weights (see `population.load_npz`), or fewer than `count` rows.
+        """
+        weights = load_npz(self.path, spec, f"{self.section}.path").weights
+        self._check_count(count, len(weights))
+        return weights
+
+    def _check_count(self, count: int, rows: int) -> None:
         if count > rows:
             raise UserError(
                 f"{count} networks are to be audited, but {self.path} has {rows}. Lower num_samples "
                 f"(--config.num_samples={rows})."
             )
+
+    def fit(self, training: Population) -> dict[str, Any]:
+        """Reads the file; raises `UserError` unless it holds finite `[n, P]` weights."""
+        return {"weights": jnp.asarray(self.read(training.spec))}
+
+    def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
+        """The first rows; raises `UserError` when the file has fewer than are asked for."""
+        count, rows = keys.shape[0], state["weights"].shape[0]
+        self._check_count(count, rows)
         return Samples(state["weights"][:count], jnp.full((count,), -1, jnp.int32))

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -27,7 +28,7 @@ from jaxweights.errors import UserError
 from jaxweights.settings import Settings, plain, setting
 from jaxweights.store import Checkpoints
 from jaxweights.zoo.augment import Augmentation
-from jaxweights.zoo.imported import read_weights
+from jaxweights.zoo.imported import read_weights, scaling
 from jaxweights.zoo.program import RunData, RunState
 from jaxweights.zoo.recipe import Distribution, Recipe
 from jaxweights.zoo.supervised import SplitBatch, Supervised, SupervisedSettings
@@ -217,7 +218,6 @@ def train_base(
     """
     mesh = parallel.make_mesh() if mesh is None else mesh
     _recipe(settings, dataset.num_examples)
-    files.make_dir(path)
     facts = {
         "settings": plain(settings),
         "seed": seed,
@@ -227,9 +227,9 @@ def train_base(
     done = _finished(path, facts)
     if done is not None:
         return done
-    vector: Any = None
-    if settings.import_npz:
-        vector = read_weights(pathlib.Path(settings.import_npz).expanduser(), net, seed)
+    # Before the folder is made: its absence says that nothing is lost with another file.
+    vector: Any = read_weights(settings.import_npz, net, seed) if settings.import_npz else None
+    files.make_dir(path)
     devices = max(d for d in range(1, mesh.size + 1) if settings.batch_size % d == 0)
     mesh = parallel.make_mesh_of(mesh.devices.ravel()[:devices])
     trainer = BaseTrainer.create(net, settings, dataset.num_examples, mesh)
@@ -238,6 +238,9 @@ def train_base(
         vector, report = _train(path, trainer, vector, settings, dataset, seed, facts)
     else:
         report = {"accuracy": trainer.accuracy(trainer.start(seed, vector).params, dataset)}
+        print(
+            f"base: test accuracy {report['accuracy']:.4g}; inputs are {scaling(dataset)}", file=sys.stderr, flush=True
+        )
     with files.atomic(path / WEIGHTS) as temporary:
         np.save(temporary, vector)
         digest = files.sha256(temporary)

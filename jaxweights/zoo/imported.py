@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Mapping
 
 import jax
 import numpy as np
 
-from jaxweights import nets
+from jaxweights import array_files, arrays, nets
+from jaxweights.data import Dataset
 from jaxweights.errors import UserError
+from jaxweights.population import check_variances
 from jaxweights.spec import Leaf, WeightSpec
 
+_SETTING = "zoo.base.import_npz"
+_COUNTER = "num_batches_tracked"
 
-def read_weights(path: pathlib.Path, net: nets.TaskNet, seed: int) -> np.ndarray:
+
+def read_weights(path: pathlib.Path | str, net: nets.TaskNet, seed: int) -> np.ndarray:
     """Reads a network from an `.npz` file.
 
     Args:
@@ -26,56 +32,109 @@ def read_weights(path: pathlib.Path, net: nets.TaskNet, seed: int) -> np.ndarray
       `[P]` float32.
 
     Raises:
-      UserError: no such file, or tensors that the network lacks, does not have, or has in another shape.
+      UserError: no such file, one of another kind or damaged; tensors that the network lacks, does not have, or has in
+        another shape; values that are no finite numbers; or a negative running variance.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            tensors = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise UserError(f"There is no file {path}. Give zoo.base.import_npz the path of an .npz file.") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not an .npz file of arrays ({error}). Save it with numpy.savez.") from error
-    if set(tensors) >= {"weights"}:
-        vector = np.asarray(tensors["weights"], np.float32)
-        if vector.shape not in ((net.spec.num_params,), (1, net.spec.num_params)):
+    tensors = array_files.read(path, array_files.Wanted("The base network", _SETTING, "tensors"))
+    if "weights" in tensors:
+        vector = _vector(path, tensors, net)
+    else:
+        vector = _from_state_dict(path, tensors, net, seed)
+    check_variances(vector[None], net.spec, f"The base network {path}")
+    return vector
+
+
+def scaling(dataset: Dataset) -> str:
+    """How the inputs of networks are scaled, for those that come from elsewhere."""
+    scale, shift = ([float(f"{x:.4g}") for x in np.unique(part)] for part in (dataset.scale, dataset.shift))
+    if scale == [1.0] and shift == [0.0]:
+        return f"those of {dataset.name}, as they are"
+    return f"those of {dataset.name} * {_listed(dataset.scale)} + {_listed(dataset.shift)}"
+
+
+def _listed(values: np.ndarray) -> str:
+    shown = [f"{x:.4g}" for x in values]
+    return shown[0] if len(set(shown)) == 1 else f"({', '.join(shown)})"
+
+
+def _vector(path: pathlib.Path | str, content: Mapping[str, np.ndarray], net: nets.TaskNet) -> np.ndarray:
+    """The flat vector of a file with `weights`."""
+    others, shape = sorted(set(content) - {"weights"}), content["weights"].shape
+    size = net.spec.num_params
+    if shape not in ((size,), (1, size)):
+        cure = "Set net as the file was made, or give the file of such a network."
+        if len(shape) == 2 and shape[1] == size:
+            one = f"numpy.savez(path, weights=numpy.load({str(path)!r})['weights'][0])"
+            cure = f"It is a population; take one network of it: {one}."
+        raise UserError(
+            f"The base network {path}: `weights` has shape {shape}, but the network {net.name!r} has {size} "
+            f"parameters. {cure}"
+        )
+    if others:
+        raise UserError(
+            f"The base network {path} has `weights` and also {', '.join(others[:5])}. Keep either the flat vector or "
+            "the tensors by name."
+        )
+    return arrays.float32(content["weights"].reshape(-1), f"The base network {path}")
+
+
+def _from_state_dict(
+    path: pathlib.Path | str, tensors: dict[str, np.ndarray], net: nets.TaskNet, seed: int
+) -> np.ndarray:
+    tensors = {name: value for name, value in tensors.items() if not name.endswith(_COUNTER)}
+    theirs = _names(path, tensors, net)
+    head, fresh, parts = _head(net.spec), [], []
+    for leaf, span in net.spec.spans():
+        name = theirs[leaf.name]
+        value = arrays.float32(tensors[name], f"The tensor {name} of {path}")
+        if value.shape in _shapes(leaf):
+            parts.append(value.ravel())
+        elif leaf.name.rpartition("/")[0] == head and value.ndim and value.shape[1:] == leaf.stored_axes[1:]:
+            fresh.append(f"{leaf.name} {value.shape} -> {leaf.shape}")
+            parts.append(np.asarray(jax.jit(net.init)(jax.random.key(seed)))[span])
+        else:
             raise UserError(
-                f"{path}: `weights` has shape {vector.shape}, but the network {net.name!r} has {net.spec.num_params} "
-                "parameters. Set net as the file was made."
+                f"The base network {path}: {name} has shape {value.shape}, this network needs {leaf.stored_axes}. "
+                f"{_cure(value.shape, leaf)}"
             )
-        return vector.reshape(-1)
-    return _from_state_dict(path, tensors, net, seed)
+    if fresh:
+        name = pathlib.Path(path).name
+        print(f"base: {name} has another last layer, which is initialised: {', '.join(fresh)}", file=sys.stderr)
+    return np.concatenate(parts)
 
 
-def _from_state_dict(path: pathlib.Path, tensors: dict[str, np.ndarray], net: nets.TaskNet, seed: int) -> np.ndarray:
-    tensors = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+def _names(path: pathlib.Path | str, tensors: Mapping[str, np.ndarray], net: nets.TaskNet) -> dict[str, str]:
+    """The name in the file of every leaf."""
     dotted = {leaf.name: leaf.name.replace("/", ".") for leaf in net.spec.leaves}
     prefix = _prefix(tensors, dotted[net.spec.leaves[0].name])
     theirs = {name: prefix + dotted[name] for name in dotted}
     missing = [name for name in theirs.values() if name not in tensors]
     extra = sorted(set(tensors) - set(theirs.values()))
+    if len(missing) == len(theirs):
+        raise UserError(
+            f"The base network {path} has none of the tensors of {net.name!r} ({', '.join(missing[:3])}, ...), but "
+            f"{', '.join(extra[:5]) or 'no arrays'}. Give the state dict of such a network under PyTorch's names, or "
+            "its flat vector as `weights`."
+        )
     if missing or extra:
         raise UserError(
-            f"{path} does not hold the network {net.name!r}: {len(missing)} tensors are missing "
+            f"The base network {path} is not {net.name!r}: {len(missing)} tensors are missing "
             f"({', '.join(missing[:5])}), {len(extra)} are left over ({', '.join(extra[:5])}). Set net as the file was "
             "made."
         )
-    head, fresh, parts = _head(net.spec), [], []
-    start = np.asarray(jax.jit(net.init)(jax.random.key(seed)))
-    for leaf, span in net.spec.spans():
-        value = tensors[theirs[leaf.name]]
-        if value.shape in (leaf.shape, leaf.stored_axes):
-            parts.append(np.asarray(value, np.float32).ravel())
-        elif leaf.name.rpartition("/")[0] == head:
-            fresh.append(f"{leaf.name} {value.shape} -> {leaf.shape}")
-            parts.append(start[span])
-        else:
-            raise UserError(
-                f"{path}: {theirs[leaf.name]} has shape {value.shape}, this network needs {leaf.stored_axes}. Set net, "
-                "and the size and colours of the images, as the file was made."
-            )
-    if fresh:
-        print(f"base: {path.name} has another last layer, which is initialised: {', '.join(fresh)}")
-    return np.concatenate(parts)
+    return theirs
+
+
+def _shapes(leaf: Leaf) -> tuple[tuple[int, ...], ...]:
+    """The shapes of a leaf in a state dict: the output axis first, and flattened where a dense layer reads a feature
+    map."""
+    return (leaf.stored_axes,) if len(leaf.axes) == len(leaf.shape) else (leaf.stored_axes, leaf.shape)
+
+
+def _cure(found: tuple[int, ...], leaf: Leaf) -> str:
+    if found == leaf.shape:
+        return "Its axes are in Flax's order; store them in PyTorch's, the output axis first."
+    return "Set net, and the size and colours of the images, as the file was made."
 
 
 def _prefix(names: Mapping[str, np.ndarray], first: str) -> str:

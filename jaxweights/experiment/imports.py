@@ -1,0 +1,159 @@
+"""Networks that come from files: what an experiment takes them for, and what it asks of them before anything is
+trained."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from jaxweights import nets, population, store
+from jaxweights.errors import UserError
+from jaxweights.evaluation import Evaluation
+from jaxweights.experiment.config import MIN_HELDOUT
+from jaxweights.experiment.context import Context
+from jaxweights.generators.imported import Imported
+from jaxweights.population import HELDOUT, TRAIN, Population
+from jaxweights.zoo.imported import scaling
+
+_SHOWN = 5
+
+
+def check_files(context: Context) -> None:
+    """Reads the files of generated networks whose samples are still to be made.
+
+    Raises:
+      UserError: a file that does not hold `num_samples` networks of this kind.
+    """
+    for name, (generator, _) in context.generators.items():
+        if isinstance(generator, Imported) and not (context.workdir / "samples" / name / store.INDEX).exists():
+            net = context.task.build(
+                context.config["net"], context.dataset.train_images.shape[1:], context.dataset.num_classes
+            )
+            if context.task.base(context.zoo_settings) is not None:
+                net = nets.partial(net, np.zeros(net.spec.num_params, np.float32), context.zoo_settings.subset)
+            rows = len(generator.read(net.spec, context.settings.num_samples))
+            _say(f"{name}: the first {context.settings.num_samples} of {rows} networks of {generator.path}")
+
+
+def zoo(context: Context) -> Population:
+    """The imported zoo, with runs, splits and measured accuracies in its records.
+
+    Raises:
+      UserError: a file that holds no such zoo, see `population.load_npz`, `with_runs`, `with_splits`; or networks whose
+        outputs are not finite.
+    """
+    path = context.zoo_settings.import_npz
+    read = population.load_npz(path, context.net.spec, "zoo.import_npz")
+    split, notes = with_splits(with_runs(read, path), context.zoo_settings.num_heldout, path)
+    if (read.records["run"] < 0).all():
+        notes.insert(0, "every row is a run of its own")
+    result = context.evaluate(read.weights)
+    bad = np.flatnonzero(~np.isfinite(result.loss))
+    if bad.size:
+        raise UserError(
+            f"{bad.size} of {len(read)} networks of {path} have a loss that is not finite on {context.dataset.name} "
+            f"(first: rows {bad[:_SHOWN].tolist()}), though their weights are finite. Remove these rows."
+        )
+    notes += [f"inputs are {scaling(context.dataset)}", _accuracies(result, read)]
+    _say(f"zoo: {len(read)} networks of {path}; {'; '.join(notes)}")
+    records = {**split.records, "accuracy": result.accuracy, "loss": result.loss, "transform": "imported"}
+    return Population.create(read.weights, context.net.spec, **records)
+
+
+def with_runs(read: Population, path: str) -> Population:
+    """A population in which every row has a run: its own where the file says nothing of runs.
+
+    Raises:
+      UserError: some rows without a run, or two of the same run and step.
+    """
+    run, step = read.records["run"], read.records["step"]
+    if (run < 0).all():
+        return _replaced(read, run=np.arange(len(read)))
+    if (run < 0).any():
+        raise UserError(
+            f"{path} has no run (-1) in {(run < 0).sum()} of {len(run)} rows (first: "
+            f"{np.flatnonzero(run < 0)[:_SHOWN].tolist()}). Give every row its run, or leave out the column run."
+        )
+    order = np.lexsort((step, run))
+    same = np.flatnonzero((np.diff(run[order]) == 0) & (np.diff(step[order]) == 0))
+    if same.size:
+        rows = sorted(order[same[0] : same[0] + 2].tolist())
+        raise UserError(
+            f"{path} has two networks of run {run[rows[0]]} at step {step[rows[0]]} (rows {rows[0]} and {rows[1]}), so "
+            "which is the later one is unknown. Give the column step, or other numbers to independent runs."
+        )
+    return read
+
+
+def with_splits(read: Population, num_heldout: int, path: str) -> tuple[Population, list[str]]:
+    """A population with held-out runs: those of the file, or else its last ones.
+
+    Args:
+      read: with runs.
+      num_heldout: how many runs to hold out where the file holds out none.
+      path: the file, for messages.
+
+    Returns:
+      The population, and what was assumed.
+
+    Raises:
+      UserError: a run in two splits, a split "generated", fewer than 8 held-out runs or no others, or a held-out
+        network that is also a training network.
+    """
+    run, split = read.records["run"], read.records["split"]
+    if (split == population.GENERATED).any():
+        raise UserError(
+            f"{path} has rows of the split {population.GENERATED!r}, but a zoo has {TRAIN!r} and {HELDOUT!r}. Audit "
+            'generated networks as a generator of kind "file".'
+        )
+    runs = np.unique(run[split != population.DIVERGED])
+    if (split == HELDOUT).any():
+        notes = ["runs are held out by its column split"]
+        both = np.intersect1d(run[split == TRAIN], run[split == HELDOUT])
+        if both.size:
+            raise UserError(
+                f"{path} has checkpoints of {both.size} runs in {TRAIN!r} and {HELDOUT!r} (first: run {both[0]}). Zoos "
+                "are split by run: give all rows of a run the same split."
+            )
+    else:
+        if not MIN_HELDOUT <= num_heldout < len(runs):
+            cure = f"Set it between {MIN_HELDOUT} and {len(runs) - 1}, or give the column split."
+            if len(runs) <= MIN_HELDOUT:
+                cure = (
+                    f"Give a file of more runs: an audit needs {MIN_HELDOUT} held-out runs and training runs besides."
+                )
+            raise UserError(
+                f"{path} has {len(runs)} runs, of which zoo.num_heldout = {num_heldout} cannot be held out. {cure}"
+            )
+        notes = [f"the last {num_heldout} of {len(runs)} runs are held out (zoo.num_heldout)"]
+        chosen = np.where(np.isin(run, runs[len(runs) - num_heldout :]), HELDOUT, TRAIN)
+        split = np.where(split == population.DIVERGED, split, chosen)
+    counts = {part: len(np.unique(run[split == part])) for part in (TRAIN, HELDOUT)}
+    if not counts[TRAIN] or counts[HELDOUT] < MIN_HELDOUT:
+        raise UserError(
+            f"{path} has {counts[TRAIN]} training and {counts[HELDOUT]} held-out runs, but an audit needs at least one "
+            f"and {MIN_HELDOUT}. Change its column split, or give a file of more runs."
+        )
+    seen = {row.tobytes() for row in read.weights[split == TRAIN]}
+    copies = [i for i in np.flatnonzero(split == HELDOUT).tolist() if read.weights[i].tobytes() in seen]
+    if copies:
+        raise UserError(
+            f"{path} has {len(copies)} held-out networks that are training networks, too (first: row {copies[0]}). "
+            "Held-out runs have to be new to a generator: remove these rows."
+        )
+    return _replaced(read, split=split), notes
+
+
+def _accuracies(found: Evaluation, read: Population) -> str:
+    stated = read.records["accuracy"]
+    known = f", {np.nanmean(stated):.4g} by the file" if np.isfinite(stated).any() else ""
+    return f"mean accuracy {np.mean(found.accuracy):.4g}{known}"
+
+
+def _replaced(read: Population, **columns: np.ndarray) -> Population:
+    return Population(read.weights, read.spec, {**read.records, **columns})
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

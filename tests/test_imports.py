@@ -1,0 +1,273 @@
+"""Networks from elsewhere: whatever is wrong with a file or an array ends in one sentence with a cure that works, in
+every path on which networks come in."""
+
+import io
+import pickle
+import re
+import subprocess
+import zipfile
+
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from jaxweights import array_files, arrays, tasks
+from jaxweights.errors import UserError
+from jaxweights.generators.imported import Imported
+from jaxweights.population import Population, from_array, load_npz
+from jaxweights.zoo.imported import read_weights
+
+NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
+SPEC, P = NET.spec, NET.spec.num_params
+ROWS = np.random.default_rng(0).normal(size=(4, P)).astype(np.float32)
+TENSORS = {leaf.name.replace("/", "."): ROWS[0, span].reshape(leaf.shape) for leaf, span in SPEC.spans()}
+
+# The three settings that name a file of networks.
+READERS = {
+    "zoo.import_npz": lambda path: load_npz(path, SPEC, "zoo.import_npz").weights,
+    "generators.mine.path": lambda path: Imported(name="mine", path=str(path)).read(SPEC),
+    "zoo.base.import_npz": lambda path: read_weights(path, NET, 0),
+}
+
+
+def npz(**content):
+    buffer = io.BytesIO()
+    np.savez(buffer, **(content or {"weights": ROWS[:1]}))
+    return buffer.getvalue()
+
+
+def npy(array, **options):
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def archive(**members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in members.items():
+            file.writestr(name.replace("__", "/"), content)
+    return buffer.getvalue()
+
+
+def flipped(content, position):
+    return content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :]
+
+
+WHOLE = npz()
+HEADER, DATA = WHOLE.index(b"NUMPY"), WHOLE.index(ROWS[:1].tobytes())
+OBJECTS = np.array([[1.0], [2.0, 3.0]], dtype=object)
+
+# Content of a file, and what the message has to say in every path; "python -c" for a command that converts it.
+FILES = {
+    "empty": (b"", "is empty"),
+    "noise": (bytes(range(128, 256)), "of an unknown kind"),
+    "npy": (npy(ROWS[:1]), 'a NumPy .npy file, .*python -c "import numpy; '),
+    "objects npy": (npy(OBJECTS, allow_pickle=True), "a NumPy .npy file, .*trust.*python -c"),
+    "pickle": (pickle.dumps([1.0]), "a pickle file, .*trust.*python -c"),
+    "torch": (
+        archive(archive__data_pkl=b"", **{"archive__data.pkl": b"\x80\x02."}),
+        "a PyTorch file.*weights_only=True",
+    ),
+    "old torch": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02", "a PyTorch file.*weights_only=True"),
+    "safetensors": ((2).to_bytes(8, "little") + b"{}", "a safetensors file.*safetensors.flax.load_file"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file.*h5py"),
+    "matlab": (b"MATLAB 5.0 MAT-file" + bytes(100), "a MATLAB file.*loadmat"),
+    "gzip": (b"\x1f\x8b" + bytes(100), "a compressed file.*Unpack"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer.*git lfs pull"),
+    "page": (b"\n<!DOCTYPE html><html>", "an HTML page.*download"),
+    "table": (b"0.1,0.2\n0.3,0.4\n", "a table of text.*loadtxt"),
+    "text": (b"weights follow\n", "a text file"),
+    "docx": (archive(word__document=b"x"), "a zip archive that holds word/document, not arrays"),
+    "no members": (archive(), "a zip archive that is empty"),
+    "objects": (npz(weights=OBJECTS), "has Python objects in the array 'weights'"),
+    "cut": (WHOLE[: len(WHOLE) // 2], "truncated or damaged"),
+    "cut at the end": (WHOLE[:-1], "truncated or damaged"),
+    "flipped data": (flipped(WHOLE, DATA + 5), "truncated or damaged"),
+    "flipped header": (flipped(WHOLE, HEADER + 20), "truncated or damaged"),
+    "a smaller shape": (WHOLE.replace(b"(1, %d)" % P, b"(1, %d)" % (P - 2)), "truncated or damaged"),
+    "a larger shape": (WHOLE.replace(b"(1, %d)" % P, b"(9, %d)" % P), "truncated or damaged"),
+    "no arrays": (npz(other=np.zeros(3)), "no array `weights`|none of the tensors"),
+    "text weights": (npz(weights=np.full((1, P), "a")), "It holds text"),
+    "complex": (npz(weights=ROWS[:1] * 1j), "It holds complex numbers"),
+    "truth": (npz(weights=ROWS[:1] > 0), "It holds truth values"),
+    "bfloat16": (npz(weights=ROWS[:1].astype(ml_dtypes.bfloat16)), r"has the type \|V2.*bfloat16.*astype"),
+    "NaN": (
+        npz(weights=np.where(np.arange(P) == 3, np.nan, ROWS[:1])),
+        r"NaN or infinite weights.*\(first: \[[03]\]\)",
+    ),
+    "infinite": (npz(weights=np.where(np.arange(P) == 3, -np.inf, ROWS[:1])), "NaN or infinite weights"),
+    "too large": (npz(weights=np.where(np.arange(P) == 3, 1e40, ROWS[:1].astype(float))), "too large for float32"),
+    "another size": (npz(weights=ROWS[:1, 1:]), rf"shape \(1, {P - 1}\)"),
+    "a scalar": (npz(weights=np.float32(3)), r"shape \(\)"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_other_and_damaged_files_are_refused_alike_in_every_path(name, tmp_path):
+    content, message = FILES[name]
+    path = tmp_path / "zoo.npz"
+    path.write_bytes(content)
+    for setting, read in READERS.items():
+        with pytest.raises(UserError) as found:
+            read(path)
+        assert re.search(message, " ".join(str(found.value).split())), (setting, str(found.value))
+        assert str(path) in str(found.value)
+        assert not re.search("diverged|learning rate|metrics.jsonl", str(found.value))
+        if "python -c" in str(found.value):
+            assert f"then set {setting} to " in str(found.value)
+
+
+def test_a_flipped_bit_of_a_file_is_noticed_or_without_effect(tmp_path):
+    path = tmp_path / "zoo.npz"
+    for position in range(0, len(WHOLE), 3):
+        path.write_bytes(flipped(WHOLE, position))
+        try:
+            assert np.array_equal(load_npz(path, SPEC).weights, ROWS[:1])
+        except UserError as error:
+            assert "zoo.npz" in str(error)
+        if not position % 5:
+            path.write_bytes(WHOLE[:position])
+            with pytest.raises(UserError, match="zoo.npz"):
+                load_npz(path, SPEC)
+
+
+def test_absent_files_and_folders_are_refused(tmp_path):
+    for setting, read in READERS.items():
+        with pytest.raises(UserError, match=f"none.npz does not exist. Set {setting} to"):
+            read(tmp_path / "none.npz")
+        with pytest.raises(UserError, match="is a folder"):
+            read(tmp_path)
+        with pytest.raises(UserError, match=f"has no file. Set {setting} to"):
+            read("")
+
+
+# Files that NumPy alone converts, and the reader that takes the result.
+CONVERTED = {
+    "rows.npy": (npy(ROWS), "zoo.import_npz"),
+    'it\'s a "zoo" $1.npy': (npy(ROWS), "zoo.import_npz"),
+    "objects.npy": (npy(np.array([*ROWS, None], dtype=object)[:-1], allow_pickle=True), "zoo.import_npz"),
+    "zoo.pkl": (pickle.dumps(list(ROWS)), "generators.mine.path"),
+    "base.pkl": (pickle.dumps(TENSORS), "zoo.base.import_npz"),
+    "base.npy": (npy(ROWS[0]), "zoo.base.import_npz"),
+    "zoo.csv": ("\n".join(",".join(map(repr, row.tolist())) for row in ROWS).encode(), "zoo.import_npz"),
+}
+
+
+def test_the_printed_commands_convert(tmp_path):
+    commands = []
+    for name, (content, setting) in CONVERTED.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError) as found:
+            READERS[setting](tmp_path / name)
+        (tmp_path / name).with_suffix(".npz").touch()  # other files are not overwritten
+        with pytest.raises(UserError) as found:
+            READERS[setting](tmp_path / name)
+        commands.append(str(found.value).splitlines()[-1].strip())
+    printing = "python() { printf '%s\\0' \"$2\"; }\n"  # what the shell hands to Python, which runs it here
+    shell = subprocess.run(["bash", "-ec", printing + "\n".join(commands)], check=True, capture_output=True, text=True)
+    for code in shell.stdout.split("\0")[:-1]:
+        exec(code, {})
+    for name, (_, setting) in CONVERTED.items():
+        read = READERS[setting]((tmp_path / name).with_name(f"{(tmp_path / name).stem}_converted.npz"))
+        np.testing.assert_array_equal(read.reshape(-1, P), ROWS[: len(read.reshape(-1, P))])
+
+
+def test_python_expressions_of_all_commands_parse(tmp_path):
+    for kind in array_files._KINDS:
+        for expression in filter(None, (kind.rows, kind.tensors)):
+            compile(expression, kind.name, "eval")
+
+
+# Values of a column, and the message.
+COLUMNS = [
+    ("run", np.array(["a", "b", "c", "d"]), "It holds text"),
+    ("run", [0, 1, 2.5, 3], r"has 2.5 in 1 of 4 rows \(first: \[2\]\); give whole numbers"),
+    ("run", [0, 1, np.nan, 3], "has nan in 1 of 4 rows"),
+    ("run", [0, 1, np.inf, 3], "has inf in 1 of 4 rows"),
+    ("run", [0, 1, 2, -7], "has -7 in 1 of 4 rows"),
+    ("run", [0.0, 1.0, 2.0, 1e300], r"has 1e\+300"),
+    ("step", np.array([0, 1, 2, 2**63 + 1], np.uint64), "has 9223372036854775809"),
+    ("step", np.array([True, False, True, True]), "It holds truth values"),
+    ("step", [1, 2], r"shape \(2,\); give a scalar or \[4\]"),
+    ("seed", -3, "has -3"),
+    ("parent", [0.5, 1, 1, 1], "has 0.5"),
+    ("loss", np.array(["low"] * 4), "It holds text"),
+    ("accuracy", np.ones(4) * 1j, "It holds complex numbers"),
+    ("split", np.array(["train", "test", "test", "valid"]), r"unknown splits \['test', 'valid'\]"),
+    ("split", np.array(["train"] * 3 + ["x" * 30]), "'x{30}' in 1 of 4 rows"),
+    ("split", np.arange(4), "is not text"),
+    ("transform", "x" * 70, "words of at most 64"),
+    ("hyper/learning_rate", np.array(["high"] * 4), "It holds text"),
+    ("colour", np.arange(4), r"unknown columns \['colour'\]"),
+]
+
+
+@pytest.mark.parametrize(("name", "values", "message"), COLUMNS)
+def test_columns_that_would_change_their_values_are_refused(name, values, message, tmp_path):
+    np.savez(tmp_path / "zoo.npz", weights=ROWS, **{name: values})
+    with pytest.raises(UserError, match=message) as found:
+        load_npz(tmp_path / "zoo.npz", SPEC)
+    assert name in str(found.value) and "zoo.npz" in str(found.value) and "np." not in str(found.value)
+
+
+def test_columns_without_loss_are_taken(tmp_path):
+    given = {"run": [0.0, 1.0, 2.0, 3.0], "step": np.uint64(7), "split": np.array([b"train"] * 4), "seed": np.int8(3)}
+    np.savez(tmp_path / "zoo.npz", weights=ROWS.astype(np.float64), **given)
+    records = load_npz(tmp_path / "zoo.npz", SPEC).records
+    assert records["run"].tolist() == [0, 1, 2, 3] and records["step"].tolist() == [7] * 4
+    assert records["split"].tolist() == ["train"] * 4 and records["seed"].dtype == np.int64
+
+
+class Unreadable:
+    """As a PyTorch tensor on a GPU."""
+
+    def __array__(self, *args, **options):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.")
+
+
+ARRAYS = [
+    (None, "is None; give an array"),
+    ("zoo.npz", "is of type str; .*numpy.load"),
+    ({"weights": ROWS}, "is of type dict"),
+    (Unreadable(), r"NumPy cannot read \(can't convert cuda:0.*detach\(\).cpu\(\)"),
+    ([[1.0], [2.0, 3.0]], "NumPy cannot read.*equal length"),
+    (np.ma.masked_array(ROWS, ROWS > 1), "masked entries"),
+    (OBJECTS, "shape"),
+    (ROWS.astype(object), "Python objects"),
+    (ROWS.astype(str), "It holds text"),
+    (ROWS * 1j, "It holds complex numbers"),
+    (ROWS > 0, "It holds truth values"),
+    (ROWS.astype(ml_dtypes.bfloat16).view("V2"), r"\|V2.*bfloat16"),
+    (ROWS * np.nan, r"NaN or infinite weights in 4 of 4 rows \(first: \[0, 1, 2, 3\]\)"),
+    (ROWS.astype(np.float64) * 1e60, "too large for float32"),
+    (ROWS * np.float32(1e20), "too large for float32"),
+    (ROWS[0], "shape"),
+    (ROWS[:0], "no rows|is empty"),
+    (ROWS[:, :0], "shape"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), ARRAYS)
+def test_arrays_that_are_no_weights_are_refused(value, message):
+    with pytest.raises(UserError, match=message):
+        from_array(value, "train")
+    if not (isinstance(value, np.ndarray) and value.dtype == np.float32):  # diverged runs of a zoo are kept
+        with pytest.raises(UserError):
+            Population.create(value, SPEC)
+
+
+def test_arrays_of_every_real_type_are_taken():
+    for value in (ROWS, ROWS.astype(np.float64), jnp.asarray(ROWS), ROWS.tolist()):
+        assert np.array_equal(from_array(value).weights, ROWS)
+    half = jnp.asarray(ROWS, jnp.bfloat16)
+    assert np.array_equal(from_array(half).weights, np.asarray(half, np.float32))
+    whole = np.arange(4 * P).reshape(4, P)
+    assert np.array_equal(from_array(whole).weights, whole) and from_array(whole).weights.dtype == np.float32
+
+
+def test_only_finite_numbers_become_float32():
+    assert arrays.narrow(np.array([1.0, np.inf, np.nan]), "x").dtype == np.float32
+    with pytest.raises(UserError, match=r"x has weights beyond 3.4e\+38.*in 1 of 3 entries \(first: \[1\]\)"):
+        arrays.narrow(np.array([1.0, 1e39, np.nan]), "x")
