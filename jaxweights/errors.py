@@ -4,6 +4,7 @@
 class UserError(Exception):
     """A mistake in input, flags, configs or files that the user can correct.
 
-    The message is one paragraph that says what is wrong, where, and what to do. The launch programs print it without
-    a traceback and exit with status 1; library callers may catch it like any other exception.
+    The message is one paragraph that says what is wrong, where, and what to do; a command to copy stands behind it,
+    on a line of its own that is indented by four spaces. The launch programs print it without a traceback and exit with
+    status 1; library callers may catch it like any other exception.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import sys
@@ -76,8 +77,9 @@ def run_main(main) -> None:
 
 
 def _fail(message: str, status: int = 1) -> None:
-    print(
-        textwrap.fill(f"error: {message}", width=110, break_long_words=False, break_on_hyphens=False), file=sys.stderr
-    )
+    wrapped = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
+    # An indented line is a command, to be copied in one piece.
+    lines = [line if line.startswith("    ") else wrapped(line) for line in f"error: {message}".split("\n")]
+    print("\n".join(lines), file=sys.stderr)
     sys.stderr.flush()
     sys.exit(status)
