@@ -16,7 +16,7 @@ import pytest
 from jaxweights import auditing, data, generators, parallel, report, tasks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
-from jaxweights.report import boundary, components, figures, measures, style, terminal
+from jaxweights.report import boundary, components, figures, heatmap, measures, style, terminal, training
 
 CONTROLS = ("copy", "noised_copy", "permuted_copy")
 NET = tasks.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)
@@ -130,15 +130,27 @@ def make_experiment(
     }
 
 
+def assert_legends_are_whole(figure):
+    """Legends lie within the figure; those of all panels also within what a phone shows before it scrolls."""
+    figure.draw_without_rendering()
+    pixels = style.PIXELS_PER_INCH * figure.get_figwidth()
+    seen = figure.bbox.width * min(1, 324 / min(style.LEAST_PIXELS, pixels))
+    of_panels = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    for legend in (*figure.legends, *of_panels):
+        box = legend.get_window_extent()
+        assert box.x0 >= -1 and box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1
+        assert box.x1 <= (seen if legend in figure.legends else figure.bbox.x1) + 12
+
+
 @contextlib.contextmanager
 def sketched(kept=""):
     """Figures are drawn, but files hold a pixel, except of names that end in `kept`: they take most of the time."""
     save = style.save
 
     def sketch(figure, folder, name):
+        assert_legends_are_whole(figure)
         if kept and name.endswith(kept):
             return save(figure, folder, name)
-        figure.draw_without_rendering()
         path = folder / f"{name}.png"
         matplotlib.image.imsave(path, np.zeros((1, 1)))
         return path
@@ -161,7 +173,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
-        assert tag not in ("script", "link", "iframe", "object")
+        assert tag not in ("link", "iframe", "object")
         self.fetched += [attributes[k] for k in ("src", "srcset", "data", "poster") if k in attributes]
         self.ids += [attributes["id"]] if "id" in attributes else []
         if tag not in self.VOID:
@@ -230,6 +242,10 @@ def test_it_comes_out_the_same_whatever_the_users_style_is(written, tmp_path):
     _, workdir = written
     again = tmp_path / "elsewhere"
     arguments = make_experiment(again)
+    arguments["metrics"]["timing"] = {"zoo": 99.0}
+    log = again / "metrics.jsonl"
+    first, rest = log.read_text().split("\n", 1)
+    log.write_text(f"{first.replace('pdiff', 'gone')}\n{first.replace('1.0', '9.0')}\n{rest}{first}\n")
     mine = {"font.size": 30.0, "axes.grid": True, "svg.hashsalt": "other", "image.cmap": "hot"}
     with matplotlib.rc_context(mine):
         report.write(again, **arguments)
@@ -243,7 +259,7 @@ def test_it_comes_out_the_same_whatever_the_users_style_is(written, tmp_path):
     [
         {"aligned": False},
         {"generated": (), "curves": False, "count": 1, "train": 1},
-        {"generated": (("noise_low", "noise"), ("mine", "file"), ("pdiff", "pdiff")), "count": 2},
+        {"generated": (("noise_low", "noise"), (f"mine{'_and_more' * 9}", "file"), ("pdiff", "pdiff")), "count": 2},
     ],
     ids=["no_alignment", "controls_only_single_networks", "two_generators_beside_a_baseline"],
 )
@@ -308,7 +324,7 @@ def test_histograms_lose_no_network():
 def test_accuracy_bins_hold_equally_many_values():
     for examples, low, high in ((360, 300, 351), (10, 3, 3), (10_000, 0, 10_000)):
         possible = np.arange(examples + 1) / examples
-        edges = figures.accuracy_edges([np.array([low, high]) / examples], examples)
+        edges = training.accuracy_edges([np.array([low, high]) / examples], examples)
         inside = possible[(possible > edges[0]) & (possible < edges[-1])]
         counts = np.histogram(inside, edges)[0]
         assert len(edges) <= 21
@@ -318,12 +334,12 @@ def test_accuracy_bins_hold_equally_many_values():
 
 def test_smoothing_averages_noise_and_keeps_straight_lines():
     values = np.random.default_rng(0).uniform(1, 2, 50)
-    smoothed = figures.smooth(values)
+    smoothed = training.smooth(values)
     assert smoothed.shape == values.shape and smoothed.std() < 0.5 * values.std()
     np.testing.assert_allclose(smoothed[20], values[15:26].mean(), rtol=1e-12)
     for length in (1, 2, 3, 4, 10, 11, 12):
         line = 1 + 0.5 * np.arange(length)
-        np.testing.assert_allclose(figures.smooth(line), line, rtol=1e-12)
+        np.testing.assert_allclose(training.smooth(line), line, rtol=1e-12)
 
 
 def test_loss_curves_take_the_last_row_of_a_step_and_skip_a_torn_line(tmp_path):
@@ -348,7 +364,7 @@ def test_heatmap_shows_a_permuted_copy_as_equal_rows():
     measured = dataclasses.replace(
         measured, aligned_nearest=rows, aligned_permutation=np.broadcast_to(order, (5, 1, 4))
     )
-    nearest, weights = figures.nearest_training(measured, train, 3)
+    nearest, weights = heatmap.nearest_training(measured, train, 3)
     np.testing.assert_array_equal(nearest, rows[:3])
     np.testing.assert_array_equal(weights[:, 0], copies[:3])
     assert not np.array_equal(weights[:, 0], train.weights[:3])
@@ -397,6 +413,32 @@ def test_regions_are_the_networks_own_predictions(mesh):
 def test_class_colours_are_distinct():
     for count in (2, 10):
         assert len(np.unique(boundary.class_colours(count).round(6), axis=0)) == count
+
+
+def test_columns_have_equally_many_decimals(written):
+    metrics = written[0]["metrics"]
+    page = Page((written[1] / "report.html").read_text())
+    entries, measured = list(metrics["series"].values()), (*measures.MAIN, *measures.MORE, *measures.RAW)
+    for measure in measured:
+        found = [e for e in map(measure.find, entries) if e is not None]
+        texts = [measure.number(e.value, measure.shared(found)) for e in found]
+        assert len({len(text.partition(".")[2]) for text in texts}) <= 1, (measure.title, texts)
+        assert set(texts) <= set(page.text.split())
+    head, _, *rows = report.summary(metrics).partition("\n\n")[0].splitlines()
+    for title in ("accuracy %", "min L2", "aligned L2", "error IoU", "Z_U"):
+        end = head.index(title) + len(title)
+        texts = [row[:end].split()[-1] for row in rows if len(row) > end and row[end - 1].isdigit()]
+        assert len({len(text.rpartition(".")[2]) for text in texts}) == 1, (title, texts)
+
+
+def test_a_column_is_not_ruled_by_copies_or_what_diverged():
+    measure = measures.Measure(("a",), "")
+    usual = [measures.Estimate(1 + 0.1 * i, 0.98 + 0.1 * i, 1.02 + 0.1 * i, 5) for i in range(6)]
+    odd = [measures.Estimate(*(3 * [value]), 5) for value in (0.0, 3e11)] + [measures.Estimate(1e-4, 9e-5, 1.1e-4, 5)]
+    decimals = measure.shared([*usual, *odd])
+    assert [measure.number(e.value, decimals) for e in (usual[0], *odd)] == ["1.00", "0.00", "3.0e+11", "0.00"]
+    assert measure.shared(odd[:1]) == measure.shared([]) == 0
+    assert style.alike(np.array([1.4, 0.37, 12.0, np.nan])) == ["1.4", "0.4", "12.0", "nan"]
 
 
 def test_numbers_have_the_digits_that_their_interval_justifies():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jaxweights import files
 from jaxweights.auditing import Measured, Subject
 from jaxweights.errors import UserError
-from jaxweights.report import figures, measures, page, pictures, style, summary, tables, weights
+from jaxweights.report import figures, heatmap, measures, page, pictures, style, summary, tables, weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,7 +183,7 @@ class Plots:
             name = next(iter(a.samples))
         if name not in known:
             raise UserError(f"There is no series {name!r}; there are {', '.join(known)}.")
-        return _drawn(lambda: figures.heatmap(known[name], a.samples[name], a.train, a.seed))
+        return _drawn(lambda: heatmap.draw(known[name], a.samples[name], a.train, a.seed))
 
     def values(self) -> Figure:
         """Densities of single parameters.

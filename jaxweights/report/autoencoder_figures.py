@@ -28,7 +28,6 @@ _SYMMETRY_TITLES = {
     "accuracy_difference": "mean |accuracy difference| (points)",
     "error_dissimilarity": "1 - mean error similarity",
 }
-_LEGEND_LINE, _LEGEND_ENTRY = 120, 8  # letters across a figure, and those that a legend's marker takes the place of
 
 
 def symmetry_bars(study: Mapping[str, Any], folder: pathlib.Path, name: str) -> pathlib.Path:
@@ -123,9 +122,7 @@ def published_protocol(
     shown = dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
     shown |= dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))
     order = [style.label(one) for one in published if style.label(one) in shown]
-    line = sum(len(label) + _LEGEND_ENTRY for label in order)
-    columns = len(order) if line <= _LEGEND_LINE else 3
-    figure.legend([shown[key] for key in order], order, loc="outside upper center", ncols=columns)
+    style.legend(figure, [shown[key] for key in order], order)
     return style.save(figure, folder, name)
 
 

@@ -211,10 +211,10 @@ def class_colours(count: int) -> np.ndarray:
 def _legend(figure, classes: Sequence[int], colours: np.ndarray) -> None:
     from matplotlib.patches import Patch
 
-    figure.legend(
-        handles=[Patch(facecolor=tuple(c), label=str(i)) for i, c in zip(classes, colours, strict=True)],
-        loc="outside upper center",
-        ncols=MAX_CLASSES,
+    style.legend(
+        figure,
+        [Patch(facecolor=tuple(c)) for c in colours],
+        [str(i) for i in classes],
         title="predicted class (regions), true class (test images)",
         title_fontsize=8.5,
         handlelength=1,

@@ -38,14 +38,19 @@ def table(
     """A table of HTML cells (by title and row) and measures for every row; empty columns are left out."""
     measures = [m for m in measures if any(m.find(entry) for entry in rows.values())]
     texts = {title: cells for title, cells in texts.items() if any(cells.values())}
+    counts = [_count(measures, entry) for entry in rows.values()]
+    columns = [tables.cells(m, list(rows.values()), counts) for m in measures]
     body = []
-    for name, entry in rows.items():
-        counts = [found.n for m in measures if (found := m.find(entry)) is not None and found.n is not None]
-        n = counts[0] if counts else None
+    for name, n, *numbers in zip(rows, counts, *columns, strict=True):
         role = f'<small class="role">n&nbsp;=&nbsp;{n:,}</small>' if n is not None else ""
-        cells = [column[name] or _NONE for column in texts.values()] + [tables.cell(m, entry, n) for m in measures]
-        body.append([html.escape(name) + role, *cells])
+        body.append([html.escape(name) + role, *(column[name] or _NONE for column in texts.values()), *numbers])
     return tables.grid(["", *texts, *(m.title for m in measures)], body, "numbers")
+
+
+def _count(measures: Sequence[Measure], entry: Mapping[str, Any]) -> int | None:
+    """The first n of a row's numbers."""
+    found = (m.find(entry) for m in measures)
+    return next((e.n for e in found if e is not None and e.n is not None), None)
 
 
 def order(a: Estimate | None, b: Estimate | None) -> int:

@@ -1,4 +1,4 @@
-"""The figures made of measurements: distances, novelty, similarity, mixtures, heatmap, loss curves, zoo.
+"""The figures made of measurements: distances, novelty, similarity, mixtures.
 
 Conventions are those of Zeng et al. 2025 (arXiv 2506.07998), without their accidents: histogram edges are evenly spaced
 from the smallest to the largest value, so that none falls out, and every random choice is seeded.
@@ -6,15 +6,12 @@ from the smallest to the largest value, so that none falls out, and every random
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxweights import auditing
-from jaxweights.auditing import Measured
-from jaxweights.auditing.hidden_units import apply_permutation
-from jaxweights.population import COLUMNS, HYPER, Population
 from jaxweights.report import style
 from jaxweights.report.style import Series
 from jaxweights.tasks import Terms
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 15
-SHOWN_NETWORKS = 3
-SHOWN_PARAMETERS = 64
 _MIXTURES = ("average", "gaussian")
 _MOST_RATIO = 3.0  # of residuals to that of held-out runs: larger ones are drawn here
 _CLOSER = "the same, closer to the trained networks"
@@ -70,7 +65,7 @@ def min_distance(series: Sequence[Series]) -> Figure:
         _strips(bottom, series, [getattr(s.measured, field) for s in series])
         bottom.set_xlabel("L2 to the nearest training network, every series")
     axes[0, 0].set(ylabel="% of networks", ylim=(0, None))
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(5, len(shown)))
+    style.legend(figure, *axes[0, 0].get_legend_handles_labels())
     return figure
 
 
@@ -172,10 +167,8 @@ def accuracy_similarity(
         panels[0].set_ylabel(terms.column)
     for axes in grid[-1]:
         axes.set_xlabel(f"maximum {terms.overlap} with a training network")
-    columns = min(6, len(handles))
-    figure.legend(
-        handles.values(), handles, loc="outside lower center", ncols=columns, markerscale=1.3, handletextpad=0.2
-    )
+    entries = list(handles.values()), list(handles)
+    style.legend(figure, *entries, below=True, markerscale=1.3, handletextpad=0.2)
     return figure
 
 
@@ -230,8 +223,8 @@ def accuracy_novelty(
         fontsize=7.5,
         color="#555555",
     )
-    handles = axes[0, 0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=min(6, len(series)), markerscale=1.3, handletextpad=0.2)
+    entries = axes[0, 0].get_legend_handles_labels()
+    style.legend(figure, *entries, below=True, markerscale=1.3, handletextpad=0.2)
     return figure
 
 
@@ -249,202 +242,3 @@ def _zoom(series: Sequence[Series]) -> list[tuple[float, float] | None]:
         if trained.max() - low + 2 * pad < _ZOOM_SHARE * whole:
             return [None, (low - pad, trained.max() + pad)]
     return [None]
-
-
-def nearest_training(measured: Measured, train: Population, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest training networks of a series' first `count` networks, by the distance that the tests use.
-
-    Returns:
-      Rows `[count, k]` of `train`, and their weights `[count, k, P]`; where there is an alignment, with the hidden
-      units in the order of the network that they are nearest to.
-    """
-    if not measured.aligned_min_l2.size:
-        return measured.nearest[:count], train.weights[measured.nearest[:count]]
-    rows = measured.aligned_nearest[:count]
-    units = train.spec.units(0)[0]
-    return rows, apply_permutation(train.weights[rows], units, measured.aligned_permutation[:count])
-
-
-def heatmap(subject: Series, generated: Population, train: Population, seed: int) -> Figure:
-    """The first three generated networks, each over its nearest training networks, at 64 parameters.
-
-    Args:
-      subject: the generator's measurements.
-      generated: its samples `[n, P]`, in the same order.
-      train: training networks; where there is an alignment, their hidden units are brought into the sample's order.
-      seed: random seed that chooses parameters.
-    """
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    count = min(SHOWN_NETWORKS, len(generated))
-    nearest, neighbours = nearest_training(subject.measured, train, count)
-    rng = np.random.default_rng(seed)
-    size = min(SHOWN_PARAMETERS, train.spec.num_params)
-    columns = np.sort(rng.choice(train.spec.num_params, size, replace=False))
-    lines = nearest.shape[1]
-    heights = ([1, lines, 0.5] * count)[:-1]  # a sample, its neighbours, and a gap between groups
-    figure = style.new_figure(9.8, 0.8 + 0.33 * sum(heights))
-    engine = figure.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(h_pad=0.035, hspace=0)
-    grid = figure.add_gridspec(len(heights), 2, width_ratios=[1, 0.013], height_ratios=heights)
-    for i in range(count):
-        distances = np.linalg.norm(neighbours[i].astype(np.float64) - generated.weights[i], axis=1)
-        names = [f"{style.network(train, r)}, L2 {d:.3g}" for r, d in zip(nearest[i], distances, strict=True)]
-        places = grid[3 * i, 0], grid[3 * i + 1, 0], grid[3 * i : 3 * i + 2, 1]
-        top, bottom, bar = (figure.add_subplot(place) for place in places)
-        strips = generated.weights[i : i + 1, columns], neighbours[i][:, columns]
-        low, high = min(s.min() for s in strips), max(s.max() for s in strips)
-        image = _strip(top, strips[0], low, high, [f"{subject.label}, sample {i}"])
-        _strip(bottom, strips[1], low, high, names)
-        labels = [text.get_text() for text in top.get_yticklabels()]
-        top.set_yticks(top.get_yticks(), labels, color="#d62728", fontweight="bold")
-        top.spines[:].set(color="#d62728", linewidth=2.6)
-        figure.colorbar(image, cax=bar).outline.set_linewidth(0.5)
-    _leaf_ticks(bottom, train, columns)
-    return figure
-
-
-def _strip(axes, values: np.ndarray, low: float, high: float, names: Sequence[str]):
-    """One coloured row of cells per network, with its name."""
-    image = axes.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0)
-    axes.spines[:].set(visible=True, color="black", linewidth=1.2)
-    for line in range(1, len(names)):
-        axes.axhline(line - 0.5, color="white", linewidth=1.6)
-    return image
-
-
-def _leaf_ticks(axes, train: Population, columns: np.ndarray) -> None:
-    """Names the tensors that the shown parameters belong to, where a tensor has enough of them for its name."""
-    ticks = []
-    for leaf, span in train.spec.spans():
-        inside = np.flatnonzero((columns >= span.start) & (columns < span.stop))
-        if not inside.size:
-            continue
-        if inside[0] > 0:
-            axes.axvline(inside[0] - 0.5, ymin=-0.12, ymax=0, color="#444444", linewidth=1, clip_on=False)
-        if 1.6 * inside.size > len(leaf.name):
-            ticks.append((inside.mean(), leaf.name))
-    axes.set_xticks([x for x, _ in ticks], [name for _, name in ticks])
-    total = train.spec.num_params
-    which = (
-        f"{len(columns)} of {total:,} parameters, drawn at random"
-        if len(columns) < total
-        else f"all {total} parameters"
-    )
-    axes.set_xlabel(f"{which}, in the order of the weight vector")
-
-
-def loss_curves(curves: Mapping[tuple[str, str], Mapping[int, float]], series: Sequence[Series]) -> Figure | None:
-    """Loss by step, raw and smoothed, one row per generator and one panel per stage; None without any curve."""
-    if not curves:
-        return None
-    colours = {s.name: s.colour for s in series}
-    by_generator: dict[str, list[tuple[str, Mapping[int, float]]]] = {}
-    for (generator, stage), curve in curves.items():
-        by_generator.setdefault(generator, []).append((stage, curve))
-    width = max(len(stages) for stages in by_generator.values())
-    figure = style.new_figure(max(4.9 * width, 6.0), 2.9 * len(by_generator))
-    grid = figure.subplots(len(by_generator), width, squeeze=False)
-    for (generator, stages), line in zip(by_generator.items(), grid, strict=True):
-        for axes in line[len(stages) :]:
-            axes.set_axis_off()
-        for (stage, curve), axes in zip(stages, line, strict=False):
-            steps, loss = np.array(list(curve)), np.array(list(curve.values()))
-            axes.plot(steps, loss, color=colours[generator], alpha=0.35, linewidth=0.9, label="as logged")
-            smoothed = smooth(loss)
-            if (loss > 0).all():
-                smoothed = np.exp(smooth(np.log(loss)))
-                _log_scale(axes, "y", loss)
-            axes.plot(steps, smoothed, color=colours[generator], linewidth=1.8, label="smoothed")
-            axes.set(title=f"{style.label(generator)}: {stage}", xlabel="optimizer step")
-            axes.grid()
-        line[0].set_ylabel("loss")
-    grid[0, 0].legend()
-    return figure
-
-
-def _log_scale(axes, which: str, values: np.ndarray) -> None:
-    """A logarithmic axis with plain numbers, also between the powers of ten where it spans few of them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-
-    axes.set(**{f"{which}scale": "log"})
-    axis = getattr(axes, f"{which}axis")
-    ratio = values.max() / values.min()
-    axis.set_major_locator(MaxNLocator(6) if ratio < 5 else LogLocator(10, subs=(1, 3) if ratio < 300 else (1,)))
-    axis.set_minor_locator(NullLocator() if ratio < 5 else LogLocator(10, subs=range(1, 10)))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def smooth(values: np.ndarray, window: int = 11) -> np.ndarray:
-    """Centred moving average of the same length; at both ends the line that fits the last window best."""
-    from scipy.signal import savgol_filter
-
-    width = min(window, len(values) - (len(values) + 1) % 2)
-    return np.asarray(savgol_filter(values, width, 1, mode="interp")) if width >= 3 else values
-
-
-def accuracy_edges(values: Sequence[np.ndarray], examples: int, bins: int = 20) -> np.ndarray:
-    """Edges of at most `bins` bins for accuracies on so many examples; all bins hold equally many possible values."""
-    low = round(examples * min(v.min() for v in values))
-    high = round(examples * max(v.max() for v in values))
-    width = -(-(high - low + 1) // bins)
-    return (np.arange(low, high + 1 + width, width) - 0.5) / examples
-
-
-def zoo(
-    series: Sequence[Series],
-    train: Population,
-    examples: int,
-    config: Mapping[str, Any],
-    terms: Terms | None = None,
-) -> Figure:
-    """Accuracies of training and held-out runs, and accuracy against whatever varies between the training networks.
-
-    Args:
-      series: all of them.
-      train: training networks with their hyper-parameters.
-      examples: test examples that an accuracy is a share of.
-      config: the experiment's config; its `zoo` tells which settings were drawn on a logarithmic scale.
-      terms: words of the task; those of classification by default.
-    """
-    terms = terms or Terms()
-    shown = [s for s in series if s.role in (auditing.TRAINING, auditing.HELDOUT)]
-    more = {k: v for k, v in train.records.items() if k not in COLUMNS and not k.startswith(HYPER)}
-    varied = {"step": train.records["step"], **train.hyper(), **more}
-    varied = {k: v for k, v in varied.items() if len(np.unique(v)) > 1}
-    across = min(3, 1 + len(varied)) if varied else 1
-    down = -(-(1 + len(varied)) // across)
-    figure = style.new_figure(max(6.4, 3.3 * across), 3.0 * down)
-    grid = figure.subplots(down, across, squeeze=False).ravel()
-    edges = accuracy_edges([s.measured.accuracy for s in shown], examples)
-    for s in shown:
-        shares = percent_of_networks(s.measured.accuracy, edges)
-        grid[0].stairs(shares, edges, fill=True, color=s.colour, alpha=0.28 if s.role != auditing.HELDOUT else 0.12)
-        grid[0].stairs(
-            shares, edges, color=s.colour, linewidth=1.7, label=f"{s.label} (n = {len(s.measured.accuracy)})"
-        )
-    grid[0].set(title=f"{terms.quality} of the zoo", xlabel=terms.axis, ylabel="% of networks")
-    grid[0].set_ylim(0, 1.3 * grid[0].get_ylim()[1])  # room for the legend
-    style.percent(grid[0].xaxis)
-    grid[0].grid(axis="y")
-    grid[0].legend(loc="upper left")
-    colour = shown[0].colour
-    for (name, values), axes in zip(varied.items(), grid[1:], strict=False):
-        axes.scatter(values, train.records["accuracy"], s=9, color=colour, alpha=0.45, linewidths=0, rasterized=True)
-        if _is_log(config["zoo"].get(name)):
-            _log_scale(axes, "x", values)
-        axes.set(title=f"against {style.label(name)}", xlabel=style.label(name), ylabel=terms.column)
-        style.percent(axes.yaxis)
-        axes.grid()
-    for axes in grid[1 + len(varied) :]:
-        axes.set_axis_off()
-    return figure
-
-
-def _is_log(setting: Any) -> bool:
-    return isinstance(setting, Mapping) and setting.get("kind") == "log_uniform"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxweights.tasks import Terms
 
 _MOST_DECIMALS = 5  # more of them are written with an exponent
+_SMALLEST, _LARGEST = 1e-3, 1e7  # where all numbers of a column are below, or a number is above
+_ROUNDING = 1e-9  # width of an interval, relative to the value, that is none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +37,32 @@ class Measure:
     def decimals(self, found: Estimate) -> int:
         """Decimals of an estimate and its interval: down to the first digit of half the interval's width.
 
-        Without an interval, or with one of no width, three significant digits of the value.
+        Without an interval, or with one of no width but for rounding, three significant digits of the value.
         """
         if self.digits is not None:
             return self.digits
-        size = self.scale * found.half_width or abs(self.scale * found.value) / 100
-        return max(-math.floor(math.log10(size)), 0) if size else 0
+        value, half = abs(self.scale * found.value), self.scale * found.half_width
+        size = half if half > _ROUNDING * value else value / 100
+        needed = max(-math.floor(math.log10(size)), 0) if size and math.isfinite(size) else 0
+        return needed if value < _SMALLEST else min(needed, _MOST_DECIMALS)
+
+    def shared(self, found: Sequence[Estimate], share: float = 0.75) -> int:
+        """Decimals that all estimates of a column have.
+
+        Few series, of copies or that diverged, do not decide how the others are shown.
+
+        Args:
+          found: the column.
+          share: part of the estimates that have all digits that their intervals justify; those of zero do not count.
+        """
+        if self.digits is not None:
+            return self.digits
+        needed = sorted(self.decimals(e) for e in found if e.value)
+        if not needed:
+            return 0
+        chosen = needed[min(int(share * len(needed)), len(needed) - 1)]
+        small = all(abs(self.scale * e.value) < _SMALLEST for e in found)
+        return chosen if small else min(chosen, _MOST_DECIMALS)
 
     def text(self, found: Estimate) -> str:
         """The value of an estimate as it is displayed."""
@@ -49,8 +71,8 @@ class Measure:
     def number(self, value: float, decimals: int) -> str:
         """A value as it is displayed."""
         shown = self.scale * value
-        if decimals > _MOST_DECIMALS:
-            return f"{shown:.2g}"
+        if decimals > _MOST_DECIMALS or abs(shown) >= _LARGEST:
+            return f"{shown:.1e}" if shown else "0"
         text = f"{shown:.{decimals}f}"
         return text.lstrip("-") if float(text) == 0 else text
 

@@ -14,11 +14,9 @@ import numpy as np
 
 from jaxweights import auditing, data, files, nets, population, settings, tasks
 from jaxweights.population import Population
-from jaxweights.report import explanations, figures, measures, pictures, studies, style, tables, template
+from jaxweights.report import explanations, measures, pictures, studies, style, tables, template, training
 from jaxweights.report.settings import ReportSettings
 from jaxweights.report.style import Picture, Section
-
-_PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
 
 
 def write(
@@ -34,12 +32,14 @@ def write(
     heldout: Population | None = None,
     heldout_checkpoints: Population | None = None,
 ) -> pathlib.Path:
-    """Draws `figures/*.png` and `*.svg` and writes `report.html`; the same input gives the same bytes.
+    """Draws `figures/*.png` and `*.svg` and writes `report.html`; the same results give the same bytes.
+
+    How long the stages took is no result, and is in `timing.json` alone.
 
     Args:
       workdir: the experiment's folder, with `audit/<series>.npz`, `metrics.jsonl` if a generator was trained, and
         `studies/<generator>.npz` if one was studied.
-      metrics: what the audit returned, with `zoo`, `timing` and `versions`, and `studies` where there are any.
+      metrics: what the audit returned, with `zoo` and `versions`, and `studies` where there are any.
       config: the experiment's config; its section `report` holds `ReportSettings`.
       net: task network.
       dataset: its images, or initial states.
@@ -88,9 +88,12 @@ def _task_pictures(audited: pictures.Audited, scene: tasks.Scene) -> Iterator[Pi
 
 def _training_pictures(audited: pictures.Audited, config, log: pathlib.Path, folder: pathlib.Path) -> list[Picture]:
     """How the generators and the zoo were trained."""
-    curves = figures.loss_curves(style.read_curves(log), audited.series)
+    logged = style.read_curves(log)
+    # In the order of the series, whatever was trained first or again.
+    ordered = {key: curve for s in audited.series for key, curve in logged.items() if key[0] == s.name}
+    curves = training.loss_curves(ordered, audited.series)
     terms = tables.terms_of(audited.metrics)
-    zoo = figures.zoo(audited.series, audited.train, audited.examples, config, terms)
+    zoo = training.zoo(audited.series, audited.train, audited.examples, config, terms)
     tested = terms.tested[:1].upper() + terms.tested[1:]
     path = style.save(zoo, folder, "zoo")
     found = [Picture(path, "The zoo", f"{tested} of the networks that the experiment starts from.")]
@@ -188,8 +191,6 @@ def _page(
     sections.append(_section("measures", "What the measures mean", f"<dl>{meanings}</dl>"))
     if "zoo" in metrics:
         sections.append(_section("zoo-facts", "Zoo", tables.facts(metrics["zoo"])))
-    if "timing" in metrics:
-        sections.append(_section("timing", "Time", tables.timing(metrics["timing"])))
     sections.append(_section("versions", "Versions", tables.facts(metrics["versions"])))
     if config is not None:
         sections.append(_section("config", "Config", _folded("every setting", tables.facts(config))))
@@ -201,7 +202,9 @@ def _page(
         )
     )
     body = "\n".join(sections)
-    return template.PAGE.format(title=html.escape(title), style=template.STYLE, facts=html.escape(facts), body=body)
+    return template.PAGE.format(
+        title=html.escape(title), style=template.STYLE, facts=html.escape(facts), body=body, script=template.SCRIPT
+    )
 
 
 def _subject_matter(metrics: Mapping[str, Any], net: nets.TaskNet) -> str:
@@ -261,8 +264,8 @@ def _figure(picture: Picture, kept: bool) -> str:
     content = picture.path.read_bytes()
     encoded = base64.b64encode(content).decode("ascii")
     # All figures at one scale, so that their letters have one size; the width stands at a fixed place of a PNG file.
-    width = round(int.from_bytes(content[16:20], "big") / style.DPI * _PIXELS_PER_INCH)
-    size = f'style="max-width:{width}px;min-width:min(36rem,{width}px)"'
+    width = round(int.from_bytes(content[16:20], "big") / style.DPI * style.PIXELS_PER_INCH)
+    size = f'style="max-width:{width}px;min-width:{min(style.LEAST_PIXELS, width)}px"'
     title, name = html.escape(picture.title), html.escape(picture.path.name)
     place = f" <small>figures/{name}, .svg</small>" if kept else ""
     return (

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxweights import auditing
 from jaxweights.population import Population
-from jaxweights.report import figures, style, tables, weights
+from jaxweights.report import figures, heatmap, style, tables, weights
 from jaxweights.report.style import Picture, Series
 
 
@@ -112,7 +112,7 @@ def of_samples(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
     """Every learned generator's first networks (or one other series' where there is none) over their nearest training
     networks, parameter by parameter."""
     for subject, suffix in subjects(audited.series):
-        figure = figures.heatmap(subject, audited.samples[subject.name], audited.train, audited.seed)
+        figure = heatmap.draw(subject, audited.samples[subject.name], audited.train, audited.seed)
         order = ", their hidden units in the sample's order" if subject.measured.aligned_min_l2.size else ""
         yield Picture(
             style.save(figure, folder, f"heatmap{suffix}"),

@@ -208,7 +208,7 @@ def alignment(
         axes.set(title=f"{_GROUPS[group]}{score}", xlabel=f"{axis_label(study['metric'])} asked for", ylim=limits)
         axes.grid()
     figure.axes[0].set_ylabel(f"{axis_label(study['metric'])} achieved")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    style.legend(figure, *figure.axes[0].get_legend_handles_labels())
     return style.save(figure, folder, name)
 
 
@@ -242,7 +242,7 @@ def recursion(
     figure.axes[0].set_xticks(range(rounds.shape[1]))
     figure.axes[0].set_ylim(_near([trained, rounds[:, 0], study["prompt"]], np.quantile(rounds, (0.25, 0.75), axis=0)))
     figure.axes[0].set_ylabel(axis_label(study["metric"]))
-    figure.axes[0].legend()
+    style.legend(figure, *figure.axes[0].get_legend_handles_labels())
     return style.save(figure, folder, name)
 
 
@@ -265,11 +265,11 @@ def walk(
     left.plot(place, metric.T, color=colour, linewidth=1.2, marker="o", markersize=3.5, alpha=0.75)
     left.axhline(study["prompt"], color="#555555", linewidth=1.0, linestyle=(0, (4, 3)), label="prompt")
     left.set(xlabel="place on the arc", ylabel=axis_label(study["metric"]), title=style.label(study["metric"]))
-    left.legend()
     middle.plot(0.5 * (place[1:] + place[:-1]), step.T, color=colour, linewidth=1.2, marker="o", markersize=3.5)
     middle.axhline(arrays["walk/ends"].mean(), color="#555555", linewidth=1.0, linestyle=":", label="between the ends")
     middle.set(xlabel="place on the arc", ylabel="L2", title="distance between neighbours", ylim=(0, None))
-    middle.legend()
+    entries = (axes.get_legend_handles_labels() for axes in (left, middle))
+    style.legend(figure, *(sum(both, []) for both in zip(*entries, strict=True)))
     for axes in (left, middle):
         axes.set_xlim(-0.03, 1.03)
         axes.grid()

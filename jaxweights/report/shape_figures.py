@@ -56,6 +56,7 @@ def gallery(
     """
     rotation = rendering.view(_AZIMUTH, _ELEVATION, study["up"])
     rows, distance = _surfaces(name, arrays), arrays[f"shown/{name}/distances"]
+    distances = [style.alike(column) for column in distance.T]
     runs, pictures = arrays[f"shown/{name}/runs"], {}
     paper, ink = np.ones(3), np.asarray([int(rendering.COLOUR[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     figure = style.new_figure(_PANEL * len(distance) + 0.9, 3 * (_PANEL + 0.15))
@@ -74,7 +75,7 @@ def gallery(
                     pictures[id(surface)] = (1 - cover) * paper[None, None, :] + cover * light * ink[None, None, :]
                 axes.imshow(pictures[id(surface)], interpolation="antialiased")
             if j and surface is not None:
-                measure = f"L2 {distance[i, 0]:.3g}" if j == 1 else f"CD {distance[i, 1]:.3g}"
+                measure = f"L2 {distances[0][i]}" if j == 1 else f"CD {distances[1][i]}"
                 axes.set_title(f"run {runs[i, j - 1]}, {measure}", fontsize=8.8)
         line[0].set_ylabel(_KINDS[j], fontsize=9.5)
     for axes in grid[0]:
@@ -153,8 +154,7 @@ def scatter(
         else:
             axes.set(xlim=(0, None), ylim=(0, None), ylabel="CD to the nearest unseen shape")
     order = [label(n) for n in study["series"]]
-    columns = min(5, len(order))
-    figure.legend([handles[k] for k in order], order, loc="outside lower center", ncols=columns, handletextpad=0.2)
+    style.legend(figure, [handles[k] for k in order], order, below=True, handletextpad=0.2)
     return style.save(figure, folder, name)
 
 
@@ -230,7 +230,7 @@ def augmentation(study: Mapping[str, Any], series: Sequence[Series], folder: pat
         axes.set_xticks(factors, [f"×{k}" for k in factors])
         axes.set_xticks([], minor=True)
         axes.grid(axis="y")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    style.legend(figure, *figure.axes[0].get_legend_handles_labels(), below=True)
     return style.save(figure, folder, name)
 
 

@@ -25,6 +25,10 @@ from jaxweights.population import Population
 
 LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides auditing.TRAINING and auditing.HELDOUT
 DPI = 160  # twice the pixels that a page column of 700 shows
+PIXELS_PER_INCH = 110  # of a figure on the page, whose column is as wide as the widest figure
+LEAST_PIXELS = 576  # of a wider figure on a narrow screen, where it scrolls
+_PHONE_PIXELS = 324  # of a figure that a screen of 390 pixels shows at once
+_LETTERS = 32  # of a series' name on figures
 MAX_POINTS = 100  # points per series in a scatter, as in Zeng et al. 2025
 _MAX_SUBJECTS = 3  # generators, or ways of sampling from one, with figures of their own
 
@@ -148,6 +152,11 @@ def label(name: str) -> str:
     return _LABELS.get(name, name.replace("_", " "))
 
 
+def short(text: str) -> str:
+    """At most as many letters as figures have room for, without the middle of longer texts."""
+    return text if len(text) <= _LETTERS else f"{text[: _LETTERS // 2]}\u2026{text[1 - _LETTERS // 2 :]}"
+
+
 def network(train: Population, row: int) -> str:
     """A training network in words: its run, and its step where the training networks have several steps."""
     run, step = train.records["run"][row], train.records["step"]
@@ -202,7 +211,7 @@ def arrange(metrics: Mapping[str, Any], measured: Mapping[str, Measured]) -> lis
         if name in measured:
             colour, marker = _FIXED[name] if name in _FIXED else next(styles[role])
             kind = metrics["series"][name].get("kind", "")
-            series.append(Series(name, label(name), role, colour, marker, measured[name], kind))
+            series.append(Series(name, short(label(name)), role, colour, marker, measured[name], kind))
     return series
 
 
@@ -283,6 +292,33 @@ def save(figure, folder: pathlib.Path, name: str) -> pathlib.Path:
     return folder / f"{name}.png"
 
 
+def legend(figure, handles: Sequence[Any], labels: Sequence[str], *, below: bool = False, **options: Any) -> None:
+    """A legend at the left above or below all panels, in as many columns as a phone shows without scrolling.
+
+    Args:
+      figure: matplotlib figure.
+      handles, labels: its entries.
+      below: whether it is below the panels.
+      **options: further arguments of `Figure.legend`.
+    """
+    inches = figure.get_figwidth()
+    room = figure.bbox.width * min(1.0, _PHONE_PIXELS / min(LEAST_PIXELS, PIXELS_PER_INCH * inches))
+    place = "outside lower left" if below else "outside upper left"
+    for rows in range(1, len(labels) + 1):
+        columns = -(-len(labels) // rows)
+        drawn = figure.legend(handles, labels, loc=place, ncols=columns, **options)
+        if columns == 1 or drawn.get_window_extent(figure.canvas.get_renderer()).width <= room:
+            break
+        drawn.remove()
+
+
+def alike(values: np.ndarray) -> list[str]:
+    """Values as text with equally many decimals: three digits of the largest one."""
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    decimals = int(np.clip(2 - np.floor(np.log10(largest)), 0, 6)) if largest > 0 else 0
+    return [f"{value:.{decimals}f}" for value in values]
+
+
 def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> None:
     """Draws the networks of a series as n points, with its marker, colour and legend label.
 
@@ -311,7 +347,23 @@ def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -
 
 
 def percent(axis) -> None:
-    """Shows the ticks of an axis of fractions as percentages."""
-    from matplotlib.ticker import FuncFormatter
+    """Shows the ticks of an axis of fractions as percentages, all with equally many decimals."""
+    axis.set_major_formatter(_percent_formatter()())
 
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.4g}"))
+
+@functools.cache
+def _percent_formatter():
+    from matplotlib.ticker import ScalarFormatter
+
+    class Percent(ScalarFormatter):
+        def __init__(self):
+            super().__init__(useOffset=False)
+            self.set_scientific(False)
+
+        def set_locs(self, locs):
+            super().set_locs([100 * x for x in locs])
+
+        def __call__(self, x, pos=None):
+            return super().__call__(100 * x, pos)
+
+    return Percent

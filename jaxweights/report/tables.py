@@ -52,13 +52,23 @@ def badge(text: str) -> str:
     return f'<span class="badge {html.escape(text)}">{html.escape(text)}</span>' if text else ""
 
 
-def cell(measure: Measure, entry: Mapping[str, Any], n: int | None) -> str:
-    """A number over its interval, and its n where that is not the row's."""
-    found = measure.find(entry)
+def cells(measure: Measure, entries: Sequence[Mapping[str, Any]], counts: Sequence[int | None]) -> list[str]:
+    """A column of numbers with equally many decimals over their intervals, each with its n where that is not the row's.
+
+    Args:
+      measure: the column.
+      entries: the series' entries, one per row.
+      counts: n of every row.
+    """
+    found = [measure.find(entry) for entry in entries]
+    decimals = measure.shared([e for e in found if e is not None])
+    return [_cell(measure, e, decimals, n) for e, n in zip(found, counts, strict=True)]
+
+
+def _cell(measure: Measure, found: Estimate | None, decimals: int, n: int | None) -> str:
     if found is None:
         return '<span class="none">&ndash;</span>'
     small = [] if found.n == n else [f"n&nbsp;=&nbsp;{found.n:,}"]
-    decimals = measure.decimals(found)
     if found.low is not None and found.high is not None:
         small.insert(0, f"[{measure.number(found.low, decimals)}, {measure.number(found.high, decimals)}]")
     return f"<b>{measure.number(found.value, decimals)}</b><small>{'<br>'.join(small)}</small>"
@@ -75,18 +85,18 @@ def series_table(
       measures: columns.
       judged: whether there is a column of verdicts.
     """
-    entries, terms = metrics["series"], terms_of(metrics)
+    terms = terms_of(metrics)
+    entries = {name: entry for name, entry in metrics["series"].items() if any(m.find(entry) for m in measures)}
     measures = [m for m in measures if any(m.find(e) for e in entries.values())]
+    counts = [entry["min_l2"]["n"] for entry in entries.values()]
+    columns = [cells(m, list(entries.values()), counts) for m in measures]
     rows = []
-    for name, entry in entries.items():
-        if not any(m.find(entry) for m in measures):
-            continue
-        n = entry["min_l2"]["n"]
+    for name, n, *numbers in zip(entries, counts, *columns, strict=True):
         first = (
             f'{html.escape(style.label(name))}<small class="role">{role_text(roles[name])}, n&nbsp;=&nbsp;{n:,}</small>'
         )
-        verdict_cell = [badge(label_of(entry))] if judged else []
-        rows.append([first, *verdict_cell, *(cell(m, entry, n) for m in measures)])
+        verdict_cell = [badge(label_of(entries[name]))] if judged else []
+        rows.append([first, *verdict_cell, *numbers])
     return grid(["series", *(["verdict"] if judged else []), *(m.head(terms) for m in measures)], rows, "numbers")
 
 
@@ -138,9 +148,3 @@ def facts(items: Mapping[str, Any]) -> str:
             value = f"{value:,}"
         rows.append([html.escape(key), html.escape(str(value))])
     return grid(["", ""], rows, "facts")
-
-
-def timing(seconds: Mapping[str, float]) -> str:
-    """Seconds per stage and in all."""
-    rows = [[html.escape(k), f"{v:.1f}"] for k, v in seconds.items()]
-    return grid(["stage", "seconds"], [*rows, ["all", f"{sum(seconds.values()):.1f}"]], "plain")

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxweights.report import style
-from jaxweights.report.measures import MAIN, Measure
+from jaxweights.report.measures import MAIN, Estimate, Measure
 from jaxweights.report.tables import controls_text, label_of, terms_of
 
 TEXT_WIDTH = 110
+_DIGITS_SHARE = 0.5  # of the series with all digits that their intervals justify; more do not fit
 # Head, measure, and whether with its interval, for the plain-text table.
 _TEXT = (
     ("{quality} %", MAIN[0], True),
@@ -38,8 +39,8 @@ def summary(metrics: Mapping[str, Any]) -> str:
     """
     entries, words = metrics["series"], dataclasses.asdict(terms_of(metrics))
     rows = [["series", "n", *(head.format(**words) for head, _, _ in _TEXT), "verdict"]]
-    for name, entry in entries.items():
-        cells = [_short(measure, interval, entry) for _, measure, interval in _TEXT]
+    columns = [_column(measure, interval, list(entries.values())) for _, measure, interval in _TEXT]
+    for (name, entry), *cells in zip(entries.items(), *columns, strict=True):
         rows.append([style.label(name), str(entry["min_l2"]["n"]), *cells, label_of(entry)])
     used = [i for i in range(len(rows[0])) if any(row[i] not in ("", "-") for row in rows[1:])]
     rows = [[row[i] for i in used] for row in rows]
@@ -56,13 +57,18 @@ def summary(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _short(measure: Measure, interval: bool, entry: Mapping[str, Any]) -> str:
-    found = measure.find(entry)
-    if found is None:
-        return "-"
-    decimals = measure.decimals(found)
-    half = f"+-{measure.number(found.half_width, decimals)}" if interval and found.low is not None else ""
-    return measure.number(found.value, decimals) + half
+def _column(measure: Measure, interval: bool, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A measure of all series, with equally many decimals."""
+    found = [measure.find(entry) for entry in entries]
+    decimals = measure.shared([e for e in found if e is not None], _DIGITS_SHARE)
+
+    def text(e: Estimate | None) -> str:
+        if e is None:
+            return "-"
+        half = f"+-{measure.number(e.half_width, decimals)}" if interval and e.low is not None else ""
+        return measure.number(e.value, decimals) + half
+
+    return [text(e) for e in found]
 
 
 def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:

@@ -6,6 +6,7 @@ The first two follow Zeng et al. 2025 (arXiv 2506.07998), with seeded draws.
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ _TALLEST = 3.0  # largest peak of a density, relative to that of the training ne
 PATHS, UNSEEN_PATHS = 3, 16  # training and held-out runs whose paths are drawn
 _PATH_CHECKPOINTS = 400  # largest number per run
 _REACH = 0.5  # margin of a picture around the trained networks, relative to their range
+_TITLE_LETTERS = 120  # in a line across a picture
 _SMALL = 0.5  # area of markers beside a path, relative to the usual one
 _MIXTURES = ("average", "gaussian")
 _TRAINED = (auditing.TRAINING, auditing.HELDOUT)
@@ -133,7 +135,7 @@ def value_distributions(found: Sequence[Cloud], train: Population, seed: int) ->
         axes.grid(axis="x")
     panels[0].set_ylabel("density")
     figure.supxlabel(f"value in {name}", fontsize=9.5)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(shown))
+    style.legend(figure, *panels[0].get_legend_handles_labels())
     return figure
 
 
@@ -176,13 +178,13 @@ def tsne(found: Sequence[Cloud], seed: int) -> Figure | None:
     perplexity = min(PERPLEXITY, (len(stacked) - 1) / 3)
     with threadpool_limits(1):
         places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(stacked)
-    figure = style.new_figure(7.0, 5.0)
+    figure = style.new_figure(6.4, 5.6)
     axes = figure.subplots()
     for cloud, at in zip(found, np.split(places, np.cumsum([len(r) for r in rows])[:-1]), strict=True):
         style.scatter(axes, cloud.series, *at.T)
     axes.set(xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2", xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", markerscale=1.3, handletextpad=0.2)
+    style.legend(figure, *axes.get_legend_handles_labels(), markerscale=1.3, handletextpad=0.2)
     return figure
 
 
@@ -287,11 +289,9 @@ def trajectory(found: Sequence[Cloud], train: Sequence[Path], heldout: Sequence[
     panels[1].set(ylabel="distance from the plane of the two", ylim=(0, None))
     outside = _outside(samples, limits)
     if outside:
-        figure.suptitle(outside, fontsize=8.5, color="#555555")
+        figure.suptitle(textwrap.fill(outside, _TITLE_LETTERS), fontsize=8.5, color="#555555")
     runs = f"run {train[0].run}" if len(train) == 1 else f"{len(train)} training runs"
     figure.colorbar(image, ax=panels[1], label=f"step of {runs}", pad=0.01)
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(
-        *handles, loc="outside lower center", ncols=min(6, len(handles[0])), markerscale=1.4, handletextpad=0.4
-    )
+    entries = panels[0].get_legend_handles_labels()
+    style.legend(figure, *entries, below=True, markerscale=1.4, handletextpad=0.4)
     return figure
