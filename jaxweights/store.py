@@ -1,10 +1,16 @@
-"""Populations on disk: `.npy` chunk files and a JSON index; and training states, through Orbax."""
+"""Populations on disk: `.npy` chunk files and a JSON index.
+
+A process compares every file with its checksum before it reads it for the first time, which takes as long as SHA-256 of
+the file: 0.8 s per GB on one CPU core.
+"""
 
 from __future__ import annotations
 
 import bisect
+import hashlib
+import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +24,17 @@ FORMAT = "jaxweights-population"
 VERSION = 1
 INDEX = "index.json"
 
+_FILE = {"file": str, "bytes": int, "sha256": str}
+_SHAPE = {
+    "format": str,
+    "version": int,
+    "spec": dict,
+    "provenance": dict,
+    "complete": bool,
+    "chunks": [{"id": int, "rows": int, "weights": _FILE, "records": _FILE}],
+}
+_VERIFIED: set[tuple[Any, ...]] = set()  # files, as they are now, that this process knows to be as they were written
+
 
 class LazyWeights:
     """`[N, P]` float32 rows that stay on disk until they are asked for; slices and index arrays give numpy arrays."""
@@ -25,9 +42,10 @@ class LazyWeights:
     dtype = np.dtype(np.float32)
     ndim = 2
 
-    def __init__(self, chunks: list[np.ndarray], num_params: int):
-        self._chunks = chunks
-        self._starts = np.cumsum([0] + [len(c) for c in chunks])
+    def __init__(self, rows: Sequence[int], chunk: Callable[[int], np.ndarray], num_params: int):
+        """Weights in chunks of so many rows each, of which `chunk` opens the one of that number."""
+        self._chunk = chunk
+        self._starts = np.cumsum([0, *rows])
         self.shape = (int(self._starts[-1]), num_params)
 
     def __len__(self) -> int:
@@ -48,17 +66,17 @@ class LazyWeights:
         which = np.searchsorted(self._starts, rows, side="right") - 1
         for chunk in np.unique(which):
             here = which == chunk
-            out[here] = self._chunks[chunk][rows[here] - self._starts[chunk]]
+            out[here] = self._chunk(int(chunk))[rows[here] - self._starts[chunk]]
         return out
 
     def _range(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((max(stop - start, 0), self.shape[1]), np.float32)
         position = start
         while position < stop:
-            chunk = bisect.bisect_right(self._starts, position) - 1
-            local = position - int(self._starts[chunk])
-            count = min(stop - position, len(self._chunks[chunk]) - local)
-            out[position - start : position - start + count] = self._chunks[chunk][local : local + count]
+            number = bisect.bisect_right(self._starts, position) - 1
+            chunk, local = self._chunk(number), position - int(self._starts[number])
+            count = min(stop - position, len(chunk) - local)
+            out[position - start : position - start + count] = chunk[local : local + count]
             position += count
         return out
 
@@ -93,6 +111,7 @@ class PopulationStore:
         self.spec = WeightSpec.from_json(index["spec"])
         self.provenance: Mapping[str, Any] = index["provenance"]
         self._records: dict[str, np.ndarray] | None = None
+        self._opened: dict[int, np.ndarray] = {}  # weights of chunks by id
 
     @classmethod
     def create(cls, path: pathlib.Path | str, spec: WeightSpec, provenance: Mapping[str, Any]) -> PopulationStore:
@@ -128,38 +147,43 @@ class PopulationStore:
             cure.
         """
         path = pathlib.Path(path)
-        cure = (
-            "Run the program that makes it (launch.train_zoo or launch.sample), or remove a folder that is not yours."
-        )
-        index = files.read_json(path / INDEX, "population index", cure)
-        if not isinstance(index, dict) or index.get("format") != FORMAT:
-            raise UserError(f"{path / INDEX} is not a population index of jaxweights. {cure}")
-        if index.get("version") != VERSION:
+        if not (path / INDEX).exists():
             raise UserError(
-                f"{path / INDEX} has format version {index.get('version')}, but this program reads version "
-                f"{VERSION}. Use the "
-                "jaxweights version that wrote it, or remove the folder and run again."
+                f"There is no population index at {path / INDEX}. Run the program that makes it (launch.train_zoo or "
+                "launch.sample), or choose another folder."
             )
+        cure = f"Remove the folder {path} and run the same command again: it is made anew."
+        what = "population index of jaxweights"
+        index = files.read_json(path / INDEX, what, cure, {"format": str, "version": int})
+        if index["format"] != FORMAT:
+            raise UserError(f"{path / INDEX} is not a {what}. {cure}")
+        if index["version"] != VERSION:
+            raise UserError(
+                f"{path / INDEX} has format version {index['version']}, but this program reads version {VERSION}. "
+                "Use the jaxweights version that wrote it, or remove the folder and run again."
+            )
+        index = files.read_json(path / INDEX, what, cure, _SHAPE)
         if drop_missing:
             kept = [c for c in index["chunks"] if all((path / c[k]["file"]).exists() for k in ("weights", "records"))]
             if len(kept) < len(index["chunks"]):
                 index.update(chunks=kept, complete=False)
-        store = cls(path, index)
-        for chunk in index["chunks"]:
-            for part in ("weights", "records"):
-                store._check_size(chunk[part])
+        try:
+            store = cls(path, index)
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(f"The spec in {path / INDEX} is damaged ({error}). {cure}") from error
+        store._refuse_damaged(_size_problem)
         return store
 
-    def _check_size(self, entry: Mapping[str, Any]) -> None:
-        file = self.path / entry["file"]
-        size = file.stat().st_size if file.exists() else None
-        if size != entry["bytes"]:
-            state = (
-                "is missing"
-                if size is None
-                else f"has {size} bytes instead of {entry['bytes']}: it is truncated or foreign"
+    def _refuse_damaged(self, problem: Callable[[pathlib.Path, Mapping[str, Any]], str | None]) -> None:
+        """Raises `UserError` with every file that has a problem."""
+        entries = [c[part] for c in self._index["chunks"] for part in ("weights", "records")]
+        found = [(self.path / e["file"], why) for e in entries if (why := problem(self.path / e["file"], e))]
+        if found:
+            them, chunks = ("it", "only this chunk is") if len(found) == 1 else ("them", "only these chunks are")
+            raise UserError(
+                f"{'; '.join(f'{file} {why}' for file, why in found)}. Delete {them} and run the same command again: "
+                f"{chunks} made anew."
             )
-            raise UserError(f"{file} {state}. Delete it and run the same command again: only this chunk is made anew.")
 
     @property
     def complete(self) -> bool:
@@ -194,10 +218,12 @@ class PopulationStore:
                 write(temporary)
                 size, digest = temporary.stat().st_size, files.sha256(temporary)
             entry[part] = {"file": name, "bytes": size, "sha256": digest}
+            _VERIFIED.add(_state(self.path / name, digest))
         chunks = sorted(self._index["chunks"] + [entry], key=lambda c: c["id"])
         files.write_json(self.path / INDEX, {**self._index, "chunks": chunks})
         self._index["chunks"] = chunks
         self._records = None
+        self._opened.pop(chunk_id, None)
 
     def finish(self) -> None:
         """Marks the store complete."""
@@ -205,22 +231,50 @@ class PopulationStore:
         files.write_json(self.path / INDEX, self._index)
 
     @property
+    def digest(self) -> str:
+        """Checksum of all rows and what they mean; the same wherever and whenever the same rows were written."""
+        parts = [(c["rows"], c["weights"]["sha256"], c["records"]["sha256"]) for c in self._index["chunks"]]
+        return hashlib.sha256(json.dumps([self.spec.to_json(), parts]).encode()).hexdigest()
+
+    @property
     def weights(self) -> LazyWeights:
-        """All rows, memory-mapped."""
-        maps = [np.load(self.path / c["weights"]["file"], mmap_mode="r") for c in self._index["chunks"]]
-        return LazyWeights(maps, self.spec.num_params)
+        """All rows, memory-mapped; raises `UserError` where a chunk is damaged, once it is read."""
+        return LazyWeights([c["rows"] for c in self._index["chunks"]], self._chunk, self.spec.num_params)
+
+    def _chunk(self, number: int) -> np.ndarray:
+        chunk = self._index["chunks"][number]
+        if chunk["id"] not in self._opened:
+            self._verify(chunk["weights"])
+            weights = np.load(self.path / chunk["weights"]["file"], mmap_mode="r")
+            self._check_rows(chunk, weights.shape, (chunk["rows"], self.spec.num_params))
+            self._opened[chunk["id"]] = weights
+        return self._opened[chunk["id"]]
 
     @property
     def records(self) -> dict[str, np.ndarray]:
-        """All columns, in memory."""
+        """All columns, in memory; raises `UserError` where a chunk is damaged."""
         if self._records is None:
             parts = []
             for chunk in self._index["chunks"]:
+                self._verify(chunk["records"])
                 with np.load(self.path / chunk["records"]["file"], allow_pickle=False) as archive:
                     parts.append({name: archive[name] for name in archive.files})
+                for column in parts[-1].values():
+                    self._check_rows(chunk, column.shape, (chunk["rows"],))
             names = parts[0] if parts else {}
             self._records = {name: np.concatenate([p[name] for p in parts]) for name in names}
         return self._records
+
+    def _verify(self, entry: Mapping[str, Any]) -> None:
+        if _checksum_problem(self.path / entry["file"], entry):
+            self.verify()
+
+    def _check_rows(self, chunk: Mapping[str, Any], shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        if shape != expected:
+            raise UserError(
+                f"{self.path / INDEX} says that chunk {chunk['id']} has shape {expected}, but it has {shape}: the "
+                f"index is damaged. Remove the folder {self.path} and run the same command again: it is made anew."
+            )
 
     def read(self, rows: np.ndarray | slice = slice(None)) -> Population:
         """The chosen rows as a population in memory."""
@@ -242,62 +296,35 @@ class PopulationStore:
         """Compares every file with its checksum.
 
         Raises:
-          UserError: a file was changed since it was written.
+          UserError: files were changed since they were written; names all of them.
         """
-        for chunk in self._index["chunks"]:
-            for part in ("weights", "records"):
-                file = self.path / chunk[part]["file"]
-                if files.sha256(file) != chunk[part]["sha256"]:
-                    raise UserError(
-                        f"{file} does not match its checksum: it was changed or damaged after it was written. Delete "
-                        "it and "
-                        "run the same command again: only this chunk is made anew."
-                    )
+        self._refuse_damaged(_checksum_problem)
 
 
-class Checkpoints:
-    """Training states of one fit, kept by Orbax; the only place that knows its API.
+def _size_problem(file: pathlib.Path, entry: Mapping[str, Any]) -> str | None:
+    """Why a file cannot be the one that was written, by its size."""
+    if not file.is_file():
+        return "is missing"
+    size = file.stat().st_size
+    return None if size == entry["bytes"] else f"has {size} bytes instead of {entry['bytes']}: truncated or foreign"
 
-    Orbax writes into a temporary folder and renames it, so a killed process leaves the last whole checkpoint.
-    """
 
-    def __init__(self, path: pathlib.Path | str, keep: int = 2):
-        import orbax.checkpoint as ocp
-
-        self._ocp = ocp
-        path = files.make_dir(path).resolve()
-        self._manager = ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
-
-    def latest_step(self) -> int | None:
-        """The newest whole checkpoint, or None."""
-        return self._manager.latest_step()
-
-    def save(self, step: int, state: Any) -> None:
-        """Writes `state`, a pytree of arrays, in the background; the arrays may be donated at once."""
-        self._manager.save(step, args=self._ocp.args.StandardSave(state))
-
-    def restore(self, step: int, like: Any) -> Any:
-        """Reads a checkpoint into the shapes, dtypes and shardings of `like` (arrays or `jax.ShapeDtypeStruct`).
-
-        Raises:
-          UserError: the checkpoint does not fit `like` or is damaged.
-        """
+def _checksum_problem(file: pathlib.Path, entry: Mapping[str, Any]) -> str | None:
+    """Why a file is not the one that was written; its content is read once per process."""
+    if not file.is_file():
+        return "is missing"
+    state = _state(file, entry["sha256"])
+    if state not in _VERIFIED:
         try:
-            return self._manager.restore(step, args=self._ocp.args.StandardRestore(like))
-        except (ValueError, KeyError, OSError, TypeError) as error:
-            raise UserError(
-                f"The checkpoint of step {step} in {self._manager.directory} cannot be restored: it is damaged or "
-                "belongs to "
-                f"another model ({str(error).splitlines()[0][:200]}). Remove that folder and run again."
-            ) from error
+            digest = files.sha256(file)
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})"
+        if digest != entry["sha256"]:
+            return "does not match its checksum: it was changed or damaged after it was written"
+        _VERIFIED.add(state)
+    return None
 
-    def close(self) -> None:
-        """Waits for writes under way."""
-        self._manager.wait_until_finished()
-        self._manager.close()
 
-    def __enter__(self) -> Checkpoints:
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
+def _state(file: pathlib.Path, digest: str) -> tuple[Any, ...]:
+    found = file.stat()
+    return str(file.resolve()), found.st_ino, found.st_size, found.st_mtime_ns, digest

@@ -24,10 +24,10 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxweights import parallel, progress, shuffle
+from jaxweights.checkpoints import Checkpoints
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
 from jaxweights.population import Population
-from jaxweights.store import Checkpoints
 
 _DISPATCH_STEPS = 256  # steps per dispatch at most: the length of the metric buffers
 _DISPATCH_SECONDS = 1.0  # and about this long, so that the bar moves
@@ -55,6 +55,7 @@ def train_generator(
     key: jax.Array,
     path: pathlib.Path | None = None,
     log: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    begin: Callable[[str, str, int], None] = lambda generator, stage, step: None,
     checkpoint_every: int = 0,
 ) -> dict[str, Any]:
     """Trains a generator's stages in order, or resumes them, or loads them when all are done.
@@ -67,6 +68,7 @@ def train_generator(
       path: folder of the checkpoints, one sub-folder per stage; None to keep nothing on disk.
       log: receives `{"generator", "stage", "step", "loss", ...}` for every point of the loss curve, in order; after a
         resume, points since the last checkpoint come again with the same values.
+      begin: called with generator, stage and the step from which it is trained, before that stage's first point.
       checkpoint_every: steps between checkpoints, 0 for about four per stage.
 
     Returns:
@@ -84,8 +86,9 @@ def train_generator(
             stage, data, state, mesh, jax.random.fold_in(key, number), f"{generator.name}/{stage.name}"
         )
         tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
+        started = functools.partial(begin, generator.name, stage.name)
         folder = None if path is None else path / stage.name
-        state = {**state, stage.name: trainer.run(folder, tagged, checkpoint_every)}
+        state = {**state, stage.name: trainer.run(folder, tagged, checkpoint_every, started)}
     return {**state, **generator.finish(state, data)}
 
 
@@ -231,7 +234,11 @@ class StageTrainer:
         return TrainState(state.step + 1, params, model_state, opt_state, ema), metrics
 
     def run(
-        self, path: pathlib.Path | None, log: Callable[[Mapping[str, Any]], None], checkpoint_every: int = 0
+        self,
+        path: pathlib.Path | None,
+        log: Callable[[Mapping[str, Any]], None],
+        checkpoint_every: int = 0,
+        started: Callable[[int], None] = lambda step: None,
     ) -> dict[str, Any]:
         """Trains to the end, from the last checkpoint in `path` if there is one; returns `{"params", "model_state"}` on
         the host."""
@@ -241,6 +248,7 @@ class StageTrainer:
         every = -(-(checkpoint_every or max(1, stage.steps // 4)) // width) * width
         with _NoCheckpoints() if path is None else Checkpoints(path) as checkpoints:
             step = checkpoints.latest_step() or 0
+            started(step)
             state = checkpoints.restore(step, like=self._like()) if step else self.init()
             pending: dict[str, list[np.ndarray]] = {}
             count, good = 4, step
@@ -267,10 +275,10 @@ class StageTrainer:
         bad = np.flatnonzero(~np.isfinite(losses))
         if bad.size:
             kept = f"the last good checkpoint is step {good} in {path}" if good and path else "there is no checkpoint"
+            remove = f"remove the folder {path.parent} " if path else ""
             raise UserError(
-                f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Lower the learning "
-                "rate of this stage "
-                "or look at the training population (launch.report), then start in a new workdir."
+                f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Look at the training "
+                f"population (launch.report) or lower the learning rate of this stage, {remove}and run again."
             )
 
 

@@ -12,7 +12,7 @@ import mini
 import numpy as np
 import pytest
 
-from jaxweights import experiment, store
+from jaxweights import experiment, files, store
 from jaxweights.errors import UserError
 from jaxweights.experiment import Experiment
 from jaxweights.experiment.stages import stale_stages
@@ -169,8 +169,7 @@ def test_a_cheap_change_redoes_what_depends_on_it_alone(workdir, metrics, tmp_pa
         ("samples", "few"),
         ("audit", "few.npz"),
     }
-    streams = json.loads((one.workdir / "streams.json").read_text())
-    former = json.loads((workdir / "streams.json").read_text())
+    streams, former = (files.read_json(w / "streams.json", "table", "") for w in (one.workdir, workdir))
     assert sorted(former.values()) == list(range(len(SERIES))) and streams == {**former, "few": len(SERIES)}
     found = json.loads((one.workdir / "metrics.json").read_text())
     assert found["series"]["few"]["verdict"]["label"] == "interpolates"

@@ -116,14 +116,16 @@ class Context:
         if isinstance(generator, generators.ClosedFormGenerator):
             return generator.fit(training())
         if name not in self._states:
-            with self.folder.timed(f"train {name}"), files.json_lines(self.workdir / "metrics.jsonl") as log:
+            log = files.JsonLines(self.workdir / "metrics.jsonl")
+            with self.folder.timed(f"train {name}"):
                 self._states[name] = train_generator(
                     generator,
                     trajectories() if generator.TRAJECTORIES else training(),
                     self.mesh,
                     key=jax.random.fold_in(self.key(1), self._streams[name]),
                     path=self.workdir / "generators" / name,
-                    log=log,
+                    log=log.append,
+                    begin=functools.partial(_forget, log),
                 )
         return self._states[name]
 
@@ -138,3 +140,12 @@ class Context:
     def provenance(self, stage: str) -> dict[str, Any]:
         """What is kept with every population."""
         return {"stage": stage, "config": self.config, "data": self.dataset.source, "versions": provenance.versions()}
+
+
+def _forget(log: files.JsonLines, generator: str, stage: str, step: int) -> None:
+    """Removes the points of a stage behind the step from which it is trained, which come again."""
+
+    def before(row: Mapping[str, Any]) -> bool:
+        return (row.get("generator"), row.get("stage")) != (generator, stage) or row.get("step", 0) <= step
+
+    log.keep(before)

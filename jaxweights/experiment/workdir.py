@@ -18,16 +18,17 @@ import pathlib
 import shutil
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from jaxweights import files, provenance
+from jaxweights import files, locks, provenance
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import Stage, stale_stages
 
 
 class Workdir:
-    """A folder bound to one config.
+    """A folder bound to one config, and locked while this object exists: one process works in it.
 
     Where the folder holds an experiment of another config, results that no longer fit are removed, after saying which,
     so that the stages that make them run again; trained networks and generators are never removed.
@@ -38,8 +39,8 @@ class Workdir:
       stages: the stages of an experiment by name, for any config.
 
     Raises:
-      UserError: an unwritable folder, or a config under which trained things in the folder would be others; the message
-        names the settings that differ.
+      UserError: an unwritable folder, one that another process works in, or a config under which trained things in the
+        folder would be others; the message names the settings that differ.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Workdir:
         stages: Callable[[Mapping[str, Any]], Mapping[str, Stage]],
     ):
         self.path = files.make_dir(path)
+        weakref.finalize(self, locks.release, locks.acquire(self.path))
         record = self.path / "config.json"
         config = json.loads(json.dumps(config))
         if record.exists():

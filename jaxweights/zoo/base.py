@@ -22,11 +22,11 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import files, nets, parallel, progress, provenance
+from jaxweights.checkpoints import Checkpoints
 from jaxweights.checks import LARGEST_INT
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, plain, setting
-from jaxweights.store import Checkpoints
 from jaxweights.zoo.augment import Augmentation
 from jaxweights.zoo.imported import read_weights, scaling
 from jaxweights.zoo.program import RunData, RunState

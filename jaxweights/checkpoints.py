@@ -1,0 +1,141 @@
+"""Training states on disk, through Orbax; the only place that knows its API."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import Any
+
+from jaxweights import files
+from jaxweights.errors import UserError
+
+CHECKSUMS = "checksums.json"  # of every file of every whole checkpoint
+
+
+class Checkpoints:
+    """Training states of one fit, kept by Orbax.
+
+    Orbax writes into a temporary folder and renames it, so a killed process leaves the last whole checkpoint. The files
+    of a checkpoint are compared with their checksums before it is restored; this takes 0.8 s per GB.
+    """
+
+    def __init__(self, path: pathlib.Path | str, keep: int = 2):
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        self.path = files.make_dir(path).resolve()
+        logging.getLogger("absl").addFilter(_not_of_orbax)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._written: int | None = None  # a checkpoint that has no checksums yet
+        try:
+            self._manager = ocp.CheckpointManager(self.path, options=options)
+        except Exception as error:  # a damaged checkpoint can raise nearly anything
+            for step in self._checksums():
+                self._verify(step)
+            raise UserError(
+                f"The checkpoints in {self.path} cannot be read ({_first_line(error)}). Remove that folder and run the "
+                "same command again: this stage is trained anew."
+            ) from error
+
+    def latest_step(self) -> int | None:
+        """The newest whole checkpoint, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        """Writes `state`, a pytree of arrays, in the background; the arrays may be donated at once.
+
+        Raises:
+          UserError: the disk is full, or an earlier checkpoint could not be written; the last whole one is kept.
+        """
+        self._keep_checksums(self._checksums(), without=step)  # of a checkpoint that was removed
+        try:
+            self._manager.save(step, args=self._ocp.args.StandardSave(state))  # waits for the one before
+        except Exception as error:
+            raise self._unwritten(error) from error
+        self._seal()
+        self._written = step
+
+    def _unwritten(self, error: Exception) -> Exception:
+        """What to say when writing failed; Orbax and TensorStore have no exception of their own for it."""
+        return files.unwritable(self.path, error) if isinstance(error, OSError) or "riting" in str(error) else error
+
+    def _seal(self) -> None:
+        """Keeps the checksums of the last checkpoint, which is whole by now."""
+        if self._written is not None:
+            folder = self.path / str(self._written)
+            found = {str(file.relative_to(folder)): files.sha256(file) for file in _files(folder)}
+            self._keep_checksums({**self._checksums(), folder.name: found})
+        self._written = None
+
+    def _checksums(self) -> dict[str, dict[str, str]]:
+        path = self.path / CHECKSUMS
+        cure = f"Remove {path} and run the same command again."
+        return files.read_json(path, "table of checksums", cure, {str: {str: str}}) if path.exists() else {}
+
+    def _keep_checksums(self, checksums: dict[str, dict[str, str]], without: int | None = None) -> None:
+        kept = {k: v for k, v in checksums.items() if k != str(without) and (self.path / k).exists()}
+        if kept != self._checksums():
+            files.write_json(self.path / CHECKSUMS, kept)
+
+    def restore(self, step: int, like: Any) -> Any:
+        """Reads a checkpoint into the shapes, dtypes and shardings of `like` (arrays or `jax.ShapeDtypeStruct`).
+
+        Raises:
+          UserError: the checkpoint does not fit `like`, or was changed since it was written.
+        """
+        self._verify(str(step))  # before Orbax sees it, whose threads print what they stumble over
+        try:
+            return self._manager.restore(step, args=self._ocp.args.StandardRestore(like))
+        except Exception as error:  # a damaged checkpoint can raise nearly anything
+            raise UserError(
+                f"The checkpoint of step {step} in {self.path} cannot be restored: it is damaged or belongs to another "
+                f"model ({_first_line(error)}). {self._cure(str(step))}"
+            ) from error
+
+    def _verify(self, step: str) -> None:
+        """Raises `UserError` where a file of a checkpoint is not as it was written."""
+        for name, digest in self._checksums().get(step, {}).items():
+            file = self.path / step / name
+            if self.path.joinpath(step).exists() and not (file.is_file() and files.sha256(file) == digest):
+                raise UserError(
+                    f"{file} does not match its checksum: the checkpoint was changed or damaged after it was written. "
+                    f"{self._cure(step)}"
+                )
+
+    def _cure(self, step: str) -> str:
+        return (
+            f"Remove {self.path / step} and run the same command again: training goes on from the checkpoint before it."
+        )
+
+    def close(self) -> None:
+        """Waits for writes under way.
+
+        Raises:
+          UserError: one of them failed.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._seal()
+        except Exception as error:
+            raise self._unwritten(error) from error
+        finally:
+            self._manager.close()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Whether a message is not of Orbax, whose threads print the tracebacks of errors that reach the caller anyway."""
+    return "orbax" not in record.pathname
