@@ -14,8 +14,10 @@ import pytest
 
 from jaxweights import array_files, arrays, tasks
 from jaxweights.errors import UserError
+from jaxweights.experiment import imports
 from jaxweights.generators.imported import Imported
 from jaxweights.population import Population, from_array, load_npz
+from jaxweights.spec import FIXED, Leaf, WeightSpec
 from jaxweights.zoo.imported import read_weights
 
 NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
@@ -271,3 +273,61 @@ def test_only_finite_numbers_become_float32():
     assert arrays.narrow(np.array([1.0, np.inf, np.nan]), "x").dtype == np.float32
     with pytest.raises(UserError, match=r"x has weights beyond 3.4e\+38.*in 1 of 3 entries \(first: \[1\]\)"):
         arrays.narrow(np.array([1.0, 1e39, np.nan]), "x")
+
+
+def population(count=12, **columns):
+    weights = np.random.default_rng(1).normal(size=(count, P))
+    return Population.create(weights, SPEC, **columns)
+
+
+def split(train, heldout, other=()):
+    return np.array(["train"] * train + ["heldout"] * heldout + list(other))
+
+
+ZOOS = [
+    (population(), 12, r"has 12 runs, of which zoo.num_heldout = 12 cannot be held out. Set it between 8 and 11"),
+    (population(), 128, "has 12 runs, of which zoo.num_heldout = 128"),
+    (population(), 3, "Set it between 8 and 11"),
+    (population(5), 8, "Give a file of more runs: an audit needs 8 held-out runs"),
+    (population(run=np.arange(12) // 2, step=np.arange(12) % 2), 8, "has 6 runs.*Give a file of more runs"),
+    (population(run=np.arange(12) // 2), 8, r"two networks of run 0 at step -1 \(rows 0 and 1\).*column step"),
+    (population(run=np.arange(12) // 2, step=3), 8, "two networks of run 0 at step 3"),
+    (population(run=[-1, *range(11)]), 8, r"no run \(-1\) in 1 of 12 rows \(first: \[0\]\)"),
+    (population(split=split(0, 12)), 8, "has 0 training and 12 held-out runs"),
+    (population(split=split(9, 3)), 8, "has 9 training and 3 held-out runs.*column split"),
+    (population(split=split(3, 8, ["generated"])), 8, "split 'generated'.*kind \"file\""),
+    (population(run=[0, 0, *range(1, 11)], step=[0, 1] + [0] * 10, split=split(1, 11)), 8, "Zoos are split by run"),
+    (population().select(np.array([0, 1, 2, 0, *range(4, 12)])), 9, r"1 held-out networks.*\(first: row 3\)"),
+]
+
+
+@pytest.mark.parametrize(("zoo", "heldout", "message"), ZOOS)
+def test_zoos_without_runs_to_hold_out_are_refused(zoo, heldout, message):
+    with pytest.raises(UserError, match=message) as found:
+        imports.with_splits(imports.with_runs(zoo, "zoo.npz"), heldout, "zoo.npz")
+    assert "zoo.npz" in str(found.value) and "diverged" not in str(found.value)
+
+
+def test_what_a_zoo_is_taken_for_is_said():
+    zoo, notes = imports.with_splits(imports.with_runs(population(), "zoo.npz"), 8, "zoo.npz")
+    assert zoo.records["run"].tolist() == list(range(12)) and (zoo.records["split"] == split(4, 8)).all()
+    assert notes == ["the last 8 of 12 runs are held out (zoo.num_heldout)"]
+    given = population(split=split(2, 9, ["diverged"]), run=np.arange(12)[::-1])
+    zoo, notes = imports.with_splits(imports.with_runs(given, "zoo.npz"), 128, "zoo.npz")
+    assert zoo.records["split"].tolist() == given.records["split"].tolist()
+    assert notes == ["runs are held out by its column split"]
+
+
+def test_negative_variances_are_refused(tmp_path):
+    names = ("bn/running_mean", "bn/running_var", "fc/weight")
+    spec = WeightSpec(tuple(Leaf(name, (2,), (2,), (FIXED,), (0,), (0,)) for name in names))
+    weights = np.abs(np.random.default_rng(0).normal(size=(3, 6))).astype(np.float32)
+    path = tmp_path / "zoo.npz"
+    np.savez(path, weights=weights * [-1, -1, 1, 1, -1, -1])
+    load_npz(path, spec)
+    for row, column in ((1, 2), (2, 3)):
+        bad = weights.copy()
+        bad[row, column] = -1e-6
+        np.savez(path, weights=bad)
+        with pytest.raises(UserError, match=rf"variances in bn/running_var of 1 of 3 rows \(first: \[{row}\]\)"):
+            load_npz(path, spec)
