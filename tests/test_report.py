@@ -16,7 +16,7 @@ import pytest
 from jaxweights import auditing, data, generators, parallel, report, tasks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
-from jaxweights.report import boundary, components, figures, heatmap, measures, style, terminal, training
+from jaxweights.report import boundary, compare, components, figures, heatmap, measures, style, terminal, training
 
 CONTROLS = ("copy", "noised_copy", "permuted_copy")
 NET = tasks.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)
@@ -304,7 +304,7 @@ def test_missing_measurements_are_named_and_nothing_is_written(tmp_path):
     workdir = tmp_path / "run"
     arguments = make_experiment(workdir)
     (workdir / "audit" / "noise_low.npz").unlink()
-    with pytest.raises(UserError, match=r"noise_low\.npz.*launch\.audit"):
+    with pytest.raises(UserError, match=r"noise_low\.npz.*metrics\.json.*launch\.run"):
         report.write(workdir, **arguments)
     assert not (workdir / "report.html").exists()
 
@@ -352,6 +352,42 @@ def test_loss_curves_take_the_last_row_of_a_step_and_skip_a_torn_line(tmp_path):
     )
     assert style.read_curves(path) == {("g", "s"): {1: 9.0, 2: 7.5, 3: 6.0, 4: 5.0}}
     assert style.read_curves(tmp_path / "absent.jsonl") == {}
+
+
+def _flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes(b ^ 255 for b in content[middle : middle + 40]) + content[middle + 40 :]
+
+
+DAMAGES = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "flipped": _flip,
+    "foreign": lambda content: b"[]",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_arrays_are_one_sentence_with_a_cure(tmp_path, damage):
+    for folder, read, cure in (
+        ("audit", lambda path: auditing.load(path), r"Remove it.*metrics\.json.*run again|run launch\.run again"),
+        ("studies", lambda path: compare.read_arrays(tmp_path, path.stem), r"Remove .*one\.json and .*metrics\.json"),
+    ):
+        path = tmp_path / folder / "one.npz"
+        path.parent.mkdir()
+        np.savez(path, **dataclasses.asdict(make_measured(np.random.default_rng(0), 5, 10, 1.0)))
+        assert read(path)
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+        with pytest.raises(UserError, match=rf"one\.npz.*({cure})"):
+            read(path)
+
+
+@pytest.mark.parametrize("line", ["[]", "null", "{}", '"text"', '{"generator": "g", "stage": "s", "step": 1}', "3"])
+def test_what_is_no_point_of_a_curve_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{json.dumps({'generator': 'g', 'stage': 's', 'step': 1, 'loss': 0.5})}\n{line}\n")
+    with pytest.raises(UserError, match=r"Line 2 of .*metrics\.jsonl .*Remove the line"):
+        style.read_curves(path)
 
 
 def test_heatmap_shows_a_permuted_copy_as_equal_rows():

@@ -207,7 +207,7 @@ def test_undefined_and_missing_numbers_are_dashes(tmp_path):
 def test_missing_arrays_are_named(tmp_path):
     arguments = make_studied(tmp_path / "run")
     (tmp_path / "run" / "studies" / f"{NAME}.npz").unlink()
-    with pytest.raises(UserError, match=rf"{NAME}\.npz.*launch\.audit"):
+    with pytest.raises(UserError, match=rf"{NAME}\.npz.*{NAME}\.json.*metrics\.json.*launch\.run"):
         draw(tmp_path / "run", arguments)
 
 

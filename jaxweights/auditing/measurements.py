@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxweights import files
+from jaxweights.errors import UserError
 
 TRAINING, HELDOUT, HELDOUT_CONTROL = "training", "heldout", "heldout_control"
 RESERVED = (TRAINING, HELDOUT, HELDOUT_CONTROL)
@@ -90,6 +91,16 @@ def save(path: pathlib.Path, measured: Measured) -> None:
 
 
 def load(path: pathlib.Path) -> Measured:
-    """Reads the measurements of a series."""
-    with np.load(path, allow_pickle=False) as archive:
-        return Measured(**{f.name: archive[f.name] for f in dataclasses.fields(Measured) if f.name in archive.files})
+    """Reads the measurements of a series.
+
+    Raises:
+      UserError: missing or damaged.
+    """
+    # An audit that is done is repeated where its `metrics.json` is gone, and measures what has no file.
+    cure = f"Remove it, if it is there, and {path.parent.with_name('metrics.json')}, and run launch.run again."
+    found = files.read_npz(path, "table of measurements", cure)
+    fields = dataclasses.fields(Measured)
+    missing = [f.name for f in fields if f.default_factory is dataclasses.MISSING and f.name not in found]
+    if missing:
+        raise UserError(f"{path} is not a table of measurements: it has no {', '.join(missing)}. {cure}")
+    return Measured(**{f.name: found[f.name] for f in fields if f.name in found})

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.errors import UserError
-from jaxweights.report import style, tables
+from jaxweights import files
+from jaxweights.report import tables
 from jaxweights.report.measures import Estimate, Measure
 
 _NONE = '<span class="none">&ndash;</span>'
@@ -20,16 +20,12 @@ def read_arrays(workdir: pathlib.Path, name: str) -> dict[str, np.ndarray]:
     """The per-network arrays of a generator's study.
 
     Raises:
-      UserError: they are missing.
+      UserError: they are missing or damaged.
     """
     path = workdir / "studies" / f"{name}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"The study of {style.label(name)} has no arrays ({path}). Run launch.audit (or launch.run) again."
-        ) from error
+    # A study is repeated where its `.json` is gone.
+    cure = f"Remove {path.with_suffix('.json')} and {workdir / 'metrics.json'}, and run launch.run again."
+    return files.read_npz(path, "table of a study", cure)
 
 
 def table(

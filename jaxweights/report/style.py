@@ -138,6 +138,7 @@ class Section:
     content: str
 
 
+_POINT = {"generator": str, "stage": str, "step": int, "loss": (int, float)}  # keys and types in `metrics.jsonl`
 _LABELS = {
     auditing.HELDOUT: "held-out",
     auditing.HELDOUT_CONTROL: "held-out half",
@@ -181,18 +182,13 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any]) -> list[Series]:
       metrics: result of the audit.
 
     Raises:
-      UserError: a series has no measurements.
+      UserError: a series has no measurements, or they are damaged.
     """
     measured = {}
     for name in metrics["series"]:
         if name == auditing.HELDOUT_CONTROL:  # half of the held-out runs, which are there already
             continue
-        path = workdir / "audit" / f"{name}.npz"
-        if not path.exists():
-            raise UserError(
-                f"The measurements of {label(name)} are missing ({path}). Run launch.audit (or launch.run) again."
-            )
-        measured[name] = auditing.load(path)
+        measured[name] = auditing.load(workdir / "audit" / f"{name}.npz")
     return arrange(metrics, measured)
 
 
@@ -232,15 +228,25 @@ def noise_colours() -> Iterator[tuple[str, str]]:
 
 
 def read_curves(path: pathlib.Path) -> dict[tuple[str, str], dict[int, float]]:
-    """Loss by step of every (generator, stage) in `metrics.jsonl`, in order of appearance; a step's last row wins."""
+    """Loss by step of every (generator, stage) in `metrics.jsonl`, in order of appearance; a step's last row wins.
+
+    Raises:
+      UserError: a line is no point of a loss curve.
+    """
     curves: dict[tuple[str, str], dict[int, float]] = {}
     if not path.exists():
         return curves
-    for line in path.read_text().splitlines():
-        # A killed run may leave one torn line; training that resumes writes its points again.
-        with contextlib.suppress(json.JSONDecodeError):
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+        try:
             row = json.loads(line)
-            curves.setdefault((row["generator"], row["stage"]), {})[row["step"]] = row["loss"]
+        except ValueError:  # a killed run may leave one torn line; training that resumes writes its points again
+            continue
+        if not isinstance(row, dict) or not all(isinstance(row.get(k), kind) for k, kind in _POINT.items()):
+            raise UserError(
+                f"Line {number} of {path} is no point of a loss curve, which has {', '.join(_POINT)}: {line[:60]}. "
+                "Remove the line and run again."
+            )
+        curves.setdefault((row["generator"], row["stage"]), {})[row["step"]] = row["loss"]
     return {key: dict(sorted(curve.items())) for key, curve in curves.items()}
 
 
