@@ -18,10 +18,12 @@ import time
 
 from absl import flags
 
+from jaxweights import files
 from jaxweights.data import default_data_dir, originals, prepared
-from jaxweights.data.dataset import Raw
 from jaxweights.data.known import ALIASES, KNOWN
 from jaxweights.data.prepare import prepare, read_source
+from jaxweights.data.raw import Raw
+from jaxweights.data.sources import as_path
 from jaxweights.errors import UserError
 from launch import common
 
@@ -34,8 +36,12 @@ _DATA_DIR = flags.DEFINE_string(
 _FROM = flags.DEFINE_string(
     "from",
     None,
-    "An .npz file, or a folder with the four idx files, <dataset>.npz, or the published archives "
-    "(cifar-10-binary.tar.gz, cifar-100-binary.tar.gz, train_32x32.mat and test_32x32.mat).",
+    "An .npz file, a published archive, or a folder with the four idx files, <dataset>.npz, or the published files "
+    "(cifar-10-python.tar.gz or cifar-10-binary.tar.gz, packed or not, the same of CIFAR-100, train_32x32.mat and "
+    "test_32x32.mat).",
+)
+_SKIP_BAD = flags.DEFINE_boolean(
+    "skip_bad", False, "Leave out images and files that cannot be used; <data_dir>/<dataset>-skipped.txt lists them."
 )
 _DOWNLOAD = flags.DEFINE_boolean("download", False, "Download the published files into <data_dir>/downloads first.")
 _FORMAT = flags.DEFINE_enum(
@@ -54,16 +60,19 @@ def main(argv) -> None:
     del argv
     name = ALIASES.get(_DATASET.value or "", _DATASET.value or "")
     if not _NAME.fullmatch(name) or name == "digits":
+        problem = f"--dataset={name} cannot be prepared: give" if name else "No data set was named. Give --dataset="
         raise UserError(
-            f"--dataset={name} cannot be prepared: give one of {', '.join(originals.ORIGINALS)}, or a new name "
-            "of lower-case letters, digits and underscores (digits is embedded and needs no preparation)."
+            f"{problem} one of {', '.join(originals.ORIGINALS)}, or a new name of lower-case letters, digits and "
+            "underscores (digits is embedded and needs no preparation)."
         )
     origin = _FROM.value
     if bool(origin) == _DOWNLOAD.value:
         raise UserError(
             "give either --from=FOLDER_OR_FILE or --download, so that it is clear where the images come from."
         )
-    data_dir = pathlib.Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else default_data_dir()
+    data_dir = default_data_dir() if _DATA_DIR.value is None else as_path(_DATA_DIR.value, "--data_dir")
+    if data_dir.exists() and not data_dir.is_dir():
+        raise UserError(f"--data_dir={data_dir} is a file; give a folder.")
     started = time.monotonic()
     existing = prepared.find(name, data_dir) if _DOWNLOAD.value else None
     if existing is not None:
@@ -71,12 +80,16 @@ def main(argv) -> None:
         return
     try:
         if origin:
-            source = read_source(name, pathlib.Path(origin).expanduser())
+            source = read_source(name, as_path(origin, "--from"), _SKIP_BAD.value)
         else:
             source = _downloaded(name, data_dir)
         data_dir.mkdir(parents=True, exist_ok=True)
         progress = sys.stderr.isatty() and not common.QUIET.value
         path = prepare(name, source, data_dir, _FORMAT.value, progress)
+        if source.skipped:
+            listed = data_dir / f"{name}-skipped.txt"
+            files.write_text(listed, "".join(f"{line}\n" for line in source.skipped))
+            print(f"{len(source.skipped)} left out, listed in {listed}")
     except OSError as error:
         raise UserError(f"{data_dir} cannot be written ({error}); give another --data_dir or free the disk.") from error
     seconds = time.monotonic() - started

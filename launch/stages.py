@@ -21,6 +21,12 @@ _DATA_DIR = flags.DEFINE_string(
     "Folder of the data sets, as prepared by tensorflow-datasets or with idx or npz files; see launch.prepare_data.",
 )
 _SEED = flags.DEFINE_integer("seed", None, "Seed of everything; overrides config.seed.")
+_SKIP_BAD = flags.DEFINE_boolean(
+    "skip_bad",
+    False,
+    "Leave out images, shapes and files of the data set that cannot be used, as --config.data.skip_bad=True does; "
+    "skipped_data.txt in the workdir lists them.",
+)
 
 
 def config() -> dict:
@@ -33,6 +39,8 @@ def config() -> dict:
     plain = _CONFIG.value.to_dict()
     if _SEED.value is not None:
         plain["seed"] = _SEED.value
+    if _SKIP_BAD.value:
+        plain.setdefault("data", {})["skip_bad"] = True
     return plain
 
 

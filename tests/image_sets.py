@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 
-from jaxweights.data import dataset
+from jaxweights.data.raw import Raw
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -28,7 +28,7 @@ def save_npz(path, arrays):
 
 
 def raw_of(arrays, where="arrays"):
-    return dataset.Raw(*(arrays[key] for key in KEYS), files="made up", where=where)
+    return Raw(*(arrays[key] for key in KEYS), files="made up", where=where)
 
 
 def assert_holds(loaded, arrays):

@@ -117,9 +117,9 @@ def test_settings_that_do_not_fit_are_refused():
 
 
 def test_limits_take_the_first_images():
-    full, part = data.load("digits"), data.load("digits", train_limit=50, test_limit=7)
+    full, part = data.load("digits"), data.load("digits", train_limit=50, test_limit=20)
     np.testing.assert_array_equal(part.train_images, full.train_images[:50])
-    np.testing.assert_array_equal(part.test_labels, full.test_labels[:7])
+    np.testing.assert_array_equal(part.test_labels, full.test_labels[:20])
     assert part.num_classes == 10 and part.source != full.source
 
 
@@ -227,7 +227,7 @@ def test_npz_layouts_agree(tmp_path):
     with pytest.raises(UserError, match="jpeg.npz.*lengths"):
         data.load(str(save_npz(tmp_path / "jpeg.npz", packed)))
     packed["test_length"][4] -= 1
-    with pytest.raises(UserError, match="jpeg.npz.*image [345]"):
+    with pytest.raises(UserError, match="jpeg.npz.*test_jpeg images [345].* cannot be decoded"):
         data.load(str(save_npz(tmp_path / "jpeg.npz", packed)))
 
 
@@ -256,11 +256,11 @@ BAD_ARRAYS = {
     "flat": (_set("train_images", lambda x: x.reshape(40, -1)), "must be"),
     "other sizes": (_set("test_images", lambda x: x[:, 1:]), "both must agree"),
     "other types": (_set("test_images", lambda x: x / np.float32(255)), "both must agree"),
-    "NaN": (_floats(np.nan), "image 3 has NaN"),
-    "infinite": (_floats(-np.inf), "image 3 has NaN"),
+    "NaN": (_floats(np.nan), "training images 3 have NaN"),
+    "infinite": (_floats(-np.inf), "training images 3 have NaN"),
     "too large for float32": (_floats(1e300), "too large"),
     "constant": (lambda arrays: {**arrays, **{k: arrays[k] * 0 for k in KEYS[::2]}}, "equal"),
-    "objects": (_set("train_labels", lambda x: x.astype(object)), "cannot be read"),
+    "objects": (_set("train_labels", lambda x: x.astype(object)), "train_labels holds Python objects.*astype"),
     "a key missing": (lambda arrays: {key: arrays[key] for key in KEYS[1:]}, "has the keys"),
 }
 
@@ -290,7 +290,7 @@ def test_known_sets_have_their_published_shape_and_classes(tmp_path):
 def test_damaged_npz_is_refused_by_name(tmp_path, damage):
     path = save_npz(tmp_path / "mine.npz", make((4, 4, 1)))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UserError, match="mine.npz cannot be read"):
+    with pytest.raises(UserError, match="mine.npz is (truncated or damaged|a text file|empty)"):
         data.load("mine", tmp_path)
 
 
@@ -299,7 +299,7 @@ def test_flipped_byte_in_npz_is_noticed(tmp_path):
     content = bytearray(path.read_bytes())
     content[400] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="mine.npz cannot be read"):
+    with pytest.raises(UserError, match="mine.npz is (truncated or damaged|a text file|empty)"):
         data.load("mine", tmp_path)
 
 
@@ -341,7 +341,7 @@ def test_images_of_several_sizes_are_resized_while_they_are_decoded(tmp_path):
     assert food.num_classes == 101
     np.testing.assert_allclose(food.scale, 1 / (255 * np.array([0.229, 0.224, 0.225])), rtol=1e-6)
     assert data.load("food101", tmp_path, resize=12, crop=10).test_images.shape == (5, 10, 10, 3)
-    with pytest.raises(UserError, match=r"image 1 has shape.*config\.data\.resize"):
+    with pytest.raises(UserError, match=r"train images 1 to 8 have another size than image 0.*config\.data\.resize"):
         data.load("food101", tmp_path)
     with pytest.raises(UserError, match=r"config\.data\.resize is -1"):
         data.load("food101", tmp_path, resize=-1)
@@ -355,7 +355,7 @@ def test_no_more_images_are_decoded_than_are_wanted(tmp_path, monkeypatch):
     limited = {key: value[: 7 if key.startswith("train") else 3] for key, value in arrays.items()}
     assert_holds(data.load("food101", tmp_path, train_limit=7, test_limit=3), limited)
     assert len(decoded) == 10
-    with pytest.raises(UserError, match="limit is 13 training images"):
+    with pytest.raises(UserError, match="train_limit is 13, but there are 12"):
         data.load("food101", tmp_path, train_limit=13)
 
 

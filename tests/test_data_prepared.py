@@ -23,7 +23,7 @@ from image_sets import assert_holds, make, raw_of, save_npz, write_idx
 from PIL import Image
 
 from jaxweights import data
-from jaxweights.data import checks, known, originals, prepare, prepared, records
+from jaxweights.data import checks, cifar, known, originals, prepare, prepared, records
 from jaxweights.data.files import read_files
 from jaxweights.errors import UserError
 
@@ -179,7 +179,7 @@ def test_prepared_directories_that_do_not_fit_are_refused(tmp_path):
     for folder in refused("has 2 examples.* states 3", "count"):
         text = (folder / "dataset_info.json").read_text()
         (folder / "dataset_info.json").write_text(text.replace('"2"', '"3"', 1))
-    for folder in refused("dataset_info.json cannot be read", "json"):
+    for folder in refused("dataset_info.json is not a description", "json"):
         (folder / "dataset_info.json").write_text("{")
     for _ in refused("only array_record and tfrecord", "parquet", fileFormat="parquet"):
         pass
@@ -278,7 +278,7 @@ def test_damaged_array_record_is_refused_by_name(tmp_path):
         with pytest.raises(UserError, match=f"{path}"):
             data.load("mnist", tmp_path)
     shard.unlink()
-    with pytest.raises(UserError, match=f"{shard} is missing"):
+    with pytest.raises(UserError, match=f"{shard.name} is missing"):
         data.load("mnist", tmp_path)
 
 
@@ -399,21 +399,57 @@ def test_download_without_a_network_gives_up_in_time(tmp_path, monkeypatch):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_cifar_archives_are_read(tmp_path, name):
-    train, test, label_bytes = originals._CIFAR_MEMBERS[name]
-    arrays = make((32, 32, 3), train=10 * len(train), test=10)
-    archive = tmp_path / originals.ORIGINALS[name][0].file
+def python2_batch(images, labels, key):
+    """A batch as Python 2 pickled it: byte strings, and an array by `numpy.core.multiarray._reconstruct`."""
+
+    def text(value):
+        return b"U" + bytes([len(value)]) + value
+
+    def number(value):
+        return b"J" + struct.pack("<i", value)
+
+    dtype = (
+        b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN" + 2 * number(-1) + b"K\x00tb"
+    )
+    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R(K\x01"
+    array += number(len(images)) + number(3072) + b"\x86" + dtype + b"\x89T" + struct.pack("<i", images.size)
+    array += images.tobytes() + b"tb"
+    listed = b"](" + b"".join(number(label) for label in labels) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + text(key) + listed + b"u."
+
+
+@pytest.mark.parametrize(
+    "layout", [layout for layouts in cifar.LAYOUTS.values() for layout in layouts], ids=lambda x: x[1]
+)
+def test_cifar_is_read_packed_and_unpacked(tmp_path, layout):
+    name = next(name for name, layouts in cifar.LAYOUTS.items() if layout in layouts)
+    arrays = make((32, 32, 3), train=10 * len(layout.train), test=10)
+    folder = tmp_path / layout.folder
+    folder.mkdir()
+    for part, files in (("train", layout.train), ("test", layout.test)):
+        images = arrays[f"{part}_images"].transpose(0, 3, 1, 2).reshape(-1, 3072)
+        labels = arrays[f"{part}_labels"].astype(np.uint8)
+        for file, rows in zip(files, np.array_split(np.arange(len(labels)), len(files)), strict=True):
+            if isinstance(layout.label, bytes):
+                content = python2_batch(images[rows], labels[rows].tolist(), layout.label)
+            else:
+                coarse = np.full((len(rows), layout.label - 1), 77, np.uint8)
+                content = np.concatenate([coarse, labels[rows, None], images[rows]], 1).tobytes()
+            (folder / file).write_bytes(content)
+    for place in (tmp_path, folder):
+        assert_holds(data.load(name, place), arrays)
+        assert_holds(prepare.read_source(name, place), arrays)
+    archive = tmp_path / layout.archive
     with tarfile.open(archive, "w:gz") as tar:
-        for part, members in (("train", train), ("test", test)):
-            images = arrays[f"{part}_images"].transpose(0, 3, 1, 2).reshape(-1, 3072)
-            coarse = np.full((len(images), label_bytes - 1), 77)
-            rows = np.concatenate([coarse, arrays[f"{part}_labels"][:, None], images], 1).astype(np.uint8)
-            for member, chunk in zip(members, np.split(rows, len(members)), strict=True):
-                entry = tarfile.TarInfo(member)
-                entry.size = chunk.size
-                tar.addfile(entry, io.BytesIO(chunk.tobytes()))
-    assert_holds(prepare.read_source(name, tmp_path), arrays)
+        tar.add(folder, layout.folder)
+    (folder / layout.train[0]).write_bytes(b"c__builtin__\neval\n")
+    with pytest.raises(
+        UserError, match=f"{layout.folder} has files that cannot be used: {layout.train[0]} is trunc.*again"
+    ):
+        data.load(name, tmp_path)
+    folder.rename(tmp_path / "elsewhere")
+    assert_holds(data.load(name, tmp_path), arrays)
+    assert_holds(prepare.read_source(name, archive), arrays)
     archive.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(UserError, match=archive.name):
         prepare.read_source(name, tmp_path)

@@ -326,7 +326,7 @@ def test_clouds_are_read_from_files_and_folders(tmp_path):
     np.testing.assert_array_equal(shapes.read_clouds(tmp_path / "all.npz"), clouds[..., :3])
     np.testing.assert_array_equal(shapes.read_clouds(tmp_path / "folder"), clouds[[1, 0, 2], :, :3])
     np.save(tmp_path / "folder" / "d.npy", clouds[0, :5])
-    with pytest.raises(UserError, match="d.npy has shape"):
+    with pytest.raises(UserError, match="d.npy has 5 points, but most clouds have 20"):
         shapes.read_clouds(tmp_path / "folder")
     with pytest.raises(UserError, match="does not exist"):
         shapes.read_clouds(tmp_path / "none.npy")
@@ -391,8 +391,8 @@ def test_unfit_settings_and_files_are_refused_by_name(tmp_path):
         ("keys", {}, r"keys \['a', 'b'\]; it must have packed and shape"),
         ("short", {}, r"need uint8 \[n, 8\]"),
         ("flat", {}, r"bool \(4, 4\); grids must be"),
-        ("hollow", {}, r"grid 2 has no occupied voxel \(1 of 4"),
-        ("torn", {}, "cannot be read"),
+        ("hollow", {}, "grids 2 have no occupied voxel"),
+        ("torn", {}, "is truncated or damaged"),
     ):
         with pytest.raises(UserError, match=message):
             shapes.load(name, tmp_path, **{**SIZES, **settings})

@@ -74,6 +74,8 @@ def train_zoo(
         dataset = chosen.load(chosen_data, net=net, runs=runs + heldout, data_dir=data_dir)
     else:
         dataset = _dataset(chosen, arrays)
+    for line in dataset.skipped:
+        print(f"data: left out: {line}", file=sys.stderr)
     shape, outputs = dataset.train_images.shape[1:], dataset.num_classes
     if module is None:
         built = chosen.build(net, shape, outputs)

@@ -6,24 +6,18 @@ Nothing here downloads. `python -m launch.prepare_data` prepares a data set, fro
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from jaxweights.data import cartpole, digits, npz, originals, prepared, shapes
+from jaxweights.data import cartpole, shapes
 from jaxweights.data.checks import check
-from jaxweights.data.dataset import Dataset, Raw, finish, standardise
-from jaxweights.data.files import read_files
-from jaxweights.data.known import ALIASES, KNOWN, known_channels
+from jaxweights.data.dataset import Dataset, finish, standardise
+from jaxweights.data.raw import Reading
 from jaxweights.data.signals import Signals
+from jaxweights.data.sources import as_path, default_data_dir, find
 from jaxweights.errors import UserError
 
 __all__ = ["Dataset", "Signals", "default_data_dir", "load", "load_signals", "standardise"]
-
-
-def default_data_dir() -> pathlib.Path:
-    """Returns the directory that tensorflow-datasets uses: `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def load(
@@ -37,14 +31,17 @@ def load(
     crop: int = 0,
     train_limit: int = 0,
     test_limit: int = 0,
+    skip_bad: bool = False,
 ) -> Dataset:
     """Loads an image set into memory; never downloads.
 
     `digits` is embedded, and so are the initial states of `cartpole`, which are used like images. Any other name is
     looked up in `data_dir`, in this order: a directory prepared by tensorflow-datasets as array_record, one prepared
-    as tfrecord (`<name>/<version>`), the four idx files of the MNIST family (in `data_dir/<name>` or in `data_dir`
-    itself), and `<name>.npz`. The images keep the order of their source: of the files, or the shuffled one in which
-    tensorflow-datasets stored them. Limits take the first images of that order.
+    as tfrecord (`<name>/<version>` or `<name>/<configuration>/<version>`), the four idx files of the MNIST family (in
+    `data_dir/<name>`, in `data_dir` itself, or where torchvision has them: `data_dir/MNIST/raw`), `<name>.npz`, and the
+    published files of CIFAR and SVHN, packed or not. The images keep the order of their source: of the files, or the
+    shuffled one in which tensorflow-datasets stored them. Limits take the first images of that order, and must leave
+    images of every class.
 
     Standardisation: `mean` and `std` if given; else the published constants (MNIST 0.1307 and 0.3081, Fashion-MNIST
     0.2860 and 0.3530, both CIFAR sets the CIFAR-100 constants of P-diff, ImageNet's for itself and Food-101, 0.5 and
@@ -70,34 +67,33 @@ def load(
       crop: side of the centre crop, 0 for none.
       train_limit: number of training images to keep (the first ones), 0 for all.
       test_limit: number of test images to keep, 0 for all.
+      skip_bad: whether images and files that cannot be used are left out, see `Dataset.skipped`.
 
     Returns:
       The data set: images `[n, H, W, C]` as stored, uint8 or float32, and labels `[n]` int32.
 
     Raises:
-      UserError: the data set is unknown or absent (the message says what to run), a file is damaged, or images, labels
-        or settings do not fit together.
+      UserError: the data set is unknown or absent (the message says what to run); a file is damaged or of another kind;
+        images, labels or settings do not fit together; a class has no training image, or none within the limit.
     """
+    options = {"mean": mean, "std": std, "grey": grey, "resize": resize, "crop": crop}
     if name == "cartpole":
         if mean is not None or std is not None or grey or resize or crop:
             raise UserError("data set 'cartpole' has no images; leave mean, std, grey, resize and crop as they are.")
         return cartpole.read(train_limit, test_limit)
+    return _load(name, data_dir, (train_limit, test_limit), skip_bad, labelled=True, **options)
+
+
+def _load(
+    name: str, data_dir: str | os.PathLike | None, limits: tuple[int, int], skip_bad: bool, labelled: bool, **options
+) -> Dataset:
+    """Loads images; `labelled` says whether their classes are used."""
+    resize = options["resize"]
     if resize < 0:
         raise UserError(f"config.data.resize is {resize}; give the side of the images to make, or 0 for none.")
-    name = ALIASES.get(name, name)
-    folder = default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser()
-    raw, name = _find(name, folder, resize, (max(train_limit, 0), max(test_limit, 0)))
-    return finish(
-        check(raw, name),
-        name,
-        mean=mean,
-        std=std,
-        grey=grey,
-        resize=resize,
-        crop=crop,
-        train_limit=train_limit,
-        test_limit=test_limit,
-    )
+    wanted = (max(limits[0], 0), max(limits[1], 0))
+    raw, name = find(name, data_dir, Reading(resize=resize, limits=wanted, skip_bad=skip_bad))
+    return finish(check(raw, name, skip_bad, labelled), name, limits=limits, labelled=labelled, **options)
 
 
 def load_signals(
@@ -107,6 +103,7 @@ def load_signals(
     kind: Literal["occupancy", "image"],
     runs: int,
     signals: Mapping[str, Any],
+    skip_bad: bool = False,
     **images: Any,
 ) -> Dataset:
     """Loads the signals that a zoo of neural fields is fitted to; never downloads.
@@ -117,6 +114,7 @@ def load_signals(
       kind: "occupancy" of shapes, or "image".
       runs: signals to fit, one per run.
       signals: number of unseen signals and sampling of shapes: `config.data.signals`.
+      skip_bad: whether shapes or images that cannot be used are left out, see `Dataset.skipped`.
       **images: other arguments of `load`; images only.
 
     Returns:
@@ -126,51 +124,11 @@ def load_signals(
       UserError: unknown or absent data, or fewer signals than are needed.
     """
     if kind == "image":
-        return shapes.signals_of_images(load(name, data_dir, **images), runs, signals["unseen"])
+        limits = (images.pop("train_limit", 0), images.pop("test_limit", 0))
+        options = {"mean": None, "std": None, "grey": False, "resize": 0, "crop": 0} | images
+        loaded = _load(name, data_dir, limits, skip_bad, labelled=False, **options)
+        return shapes.signals_of_images(loaded, runs, signals["unseen"])
     if images:
         raise UserError(f"data set '{name}' has shapes, no images; leave {', '.join(images)} as they are.")
-    folder = default_data_dir() if data_dir is None else pathlib.Path(data_dir).expanduser()
-    return shapes.load(name, folder, runs=runs, **signals)
-
-
-def _find(name: str, folder: pathlib.Path, resize: int, limits: tuple[int, int]) -> tuple[Raw, str]:
-    """Returns the arrays of a data set and the name under which it goes."""
-    if name == "digits":
-        return digits.read(), name
-    if name.endswith(".npz"):
-        path = pathlib.Path(name).expanduser()
-        inside = folder / path
-        return npz.read(inside if inside.is_file() and not path.is_file() else path, resize), path.stem
-    if folder.suffix == ".npz":
-        return npz.read(folder, resize, known_channels(name)), name
-    found = prepared.find(name, folder)
-    if found is not None:
-        # The classes of an unknown set are counted in all of its labels.
-        return prepared.read(found, name, resize, limits if name in KNOWN else (0, 0)), name
-    raw = read_files(name, folder, resize=resize)
-    if raw is not None:
-        return raw, name
-    raise _missing(name, folder)
-
-
-def _missing(name: str, folder: pathlib.Path) -> UserError:
-    known = ", ".join(KNOWN)
-    looked = f"{folder} {'has' if folder.is_dir() else 'does not exist, so there is'} no"
-    if name not in KNOWN:
-        return UserError(
-            f"unknown data set '{name}': known are {known} (and svhn); {looked} {name}.npz and no directory {name} "
-            "prepared for it. Give a known name, the path of an .npz file, or the right data_dir."
-        )
-    if name not in originals.ORIGINALS:
-        return UserError(
-            f"data set '{name}' is not there: {looked} {name}/<version> prepared by tensorflow-datasets and no "
-            f"{name}.npz. Run `tfds build {name} --data_dir={folder}` (needs TensorFlow and the network), or give the "
-            "data_dir where it is."
-        )
-    command = f"python -m launch.prepare_data --dataset={name} --data_dir={folder}"
-    kinds = f"{name}.npz" if KNOWN[name].shape[-1] == 3 else f"idx files or {name}.npz"
-    return UserError(
-        f"data set '{name}' is not there: {looked} {name}/<version> prepared by tensorflow-datasets and no {kinds}. "
-        f"Run `{command} --download` (needs the network), or `{command} --from=PATH` with a folder or .npz file that "
-        "has the images, or give the data_dir where they are."
-    )
+    folder = default_data_dir() if data_dir is None else as_path(data_dir, "data_dir")
+    return shapes.load(name, folder, runs=runs, skip_bad=skip_bad, **signals)

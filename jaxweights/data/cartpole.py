@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxweights.data.dataset import Dataset
 from jaxweights.environments import CartPole
+from jaxweights.errors import UserError
 
 _TRAIN, _TEST = 1024, 256
 _SPREAD = 10.0  # range of these states over that of initial states in training
@@ -25,7 +26,16 @@ def read(train_limit: int = 0, test_limit: int = 0) -> Dataset:
     Args:
       train_limit: number of training states to keep (the first ones), 0 for all.
       test_limit: number of test states to keep, 0 for all.
+
+    Raises:
+      UserError: a limit that is negative or larger than the set.
     """
+    for part, limit, there in (("train", train_limit, _TRAIN), ("test", test_limit, _TEST)):
+        if not 0 <= limit <= there:
+            raise UserError(
+                f"data.{part}_limit is {limit}, but there are {there} states; give a limit from 1 to {there}, or 0 for "
+                "all."
+            )
     rng = np.random.default_rng(0)
     train, test = (np.float32(_SPREAD) * CartPole().initial(rng.random((n, 4), np.float32)) for n in (_TRAIN, _TEST))
     train, test = train[: train_limit or _TRAIN], test[: test_limit or _TEST]

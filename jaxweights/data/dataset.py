@@ -12,8 +12,11 @@ import numpy as np
 from jaxweights.data.encoded import resize_images
 from jaxweights.data.known import KNOWN
 from jaxweights.data.pixels import centre_crop, moments, to_grey
+from jaxweights.data.raw import Raw
 from jaxweights.data.signals import Signals
 from jaxweights.errors import UserError
+
+_LARGEST = 1e30  # of the constants of standardisation in float32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +37,7 @@ class Dataset:
         tasks. The images are then points `[T, d]` at which networks are compared, and their labels are the occupancy
         `[T, m]` uint8 of m unseen signals there.
       unseen: the m signals that no run is fitted to.
+      skipped: bad items that were left out, one sentence each.
     """
 
     name: str
@@ -47,32 +51,12 @@ class Dataset:
     source: str
     signals: Signals | None = None
     unseen: Signals | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def num_examples(self) -> int:
         """Number of training examples of a run: images, initial states, or points of its signal."""
         return len(self.train_labels) if self.signals is None else self.signals.num_points
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Raw:
-    """Arrays from a reader, not yet checked.
-
-    Attributes:
-      train_images, train_labels, test_images, test_labels: like those of `Dataset`, but of any type; images may lack
-        the channel axis.
-      files: format and file names, for provenance.
-      where: path, for error messages.
-      resized: whether the reader resized the images as requested.
-    """
-
-    train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    files: str
-    where: str
-    resized: bool = False
 
 
 def standardise(images, scale, shift) -> jax.Array:
@@ -100,8 +84,8 @@ def finish(
     grey: bool = False,
     resize: int = 0,
     crop: int = 0,
-    train_limit: int = 0,
-    test_limit: int = 0,
+    limits: tuple[int, int] = (0, 0),
+    labelled: bool = True,
 ) -> Dataset:
     """Makes a `Dataset` of checked arrays: limits, resizing, luminance, centre crop, constants of standardisation.
 
@@ -115,48 +99,77 @@ def finish(
       resize: side of the resized square images (see `encoded.resize_images`) if the reader has not resized them; 0 for
         no resizing.
       crop: side of the centre crop, 0 for none.
-      train_limit: number of training images to keep (the first ones), 0 for all.
-      test_limit: number of test images to keep, 0 for all.
+      limits: numbers of training and test images to keep (the first ones), 0 for all.
+      labelled: whether labels are used, so that the limits must leave images of every class.
 
     Returns:
       The data set.
 
     Raises:
-      UserError: a limit, a crop or constants that do not fit the images.
+      UserError: a limit, a crop or constants that do not fit the images, or a limit that leaves a class no image.
     """
-    train_images, train_labels = _limit(raw.train_images, raw.train_labels, train_limit, "training", raw.where)
-    test_images, test_labels = _limit(raw.test_images, raw.test_labels, test_limit, "test", raw.where)
-    if resize and not raw.resized:
-        train_images, test_images = resize_images(train_images, resize), resize_images(test_images, resize)
-    if grey:
-        train_images, test_images = to_grey(train_images, raw.where), to_grey(test_images, raw.where)
-    if crop:
-        train_images = centre_crop(train_images, crop, raw.where)
-        test_images = centre_crop(test_images, crop, raw.where)
-    scale, shift = _scale_shift(train_images, name, mean, std, raw.where)
     known = KNOWN.get(name)
+    num_classes = known.num_classes if known else int(raw.train_labels.max()) + 1
+    parts = []
+    for part, images, labels, limit in (
+        ("train", raw.train_images, raw.train_labels, limits[0]),
+        ("test", raw.test_images, raw.test_labels, limits[1]),
+    ):
+        kept = _limit(len(images), limit, part, raw.where)
+        if labelled and limit:
+            _keep_classes(labels, limit, part, raw.where, num_classes if raw.limited else None)
+        pixels = images[:kept].copy() if kept < len(images) else images
+        pixels = resize_images(pixels, resize) if resize and not raw.resized else pixels
+        pixels = to_grey(pixels, raw.where) if grey else pixels
+        pixels = centre_crop(pixels, crop, raw.where) if crop else pixels
+        parts.append((pixels, labels[:kept].copy() if kept < len(labels) else labels))
+    (train_images, train_labels), (test_images, test_labels) = parts
+    scale, shift = _scale_shift(train_images, name, mean, std, raw.where)
+    skipped = f", {len(raw.skipped)} bad left out" if raw.skipped else ""
     return Dataset(
         name=name,
         train_images=train_images,
         train_labels=train_labels,
         test_images=test_images,
         test_labels=test_labels,
-        num_classes=known.num_classes if known else int(raw.train_labels.max()) + 1,
+        num_classes=num_classes,
         scale=scale,
         shift=shift,
-        source=f"{raw.files}; blake2b {fingerprint(train_images, train_labels, test_images, test_labels)}",
+        source=f"{raw.files}{skipped}; blake2b {fingerprint(train_images, train_labels, test_images, test_labels)}",
+        skipped=raw.skipped,
     )
 
 
-def _limit(images: np.ndarray, labels: np.ndarray, limit: int, part: str, where: str):
-    if limit < 0 or limit > len(images):
+def _limit(there: int, limit: int, part: str, where: str) -> int:
+    """Number of images to keep."""
+    if limit < 0 or limit > there:
         raise UserError(
-            f"{where}: the limit is {limit} {part} images, but there are {len(images)}; give a limit from "
-            f"1 to {len(images)}, or 0 for all."
+            f"{where}: data.{part}_limit is {limit}, but there are {there} images; give a limit from 1 to {there}, or "
+            "0 for all."
         )
-    if limit == 0 or limit == len(images):
-        return images, labels
-    return images[:limit].copy(), labels[:limit].copy()
+    return limit or there
+
+
+def _keep_classes(labels: np.ndarray, limit: int, part: str, where: str, num_classes: int | None) -> None:
+    """Refuses a limit that loses classes: where images are sorted by class, networks would see few of them.
+
+    Args:
+      labels: `[n]` of all images, or of no more than the limit where `num_classes` is given.
+      num_classes: number of classes where the images beyond the limit were not read.
+    """
+    classes, first = np.unique(labels, return_index=True)
+    kept = int(np.sum(first < limit))
+    if num_classes is not None:
+        # By chance, n images of n classes have 63 % of them.
+        lost, cure = kept < 0.5 * min(num_classes, limit), "Set it higher"
+    else:
+        num_classes = len(classes)
+        lost, cure = kept < num_classes, f"Set it to at least {int(first.max()) + 1}"
+    if lost:
+        raise UserError(
+            f"{where}: data.{part}_limit is {limit}, and the first {limit} images are of {kept} of the {num_classes} "
+            f"classes. {cure}, or to 0 for all, or shuffle the images."
+        )
 
 
 def _scale_shift(images: np.ndarray, name: str, mean, std, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +192,10 @@ def _scale_shift(images: np.ndarray, name: str, mean, std, where: str) -> tuple[
         mean, std = mean / full_scale, std / full_scale
         if not (std > 0).all():
             raise UserError(f"{where}: all training pixels of a channel are equal; such images cannot be standardised.")
-    mean, std = (np.asarray(value, np.float64).reshape(-1) for value in (mean, std))
+    try:
+        mean, std = (np.asarray(value, np.float64).reshape(-1) for value in (mean, std))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"data set '{name}': mean {mean!r} and std {std!r} must be numbers.") from error
     if not {mean.size, std.size} <= {1, channels} or not np.isfinite(mean).all() or not np.isfinite(std).all():
         raise UserError(
             f"data set '{name}': mean {mean.tolist()} and std {std.tolist()} must be one finite number each, or one "
@@ -189,6 +205,11 @@ def _scale_shift(images: np.ndarray, name: str, mean, std, where: str) -> tuple[
         raise UserError(f"data set '{name}': std {std.tolist()} must be positive.")
     scale = np.broadcast_to(1.0 / (full_scale * std), channels)
     shift = np.broadcast_to(-mean / std, channels)
+    if max(scale.max(), np.abs(shift).max()) > _LARGEST:
+        raise UserError(
+            f"{where}: with mean {mean.tolist()} and std {std.tolist()}, standardised pixels are too large for "
+            "float32; rescale the images, or give other constants."
+        )
     return scale.astype(np.float32), shift.astype(np.float32)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxweights.data.dataset import Raw
+from jaxweights.data.raw import Raw
 
 
 def read() -> Raw:

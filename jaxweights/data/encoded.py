@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+import math
+import os
 import zlib
 from collections.abc import Iterable
 from concurrent import futures
@@ -13,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxweights import extras
+from jaxweights.data.inspection import Inspection
+from jaxweights.data.raw import Reading
 from jaxweights.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,49 +30,56 @@ _BLOCK = 256
 
 
 def decode_images(
-    encoded: Iterable[bytes], count: int, where: str, resize: int = 0, channels: int | None = None
-) -> np.ndarray:
+    encoded: Iterable[bytes], count: int, inspection: Inspection, what: str, reading: Reading
+) -> tuple[np.ndarray, np.ndarray]:
     """Decodes images of one size, or of several sizes with resizing.
 
     Args:
       encoded: bytes of the PNG or JPEG files.
-      count: number of images.
-      where: file name, for error messages.
-      resize: side of the resized square images (see `resize_picture`), 0 for no resizing.
-      channels: number of channels of resized images, 1 or 3; None for that of the first image.
+      count: largest number of images.
+      inspection: takes images that are damaged, not of 8 bits per channel, or of another size than the first good one.
+      what: what the images are called there, in the plural.
+      reading: resizing.
 
     Returns:
-      `[count, H, W, C]` uint8; `[0, 1, 1, 1]` when there is none.
-
-    Raises:
-      UserError: an image is damaged, not of 8 bits per channel, or of another size than the first one.
+      The good images, `[n, H, W, C]` uint8 (`[0, 1, 1, 1]` when there is none), and their rows `[n]`.
     """
-    rows = enumerate(encoded)
-    first = next(rows, None)
-    if first is None:
-        return np.empty((0, 1, 1, 1), np.uint8)
-    start = _decode(where, resize, channels, first)
-    images = np.empty((count, *start.shape), np.uint8)
-    images[0] = start
-    decode = functools.partial(_decode, where, resize, start.shape[-1])
+    rows, images = enumerate(encoded), np.empty((0, 1, 1, 1), np.uint8)
+    good: list[int] = []
+    bad: dict[str, list[int]] = {}
+
+    def keep(row: int, image: np.ndarray | str) -> None:
+        nonlocal images
+        if not good and not isinstance(image, str):
+            images = _allocate((count, *image.shape), np.uint8)
+        if isinstance(image, str):
+            bad.setdefault(image, []).append(row)
+        elif image.shape != images.shape[1:]:
+            reason = f"have another size than image {good[0]}, {images.shape[1:]} (set config.data.resize)"
+            bad.setdefault(reason, []).append(row)
+        else:
+            images[len(good)] = image
+            good.append(row)
+
+    for row, data in rows:
+        keep(row, _decode(reading.resize, reading.channels, data))
+        if good:
+            break
+    decode = functools.partial(_decode, reading.resize, images.shape[-1])
     with futures.ThreadPoolExecutor() as pool:  # Pillow releases the interpreter lock
         while block := list(itertools.islice(rows, _BLOCK)):
-            for (row, _), image in zip(block, pool.map(decode, block), strict=True):
-                if image.shape != start.shape:
-                    raise UserError(
-                        f"{where}: image {row} has shape {image.shape}, the first one {start.shape}; set "
-                        "config.data.resize for images of several sizes."
-                    )
-                images[row] = image
-    return images
+            for (row, _), image in zip(block, pool.map(decode, (data for _, data in block)), strict=True):
+                keep(row, image)
+    for reason, of in bad.items():
+        inspection.rows(what, of, reason)
+    return images[: len(good)], np.array(good, np.int64)
 
 
-def _decode(where: str, resize: int, channels: int | None, item: tuple[int, bytes]) -> np.ndarray:
-    """One image `[H, W, C]` uint8, given its row and the bytes of its file."""
+def _decode(resize: int, channels: int | None, data: bytes) -> np.ndarray | str:
+    """One image `[H, W, C]` uint8 from the bytes of its file, or what is wrong with it, in the plural."""
     with extras.importing("data"):
         from PIL import Image
 
-    row, data = item
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
             mode = picture.mode
@@ -79,10 +90,10 @@ def _decode(where: str, resize: int, channels: int | None, item: tuple[int, byte
             else:
                 image = np.asarray(picture)
     # A broken PNG chunk is a SyntaxError of Pillow's, not of Python's.
-    except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:
-        raise UserError(f"{where}: image {row} cannot be decoded ({error}); the file is damaged.") from error
+    except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError):
+        return "cannot be decoded as PNG or JPEG: they are damaged"
     if mode not in _MODES and not resize:
-        raise UserError(f"{where}: image {row} is of mode {mode}; 8-bit grey or colour images are needed.")
+        return f"are of mode {mode}, not 8-bit grey or colour"
     return image[..., None] if image.ndim == 2 else image
 
 
@@ -102,11 +113,26 @@ def resize_images(images: np.ndarray, side: int) -> np.ndarray:
     with extras.importing("data"):
         from PIL import Image
 
-    resized = np.empty((len(images), side, side, images.shape[-1]), images.dtype)
+    resized = _allocate((len(images), side, side, images.shape[-1]), images.dtype)
     # Channel by channel, since Pillow has no pictures of several float channels.
     for row, channel in np.ndindex(len(images), images.shape[-1]):
         resized[row, ..., channel] = resize_picture(Image.fromarray(images[row, ..., channel]), side)
     return resized
+
+
+def _allocate(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """An array for images.
+
+    Raises:
+      UserError: it does not fit in the memory of the machine.
+    """
+    size, there = math.prod(shape) * np.dtype(dtype).itemsize, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > there:
+        raise UserError(
+            f"images of shape {shape} take {size / 1e9:,.0f} GB, but this machine has {there / 1e9:,.0f} GB of memory; "
+            "set config.data.resize lower, or fewer images by config.data.train_limit and test_limit."
+        )
+    return np.empty(shape, dtype)
 
 
 def encode_png(image: np.ndarray) -> bytes:

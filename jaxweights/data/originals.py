@@ -7,10 +7,11 @@ checksums are those recorded in tensorflow-datasets 4.9.10.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
+import http.client
 import os
 import pathlib
-import tarfile
 import threading
 import urllib.error
 import urllib.request
@@ -19,13 +20,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxweights.data.dataset import Raw
+from jaxweights.data import cifar
+from jaxweights.data.inspection import Bad, Inspection
+from jaxweights.data.raw import AS_STORED, Raw, Reading
 from jaxweights.errors import UserError
 
 # Enough for a slow name server and a distant host; the longest wait without a network.
 _CONNECT_SECONDS = 10.0
 _STALL_SECONDS = 30.0
 _BLOCK_BYTES = 1 << 20
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,17 +86,6 @@ ORIGINALS: dict[str, tuple[Original, ...]] = {
     ),
 }
 
-# Members of the archives, and label bytes in front of each image (CIFAR-100: coarse, then fine).
-_CIFAR_MEMBERS = {
-    "cifar10": (
-        [f"cifar-10-batches-bin/data_batch_{batch}.bin" for batch in range(1, 6)],
-        ["cifar-10-batches-bin/test_batch.bin"],
-        1,
-    ),
-    "cifar100": (["cifar-100-binary/train.bin"], ["cifar-100-binary/test.bin"], 2),
-}
-_CIFAR_PIXELS = (3, 32, 32)
-
 
 def download(name: str, folder: pathlib.Path, report: Callable[[str], None]) -> None:
     """Downloads the published files of a data set; complete files are not downloaded again.
@@ -123,7 +116,11 @@ def download(name: str, folder: pathlib.Path, report: Callable[[str], None]) -> 
                     f"download it by hand and use --from."
                 )
             partial.replace(target)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) in _DISK:
+                raise UserError(
+                    f"{folder} cannot be written ({error}). Free the disk, or give another --data_dir."
+                ) from error
             raise _unreachable(original, name, folder, error) from error
         finally:
             partial.unlink(missing_ok=True)
@@ -151,7 +148,7 @@ def _require_reachable(original: Original, name: str, folder: pathlib.Path) -> N
         except urllib.error.HTTPError as error:
             error.close()
             outcome.append(error)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             outcome.append(error)
 
     thread = threading.Thread(target=attempt, daemon=True)
@@ -172,62 +169,46 @@ def _unreachable(original: Original, name: str, folder: pathlib.Path, reason) ->
     )
 
 
-def read(name: str, folder: pathlib.Path) -> Raw | None:
+def read(name: str, folder: pathlib.Path, reading: Reading = AS_STORED) -> Raw | None:
     """Reads the published files of `svhn_cropped`, `cifar10` or `cifar100`.
 
     Args:
       name: the data set.
       folder: directory of the files.
+      reading: whether damaged files are left out.
 
     Returns:
-      The arrays in the published order, or None when files are missing or the data set has other ones.
+      The arrays in the published order, or None when there are no such files or the data set has other ones.
 
     Raises:
-      UserError: a file is damaged.
+      UserError: files are damaged or missing; the message lists all of them.
     """
+    found = cifar.find(name, folder)
+    if found is not None:
+        return cifar.read(*found, reading)
     files = [folder / original.file for original in ORIGINALS.get(name, ())]
-    if not files or not all(path.is_file() for path in files):
+    if name != "svhn_cropped" or not any(path.is_file() for path in files):
         return None
-    if name in _CIFAR_MEMBERS:
-        arrays = _read_cifar(files[0], *_CIFAR_MEMBERS[name])
-    elif name == "svhn_cropped":
-        arrays = [array for path in files for array in _read_svhn(path)]
-    else:
-        return None
+    inspection = Inspection(folder, "files", "Get these files again")
+    parts = [inspection.look(path.name, _read_svhn, path) for path in files]
+    inspection.settle(0)
+    arrays = [array for part in parts if part is not None for array in part]
     return Raw(*arrays, files="original " + ", ".join(path.name for path in files), where=str(files[0]))
 
 
-def _read_cifar(path: pathlib.Path, train: list[str], test: list[str], label_bytes: int) -> list[np.ndarray]:
-    row = label_bytes + int(np.prod(_CIFAR_PIXELS))
-    arrays = []
-    try:
-        with tarfile.open(path) as archive:
-            for members in (train, test):
-                data = b"".join(_member(archive, name) for name in members)
-                rows = np.frombuffer(data, np.uint8).reshape(-1, row)
-                images = rows[:, label_bytes:].reshape(-1, *_CIFAR_PIXELS).transpose(0, 2, 3, 1)
-                # The finest label is the last one.
-                arrays += [np.ascontiguousarray(images), rows[:, label_bytes - 1].astype(np.int32)]
-    except (OSError, EOFError, KeyError, ValueError, zlib.error, tarfile.TarError) as error:
-        raise UserError(f"{path} cannot be read ({error}); it is damaged or truncated: get the file again.") from error
-    return arrays
-
-
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
-    file = archive.extractfile(name)
-    if file is None:
-        raise KeyError(f"{name} is not a file")
-    return file.read()
-
-
-def _read_svhn(path: pathlib.Path) -> list[np.ndarray]:
+def _read_svhn(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    if not path.is_file():
+        raise Bad(path, "is missing", "Get it.")
     try:
-        content = loadmat(path)
+        content = loadmat(path, variable_names=["X", "y"])
         images, labels = content["X"], content["y"]
+        if images.ndim != 4 or labels.dtype.kind not in "iu":
+            raise ValueError(f"X is {images.dtype} {images.shape}, y {labels.dtype} {labels.shape}")
         # The image axis is the last one in the file; the digit 0 is labelled 10.
-        return [np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels.reshape(-1).astype(np.int32) % 10]
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zlib.error, MatReadError) as error:
-        raise UserError(f"{path} cannot be read ({error}); it is damaged or truncated: get the file again.") from error
+        return np.ascontiguousarray(images.transpose(3, 0, 1, 2)), labels.reshape(-1).astype(np.int32) % 10
+    except (OSError, EOFError, KeyError, ValueError, TypeError, zlib.error, MatReadError, NotImplementedError) as error:
+        reason = f"is truncated, damaged or of another kind ({error or type(error).__name__})"
+        raise Bad(path, reason, "Get the file again.") from error

@@ -18,41 +18,42 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxweights import extras
-from jaxweights.data import npz, originals, prepared
+from jaxweights.data import cifar, npz, originals, prepared
 from jaxweights.data.checks import check
-from jaxweights.data.dataset import Raw
 from jaxweights.data.encoded import encode_png
 from jaxweights.data.files import read_files
 from jaxweights.data.known import test_split
+from jaxweights.data.raw import Raw, Reading
 from jaxweights.errors import UserError
 
 _OWN_VERSION = "1.0.0"
 
 
-def read_source(name: str, path: pathlib.Path) -> Raw:
+def read_source(name: str, path: pathlib.Path, skip_bad: bool = False) -> Raw:
     """Reads and checks the images to prepare.
 
     Args:
       name: the data set.
-      path: an `.npz` file, or a folder of idx files, of `<name>.npz` or of the published archives.
+      path: an `.npz` file, a published archive, or a folder of idx files, of `<name>.npz` or of the published files.
+      skip_bad: whether images and files that cannot be used are left out.
 
     Raises:
       UserError: no such files, damaged files, or arrays that do not fit together.
     """
-    if path.is_file():
-        if path.suffix != ".npz":
-            raise UserError(f"--from={path}: a file must be an .npz; for idx files give the folder they are in.")
-        return check(npz.read(path), name)
-    if not path.is_dir():
+    reading = Reading(skip_bad=skip_bad)
+    if not path.exists():
         raise UserError(f"--from={path} does not exist; give a folder or an .npz file.")
-    raw = originals.read(name, path) or read_files(name, path, own_folder=True)
+    if path.is_dir():
+        raw = read_files(name, path, reading, own_folder=True)
+    elif path.name in {layout.archive for layouts in cifar.LAYOUTS.values() for layout in layouts}:
+        found = cifar.find(name, path.parent)
+        raw = cifar.read(*found, reading) if found and found[0] == path else None
+    else:
+        raw = npz.read(path, reading)
     if raw is None:
-        published = ", ".join(original.file for original in originals.ORIGINALS.get(name, ()))
-        raise UserError(
-            f"--from={path}: the folder has no images of '{name}'; it must have {published or 'the four idx files'} or "
-            f"{name}.npz."
-        )
-    return check(raw, name)
+        wanted = ", ".join(original.file for original in originals.ORIGINALS.get(name, ())) or "the four idx files"
+        raise UserError(f"--from={path} has no images of '{name}'; give a folder with {wanted} or {name}.npz.")
+    return check(raw, name, skip_bad)
 
 
 def prepare(
@@ -129,7 +130,7 @@ def _work_folder(name: str, data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
             raise UserError(f"another process is preparing {name} in {data_dir}; wait until it is done.") from error
         try:
             for leftover in folder.iterdir():
-                shutil.rmtree(leftover)
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             yield folder
         finally:
             shutil.rmtree(folder)

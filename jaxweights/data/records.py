@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxweights.errors import UserError
+from jaxweights.data.inspection import Bad
 
 _POLYNOMIAL = np.uint32(0x82F63B78)
 _MASK_DELTA = np.uint32(0xA282EAD8)
@@ -23,6 +23,7 @@ _FRAME_BYTES = _LENGTH_BYTES + 2 * _CRC_BYTES
 # Checksums are computed for this many records at once: enough to hide Python's cost per byte column, few enough that
 # the cache lines in use (one per record) stay in the cache.
 _CRC_BLOCK = 4096
+_AGAIN = "Prepare the data set again."
 
 
 def _crc_table() -> np.ndarray:
@@ -69,19 +70,21 @@ def read_tfrecord(path: pathlib.Path) -> list[bytes]:
     """Returns the records of a TFRecord file, after checking all checksums.
 
     Raises:
-      UserError: the file cannot be read, is truncated, or a checksum is wrong.
+      Bad: the file is missing, truncated, or a checksum is wrong.
     """
     try:
         data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise Bad(path, "is missing", _AGAIN) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+        raise Bad(path, f"cannot be read ({error.strerror})", _AGAIN) from error
     starts, lengths = [], []
     position = 0
     while position < len(data):
         header_end = position + _LENGTH_BYTES + _CRC_BYTES
         length = struct.unpack_from("<Q", data, position)[0] if header_end <= len(data) else len(data)
         if header_end + length + _CRC_BYTES > len(data):
-            raise UserError(f"{path} is truncated or damaged at byte {position}: prepare the data set again.")
+            raise Bad(path, f"is truncated or damaged at byte {position}", _AGAIN)
         starts.append(header_end)
         lengths.append(length)
         position += _FRAME_BYTES + length
@@ -95,9 +98,7 @@ def read_tfrecord(path: pathlib.Path) -> list[bytes]:
         expected = buffer[stored[:, None] + np.arange(_CRC_BYTES)].view("<u4")[:, 0]
         wrong = np.flatnonzero(masked_crc32c(buffer, first, size) != expected)
         if wrong.size:
-            raise UserError(
-                f"{path}: the checksum of record {wrong[0]} is wrong; the file is damaged: prepare it again."
-            )
+            raise Bad(path, f"is damaged: the checksum of record {wrong[0]} is wrong", _AGAIN)
     return [data[start : start + length] for start, length in zip(starts.tolist(), lengths.tolist(), strict=True)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,9 +57,14 @@ class Context:
 
     @functools.cached_property
     def dataset(self) -> data.Dataset:
-        """The task's training and test examples."""
+        """The task's training and test examples; bad items that were left out are listed in `skipped_data.txt`."""
         runs = self.zoo_settings.num_runs + self.zoo_settings.num_heldout
-        return self.task.load(self.settings.data, net=self.config["net"], runs=runs, data_dir=self.data_dir)
+        loaded = self.task.load(self.settings.data, net=self.config["net"], runs=runs, data_dir=self.data_dir)
+        if loaded.skipped:
+            listed = self.workdir / "skipped_data.txt"
+            files.write_text(listed, "".join(f"{line}\n" for line in loaded.skipped))
+            print(f"data: {len(loaded.skipped)} left out, listed in {listed}", file=sys.stderr, flush=True)
+        return loaded
 
     @functools.cached_property
     def net(self) -> nets.TaskNet:

@@ -1,6 +1,7 @@
 """The folder of an experiment: where every stage leaves its result, how long it took, and which config it belongs to.
 
 config.json   streams.json   metrics.json   metrics.jsonl   timing.json   report.html
+skipped_data.txt        bad items of the data set, with data.skip_bad
 base/                   the network that all runs continue from, where the config has one
 zoo/                    population of all runs' snapshots
 generators/<name>/      checkpoints of a learned generator

@@ -43,6 +43,7 @@ class ImageSettings(Settings):
       crop: side of the centre crop; 0 for none.
       train_limit: number of training images to keep, the first ones; 0 for all.
       test_limit: number of test images to keep, the first ones; 0 for all.
+      skip_bad: leave out images, shapes and files that cannot be used, and list them, instead of refusing them.
     """
 
     SECTION: ClassVar[str] = "data"
@@ -55,6 +56,7 @@ class ImageSettings(Settings):
     crop: int = setting(0, at_least=0, at_most=4096)
     train_limit: int = setting(0, at_least=0)
     test_limit: int = setting(0, at_least=0)
+    skip_bad: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

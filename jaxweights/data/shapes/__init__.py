@@ -6,19 +6,22 @@ Points lie in the cube [-0.5, 0.5]^3, shapes within +-0.475 of its centre on eve
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import pathlib
 
 import numpy as np
 
 from jaxweights.data.dataset import Dataset, fingerprint
+from jaxweights.data.inspection import Inspection
 from jaxweights.data.shapes.clouds import read_clouds, unseen_clouds
 from jaxweights.data.shapes.families import FAMILIES
 from jaxweights.data.shapes.images import signals_of_images
-from jaxweights.data.shapes.meshes import Meshes
+from jaxweights.data.shapes.meshes import KINDS, Meshes
 from jaxweights.data.shapes.procedural import Procedural
 from jaxweights.data.shapes.sampling import Source, occupancy, probe_points, sample
 from jaxweights.data.shapes.voxels import Voxels, read_grids
+from jaxweights.data.sources import as_path
 from jaxweights.errors import UserError
 
 __all__ = ["FAMILIES", "load", "read_clouds", "signals_of_images"]
@@ -37,6 +40,7 @@ def load(
     moving: bool = False,
     clouds: str = "",
     seed: int = 0,
+    skip_bad: bool = False,
 ) -> Dataset:
     """Loads shapes and samples their occupancy.
 
@@ -57,13 +61,14 @@ def load(
         surfaces. They are normalised to one scale and position, but their orientation must be that of the shapes.
       seed: random seed of procedural parameters, of the choice of shapes from files, and of all points. Shape i and its
         samples do not depend on the numbers of shapes.
+      skip_bad: whether shapes and clouds that cannot be used are left out, see `Dataset.skipped`.
 
     Returns:
       A data set with `signals` `[runs]` and `unseen`; its images are the probe points `[probes, d]` float32, and its
       labels the shapes' occupancy there, `[probes, runs]` and `[probes, unseen]` uint8.
 
     Raises:
-      UserError: unknown name, unsuitable file, too few shapes, or settings out of range.
+      UserError: unknown name, unsuitable files (all that are bad are listed), too few shapes, or settings out of range.
     """
     for setting, value, least in (
         ("runs", runs, 1),
@@ -78,16 +83,21 @@ def load(
         raise UserError(
             f"shapes: near is {near:g}, a standard deviation in the unit cube; give 0 to 0.5, such as 0.01."
         )
-    shapes = _find(name, data_dir, runs, unseen, moving, seed)
+    shapes = _find(name, data_dir, runs, unseen, moving, seed, skip_bad)
     rows, others = shapes.split(runs, unseen)
     settings = {"samples": samples, "near": near, "surface": surface, "seed": seed}
-    known, origin = None, ""
+    known, origin, skipped = None, "", shapes.skipped
     if clouds:
-        known = unseen_clouds(_cloud_path(clouds, data_dir, moving), unseen, [shapes.names[row] for row in rows])
+        place = _cloud_path(clouds, data_dir, moving)
+        inspection = Inspection(place, "clouds", skip=skip_bad)
+        known = unseen_clouds(place, unseen, [shapes.names[row] for row in rows], inspection)
+        skipped += inspection.skipped
         origin = f", unseen surfaces from clouds {pathlib.Path(clouds).name}; blake2b {fingerprint(known)}"
     fitted, compared = sample(shapes, rows, **settings), sample(shapes, others, **settings)
     if known is not None:
         compared = dataclasses.replace(compared, surface=known)
+    if skipped:
+        origin += f", {len(skipped)} left out"
     probed = probe_points(shapes, rows, probes, seed)
     return Dataset(
         name=pathlib.Path(name).stem,
@@ -104,26 +114,32 @@ def load(
         ),
         signals=fitted,
         unseen=compared,
+        skipped=skipped,
     )
 
 
-def _find(name: str, data_dir, runs: int, unseen: int, moving: bool, seed: int) -> Source:
+def _find(name: str, data_dir, runs: int, unseen: int, moving: bool, seed: int, skip_bad: bool) -> Source:
     if name in FAMILIES:
         return Procedural(name, runs, unseen, moving, seed)
     if moving:
         raise UserError(
             f"shapes '{name}' cannot move; only the procedural {', '.join(FAMILIES)} can. Set moving to False."
         )
-    folder = pathlib.Path(data_dir or ".").expanduser()
-    given = pathlib.Path(name).expanduser()
+    folder = as_path(data_dir or ".", "data_dir")
+    given = as_path(name, "config.data.name")
     for path in (given, folder / given, folder / f"{name}.npz", folder / f"{name}.npy"):
+        if path.is_file() and path.suffix.lower() in KINDS:
+            raise UserError(f"{path} is one mesh; give the folder of all meshes, {path.parent}.")
         if path.is_file():
-            return Voxels(read_grids(path), str(path), seed)
+            return Voxels(read_grids(path), str(path), seed, skip_bad)
         if path.is_dir():
-            return Meshes(path, seed)
+            return Meshes(path, seed, skip_bad)
+    near = difflib.get_close_matches(name.lower(), FAMILIES, 1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
     raise UserError(
-        f"there are no shapes '{name}': this is not one of the procedural {', '.join(FAMILIES)}, and {folder} has no "
-        f"{given.stem}.npz or .npy of voxel grids and no folder {name} of triangle meshes; correct name or data_dir."
+        f"there are no shapes '{name}'{meant}: this is not one of the procedural {', '.join(FAMILIES)}, and {folder} "
+        f"{'has' if folder.is_dir() else 'does not exist, so there is'} no {given.stem}.npz or .npy of voxel grids and "
+        f"no folder {name} of triangle meshes; correct name or data_dir."
     )
 
 
@@ -131,6 +147,6 @@ def _cloud_path(name: str, data_dir, moving: bool) -> pathlib.Path:
     """Path of the clouds."""
     if moving:
         raise UserError("shapes: clouds are of shapes at rest; set clouds to '' or moving to False.")
-    folder, given = pathlib.Path(data_dir or ".").expanduser(), pathlib.Path(name).expanduser()
+    folder, given = as_path(data_dir or ".", "data_dir"), as_path(name, "config.data.signals.clouds")
     places = (given, folder / given, folder / f"{name}.npz", folder / f"{name}.npy")
     return next((path for path in places if path.exists()), places[1])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from jaxweights.data.inspection import Bad, Inspection
+from jaxweights.data.numpy_files import read_arrays
 from jaxweights.errors import UserError
+
+_LARGEST = 1e15  # coordinate whose square fits in float32
 
 
 def read_clouds(path) -> np.ndarray:
@@ -28,15 +31,12 @@ def read_clouds(path) -> np.ndarray:
     """
     path = pathlib.Path(path).expanduser()
     if path.is_dir():
-        return _stacked(_files(path))
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give an .npy or .npz file or a folder of .npy files.")
-    clouds = _load(path)
-    _check(clouds, path)
-    return np.ascontiguousarray(clouds[..., :3], np.float32)
+        files = _files(path)
+        return _stacked(files, files, len(files), Inspection(path, "clouds"))
+    return _points(_load(path), 3, path)
 
 
-def unseen_clouds(path, count: int, fitted: Collection[str]) -> np.ndarray:
+def unseen_clouds(path, count: int, fitted: Collection[str], inspection: Inspection | None = None) -> np.ndarray:
     """Reads clouds of shapes that no network is fitted to.
 
     Args:
@@ -44,6 +44,7 @@ def unseen_clouds(path, count: int, fitted: Collection[str]) -> np.ndarray:
         without its last suffix), only the clouds it lists are read; clouds with the name of a fitted shape never are.
       count: number of clouds; the first ones are returned.
       fitted: names of the fitted shapes, without suffix.
+      inspection: says whether bad clouds of a folder are left out, and takes them.
 
     Returns:
       `[count, m, 3]` float32.
@@ -56,17 +57,21 @@ def unseen_clouds(path, count: int, fitted: Collection[str]) -> np.ndarray:
         clouds = read_clouds(path)
         _enough(len(clouds), count, path)
         return clouds[:count]
-    files, listed = _files(path), path / "test_split.lst"
+    everything, listed = _files(path), path / "test_split.lst"
+    files = everything
     if listed.is_file():
-        names = {name.removesuffix(".npy") for name in listed.read_text().split()}
+        try:
+            names = {name.removesuffix(".npy") for name in listed.read_text().split()}
+        except UnicodeDecodeError as error:
+            raise UserError(f"{listed} cannot be read as text ({error}); it has one name per line.") from error
         files = [file for file in files if file.stem in names]
     # `<shape>.npy`, or `<shape>.obj.npy` as published.
     files = [file for file in files if not {file.stem, pathlib.Path(file.stem).stem} & set(fitted)]
     _enough(len(files), count, path)
-    return _stacked(files[:count])
+    return _stacked(files, everything, count, inspection or Inspection(path, "clouds"))
 
 
-def _enough(there: int, count: int, path: pathlib.Path) -> None:
+def _enough(there: int, count: int, path: object) -> None:
     if there < count:
         raise UserError(
             f"{path} has {there} clouds of unseen shapes, but {count} are needed; set data.signals.unseen to at "
@@ -81,33 +86,52 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     return files
 
 
-def _stacked(files: Sequence[pathlib.Path]) -> np.ndarray:
-    """Clouds `[n, m, 3]` float32, one per file."""
-    clouds = [_load(file) for file in files]
-    for file, cloud in zip(files, clouds, strict=True):
-        if cloud.ndim != 2 or cloud.shape != (len(clouds[0]), *cloud.shape[1:]):
-            raise UserError(
-                f"{file} has shape {cloud.shape}, but {files[0].name} {clouds[0].shape}; all clouds of a folder "
-                "must be [points, 3] with the same number of points."
-            )
-        _check(cloud[None], file)
-    return np.stack([cloud[:, :3] for cloud in clouds]).astype(np.float32)
+def _stacked(
+    files: Sequence[pathlib.Path], everything: Sequence[pathlib.Path], count: int, inspection: Inspection
+) -> np.ndarray:
+    """The first good clouds, `[count, m, 3]` float32; `everything` is looked at before bad ones are refused."""
+    clouds: dict[pathlib.Path, np.ndarray] = {}
+
+    def look(file: pathlib.Path) -> None:
+        cloud = inspection.look(file.name, lambda: _points(_load(file), 2, file))
+        if cloud is not None:
+            clouds[file] = cloud
+
+    remaining = list(files)
+    while len(clouds) < count and remaining:
+        for file in remaining[: count - len(clouds)]:
+            look(file)
+        remaining = [file for file in remaining if file not in clouds and file.name not in inspection.bad]
+        usual = collections.Counter(map(len, clouds.values())).most_common(1)
+        for file in [file for file, cloud in clouds.items() if len(cloud) != usual[0][0]]:
+            inspection.bad[file.name] = f"has {len(clouds.pop(file))} points, but most clouds have {usual[0][0]}"
+    if inspection.bad and not inspection.skip:
+        for file in everything:
+            if file not in clouds and file.name not in inspection.bad:
+                look(file)
+    inspection.settle(len(clouds))
+    _enough(len(clouds), count, inspection.where)
+    return np.stack([clouds[file] for file in files if file in clouds])
 
 
 def _load(path: pathlib.Path) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[key] for key in loaded.files]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); it is damaged or of another kind.") from error
+    arrays = read_arrays(path, "clouds=...")
     if len(arrays) != 1:
-        raise UserError(f"{path} holds {len(arrays)} arrays; it must hold one, [n, points, 3].")
-    return arrays[0]
+        raise Bad(path, f"holds {len(arrays)} arrays; it must hold one, [n, points, 3]", "Write that one alone.")
+    return next(iter(arrays.values()))
 
 
-def _check(clouds: np.ndarray, path: pathlib.Path) -> None:
-    if clouds.ndim != 3 or clouds.shape[2] < 3 or 0 in clouds.shape or not np.issubdtype(clouds.dtype, np.floating):
-        raise UserError(f"{path}: the clouds are {clouds.dtype} {clouds.shape}; they must be floats [n, points, 3].")
-    if not np.isfinite(clouds[..., :3]).all():
-        raise UserError(f"{path} has NaN or infinite coordinates; remove or correct it.")
+def _points(clouds: np.ndarray, rank: int, path: pathlib.Path) -> np.ndarray:
+    """Coordinates x, y, z of one cloud or several, float32."""
+    shape = "[n, points, 3]" if rank == 3 else "[points, 3]"
+    if clouds.ndim != rank or clouds.shape[-1] < 3 or 0 in clouds.shape or not np.issubdtype(clouds.dtype, np.floating):
+        reason = f"has {clouds.dtype} {clouds.shape} where clouds are floats {shape}"
+        raise Bad(path, reason, "Convert it, e.g. by array.astype(numpy.float32).")
+    points = clouds[..., :3]
+    if not np.isfinite(points).all():
+        raise Bad(path, "has NaN or infinite coordinates", "Correct or remove it.")
+    if np.abs(points).max() > _LARGEST:
+        raise Bad(path, f"has coordinates up to {np.abs(points).max():g}", "Rescale it.")
+    if not np.ptp(points, axis=-2).max(axis=-1).all():
+        raise Bad(path, "has a cloud whose points are all equal", "Correct or remove it.")
+    return np.ascontiguousarray(points, np.float32)

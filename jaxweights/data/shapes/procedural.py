@@ -59,7 +59,7 @@ class Procedural:
         """
         self.ids = np.concatenate([np.arange(runs), _UNSEEN + np.arange(unseen)])
         self.names = tuple(f"{family}-{seed}-{i}" for i in self.ids)
-        self.moving = moving
+        self.moving, self.skipped = moving, ()
         self._seed = seed
         draws = families.draw(family, seed, self.ids)
         # In blocks of one size, because the last bits of a program's results depend on its sizes.

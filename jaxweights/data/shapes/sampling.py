@@ -23,12 +23,18 @@ class Source(Protocol):
       ids: `[n]` int, from which each shape's random generators derive.
       moving: whether points are (x, y, z, t).
       source: description of the shapes, with a fingerprint that does not depend on the host.
+      skipped: shapes that `split` leaves out because they cannot be used, one sentence each.
     """
 
     names: tuple[str, ...]
     ids: np.ndarray
     moving: bool
     source: str
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
 
     def split(self, runs: int, unseen: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the shapes that runs are fitted to, `[runs]`, and of unseen shapes, `[unseen]`."""
@@ -149,5 +155,10 @@ def shuffled_split(count: int, runs: int, unseen: int, seed: int, where: str) ->
             f"{where} has {count} shapes, but {runs} for the runs and {unseen} unseen ones, {runs + unseen} in all, "
             "are needed; set fewer, or add shapes."
         )
-    order = np.random.default_rng([seed, 4]).permutation(count)
+    order = shuffled(count, seed)
     return order[:runs], order[count - unseen :]
+
+
+def shuffled(count: int, seed: int) -> np.ndarray:
+    """Rows of shapes from files in the order in which they are chosen."""
+    return np.random.default_rng([seed, 4]).permutation(count)

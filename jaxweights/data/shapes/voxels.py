@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import pathlib
-import zipfile
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,8 @@ import numpy as np
 
 from jaxweights import extras, parallel
 from jaxweights.data.dataset import fingerprint
+from jaxweights.data.inspection import Inspection
+from jaxweights.data.numpy_files import read_arrays
 from jaxweights.data.shapes.sampling import shuffled_split
 from jaxweights.data.shapes.solids import REACH
 from jaxweights.data.shapes.triangles import points_on
@@ -32,30 +33,32 @@ class Voxels:
       ids: `[n]` positions in the file, from which the shapes' random generators derive.
       moving: False.
       source: name of the file and fingerprint of the grids.
+      skipped: empty grids that were left out.
     """
 
     moving = False
 
-    def __init__(self, grids: np.ndarray, where: str, seed: int):
+    def __init__(self, grids: np.ndarray, where: str, seed: int, skip_bad: bool = False):
         """Checks and fits grids.
 
         Args:
           grids: `[n, D, H, W]` bool.
           where: file name, for error messages.
           seed: random seed of the split and of surface points.
+          skip_bad: whether empty grids are left out.
 
         Raises:
-          UserError: an empty grid.
+          UserError: empty grids.
         """
-        empty = np.flatnonzero(~grids.any(axis=(1, 2, 3)))
-        if len(empty):
-            raise UserError(
-                f"{where}: grid {empty[0]} has no occupied voxel ({len(empty)} of {len(grids)} have none); remove it."
-            )
-        stem = pathlib.Path(where).stem
-        self.names = tuple(f"{stem}-{i}" for i in range(len(grids)))
+        occupied = grids.any(axis=(1, 2, 3))
+        inspection = Inspection(where, "grids", "Remove them", skip_bad)
+        inspection.rows("grids", np.flatnonzero(~occupied), "have no occupied voxel")
+        self.skipped = inspection.settle(int(occupied.sum()))
         self.source = f"voxels {pathlib.Path(where).name}; blake2b {fingerprint(np.packbits(grids, axis=1))}"
-        self.ids = np.arange(len(grids))
+        self.ids = np.flatnonzero(occupied)
+        grids = grids if occupied.all() else grids[occupied]
+        stem = pathlib.Path(where).stem
+        self.names = tuple(f"{stem}-{i}" for i in self.ids)
         self._seed, self._where = seed, where
         # An empty margin, so that surfaces close and far points find a cell.
         self._grids = np.pad(grids, ((0, 0), (1, 1), (1, 1), (1, 1)))
@@ -78,7 +81,7 @@ class Voxels:
         with extras.importing("shapes"):
             from skimage import measure
         vertices, faces, *_ = measure.marching_cubes(self._grids[row].astype(np.float32), 0.5)
-        rng = np.random.default_rng([self._seed, int(row)])
+        rng = np.random.default_rng([self._seed, int(self.ids[row])])
         return (points_on(vertices[faces], count, rng) - self._centre[row]) * self._scale[row]
 
     def inside(self, rows: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -138,31 +141,36 @@ def read_grids(path: pathlib.Path) -> np.ndarray:
       `[n, D, H, W]` bool.
 
     Raises:
-      UserError: the file is missing, damaged, or has other content.
+      UserError: the file is missing, damaged, of another kind, or has other content.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; give an .npz file with the keys packed and shape, or with one array.")
-    try:
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            arrays = {"grids": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); it is damaged or of another kind.") from error
-    if arrays.keys() >= {"packed", "shape"}:
-        packed, shape = arrays["packed"], tuple(int(side) for side in arrays["shape"].reshape(-1))
-        fits = packed.dtype == np.uint8 and packed.ndim == 2 and len(shape) == 3 and min(shape) > 0
-        if not fits or packed.shape[1] != -(-np.prod(shape) // 8):
-            raise UserError(
-                f"{path}: packed is {packed.dtype} {packed.shape}, but grids of shape {shape} need uint8 "
-                f"[n, {-(-int(np.prod(shape)) // 8)}]; pack them by numpy.packbits(grids.reshape(n, -1), axis=1)."
-            )
-        return np.unpackbits(packed, axis=1, count=int(np.prod(shape))).reshape(-1, *shape).astype(bool)
+    arrays = read_arrays(path, "packed=..., shape=...", (("packed", "shape"),))
+    if arrays.keys() == {"packed", "shape"}:
+        return _unpacked(arrays["packed"], arrays["shape"], path)
     if len(arrays) != 1:
         raise UserError(f"{path} has the keys {sorted(arrays)}; it must have packed and shape, or one array of grids.")
     (grids,) = arrays.values()
-    if grids.ndim != 4 or grids.dtype not in (np.bool_, np.uint8) or grids.max(initial=0) > 1:
+    if grids.ndim != 4 or 0 in grids.shape or grids.dtype not in (np.bool_, np.uint8) or grids.max() > 1:
+        if grids.ndim == 4 and 0 not in grids.shape and grids.dtype.kind in "fiu":
+            largest = grids.max()
+            cure = f"write grids > {largest / 2:g}" if np.isfinite(largest) else "write truth values"
+        else:
+            cure = "write one such array"
         raise UserError(
             f"{path}: the array is {grids.dtype} {grids.shape}; grids must be bool, or zeros and ones as uint8, "
-            "[n, depth, height, width]."
+            f"[n, depth, height, width]: {cure}."
         )
     return grids.astype(bool)
+
+
+def _unpacked(packed: np.ndarray, shape: np.ndarray, path: pathlib.Path) -> np.ndarray:
+    """Grids `[n, D, H, W]` bool from their bits."""
+    sides = [int(side) for side in shape.reshape(-1)] if shape.dtype.kind in "iu" else []
+    if len(sides) != 3 or min(sides) < 1:
+        raise UserError(f"{path}: shape is {shape.tolist()}; it must be three positive integers, the sides of a grid.")
+    size = math.prod(sides)
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != -(-size // 8) or not len(packed):
+        raise UserError(
+            f"{path}: packed is {packed.dtype} {packed.shape}, but grids of shape {tuple(sides)} need uint8 "
+            f"[n, {-(-size // 8)}]; pack them by numpy.packbits(grids.reshape(n, -1), axis=1)."
+        )
+    return np.unpackbits(packed, axis=1, count=size).reshape(-1, *sides).astype(bool)
