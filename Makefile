@@ -9,7 +9,7 @@ demo: $(VENV)/installed  ## train a zoo on the handwritten digits, generate netw
 	$(BIN)/python -m launch.run --config=configs/digits.py --workdir=$(WORKDIR)
 
 test: $(VENV)/installed  ## run the test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed  ## check style and types
 	$(BIN)/ruff check .

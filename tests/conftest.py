@@ -16,6 +16,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 parallel.configure(host_devices=8, cache_dir=str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+LONGEST = (
+    "experiment",
+    "docs",
+    "hyperrep_experiment",
+    "pdiff_experiment",
+    "gpt_experiment",
+    "hyperdiffusion_experiment",
+)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Files that take longest come first, so that no process works alone at the end."""
+    rank = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:

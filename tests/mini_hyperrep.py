@@ -28,6 +28,7 @@ def get_config():
     one.projection_features = 4
     one.batch_size = 16
     one.steps = 30
-    for name in ("hyperrep_joint_kde", "hyperrep_uniform", "noise_high", "pca_gaussian", "interpolation"):
+    kept = ("hyperrep", "hyperrep_faithful", "hyperrep_gaussian", "hyperrep_reconstruction", "noise_low")
+    for name in [n for n in config.generators if n not in kept]:
         del config.generators[name]
     return config

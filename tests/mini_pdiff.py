@@ -22,6 +22,6 @@ def get_config():
     config.audit.bootstrap = 100
     config.report.boundary_resolution = 20
     mini.shrink(config.generators.pdiff)
-    for name in ("pdiff_instance", "noise_1_permille", "noise_50_permille", "noise_150_permille", "pca_gaussian"):
+    for name in [n for n in config.generators if n not in ("pdiff", "average", "average_faithful")]:
         del config.generators[name]
     return config
