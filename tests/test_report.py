@@ -259,7 +259,7 @@ def test_it_comes_out_the_same_whatever_the_users_style_is(written, tmp_path):
     [
         {"aligned": False},
         {"generated": (), "curves": False, "count": 1, "train": 1},
-        {"generated": (("noise_low", "noise"), (f"mine{'_and_more' * 9}", "file"), ("pdiff", "pdiff")), "count": 2},
+        {"generated": (("noise_low", "noise"), (f"mine_$x^^$_{'more' * 9}", "file"), ("pdiff", "pdiff")), "count": 2},
     ],
     ids=["no_alignment", "controls_only_single_networks", "two_generators_beside_a_baseline"],
 )

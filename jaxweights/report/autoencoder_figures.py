@@ -104,7 +104,7 @@ def published_protocol(
             alpha=0.8,
             edgecolors="black",
             linewidths=0.1,
-            label=style.label(one),
+            label=_name(one),
             rasterized=True,
         )
     left.set(xlabel="maximum similarity", ylabel="accuracy (%)")
@@ -115,15 +115,19 @@ def published_protocol(
         for one in reversed(counted):
             shares = figures.percent_of_networks(values(one, "min_l2"), edges)
             right.stairs(shares, edges, fill=True, color=found[one][0], alpha=0.35)
-            right.stairs(shares, edges, color=found[one][0], linewidth=1.7, label=style.label(one))
+            right.stairs(shares, edges, color=found[one][0], linewidth=1.7, label=_name(one))
         right.set(ylim=(0, None))
     right.set(xlabel="min L2 to training weights", ylabel="% of models")
     right.grid(axis="y")
     shown = dict(zip(*reversed(right.get_legend_handles_labels()), strict=True))
     shown |= dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))
-    order = [style.label(one) for one in published if style.label(one) in shown]
+    order = [label for label in map(_name, published) if label in shown]
     style.legend(figure, [shown[key] for key in order], order)
     return style.save(figure, folder, name)
+
+
+def _name(series: str) -> str:
+    return style.short(style.label(series))
 
 
 def looks(published: Mapping[str, Any], series: Sequence[Series]) -> dict[str, tuple[str, str]]:
@@ -197,11 +201,11 @@ def _grouped_bars(
     axes.axvline(0, color="#555555", linewidth=0.8)
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(axis="y", length=0)
-    axes.set(ylim=(len(labels) - 0.5, -0.5), xlim=(lowest, 1.15), xlabel="$R^2$")
+    axes.set(ylim=(len(labels) - 0.5, -0.5), xlim=(lowest, 1.15), xlabel="R\u00b2")
     axes.set_xticks([x for x in (-1, -0.5, 0, 0.5, 1) if x >= lowest])
     axes.grid(axis="x")
     axes.legend(
-        title=title.replace("R2", "$R^2$"),
+        title=title.replace("R2", "R\u00b2"),
         loc="lower left",
         bbox_to_anchor=(0, 1),
         ncols=2,

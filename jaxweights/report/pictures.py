@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -124,7 +125,8 @@ def of_samples(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
 
 def subjects(series: Sequence[Series]) -> list[tuple[Series, str]]:
     """The series that pictures of networks show, with the end of the names of their files."""
-    return [(s, f"_{s.name}" if number else "") for number, s in enumerate(style.subjects(series))]
+    subjects = enumerate(style.subjects(series))
+    return [(s, f"_{re.sub('[^0-9A-Za-z_.-]', '-', s.name)}" if number else "") for number, s in subjects]
 
 
 def of_weights(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:

@@ -204,7 +204,7 @@ def alignment(
         )
         axes.plot(span, span, color="#222222", linewidth=1.1, linestyle=(0, (4, 3)), label="as asked", zorder=3)
         r2 = Estimate.of(study["alignment"][group]["r2"])
-        score = "" if r2 is None else f": $R^2$ = {r2.value:.2f} [{r2.low:.2f}, {r2.high:.2f}]"
+        score = "" if r2 is None else f": R\u00b2 = {r2.value:.2f} [{r2.low:.2f}, {r2.high:.2f}]"
         axes.set(title=f"{_GROUPS[group]}{score}", xlabel=f"{axis_label(study['metric'])} asked for", ylim=limits)
         axes.grid()
     figure.axes[0].set_ylabel(f"{axis_label(study['metric'])} achieved")

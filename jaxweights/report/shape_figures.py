@@ -42,6 +42,10 @@ def label(name: str) -> str:
     return _LABELS.get(name) or style.label(name)
 
 
+def _short(name: str) -> str:
+    return style.short(label(name))
+
+
 def gallery(
     name: str, study: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pathlib.Path, file: str
 ) -> pathlib.Path:
@@ -135,7 +139,7 @@ def scatter(
             chosen = chosen[np.isfinite(x[chosen])]
             colour, marker = looks[one]
             edge = {"linewidths": 1.0} if marker in "x+12" else {"edgecolors": "black", "linewidths": 0.2}
-            handles[label(one)] = axes.scatter(
+            handles[_short(one)] = axes.scatter(
                 x[chosen],
                 y[chosen],
                 s=62 if marker == "*" else 30,
@@ -153,7 +157,7 @@ def scatter(
             _log_scale(axes, "y")
         else:
             axes.set(xlim=(0, None), ylim=(0, None), ylabel="CD to the nearest unseen shape")
-    order = [label(n) for n in study["series"]]
+    order = [_short(n) for n in study["series"]]
     style.legend(figure, [handles[k] for k in order], order, below=True, handletextpad=0.2)
     return style.save(figure, folder, name)
 
@@ -197,7 +201,7 @@ def scores(study: Mapping[str, Any], series: Sequence[Series], folder: pathlib.P
         else:
             style.percent(axes.xaxis)
             axes.set(xlim=(-0.03, 1.03), xlabel="%")
-    figure.axes[0].set_yticks(range(len(names)), [label(n) for n in names])
+    figure.axes[0].set_yticks(range(len(names)), [_short(n) for n in names])
     figure.axes[0].set(ylim=(len(names) - 0.5, -0.5), xlabel="squared distance (CD), distance (EMD)")
     return style.save(figure, folder, name)
 

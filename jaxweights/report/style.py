@@ -69,6 +69,7 @@ _RC: dict[Any, Any] = {
     "axes.linewidth": 0.8,
     "axes.labelcolor": "#222222",
     "text.color": "#222222",
+    "text.parse_math": False,  # names of series are no formulas
     "xtick.color": "#444444",
     "ytick.color": "#444444",
     "xtick.direction": "in",
