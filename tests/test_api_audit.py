@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from jaxweights import files
 from jaxweights.api.audit import BASELINES, CONTROLS, audit
 from jaxweights.errors import UserError
 from jaxweights.population import Population
@@ -130,7 +131,7 @@ def test_populations_bring_spec_runs_and_evaluation(evaluated, tmp_path):
         found.metrics["series"]["mine"]["accuracy"]["mean"]
         == (evaluated.metrics["series"]["generated"]["accuracy"]["mean"])
     )
-    assert json.loads(found.save(tmp_path / "new" / "metrics.json").read_text()) == found.to_json()
+    assert files.read_json(found.save(tmp_path / "new" / "metrics.json"), "", "") == found.to_json()
 
 
 def test_failed_controls_come_first(alone):
@@ -155,7 +156,7 @@ NAN = np.where(np.arange(SIZE) == 3, np.nan, FRESH)
         ((TRAIN, TRAIN[:20], FRESH), {}, "heldout has 20 networks that are in train"),
         ((TRAIN, HELDOUT, {"gaussian": FRESH}), {}, "'gaussian', which is a name of the audit itself"),
         ((TRAIN, HELDOUT, FRESH), {"bootstraps": 5}, "no setting audit.bootstraps; did you mean bootstrap"),
-        ((TRAIN, HELDOUT, FRESH), {"bootstrap": 0}, "audit.bootstrap is 0; set it to at least 1"),
+        ((TRAIN, HELDOUT, FRESH), {"bootstrap": 0}, "audit.bootstrap is 0; set it between 1 and 1000000"),
         ((TRAIN, HELDOUT, FRESH), {"baselines": ("mean",)}, "no baseline 'mean'; there are noise_low"),
         ((TRAIN, HELDOUT, FRESH), {"predict": predict}, "test = .* is missing"),
         ((TRAIN[:, :5], HELDOUT[:, :5], FRESH[:, :5]), {"spec": SPEC}, "train has 5 parameters .* describes 24"),
