@@ -8,6 +8,7 @@ import pytest
 
 from jaxweights import settings
 from jaxweights.errors import UserError
+from jaxweights.experiment import config
 from jaxweights.settings import Settings, setting
 
 
@@ -106,3 +107,11 @@ def test_rows_name_value_default_and_meaning():
     rows = {r.path: r for r in settings.rows(settings.make(Outer, {"inner": {"rate": 0.5}}), "top")}
     assert rows["top.inner.rate"] == ("top.inner.rate", 0.5, 0.1, "learning rate, per step.")
     assert rows["top.count"].value == rows["top.count"].default == 3
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "a.b", ".hidden", "-x", "a\nb", "a" * 65, "\u00e9"])
+def test_names_of_generators_are_names_of_folders(name):
+    generators = {"fine_1-2": {"kind": "noise", "sigma": 0.1}}
+    assert config.parse({"generators": generators}).generators
+    with pytest.raises(UserError, match="cannot be called .*its folders have that name"):
+        config.parse({"generators": {**generators, name: {"kind": "noise", "sigma": 0.1}}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from jaxweights.settings import Settings, setting
 from jaxweights.zoo import ZooSettings
 
 _OWN = ("seed", "num_samples", "task")  # settings of the experiment itself; all others are sections
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of a generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,11 @@ class ExperimentSettings(Settings):
             )
         reserved = {*CONTROLS, *auditing.RESERVED, *studies.STUDIES, studies.shapes.TRAINING_SHAPES}
         for name in self.generators:
+            if not _NAME.fullmatch(name):
+                raise UserError(
+                    f"A generator cannot be called {name!r}: its folders have that name. Take 1 to 64 letters, digits, "
+                    "_ and -, first a letter or digit."
+                )
             if name in reserved:
                 raise UserError(
                     f"A generator cannot be called {name!r}: the audit uses that name itself. Rename generators.{name}."
