@@ -51,8 +51,10 @@ def symmetry_bars(study: Mapping[str, Any], folder: pathlib.Path, name: str) -> 
                 axes.errorbar(place, found.value, [[below], [above]], color="black", capsize=4, linewidth=1.2, zorder=4)
             tops.append(max(found.value, found.high or 0.0))
         top = max(tops) or 1.0
+        shown = Measure((measure,), "")
+        decimals = shown.shared([Estimate.read(entry[measure]) for entry in rows.values()])
         for place, (entry, end) in enumerate(zip(rows.values(), tops, strict=True)):
-            text = Measure((measure,), "").text(Estimate.read(entry[measure]))
+            text = shown.number(Estimate.read(entry[measure]).value, decimals)
             axes.text(place, end + 0.02 * top, text, ha="center", va="bottom", fontsize=9, fontweight="bold")
         axes.set_xticks(range(len(rows)), [style.label(row) for row in rows])
         axes.set(title=title, ylim=(0, 1.12 * top), xlim=(-0.6, len(rows) - 0.4))
