@@ -151,6 +151,6 @@ def duration(seconds: float) -> str:
 def human(value: float) -> str:
     """Three digits and a decimal prefix: 1234567 is "1.23M"."""
     for limit, suffix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
+        if abs(value) >= 0.9995 * limit:  # 999.6 has three digits as 1k
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"

@@ -41,7 +41,7 @@ def test_the_time_left_is_that_of_the_rate_at_work(name, clock, capsys):
         bar._last = -100.0
         bar.update(reports[-1][1])
     *_, line, last = capsys.readouterr().err.splitlines()
-    assert float(re.search(r"(\d+) s left", line)[1]) == pytest.approx(expected, rel=0.05)
+    assert float(re.findall(r"(\d+) s left", line)[0]) == pytest.approx(expected, rel=0.05)
     assert last.startswith("work: 100 % of") and "left" not in last
 
 
@@ -84,3 +84,10 @@ def test_a_bar_ends_at_a_hundred_percent_and_shows_the_measured_rate(clock, monk
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (119, "119 s"), (600, "10 min"), (36000, "10 h")])
 def test_durations_are_short(seconds, text):
     assert progress.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (0.01234, "0.0123"), (999.4, "999"), (999.6, "1k"), (1234567, "1.23M"), (-2e9, "-2G")]
+)
+def test_amounts_have_three_digits(value, text):
+    assert progress.human(value) == text
