@@ -177,7 +177,7 @@ def test_a_killed_zoo_resumes_bit_for_bit(tmp_path, reference):
 
 
 def test_diverged_runs_are_kept_and_named(tmp_path, capsys):
-    rates = {"kind": "choice", "values": (0.1, 1e30)}
+    rates = {"kind": "choice", "values": (0.1, 1e18)}
     store = train(tmp_path / "zoo", recipe=recipe(learning_rate=rates))
     records = store.records
     wild = records["hyper/learning_rate"] > 1
