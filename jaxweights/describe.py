@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxweights import generators, nets, operations, population, tasks
+from jaxweights import generators, operations, tasks
+from jaxweights.experiment import plan
 from jaxweights.experiment.config import complete, parse
 from jaxweights.nn import normalization
-from jaxweights.zoo import BaseSettings, Recipe, ZooSettings
-from jaxweights.zoo.bulk import runs_in_memory
 
 _FLOAT = 4  # bytes
 
@@ -33,21 +30,16 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
       program; peak memory is that of weights, gradients, optimizer state, the data set and one block of activations.
 
     Raises:
-      UserError: unknown names or impossible settings.
+      UserError: unknown names, impossible settings, or what this machine's memory cannot hold.
     """
     parsed = parse(config)
     config = complete(config, parsed)
     task = tasks.get(parsed.task)
-    zoo_settings: Any = parsed.zoo  # of the task's class
-    examples = task.examples(parsed.data, net=config["net"], data_dir=data_dir)
-    net = whole = task.build(config["net"], examples.shape, examples.outputs)
-    base = task.base(zoo_settings)
-    if base is not None:
-        net = nets.partial(whole, np.zeros(whole.spec.num_params, np.float32), zoo_settings.subset)
-    zoo = _zoo(task, zoo_settings, net, examples)
+    planned = plan.make(parsed, config, task.examples(parsed.data, net=config["net"], data_dir=data_dir))
+    examples = planned.examples
     described = {
-        name: _generator(generator, config["generators"][name]["kind"], net, config, zoo["snapshots_per_run"])
-        for name, (generator, trained) in generators.resolve(config["generators"]).items()
+        name: _generator(generator, config["generators"][name]["kind"], planned)
+        for name, (generator, trained) in planned.generators.items()
         if name == trained
     }
     learned = [d for d in described.values() if d["learned"]]
@@ -60,16 +52,19 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
             "train": examples.train,
             "test": examples.test,
         },
-        "base": None if base is None else _base(task, base, whole, examples.train),
-        "zoo": zoo,
+        "base": _base(planned),
+        "zoo": _zoo(planned),
         "generator": learned[0] if learned else None,
         "generators": described,
         "num_samples": config["num_samples"],
     }
 
 
-def _base(task: tasks.Task, chosen: BaseSettings, net: nets.TaskNet, num_train: int) -> dict[str, Any]:
-    steps = chosen.epochs * (num_train // chosen.batch_size)
+def _base(planned: plan.Plan) -> dict[str, Any] | None:
+    chosen, net = planned.base, planned.whole
+    if chosen is None:
+        return None
+    steps = chosen.epochs * (planned.examples.train // chosen.batch_size)
     num_params = int(normalization.trainable(net.spec).sum())
     return {
         "num_params": num_params,
@@ -78,25 +73,15 @@ def _base(task: tasks.Task, chosen: BaseSettings, net: nets.TaskNet, num_train: 
         "epochs": chosen.epochs,
         "steps": steps,
         "batch_size": chosen.batch_size,
-        "operations": steps * task.step_operations(net, chosen.batch_size),
+        "operations": steps * planned.task.step_operations(net, chosen.batch_size),
     }
 
 
-def _zoo(task: tasks.Task, chosen: ZooSettings, net: nets.TaskNet, examples: tasks.Examples) -> dict[str, Any]:
-    recipe = Recipe.from_settings(chosen, examples.train)
+def _zoo(planned: plan.Plan) -> dict[str, Any]:
+    chosen, net, recipe = planned.settings.zoo, planned.net, planned.recipe
     runs = chosen.num_runs + chosen.num_heldout
-    per_step, per_example = task.operations(net, recipe)
-    heldout = recipe.num_snapshots if chosen.kept_of_heldout() == "all" else 1
-    rows = chosen.num_runs * recipe.num_snapshots + chosen.num_heldout * heldout
-    pixels = math.prod(net.input_shape)
-    chunk = runs_in_memory(net.spec.num_params, recipe.num_snapshots, runs)
-    memory = examples.train * pixels + _FLOAT * examples.test * pixels
-    memory += (
-        chunk * _FLOAT * net.spec.num_params * (3 + recipe.num_snapshots)
-        + _FLOAT * recipe.batch_size * net.activation_size
-    )
-    if task.program(net, recipe, examples.train).run_bytes:  # every run has examples of its own
-        memory += (chunk - 1) * _FLOAT * examples.train * pixels
+    per_step, per_example = planned.task.operations(net, recipe)
+    rows = plan.zoo_rows(planned)
     return {
         "network": net.name,
         "num_params": net.spec.num_params,
@@ -108,62 +93,46 @@ def _zoo(task: tasks.Task, chosen: ZooSettings, net: nets.TaskNet, examples: tas
         "snapshots_per_run": recipe.num_snapshots,
         "rows": rows,
         "bytes": rows * net.spec.num_params * _FLOAT,
-        "operations": per_step * recipe.snapshots[-1] * runs + per_example * examples.test * rows,
-        "peak_memory_bytes": memory,
+        "operations": per_step * recipe.snapshots[-1] * runs + per_example * planned.examples.test * rows,
+        "peak_memory_bytes": sum(part.size for part in plan.zoo_memory(planned)),
     }
 
 
-def _generator(generator, kind: str, net: nets.TaskNet, config: Mapping[str, Any], snapshots: int) -> dict[str, Any]:
+def _generator(generator: Any, kind: str, planned: plan.Plan) -> dict[str, Any]:
     facts = {"name": kind, "learned": isinstance(generator, generators.LearnedGenerator)}
     if not isinstance(generator, generators.LearnedGenerator):
         return {**facts, "num_params": 0, "tokens": None, "steps": 0, "operations": 0.0, "peak_memory_bytes": 0}
-    # Two checkpoints of zeros stand in for the training networks: preparation only has to see their width.
-    zeros = np.zeros((2, net.spec.num_params), np.float32)
-    zeros = population.Population.create(zeros, net.spec, run=0, step=np.arange(2), loss=0.0, accuracy=0.0)
-    prepared, constants = generator.prepare(zeros)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    done: dict[str, Any] = {"constants": jax.tree.map(_shape_of, constants)}
-    stages, total, memory = {}, 0.0, 0
-    for stage in generator.stages():
-        params, model_state = jax.eval_shape(stage.init, key, done)
-        keys = jax.eval_shape(lambda n=stage.batch_size: jax.random.split(jax.random.key(0), n))
-        chosen = jax.ShapeDtypeStruct((stage.batch_size,), jnp.int32)
-        batch = jax.eval_shape(stage.gather, jax.tree.map(_shape_of, prepared), chosen, keys)
-
-        def gradient(params, model_state, done, batch, keys, stage=stage):
-            return jax.grad(lambda p: stage.loss(p, model_state, done, batch, keys, None)[0])(params)
-
-        per_step = operations.count(gradient, params, model_state, done, batch, keys)
-        count = _count(params)
-        auxiliary = sum(_count(params[key]) for key in stage.auxiliary if key in params)
-        stages[stage.name] = {
-            "num_params": count - auxiliary,
-            "auxiliary_params": auxiliary,
-            "steps": stage.steps,
-            "batch_size": stage.batch_size,
-            "operations": per_step * stage.steps,
-        }
-        total += per_step * stage.steps
-        copies = 4 + (stage.ema_decay is not None)  # parameters, gradient, two moments, average
-        memory = max(memory, _FLOAT * count * copies)
-        done = {**done, stage.name: {"params": params, "model_state": model_state}}
-    whole = generator.TRAJECTORIES or config["zoo"]["use"] == "all"
-    rows = config["zoo"]["num_runs"] * (snapshots if whole else 1)
-    per_row = sum(math.prod(x.shape[1:]) for x in jax.tree.leaves(prepared))
+    spec = planned.net.spec
+    prepared, shapes = plan.traced(generator, spec)
+    stages = {one.stage.name: _stage(one, prepared) for one in shapes}
     return {
         **facts,
         "num_params": sum(s["num_params"] for s in stages.values()),
-        "tokens": generator.num_tokens(net.spec),
+        "tokens": generator.num_tokens(spec),
         "steps": sum(s["steps"] for s in stages.values()),
         "stages": stages,
-        "operations": total,
-        "peak_memory_bytes": memory + _FLOAT * rows * per_row,
+        "operations": sum(s["operations"] for s in stages.values()),
+        "peak_memory_bytes": sum(
+            part.size for part in plan.generator_memory(generator, planned.training(generator), shapes)
+        ),
     }
 
 
-def _count(params) -> int:
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+def _stage(one: plan.StageShapes, prepared: Any) -> dict[str, Any]:
+    stage = one.stage
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), stage.batch_size))
+    chosen = jax.ShapeDtypeStruct((stage.batch_size,), jnp.int32)
+    batch = jax.eval_shape(stage.gather, jax.tree.map(plan.shape_of, prepared), chosen, keys)
 
+    def gradient(params, model_state, done, batch, keys):
+        return jax.grad(lambda p: stage.loss(p, model_state, done, batch, keys, None)[0])(params)
 
-def _shape_of(x) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype)
+    per_step = operations.count(gradient, one.params, one.model_state, one.done, batch, keys)
+    auxiliary = sum(plan.count(one.params[key]) for key in stage.auxiliary if key in one.params)
+    return {
+        "num_params": plan.count(one.params) - auxiliary,
+        "auxiliary_params": auxiliary,
+        "steps": stage.steps,
+        "batch_size": stage.batch_size,
+        "operations": per_step * stage.steps,
+    }

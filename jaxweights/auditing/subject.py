@@ -75,7 +75,17 @@ def check(subject: Subject, settings: AuditSettings) -> None:
       UserError: too few training networks to be compared with one another, too many to be mixed, or too few held-out
         ones.
     """
-    count = len(subject.train)
+    check_counts(len(subject.train), len(subject.heldout), settings)
+
+
+def check_counts(count: int, heldout: int, settings: AuditSettings) -> None:
+    """Refuses what cannot be audited; see `check`.
+
+    Args:
+      count: training networks.
+      heldout: networks of held-out runs.
+      settings: how the audit measures.
+    """
     if count < 2:
         raise UserError(
             "The audit compares training networks with one another, but there is only one. Train more runs "
@@ -86,9 +96,9 @@ def check(subject: Subject, settings: AuditSettings) -> None:
             f"audit.hull_neighbours = 0 mixes all training networks, which is meant for up to {MOST_MIXED}, but there "
             f"are {count:,}. Set it to the number of nearest ones to mix, e.g. 32."
         )
-    if len(subject.heldout) < MIN_HELDOUT:
+    if heldout < MIN_HELDOUT:
         raise UserError(
-            f"There are {len(subject.heldout)} held-out networks, but an audit needs at least {MIN_HELDOUT}: without "
+            f"There are {heldout} held-out networks, but an audit needs at least {MIN_HELDOUT}: without "
             "networks that no generator has seen there is nothing to compare a distance with."
         )
 

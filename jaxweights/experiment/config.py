@@ -61,7 +61,7 @@ class ExperimentSettings(Settings):
             )
         reserved = {*CONTROLS, *auditing.RESERVED, *studies.STUDIES, studies.shapes.TRAINING_SHAPES}
         for name in self.generators:
-            if not _NAME.fullmatch(name):
+            if not _NAME.fullmatch(str(name)):
                 raise UserError(
                     f"A generator cannot be called {name!r}: its folders have that name. Take 1 to 64 letters, digits, "
                     "_ and -, first a letter or digit."

@@ -2,47 +2,68 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import Any
 
-from jaxweights import store
-from jaxweights.experiment import findings, samples, zoo
+from jaxweights import store, tasks
+from jaxweights.experiment import findings, plan, samples, zoo
 from jaxweights.experiment.context import Context
 
 
 class Experiment(Context):
     """An experiment bound to a workdir; the arguments are those of `Context`.
 
-    Every stage reads what the stages before it left in the workdir and does nothing where its own result is there, so
-    that running again resumes.
+    Every stage first runs the stages before it, which do nothing where their results are in the workdir: any of them
+    may be called first, and calling it again resumes. Before anything is trained, all settings are checked with one
+    another, with the data, and against the memory and the disk that there are; see `plan.make`.
     """
+
+    @functools.cached_property
+    def plan(self) -> plan.Plan:
+        """The experiment from shapes alone; raises `UserError` for one that cannot be done."""
+        dataset = self.dataset
+        shape, tested = dataset.train_images.shape[1:], len(dataset.test_images)
+        examples = tasks.Examples(shape, dataset.num_classes, dataset.num_examples, tested)
+        made = plan.make(self.settings, self.config, examples)
+        plan.check_disk(made, self.workdir)
+        return made
 
     def zoo(self) -> store.PopulationStore:
         """Trains the zoo, or imports it from a file."""
+        if not self._audited:
+            self.plan  # noqa: B018  (what cannot be done fails here, before anything is trained)
         return zoo.run(self)
 
     def train_generators(self) -> list[str]:
         """Trains every learned generator and fits every closed-form one; returns their names."""
+        self.zoo()
         return samples.train(self)
 
     def sample(self) -> dict[str, store.PopulationStore]:
         """Draws `num_samples` networks from every generator and evaluates them."""
+        self.zoo()
         return samples.run(self)
 
     def audit(self) -> dict[str, Any]:
         """Measures and judges every series, studies the generators, and writes and returns the metrics."""
+        self.sample()
         return findings.audit(self)
 
     def report(self) -> pathlib.Path:
         """Draws the figures and writes `report.html`."""
+        self.sample() if self._audited else self.audit()
         return findings.write_report(self)
 
     def run(self) -> pathlib.Path:
         """Runs every stage that is not done; returns the path of the report."""
-        self.dataset  # noqa: B018  (a missing data set fails here, before anything is trained)
-        self.zoo()
-        self.sample()
-        if not (self.workdir / "metrics.json").exists():
-            self.audit()
         page = self.workdir / "report.html"
-        return page if page.exists() else self.report()
+        if self._audited and page.exists():
+            self.sample()
+            return page
+        return self.report()
+
+    @property
+    def _audited(self) -> bool:
+        """Whether all stages before the report are done."""
+        return (self.workdir / "metrics.json").exists()

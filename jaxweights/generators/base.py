@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.settings import Settings
 from jaxweights.spec import WeightSpec
@@ -75,6 +76,26 @@ class Stage:
     auxiliary: tuple[str, ...] = ()
 
 
+class Training(NamedTuple):
+    """What a generator is trained on, as far as it is known before there is any of it.
+
+    Attributes:
+      rows: training networks.
+      per_run: checkpoints of each run among them.
+      spec: meaning of their weights.
+    """
+
+    rows: int
+    per_run: int
+    spec: WeightSpec
+
+    @classmethod
+    def of(cls, population: Population) -> Training:
+        """Of networks that are there."""
+        runs = len(np.unique(population.records["run"]))
+        return cls(len(population), len(population) // max(runs, 1), population.spec)
+
+
 @dataclasses.dataclass(frozen=True)
 class Generator(Settings, abc.ABC):
     """A generator of weight vectors, with its settings.
@@ -92,6 +113,10 @@ class Generator(Settings, abc.ABC):
     def section(self) -> str:
         """Where a config has the settings."""
         return f"generators.{self.name}"
+
+    def check(self, training: Training) -> None:
+        """Raises `UserError` where it cannot learn from such networks; asked before any are trained."""
+        del training
 
 
 class ClosedFormGenerator(Generator):
@@ -114,6 +139,19 @@ class LearnedGenerator(Generator):
     any number of settings of these (`{"of": name, ...}` in a config)."""
     TRAJECTORIES: ClassVar[bool] = False
     """Whether it learns from all kept checkpoints of the training runs, whatever `zoo.use` says."""
+
+    def check(self, training: Training) -> None:
+        """Refuses stages whose batches are larger than the training networks."""
+        for stage in self.stages():
+            if training.rows < stage.batch_size:
+                raise UserError(
+                    f"{self.section} trains with batches of {stage.batch_size}, but there are only {training.rows} "
+                    "training examples. Lower the generator's batch size or train more runs (zoo.num_runs)."
+                )
+
+    def prepared_size(self, training: Training) -> int:
+        """Floats that `prepare` returns for such networks, for estimates of memory."""
+        return training.rows * training.spec.num_params
 
     @abc.abstractmethod
     def prepare(self, training: Population) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxweights.errors import UserError
-from jaxweights.generators.base import ClosedFormGenerator, Samples, keys_for
+from jaxweights.generators.base import ClosedFormGenerator, Samples, Training, keys_for
 from jaxweights.population import Population
 from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
@@ -22,6 +22,17 @@ from jaxweights.spec import WeightSpec
 
 class Baseline(ClosedFormGenerator):
     """What a learned generator has to beat, or an audit to flag."""
+
+    least: ClassVar[int] = 1
+    """Fewest training networks."""
+
+    def check(self, training: Training) -> None:
+        """Refuses fewer networks than `least`, and those that `sample` cannot draw from."""
+        if training.rows < self.least:
+            raise UserError(
+                f"The generator {self.name!r} needs at least {self.least} training networks, but the training split "
+                f"has {training.rows}. Train more runs (zoo.num_runs) or change the generator's settings."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Copy(Baseline):
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows and the spec."""
-        _need_rows(training, 1, self.name)
+        self.check(Training.of(training))
         return {"weights": jnp.asarray(training.weights), "spec": _Static(training.spec)}
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
@@ -74,7 +85,7 @@ class Noise(Baseline):
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows and the noise amplitude of every entry."""
-        _need_rows(training, 1, self.name)
+        self.check(Training.of(training))
         weights = training.weights
         amplitude = np.full(weights.shape[1], self.sigma, np.float32)
         if self.relative:
@@ -107,9 +118,14 @@ class Average(Baseline):
     k: int = setting(16, at_least=1)
     faithful: bool = False
 
+    @property
+    def least(self) -> int:  # type: ignore[override]
+        """As many as one average takes."""
+        return self.k
+
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows."""
-        _need_rows(training, self.k, self.name)
+        self.check(Training.of(training))
         return {"weights": jnp.asarray(training.weights)}
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
@@ -132,11 +148,13 @@ class Gaussian(Baseline):
     """An independent normal distribution per parameter, with the training rows' mean and unbiased standard
     deviation."""
 
+    least: ClassVar[int] = 2
+
     name: str = "gaussian"
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Mean and standard deviation of every entry."""
-        _need_rows(training, 2, self.name)
+        self.check(Training.of(training))
         weights = training.weights
         mean = weights.mean(axis=0, dtype=np.float64)
         std = weights.std(axis=0, dtype=np.float64, ddof=1)
@@ -156,8 +174,21 @@ class PCAGaussian(Baseline):
       components: number of components, 0 for all that the rows span (N - 1 at most).
     """
 
+    least: ClassVar[int] = 2
+
     name: str = "pca_gaussian"
     components: int = setting(0, at_least=0)
+
+    def check(self, training: Training) -> None:
+        """Refuses fewer than two rows, and more components than the rows span."""
+        super().check(training)
+        most = _spanned(training)
+        if self.components > most:
+            raise UserError(
+                f"The generator {self.name!r} asks for {self.components} principal components, but {training.rows} "
+                f"training networks of {training.spec.num_params} parameters span {most}. Lower `components` or train "
+                "more runs."
+            )
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Mean and scaled principal directions, through the smaller Gram matrix in float64.
@@ -165,15 +196,9 @@ class PCAGaussian(Baseline):
         Raises:
           UserError: fewer than two rows, or more components than the rows span.
         """
-        _need_rows(training, 2, self.name)
+        self.check(Training.of(training))
         weights = training.weights
-        most = min(len(weights) - 1, weights.shape[1])
-        if self.components > most:
-            raise UserError(
-                f"The generator {self.name!r} asks for {self.components} principal components, but {len(weights)} "
-                "training networks "
-                f"of {weights.shape[1]} parameters span {most}. Lower `components` or train more runs."
-            )
+        most = _spanned(Training.of(training))
         mean = weights.mean(axis=0, dtype=np.float64)
         centred = weights - mean
         if len(weights) <= weights.shape[1]:
@@ -196,11 +221,13 @@ class PCAGaussian(Baseline):
 class Interpolation(Baseline):
     """Points at a uniform position on the segment between two different training networks."""
 
+    least: ClassVar[int] = 2
+
     name: str = "interpolation"
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows."""
-        _need_rows(training, 2, self.name)
+        self.check(Training.of(training))
         return {"weights": jnp.asarray(training.weights)}
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
@@ -220,13 +247,9 @@ class _Static:
     value: WeightSpec
 
 
-def _need_rows(training: Population, count: int, name: str) -> None:
-    if len(training) < count:
-        raise UserError(
-            f"The generator {name!r} needs at least {count} training networks, but the training split has "
-            f"{len(training)}. "
-            "Train more runs (zoo.num_runs) or change the generator's settings."
-        )
+def _spanned(training: Training) -> int:
+    """Principal components of the training networks."""
+    return min(training.rows - 1, training.spec.num_params)
 
 
 def _pick(keys: jax.Array, count: int) -> jax.Array:

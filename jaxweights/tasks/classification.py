@@ -60,6 +60,8 @@ class ImageSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.name:
+            self.refuse("name", "give the name of a data set, or the path of an .npz file")
         if len(self.mean) != len(self.std):
             self.refuse("std", f"give as many entries as data.mean has ({len(self.mean)}), or () for both")
 
@@ -177,11 +179,18 @@ def image_examples(data: ImageSettings, data_dir: str | None) -> Examples:
         raise UserError(
             f"The images of {data.name!r} are of several sizes; set config.data.resize to bring them to one."
         )
+    if data.crop > min(height, width):
+        data.refuse(
+            "crop", f"images of {height} by {width} pixels have no such square, so set it to at most their sides"
+        )
     if data.crop:
         height = width = data.crop
+    channels = 1 if data.grey else channels
+    if len(data.mean) not in (0, 1, channels):
+        data.refuse("mean", f"give one number, or one for each of the {channels} colours")
     limits = (data.train_limit, data.test_limit)
     train, test = (min(size, limit) if limit else size for size, limit in zip(known.sizes, limits, strict=True))
-    return Examples((height, width, 1 if data.grey else channels), known.num_classes, train, test)
+    return Examples((height, width, channels), known.num_classes, train, test)
 
 
 def _score(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

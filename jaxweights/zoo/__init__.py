@@ -1,6 +1,6 @@
 """Zoos of task networks: settings, recipes, training programs, base networks and bulk training."""
 
-from jaxweights.zoo.base import BaseSettings, BaseTrainer, train_base
+from jaxweights.zoo.base import BaseSettings, BaseTrainer, base_recipe, train_base
 from jaxweights.zoo.bulk import train_zoo
 from jaxweights.zoo.program import Program, RunData, RunState
 from jaxweights.zoo.recipe import Distribution, Recipe, SnapshotSettings, ZooSettings
@@ -20,6 +20,7 @@ __all__ = [
     "SupervisedSettings",
     "Trainer",
     "ZooSettings",
+    "base_recipe",
     "train_base",
     "train_zoo",
 ]

@@ -114,7 +114,8 @@ class BaseTrainer:
     def create(cls, net: nets.TaskNet, settings: BaseSettings, num_examples: int, mesh: Mesh) -> BaseTrainer:
         """A trainer by the settings of a base network."""
         split = SplitBatch(mesh.size)
-        program = Supervised(net, _recipe(settings, num_examples), num_examples, augment=settings.augment, split=split)
+        recipe = base_recipe(settings, num_examples)
+        program = Supervised(net, recipe, num_examples, augment=settings.augment, split=split)
         return cls(program, mesh)
 
     @property
@@ -217,7 +218,7 @@ def train_base(
         another base.
     """
     mesh = parallel.make_mesh() if mesh is None else mesh
-    _recipe(settings, dataset.num_examples)
+    base_recipe(settings, dataset.num_examples)
     facts = {
         "settings": plain(settings),
         "seed": seed,
@@ -249,8 +250,12 @@ def train_base(
     return vector
 
 
-def _recipe(settings: BaseSettings, num_examples: int) -> Recipe:
-    """The training of the base network as that of a run."""
+def base_recipe(settings: BaseSettings, num_examples: int) -> Recipe:
+    """The training of the base network as that of a run.
+
+    Raises:
+      UserError: a batch larger than the training set, or neither epochs nor a file.
+    """
     batch = settings.batch_size
     if batch > num_examples:
         raise UserError(

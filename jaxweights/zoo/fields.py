@@ -121,6 +121,7 @@ class FieldProgram(Program):
         return 4 * self.num_examples * (self.net.input_shape[0] + self.net.num_classes)
 
     def check(self, dataset: Dataset, runs: int) -> None:
+        super().check(dataset, runs)
         signals = dataset.signals
         if signals is None:
             raise UserError("The network is a field, but the data set has no signals to fit. Choose shapes as data.")

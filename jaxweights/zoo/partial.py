@@ -54,8 +54,7 @@ class PartialProgram(Supervised):
 
     net: nets.PartialNet
 
-    def check(self, dataset: Dataset, runs: int) -> None:
-        super().check(dataset, runs)
+    def check_recipe(self) -> None:
         if self.recipe.start != "base":
             raise UserError(
                 f"There is a base network, but zoo.start is {self.recipe.start!r}. Set it to base, or zoo.base.epochs "

@@ -58,9 +58,14 @@ class Program(abc.ABC):
         """Bytes of the data that every run has for itself."""
         return 0
 
+    def check_recipe(self) -> None:
+        """Raises `UserError` unless runs can be trained by this recipe."""
+        return
+
     def check(self, dataset: Dataset, runs: int) -> None:
         """Raises `UserError` unless a zoo of so many runs can be trained on this data set by this program."""
         del dataset, runs
+        self.check_recipe()
 
     @abc.abstractmethod
     def default_lanes(self, backend: str) -> int:

@@ -18,6 +18,7 @@ from jaxweights.checks import LARGEST_INT, Readable, shown
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, convert, setting
 
+MOST_SNAPSHOTS = 1_000_000
 HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
 
 
@@ -182,7 +183,7 @@ class SnapshotSettings(ZooSettings):
     snapshots: tuple[int, ...] = setting((-1,), length=(1, None))
     snapshot_epochs: tuple[int, ...] = setting((), at_least=0)
     snapshot_range: tuple[int, ...] = setting((), at_least=0, length=(0, 2))
-    random_snapshots: int = setting(0, at_least=0)
+    random_snapshots: int = setting(0, at_least=0, at_most=MOST_SNAPSHOTS)
     heldout_snapshots: Literal["all", "last", "one"] = "all"
 
     def __post_init__(self) -> None:
@@ -220,6 +221,8 @@ class SnapshotSettings(ZooSettings):
             first, last = self.snapshot_range
             if last > steps:
                 self.refuse("snapshot_range", f"give the first and the last of consecutive steps between 0 and {steps}")
+            if last - first >= MOST_SNAPSHOTS:
+                self.refuse("snapshot_range", f"keep at most {MOST_SNAPSHOTS} snapshots per run")
             return tuple(range(first, last + 1)), 0
         if self.snapshot_epochs:
             found = tuple(e * per_epoch for e in self.snapshot_epochs)

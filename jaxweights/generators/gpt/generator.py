@@ -15,7 +15,7 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
 from jaxweights.generators import checks
-from jaxweights.generators.base import Prompted, Samples, Stage, keys_for
+from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for
 from jaxweights.generators.gpt import importer, network, pairs
 from jaxweights.generators.gpt.network import SCALARS, Transformer
 from jaxweights.nn.parameters import initialise
@@ -93,9 +93,9 @@ class GPT(Prompted):
     scale: float = setting(0.0, at_least=0)
     tokens: Literal["chunk", "tensor"] = "chunk"
     chunk: int = setting(1000, at_least=1)
-    width: int = setting(1536, at_least=1)
+    width: int = setting(1536, at_least=1, at_most=65_536)
     blocks: int = setting(12, at_least=1, at_most=1000)
-    heads: int = setting(16, at_least=1)
+    heads: int = setting(16, at_least=1, at_most=65_536)
     num_frequencies: int = setting(128, at_least=1, at_most=4096)
     max_frequency_log2: float = setting(14.0, at_least=0, at_most=126)
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -123,6 +123,15 @@ class GPT(Prompted):
         checks.heads(self)
         checks.noise_schedule(self)
         checks.sampling_steps(self)
+
+    def check(self, training: Training) -> None:
+        """Refuses runs of a single checkpoint, and unknown metrics."""
+        super().check(training)
+        if training.per_run < 2:
+            raise UserError(
+                f"{self.section} learns from pairs of checkpoints of one run, but runs keep a single one. Give "
+                "zoo.snapshots at least two entries."
+            )
 
     def prepare(self, training: Population) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Finds the checkpoints of every run, in order of their steps; the weights themselves stay as they are.

@@ -13,7 +13,7 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.generators import checks
-from jaxweights.generators.base import Augmented, Samples, Stage, keys_for
+from jaxweights.generators.base import Augmented, Samples, Stage, Training, keys_for
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
 from jaxweights.nn.parameters import initialise
@@ -88,11 +88,11 @@ class HyperDiffusion(Augmented):
     name: str = "hyperdiffusion"
     normalise: Literal["none", "std", "per_parameter"] = "none"
     scale: float = setting(1.0, above=0)
-    augment: int = setting(1, at_least=1, at_most=100_000)
+    augment: int = setting(1, at_least=1, at_most=10_000)
     noise: float = setting(0.0, at_least=0)
-    width: int = setting(2880, at_least=1)
+    width: int = setting(2880, at_least=1, at_most=65_536)
     blocks: int = setting(12, at_least=1, at_most=1000)
-    heads: int = setting(16, at_least=1)
+    heads: int = setting(16, at_least=1, at_most=65_536)
     num_frequencies: int = setting(128, at_least=1, at_most=4096)
     max_frequency_log2: float = setting(20.0, at_least=0, at_most=126)
     dropout: float = setting(0.0, at_least=0, below=1)
@@ -120,6 +120,10 @@ class HyperDiffusion(Augmented):
         checks.heads(self)
         checks.noise_schedule(self)
         checks.sampling_steps(self)
+
+    def prepared_size(self, training: Training) -> int:
+        """See `LearnedGenerator.prepared_size`; every copy has an order of the hidden units."""
+        return (training.rows + self.augment) * training.spec.num_params
 
     def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
         """The weights as they are; the moments that normalise them are among the constants.

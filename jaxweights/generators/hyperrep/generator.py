@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxweights.errors import UserError
-from jaxweights.generators.base import Samples, Stage
+from jaxweights.generators.base import Samples, Stage, Training
 from jaxweights.generators.hyperrep import loss as losses
 from jaxweights.generators.hyperrep.latents import draw
 from jaxweights.generators.hyperrep.layout import UnitLayout, check_layout
@@ -33,6 +33,11 @@ _ALL = 1e-10
 @dataclasses.dataclass(frozen=True)
 class HyperRep(HyperRepSettings):
     """Hyper-Representations: an autoencoder of weights, and a sampler of its latents."""
+
+    def prepared_size(self, training: Training) -> int:
+        """See `LearnedGenerator.prepared_size`; the table of permutations has rows of its own."""
+        table = self.permutations_number if self.permutations == "table" else 0
+        return (training.rows + table) * training.spec.num_params
 
     def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
         """Leaves the weights as they are and gathers what the losses and the views need.

@@ -115,11 +115,11 @@ class HyperRepSettings(Autoencoding):
 
     name: str = "hyperrep"
     encoding: Literal["neuron", "weight", "neuron_in_out"] = "neuron"
-    width: int = setting(1200, at_least=1)
-    feed_forward: int = setting(1200, at_least=1)
+    width: int = setting(1200, at_least=1, at_most=65_536)
+    feed_forward: int = setting(1200, at_least=1, at_most=1_000_000)
     blocks: int = setting(12, at_least=1, at_most=1000)
-    heads: int = setting(12, at_least=1)
-    latent_dim: int = setting(128, at_least=1)
+    heads: int = setting(12, at_least=1, at_most=65_536)
+    latent_dim: int = setting(128, at_least=1, at_most=1_000_000)
     dropout: float = setting(0.1, at_least=0, below=1)
     normalize: bool = True
     compression: Literal["linear", "average", "token"] = "linear"
@@ -131,8 +131,8 @@ class HyperRepSettings(Autoencoding):
     feature_normalization: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
     projection_layers: int = setting(4, at_least=0, at_most=1000)
-    projection_hidden: int | None = setting(400, at_least=1)
-    projection_features: int | None = setting(50, at_least=1)
+    projection_hidden: int | None = setting(400, at_least=1, at_most=1_000_000)
+    projection_features: int | None = setting(50, at_least=1, at_most=1_000_000)
     projection_batch_norm: bool = True
     projection_init: str = setting("kaiming_normal", one_of=INITIALISERS)
     gamma: float = setting(0.1, at_least=0, at_most=1)

@@ -23,7 +23,7 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.generators import checks
-from jaxweights.generators.base import LearnedGenerator, Samples, Stage
+from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training
 from jaxweights.generators.pdiff import moments
 from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
 from jaxweights.nn.parameters import initialise
@@ -97,10 +97,12 @@ class PDiff(LearnedGenerator):
     }
 
     name: str = "pdiff"
-    autoencoder_channels: tuple[int, ...] = setting((64, 128, 256, 256, 32), at_least=1, length=(1, None))
-    latent_dim: int = setting(128, at_least=1)
+    autoencoder_channels: tuple[int, ...] = setting(
+        (64, 128, 256, 256, 32), at_least=1, at_most=65_536, length=(1, None)
+    )
+    latent_dim: int = setting(128, at_least=1, at_most=1_000_000)
     kernel_size: int = setting(7, at_least=1, at_most=4095)
-    denoiser_channels: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, length=(2, None))
+    denoiser_channels: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, at_most=65_536, length=(2, None))
     num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
@@ -130,6 +132,13 @@ class PDiff(LearnedGenerator):
             self.refuse("kernel_size", "set it to an odd number")
         checks.noise_schedule(self)
         checks.sampling_steps(self)
+
+    def check(self, training: Training) -> None:
+        """Any number of rows will do."""
+
+    def prepared_size(self, training: Training) -> int:
+        """See `LearnedGenerator.prepared_size`."""
+        return max(training.rows, self.batch_size) * self.padded_length(training.spec.num_params)
 
     def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Normalises each tensor by two scalars and pads the vectors to a length that the strides divide.

@@ -1,0 +1,218 @@
+"""An experiment from shapes alone, checked before anything is trained, loaded or allocated (`jax.eval_shape`)."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxweights import auditing, generators, memory, nets, population, tasks, zoo
+from jaxweights.errors import UserError
+from jaxweights.experiment.config import ExperimentSettings
+from jaxweights.generators.base import LearnedGenerator, Stage, Training
+from jaxweights.memory import Part
+from jaxweights.progress import human
+from jaxweights.spec import WeightSpec
+from jaxweights.zoo import BaseSettings, Recipe
+from jaxweights.zoo.bulk import runs_in_memory
+
+_FLOAT = 4  # bytes
+
+
+class Plan(NamedTuple):
+    """What an experiment consists of.
+
+    Attributes:
+      settings: its settings.
+      task: what the networks are for.
+      examples: sizes of the data set.
+      whole: task network.
+      net: the part of it that runs train.
+      base: settings of the network that runs continue from, or None.
+      recipe: how a run is trained.
+      generators: every generator by name, with the name of the one whose training it uses.
+    """
+
+    settings: ExperimentSettings
+    task: tasks.Task
+    examples: tasks.Examples
+    whole: nets.TaskNet
+    net: nets.TaskNet
+    base: BaseSettings | None
+    recipe: Recipe
+    generators: Mapping[str, tuple[Any, str]]
+
+    def training(self, generator: Any) -> Training:
+        """What a generator is trained on."""
+        chosen: Any = self.settings.zoo
+        whole = isinstance(generator, LearnedGenerator) and generator.TRAJECTORIES
+        per_run = self.recipe.num_snapshots if whole or chosen.use == "all" else 1
+        return Training(chosen.num_runs * per_run, per_run, self.net.spec)
+
+
+class StageShapes(NamedTuple):
+    """A stage of a generator's training.
+
+    Attributes:
+      stage: the stage.
+      params, model_state: shapes of its parameters and further state.
+      done: shapes of what was trained before.
+    """
+
+    stage: Stage
+    params: Any
+    model_state: Any
+    done: Mapping[str, Any]
+
+
+def make(settings: ExperimentSettings, config: Mapping[str, Any], examples: tasks.Examples) -> Plan:
+    """Plans an experiment.
+
+    Args:
+      settings: its settings.
+      config: the same as JSON data, with all defaults.
+      examples: sizes of its data set.
+
+    Raises:
+      UserError: settings that do not go together or with the data, or an experiment that this machine's memory cannot
+        hold.
+    """
+    task, chosen = tasks.get(settings.task), settings.zoo
+    net = whole = task.build(config["net"], examples.shape, examples.outputs)
+    weights = Part(f"weights and gradient of {whole.spec.num_params:,} parameters", _weights(whole, 2), _SMALLER)
+    memory.refuse_unless_fits("The network", [weights], memory.devices())
+    base = task.base(chosen)
+    if base is not None:
+        zoo.base_recipe(base, examples.train)
+        net = nets.partial(whole, np.zeros(whole.spec.num_params, np.float32), chosen.subset)  # type: ignore[attr-defined]
+    recipe = Recipe.from_settings(chosen, examples.train)
+    plan = Plan(settings, task, examples, whole, net, base, recipe, generators.resolve(config["generators"]))
+    if not chosen.import_npz:
+        _check(plan)
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    """Refuses what would fail after the zoo has been trained."""
+    settings, spec = plan.settings, plan.net.spec
+    plan.task.program(plan.net, plan.recipe, plan.examples.train).check_recipe()
+    memory.refuse_unless_fits("The zoo", zoo_memory(plan), memory.devices())
+    auditing.check_counts(plan.training(None).rows, settings.zoo.num_heldout, settings.audit)
+    for generator, _ in plan.generators.values():
+        training = plan.training(generator)
+        generator.check(training)
+        rows = Part(f"{training.rows:,} training networks", _FLOAT * training.rows * spec.num_params, _FEWER)
+        memory.refuse_unless_fits(generator.section, [rows], memory.host())
+        if isinstance(generator, LearnedGenerator):
+            refuse_large(generator, training)
+    for work, count, setting in (
+        ("Every series of samples", settings.num_samples, "num_samples"),
+        ("The audit", settings.zoo.num_heldout, "zoo.num_heldout"),
+    ):
+        part = Part(f"{count:,} networks", _weights(plan.net, count), f"Lower {setting}")
+        memory.refuse_unless_fits(work, [part], memory.host())
+
+
+_SMALLER = "Make the network smaller (settings in the section net)"
+_FEWER = "Lower zoo.num_runs, or keep fewer snapshots"
+
+
+def zoo_rows(plan: Plan) -> int:
+    """Networks that the zoo keeps."""
+    chosen, per_run = plan.settings.zoo, plan.recipe.num_snapshots
+    return chosen.num_runs * per_run + chosen.num_heldout * (per_run if chosen.kept_of_heldout() == "all" else 1)
+
+
+def check_disk(plan: Plan, workdir: pathlib.Path) -> None:
+    """Raises `UserError` for a zoo that the disk of a workdir cannot hold, where it has not begun to grow there."""
+    if (workdir / "zoo").exists() or plan.settings.zoo.import_npz:
+        return
+    needed, free = zoo_rows(plan) * _weights(plan.net, 1), shutil.disk_usage(workdir).free
+    if needed > free:
+        raise UserError(
+            f"The zoo takes {human(needed)}B on disk, but {workdir} has {human(free)}B free. {_FEWER}, or choose a "
+            "--workdir on another disk."
+        )
+
+
+def _weights(net: nets.TaskNet, copies: int) -> int:
+    return _FLOAT * net.spec.num_params * copies
+
+
+def zoo_memory(plan: Plan) -> list[Part]:
+    """What the training of a chunk of runs keeps in memory: weights, gradients, optimizer state, snapshots, the data
+    set and one block of activations."""
+    chosen, net, recipe, examples = plan.settings.zoo, plan.net, plan.recipe, plan.examples
+    runs = chosen.num_runs + chosen.num_heldout
+    values = math.prod(net.input_shape)
+    chunk = min(chosen.chunk_size or runs_in_memory(net.spec.num_params, recipe.num_snapshots, runs), runs)
+    chunk = max(chunk, chosen.lanes, 1)
+    data = examples.train * values + _FLOAT * examples.test * values
+    if plan.task.program(net, recipe, examples.train).run_bytes:  # every run has examples of its own
+        data += (chunk - 1) * _FLOAT * examples.train * values
+    activations = _FLOAT * recipe.batch_size * net.activation_size * max(chosen.lanes, 1)
+    kept = _weights(net, 3 + recipe.num_snapshots) * chunk
+    fewer = "Lower zoo.chunk_size and zoo.lanes, or set them to 0"
+    if 2 * kept // chunk > memory.devices():  # one run alone is large
+        fewer = "Keep fewer snapshots per run" if recipe.num_snapshots > 3 else _SMALLER
+    return [
+        Part("the data set", data, "Lower the sizes in the section data"),
+        Part(f"weights, optimizer state and snapshots of {chunk:,} runs", kept, fewer),
+        Part("activations", activations, "Lower zoo.batch_size or zoo.lanes"),
+    ]
+
+
+def generator_memory(generator: LearnedGenerator, training: Training, shapes: list[StageShapes]) -> list[Part]:
+    """What training a generator keeps in memory: weights, gradients, two moments and the average of its largest stage,
+    and the training networks."""
+    sizes = [(count(s.params) * (4 + (s.stage.ema_decay is not None)), count(s.params)) for s in shapes]
+    copies, params = max(sizes, default=(0, 0))
+    smaller, prepared = f"Lower the sizes in {generator.section}", _FLOAT * generator.prepared_size(training)
+    return [
+        Part(f"weights and optimizer state of {params:,} parameters", _FLOAT * copies, smaller),
+        Part(f"what it makes of {training.rows:,} training networks", prepared, f"{smaller}, or zoo.num_runs"),
+    ]
+
+
+def refuse_large(generator: LearnedGenerator, training: Training) -> None:
+    """Raises `UserError` where a generator cannot be trained in memory."""
+    available = memory.devices()
+    memory.refuse_unless_fits(generator.section, generator_memory(generator, training, []), available)
+    shapes = stage_shapes(generator, training.spec)
+    memory.refuse_unless_fits(generator.section, generator_memory(generator, training, shapes), available)
+
+
+def stage_shapes(generator: LearnedGenerator, spec: WeightSpec) -> list[StageShapes]:
+    """The stages of a generator, for networks of a spec."""
+    return traced(generator, spec)[1]
+
+
+def traced(generator: LearnedGenerator, spec: WeightSpec) -> tuple[Any, list[StageShapes]]:
+    """The training examples of two stand-ins, and the stages."""
+    # Two checkpoints of zeros stand in for the training networks: preparation only has to see their width.
+    zeros = np.zeros((2, spec.num_params), np.float32)
+    stand_ins = population.Population.create(zeros, spec, run=0, step=np.arange(2), loss=0.0, accuracy=0.0)
+    prepared, constants = generator.prepare(stand_ins)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    done: dict[str, Any] = {"constants": jax.tree.map(shape_of, constants)}
+    out = []
+    for stage in generator.stages():
+        params, model_state = jax.eval_shape(stage.init, key, done)
+        out.append(StageShapes(stage, params, model_state, done))
+        done = {**done, stage.name: {"params": params, "model_state": model_state}}
+    return prepared, out
+
+
+def count(params: Any) -> int:
+    """Numbers in a pytree of shapes."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    """The shape and type of an array."""
+    return jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype)
