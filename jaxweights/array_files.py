@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO, Literal
 
 import numpy as np
@@ -138,6 +138,18 @@ _KINDS = (
 )
 
 
+def recognise(head: bytes, names: Iterable[str] = ()) -> _Kind | None:
+    """The kind of a file that holds no arrays as `.npz` does, where it is known.
+
+    Args:
+      head: its first 512 bytes.
+      names: for a zip archive, names of what it holds.
+    """
+    if any(name.endswith("data.pkl") for name in names):
+        return _TORCH
+    return next((kind for kind in _KINDS if kind.fits(head)), None)
+
+
 def read(path: pathlib.Path | str, wanted: Wanted) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file by name, of any type but Python objects.
 
@@ -165,7 +177,7 @@ def read(path: pathlib.Path | str, wanted: Wanted) -> dict[str, np.ndarray]:
 
 def _read(path: pathlib.Path, file: IO[bytes], wanted: Wanted) -> dict[str, np.ndarray]:
     head = file.read(_HEAD)
-    found = next((kind for kind in _KINDS if kind.fits(head)), None)
+    found = recognise(head)
     if found is not None:
         raise UserError(_convert(path, wanted, found))
     if not head.startswith(b"PK"):
@@ -174,8 +186,9 @@ def _read(path: pathlib.Path, file: IO[bytes], wanted: Wanted) -> dict[str, np.n
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            if any(name.endswith("data.pkl") for name in names):
-                raise UserError(_convert(path, wanted, _TORCH))
+            found = recognise(head, names)
+            if found is not None:
+                raise UserError(_convert(path, wanted, found))
             foreign = [name for name in names if not name.endswith(".npy")]
             if foreign or not names:
                 found = f"holds {', '.join(foreign[:3])}" if foreign else "is empty"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import pathlib
 import pickle
@@ -100,7 +101,10 @@ def _opener(path: pathlib.Path, layout: _Layout) -> Iterator[Callable[[str], byt
         return
     with contextlib.ExitStack() as stack:
         try:
-            archive = stack.enter_context(tarfile.open(path))
+            content = path.read_bytes()
+            # The whole stream is unpacked, since its checksum stands at its end.
+            plain = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+            archive = stack.enter_context(tarfile.open(fileobj=io.BytesIO(plain)))
         except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
             reason = "is no tar archive" if isinstance(error, tarfile.ReadError) else f"cannot be read ({error})"
             raise Bad(path, f"{reason}: it is damaged or of another kind", _AGAIN) from error

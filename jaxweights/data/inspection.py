@@ -55,6 +55,10 @@ class Inspection:
         if len(rows):
             self.bad[f"{what} {ranges(rows)}"] = reason
 
+    def sort(self) -> None:
+        """Orders the bad items by name."""
+        self.bad = dict(sorted(self.bad.items()))
+
     @property
     def skipped(self) -> tuple[str, ...]:
         """One sentence per bad item."""

@@ -101,10 +101,7 @@ def _configuration(name: str, data_dir: pathlib.Path) -> list[pathlib.Path]:
 
 def _describe(path: pathlib.Path) -> dict[str, Any]:
     """Returns the content of a `dataset_info.json`."""
-    info = read_json(path, "description of a data set", f"{_AGAIN}.")
-    if not isinstance(info, dict):
-        raise UserError(f"{path} has {type(info).__name__} where tensorflow-datasets writes an object. {_AGAIN}.")
-    return info
+    return read_json(path, "description of a data set", f"{_AGAIN}.")
 
 
 def _formats(info: dict[str, Any], path: pathlib.Path) -> set[str]:

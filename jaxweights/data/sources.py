@@ -53,7 +53,7 @@ def find(name: str, data_dir: str | os.PathLike | None, reading: Reading) -> tup
         return digits.read(), name
     if given.suffix == ".npz" or (given.suffix and given.is_file()):
         inside = folder / given
-        return npz.read(inside if inside.is_file() and not given.is_file() else given, reading), given.stem
+        return npz.read(inside if inside.exists() and not given.is_file() else given, reading), given.stem
     reading = dataclasses.replace(reading, channels=known_channels(name))
     if folder.suffix == ".npz" or folder.is_file():
         return npz.read(folder, reading), name

@@ -109,6 +109,7 @@ def _stacked(
         for file in everything:
             if file not in clouds and file.name not in inspection.bad:
                 look(file)
+    inspection.sort()
     inspection.settle(len(clouds))
     _enough(len(clouds), count, inspection.where)
     return np.stack([clouds[file] for file in files if file in clouds])

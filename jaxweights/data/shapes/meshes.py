@@ -99,6 +99,7 @@ class Meshes:
         """Refuses bad meshes, after looking at all; or, where they are left out, too few good ones."""
         if not self._inspection.skip:
             self._good(self.ids.tolist(), len(self.ids))
+        self._inspection.sort()
         self._inspection.settle(len(self.ids) - len(self._inspection.bad))
         if min(more) < 0:
             raise UserError(
@@ -180,21 +181,29 @@ def read_mesh(path: pathlib.Path) -> trimesh.Trimesh:
     """
     with extras.importing("shapes"):
         import networkx  # noqa: F401  (trimesh imports it only when it fills a hole)
-        import trimesh
+        import trimesh  # noqa: F401
     if not path.is_file():
         raise Bad(path, "is a folder" if path.is_dir() else "does not exist", "Remove it.")
     try:
-        if _may_have_nan(path.read_bytes()):
-            # Processing drops such vertices, and closes the hole.
-            raw = trimesh.load(path, force="mesh", process=False)
-            if isinstance(raw, trimesh.Trimesh) and not np.isfinite(raw.vertices).all():
-                raise Bad(path, "has NaN or infinite coordinates", "Correct or remove it.")
-        surface = trimesh.load(path, force="mesh", process=True)
+        with np.errstate(all="ignore"):
+            return _closed(path)
     except Bad:
         raise
     except Exception as error:  # the readers of eight formats raise many types
         reason = f"cannot be read as a mesh ({' '.join(str(error).split()) or type(error).__name__})"
         raise Bad(path, reason, "It is damaged or of another kind: remove it.") from error
+
+
+def _closed(path: pathlib.Path) -> trimesh.Trimesh:
+    """Reads and closes a mesh, see `read_mesh`."""
+    import trimesh
+
+    if _may_have_nan(path.read_bytes()):
+        # Processing drops such vertices, and closes the hole.
+        raw = trimesh.load(path, force="mesh", process=False)
+        if isinstance(raw, trimesh.Trimesh) and not np.isfinite(raw.vertices).all():
+            raise Bad(path, "has NaN or infinite coordinates", "Correct or remove it.")
+    surface = trimesh.load(path, force="mesh", process=True)
     if not isinstance(surface, trimesh.Trimesh) or not len(surface.faces):
         raise Bad(path, "has no faces", "Remove it.")
     surface.merge_vertices(merge_tex=True, merge_norm=True)
