@@ -15,7 +15,11 @@ import pytest
 from jaxweights import array_files, arrays, tasks
 from jaxweights.errors import UserError
 from jaxweights.experiment import imports
+from jaxweights.generators.hyperdiffusion.importer import vectors_from_torch
 from jaxweights.generators.imported import Imported
+from jaxweights.generators.pdiff import PDiff
+from jaxweights.generators.pdiff import importer as pdiff
+from jaxweights.generators.state_dict import StateDict
 from jaxweights.population import Population, from_array, load_npz
 from jaxweights.spec import FIXED, Leaf, WeightSpec
 from jaxweights.zoo.imported import read_weights
@@ -331,3 +335,97 @@ def test_negative_variances_are_refused(tmp_path):
         np.savez(path, weights=bad)
         with pytest.raises(UserError, match=rf"variances in bn/running_var of 1 of 3 rows \(first: \[{row}\]\)"):
             load_npz(path, spec)
+
+
+def read_layer(checkpoint):
+    """A generator's layer, as all readers of published checkpoints take theirs."""
+    tensors = StateDict(checkpoint, "net.", "pdiff", ignored=["num_batches_tracked"])
+    params = {"layer": tensors.dense("layer"), "var": tensors.variances("norm.running_var")}
+    shapes = {"layer": {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}, "var": np.zeros(2)}
+    tensors.finish(params, shapes)
+    return params
+
+
+LAYER = {
+    "net.layer.weight": np.arange(6.0).reshape(2, 3),
+    "net.layer.bias": np.zeros(2),
+    "net.norm.running_var": np.ones(2),
+    "net.norm.num_batches_tracked": np.int64(3),
+    "optimizer": np.array("adam"),
+}
+NAN = np.array([0.0, np.nan])
+CHECKPOINTS = [
+    ({"net.layer.bias": None}, "no tensor 'net.layer.bias'.*Set the fields of the generator pdiff"),
+    ({"net.layer.bias": NAN}, r"tensor 'net.layer.bias' has NaN or infinite.*in 1 of 2 entries \(first: \[1\]\)"),
+    ({"net.layer.bias": np.array([0, 1e39])}, "too large for float32"),
+    ({"net.layer.bias": np.array(["a", "b"])}, "It holds text"),
+    ({"net.layer.bias": Unreadable()}, "NumPy cannot read.*detach"),
+    ({"net.layer.bias": np.zeros(2, "V2")}, r"has the type \|V2.*bfloat16"),
+    ({"net.layer.weight": np.zeros(6)}, r"shape \(6,\), but needs 2 axes"),
+    ({"net.layer.weight": np.zeros((3, 2))}, r"has shape \(2, 3\), this generator needs \(3, 2\)"),
+    ({"net.norm.running_var": np.array([1, -0.5])}, r"'net.norm.running_var' has negative variances \(-0.5\)"),
+    ({"net.more": np.zeros(2)}, "does not have: net.more"),
+    ({"net": {"layer.weight": np.zeros(3)}}, r"mapping under 'net'; give that: checkpoint\['net'\]"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), CHECKPOINTS)
+def test_published_checkpoints_that_do_not_fit_are_refused(changes, message):
+    changed = {name: value for name, value in {**LAYER, **changes}.items() if value is not None}
+    with pytest.raises(UserError, match=message):
+        read_layer(changed)
+
+
+def test_published_checkpoints_are_read_from_mappings_and_files(tmp_path):
+    np.savez(tmp_path / "made.npz", **LAYER)
+    for given in (
+        LAYER,
+        tmp_path / "made.npz",
+        {k: jnp.asarray(v) if k != "optimizer" else v for k, v in LAYER.items()},
+    ):
+        found = read_layer(given)["layer"]["kernel"]
+        assert found.dtype == np.float32 and np.array_equal(found, LAYER["net.layer.weight"].T)
+    with pytest.raises(UserError, match="of type list; give its tensors by name"):
+        read_layer([np.zeros(3)])
+    (tmp_path / "made.pt").write_bytes(FILES["torch"][0])
+    with pytest.raises(UserError, match="The checkpoint .*a PyTorch file"):
+        read_layer(tmp_path / "made.pt")
+    with pytest.raises(UserError, match="no state dict 'vae'"):
+        pdiff.from_torch({"net": LAYER}, PDiff(standardise_latents=False), population())
+    with pytest.raises(UserError, match="no state dicts; give at least one"):
+        vectors_from_torch([], SPEC)
+    with pytest.raises(UserError, match="Tensor 'layers.0.weight' of state dict 0 has NaN"):
+        vectors_from_torch([{"layers.0.weight": NAN}], SPEC)
+
+
+LAST = SPEC.leaves[-1].name.replace("/", ".")
+BASES = [
+    ({LAST: None}, f"1 tensors are missing \\({LAST}\\), 0 are left over.*Set net"),
+    ({"more": np.zeros(2)}, r"1 are left over \(more\)"),
+    ({LAST: NAN}, f"The tensor {LAST} of .* has NaN or infinite"),
+    ({LAST: np.zeros((2, 2))}, "has shape"),
+    ({"weights": ROWS[0]}, "has `weights` and also"),
+    ({"weights": ROWS}, r"It is a population; take one network of it: numpy.savez"),
+    ({"weights": ROWS[0, 1:]}, "Set net as the file was made"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BASES)
+def test_files_of_other_bases_are_refused(changes, message, tmp_path):
+    path = tmp_path / "base.npz"
+    changed = {name: value for name, value in {**TENSORS, **changes}.items() if value is not None}
+    np.savez(path, **changed)
+    with pytest.raises(UserError, match=message) as found:
+        read_weights(path, NET, 0)
+    assert str(path) in str(found.value)
+
+
+def test_kernels_in_another_order_are_refused(tmp_path):
+    net = tasks.build({"name": "cnn"}, (8, 8, 1), 2)
+    tensors = {leaf.name.replace("/", "."): np.ones(leaf.stored_axes) for leaf in net.spec.leaves}
+    first = net.spec.leaves[0]
+    np.savez(tmp_path / "base.npz", **{**tensors, first.name.replace("/", "."): np.ones(first.shape)})
+    with pytest.raises(UserError, match="Its axes are in Flax's order; store them in PyTorch's"):
+        read_weights(tmp_path / "base.npz", net, 0)
+    np.savez(tmp_path / "base.npz", **tensors)
+    assert read_weights(tmp_path / "base.npz", net, 0).shape == (net.spec.num_params,)

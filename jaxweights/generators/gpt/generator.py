@@ -18,6 +18,7 @@ from jaxweights.generators import checks
 from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for
 from jaxweights.generators.gpt import importer, network, pairs
 from jaxweights.generators.gpt.network import SCALARS, Transformer
+from jaxweights.generators.state_dict import Checkpoint
 from jaxweights.nn.parameters import initialise
 from jaxweights.nn.transformer import Architecture, TokenLayout, frequencies, is_matrix, time_features
 from jaxweights.population import Population
@@ -260,11 +261,11 @@ class GPT(Prompted):
             out = diffusion_lib.sample_ddim(self.diffusion, predict, keys, shape, steps=steps, eta=self.eta, **given)
         return out / constants["scale"]
 
-    def state_from_torch(self, checkpoint: Mapping[str, np.ndarray], spec: WeightSpec) -> dict[str, Any]:
+    def state_from_torch(self, checkpoint: Checkpoint, spec: WeightSpec) -> dict[str, Any]:
         """The state of a published model, ready for `sample`.
 
         Args:
-          checkpoint: state dict as arrays, see `importer.from_torch`; `G_ema` of the published files.
+          checkpoint: state dict, see `importer.from_torch`; `G_ema` of the published files.
           spec: spec of the task network.
 
         Raises:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxweights.generators.gpt.network import SCALARS, Transformer, example_inputs
-from jaxweights.generators.state_dict import StateDict
+from jaxweights.generators.state_dict import Checkpoint, StateDict
 from jaxweights.nn.transformer import Architecture, TokenLayout
 
 
 def from_torch(
-    checkpoint: Mapping[str, np.ndarray], layout: TokenLayout, architecture: Architecture
+    checkpoint: Checkpoint, layout: TokenLayout, architecture: Architecture
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Reads the state dict of a published model.
 
     Args:
-      checkpoint: arrays by name, as in `G` or `G_ema` of the published files.
+      checkpoint: tensors by name, as in `G` or `G_ema` of the published files, or an `.npz` file of them.
       layout: layout of the vectors.
       architecture: sizes.
 
@@ -27,10 +26,10 @@ def from_torch(
       The parameters of `Transformer`, and the `[count]` float32 frequencies that it was trained with.
 
     Raises:
-      UserError: a tensor is missing, left over, or has another shape.
+      UserError: a tensor is missing, left over, has another shape, or values that are no finite numbers.
     """
     tensors = StateDict(checkpoint, "", "gpt")
-    table = tensors.take("scalar_embedder.frequencies")
+    table = tensors.frequencies(architecture.num_frequencies)
     count = layout.num_tokens
     inputs = [tensors.kernel(f"decoder.input_parameter_projections.{i}.0") for i in range(2 * count + SCALARS)]
     outputs = [tensors.kernel(f"decoder.output_parameter_projections.{i}.0") for i in range(count)]
@@ -39,12 +38,12 @@ def from_torch(
         "start_embedding": tensors.grouped(inputs[count : 2 * count], layout),
         "scalar_kernel": tensors.stack(inputs[2 * count :]),
         "norm_in": tensors.norm("decoder.ln_in"),
-        "positions": tensors.take("decoder.pos_emb")[0],
+        "positions": tensors.take("decoder.pos_emb", 3)[0],
         "blocks": tensors.blocks(architecture.blocks),
         "norm_out": tensors.norm("decoder.ln_f"),
         "unembedding": tensors.grouped(outputs, layout),
     }
     module, example = Transformer(layout, architecture), example_inputs(layout, architecture)
     expected = jax.eval_shape(lambda: module.init(jax.random.key(0), *example)["params"])
-    tensors.finish(params, expected, table, architecture.num_frequencies)
-    return params, table.astype(np.float32)
+    tensors.finish(params, expected)
+    return params, table

@@ -16,6 +16,7 @@ from jaxweights.generators import checks
 from jaxweights.generators.base import Augmented, Samples, Stage, Training, keys_for
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
+from jaxweights.generators.state_dict import Checkpoint
 from jaxweights.nn.parameters import initialise
 from jaxweights.nn.transformer import Architecture, TokenLayout, frequencies, is_matrix, time_features
 from jaxweights.population import Population
@@ -208,11 +209,11 @@ class HyperDiffusion(Augmented):
         out = diffusion_lib.sample_ddim(self.diffusion, predict, keys, shape, **given)
         return out * constants["std"][None, :] + constants["mean"][None, :]
 
-    def state_from_torch(self, checkpoint: Mapping[str, np.ndarray], spec: WeightSpec) -> dict[str, Any]:
+    def state_from_torch(self, checkpoint: Checkpoint, spec: WeightSpec) -> dict[str, Any]:
         """The state of a published model, ready for `sample`.
 
         Args:
-          checkpoint: state dict as arrays, see `importer.from_torch`.
+          checkpoint: state dict, see `importer.from_torch`.
           spec: spec of the task network.
 
         Raises:

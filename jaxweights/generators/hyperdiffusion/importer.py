@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxweights import arrays
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperdiffusion.network import Transformer, example_inputs
-from jaxweights.generators.state_dict import StateDict
+from jaxweights.generators.state_dict import Checkpoint, StateDict
 from jaxweights.nn.transformer import Architecture, TokenLayout
 from jaxweights.spec import WeightSpec
 
@@ -18,13 +19,13 @@ _PREFIX = "model."
 
 
 def from_torch(
-    checkpoint: Mapping[str, np.ndarray], layout: TokenLayout, architecture: Architecture
+    checkpoint: Checkpoint, layout: TokenLayout, architecture: Architecture
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Reads the state dict of a published model.
 
     Args:
-      checkpoint: arrays by name, the `state_dict` of the published file. What does not belong to the transformer (four
-        buffers of the diffusion, all of which hold its betas) is ignored.
+      checkpoint: tensors by name, the `state_dict` of the published file, or an `.npz` file of them. What does not
+        belong to the transformer (four buffers of the diffusion, all of which hold its betas) is ignored.
       layout: layout of the vectors.
       architecture: sizes.
 
@@ -32,11 +33,10 @@ def from_torch(
       The parameters of `Transformer`, and the `[count]` float32 frequencies that it was trained with.
 
     Raises:
-      UserError: a tensor is missing, left over, or has another shape.
+      UserError: a tensor is missing, left over, has another shape, or values that are no finite numbers.
     """
-    checkpoint = {name: value for name, value in checkpoint.items() if name.startswith(_PREFIX)}
     tensors = StateDict(checkpoint, _PREFIX, "hyperdiffusion")
-    table = tensors.take("scalar_embedder.frequencies")
+    table = tensors.frequencies(architecture.num_frequencies)
     count = layout.num_tokens
     inputs = [tensors.kernel(f"decoder.input_parameter_projections.{i}.0") for i in range(count + 1)]
     outputs = [tensors.kernel(f"decoder.output_parameter_projections.{i}.0") for i in range(count)]
@@ -44,15 +44,15 @@ def from_torch(
         "embedding": tensors.grouped(inputs[:count], layout),
         "time_kernel": inputs[count],
         "norm_in": tensors.norm("decoder.ln_in"),
-        "positions": tensors.take("decoder.pos_emb")[0],
+        "positions": tensors.take("decoder.pos_emb", 3)[0],
         "blocks": tensors.blocks(architecture.blocks),
         "norm_out": tensors.norm("decoder.ln_f"),
         "unembedding": tensors.grouped(outputs, layout),
     }
     module, example = Transformer(layout, architecture), example_inputs(layout, architecture)
     expected = jax.eval_shape(lambda: module.init(jax.random.key(0), *example)["params"])
-    tensors.finish(params, expected, table, architecture.num_frequencies)
-    return params, table.astype(np.float32)
+    tensors.finish(params, expected)
+    return params, table
 
 
 def vectors_from_torch(networks: Iterable[Mapping[str, np.ndarray]], spec: WeightSpec) -> np.ndarray:
@@ -67,12 +67,12 @@ def vectors_from_torch(networks: Iterable[Mapping[str, np.ndarray]], spec: Weigh
       `[N, P]` float32.
 
     Raises:
-      UserError: tensors of other shapes than the network's.
+      UserError: tensors of other shapes than the network's, or with values that are no finite numbers; no state dict.
     """
     expected = [leaf.shape for leaf in spec.leaves]
     rows = []
     for number, network in enumerate(networks):
-        tensors = [np.asarray(value, np.float32) for value in network.values()]
+        tensors = [arrays.float32(value, f"Tensor {name!r} of state dict {number}") for name, value in network.items()]
         found = [tensor.shape for tensor in tensors]
         if found != expected:
             raise UserError(
@@ -80,4 +80,6 @@ def vectors_from_torch(networks: Iterable[Mapping[str, np.ndarray]], spec: Weigh
                 "net.octaves as in the published configuration."
             )
         rows.append(np.concatenate([tensor.ravel() for tensor in tensors]))
+    if not rows:
+        raise UserError("There are no state dicts; give at least one network.")
     return np.stack(rows)

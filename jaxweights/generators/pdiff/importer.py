@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxweights.errors import UserError
 from jaxweights.generators.pdiff.generator import PDiff
-from jaxweights.generators.state_dict import StateDict
+from jaxweights.generators.state_dict import Checkpoint, StateDict
 from jaxweights.population import Population
 
 # The denoiser is in the file three times, under these names and as a part of the published trainer and sampler.
@@ -18,13 +18,12 @@ _DENOISER = "net."
 _IGNORED = "num_batches_tracked"
 
 
-def from_torch(
-    checkpoint: Mapping[str, Mapping[str, np.ndarray]], generator: PDiff, training: Population
-) -> dict[str, Any]:
+def from_torch(checkpoint: Mapping[str, Checkpoint], generator: PDiff, training: Population) -> dict[str, Any]:
     """Reads the file that the published code leaves in its folder `checkpoint`.
 
     Args:
-      checkpoint: state dicts as arrays by name: "vae" and, unless the generator has no diffusion, "diffusion".
+      checkpoint: state dicts, each tensors by name or an `.npz` file of them: "vae" and, unless the generator has no
+        diffusion, "diffusion".
       generator: with the sizes of the checkpoint's configuration and `standardise_latents=False`.
       training: the checkpoints that it was trained on; the file does not hold what they were normalised with.
 
@@ -32,11 +31,16 @@ def from_torch(
       The state that `generator.sample` takes: `constants` and one entry per stage.
 
     Raises:
-      UserError: a tensor is missing, left over, or has another shape; or a generator that standardises its latents,
-        which the published one does not.
+      UserError: a state dict or a tensor is missing, a tensor is left over, has another shape or values that are no
+        finite numbers, a running variance is negative; or a generator that standardises its latents, which the
+        published one does not.
     """
     if generator.diffusion_steps and generator.standardise_latents:
         raise UserError("Published checkpoints of P-diff do not standardise latents; set standardise_latents=False.")
+    wanted = ("vae", "diffusion") if generator.diffusion_steps else ("vae",)
+    missing = [name for name in wanted if not isinstance(checkpoint, Mapping) or name not in checkpoint]
+    if missing:
+        raise UserError(f"The checkpoint has no state dict {missing[0]!r}. Give a mapping with {' and '.join(wanted)}.")
     state: dict[str, Any] = {"constants": generator.prepare(training)[1]}
     autoencoder, *diffusion = generator.stages()
     tensors = _Tensors(checkpoint["vae"], "")
@@ -56,25 +60,24 @@ def from_torch(
 class _Tensors(StateDict):
     """The convolutions and normalisations of a state dict, with the layouts of `conv1d` and `SignalNorm`."""
 
-    def __init__(self, checkpoint: Mapping[str, np.ndarray], prefix: str):
-        chosen = {k: v for k, v in checkpoint.items() if k.startswith(prefix) and not k.endswith(_IGNORED)}
-        super().__init__(chosen, prefix, "pdiff")
-
-    def dense(self, name: str) -> dict[str, np.ndarray]:
-        """A dense layer."""
-        return {"kernel": self.kernel(name), "bias": self.take(f"{name}.bias")}
+    def __init__(self, checkpoint: Checkpoint, prefix: str):
+        super().__init__(checkpoint, prefix, "pdiff", ignored=[_IGNORED])
 
     def conv(self, name: str) -> dict[str, np.ndarray]:
         """A convolution, stored `[out, in, size]`."""
-        return {"kernel": self.take(f"{name}.weight").transpose(2, 1, 0), "bias": self.take(f"{name}.bias")}
+        return {"kernel": self.take(f"{name}.weight", 3).transpose(2, 1, 0), "bias": self.take(f"{name}.bias", 1)}
 
     def transposed(self, name: str) -> dict[str, np.ndarray]:
         """A transposed convolution, stored `[in, out, size]`."""
-        return {"kernel": self.take(f"{name}.weight").transpose(2, 0, 1), "bias": self.take(f"{name}.bias")}
+        return {"kernel": self.take(f"{name}.weight", 3).transpose(2, 0, 1), "bias": self.take(f"{name}.bias", 1)}
 
     def batch_norm(self, name: str) -> dict[str, np.ndarray]:
         """A batch normalisation; `mean` and `var` are its running statistics."""
-        return self.norm(name) | {key: self.take(f"{name}.running_{key}") for key in ("mean", "var")}
+        return {
+            **self.norm(name),
+            "mean": self.take(f"{name}.running_mean", 1),
+            "var": self.variances(f"{name}.running_var"),
+        }
 
 
 def _encoder(tensors: _Tensors, generator: PDiff) -> dict[str, Any]:
@@ -122,6 +125,6 @@ def _split(layers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _checked(tensors: _Tensors, found: tuple[Any, Any], expected: tuple[Any, Any]) -> dict[str, Any]:
-    tensors.finish(found, expected, np.zeros(0), 0)
-    params, model_state = jax.tree.map(lambda array: np.asarray(array, np.float32), found)
+    tensors.finish(found, expected)
+    params, model_state = found
     return {"params": params, "model_state": model_state}
