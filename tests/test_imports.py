@@ -421,7 +421,7 @@ def test_files_of_other_bases_are_refused(changes, message, tmp_path):
 
 
 def test_kernels_in_another_order_are_refused(tmp_path):
-    net = tasks.build({"name": "cnn"}, (8, 8, 1), 2)
+    net = tasks.build({"name": "cnn"}, (28, 28, 1), 2)
     tensors = {leaf.name.replace("/", "."): np.ones(leaf.stored_axes) for leaf in net.spec.leaves}
     first = net.spec.leaves[0]
     np.savez(tmp_path / "base.npz", **{**tensors, first.name.replace("/", "."): np.ones(first.shape)})
