@@ -357,7 +357,7 @@ def test_impossible_recipes_are_refused(tmp_path, changes, message):
 
 def test_a_diverged_first_run_is_reported(tmp_path):
     with pytest.raises(UserError, match="Run 0, from whose last weights"):
-        train(tmp_path / "zoo", spheres(), the_recipe=recipe(init_scale=1e38, **LONG))
+        train(tmp_path / "zoo", spheres(), the_recipe=recipe(init_scale=1e18, **LONG))
 
 
 def test_data_that_do_not_fit_are_refused(tmp_path):

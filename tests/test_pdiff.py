@@ -14,9 +14,9 @@ import pytest
 
 from configs.paper import pdiff as published
 from configs.paper import pdiff_cifar100_resnet18
-from jaxweights import data as datasets
 from jaxweights import diffusion as dif
 from jaxweights import generators, parallel, tasks
+from jaxweights.data.known import KNOWN
 from jaxweights.errors import UserError
 from jaxweights.generators.pdiff import PDiff
 from jaxweights.generators.pdiff import generator as pdiff
@@ -216,7 +216,7 @@ def test_published_settings_have_the_published_sizes():
     for tag in published.MAIN | published.FULL | published.ABLATIONS:
         config = published.get_config(tag).to_dict()
         generators.resolve(config["generators"])
-        known = datasets.KNOWN[config["data"]["name"]]
+        known = KNOWN[config["data"]["name"]]
         shape = tuple(config["data"].get("resize") or side for side in known.shape[:2]) + known.shape[2:]
         case = str(config["net"]), config["zoo"]["subset"], shape, known.num_classes
         if case not in sizes:
