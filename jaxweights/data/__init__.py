@@ -32,6 +32,7 @@ def load(
     train_limit: int = 0,
     test_limit: int = 0,
     skip_bad: bool = False,
+    labelled: bool = True,
 ) -> Dataset:
     """Loads an image set into memory; never downloads.
 
@@ -68,6 +69,7 @@ def load(
       train_limit: number of training images to keep (the first ones), 0 for all.
       test_limit: number of test images to keep, 0 for all.
       skip_bad: whether images and files that cannot be used are left out, see `Dataset.skipped`.
+      labelled: whether the classes are used, so that each of them must have images.
 
     Returns:
       The data set: images `[n, H, W, C]` as stored, uint8 or float32, and labels `[n]` int32.
@@ -81,19 +83,12 @@ def load(
         if mean is not None or std is not None or grey or resize or crop:
             raise UserError("data set 'cartpole' has no images; leave mean, std, grey, resize and crop as they are.")
         return cartpole.read(train_limit, test_limit)
-    return _load(name, data_dir, (train_limit, test_limit), skip_bad, labelled=True, **options)
-
-
-def _load(
-    name: str, data_dir: str | os.PathLike | None, limits: tuple[int, int], skip_bad: bool, labelled: bool, **options
-) -> Dataset:
-    """Loads images; `labelled` says whether their classes are used."""
-    resize = options["resize"]
     if resize < 0:
         raise UserError(f"config.data.resize is {resize}; give the side of the images to make, or 0 for none.")
-    wanted = (max(limits[0], 0), max(limits[1], 0))
+    wanted = (max(train_limit, 0), max(test_limit, 0))
     raw, name = find(name, data_dir, Reading(resize=resize, limits=wanted, skip_bad=skip_bad))
-    return finish(check(raw, name, skip_bad, labelled), name, limits=limits, labelled=labelled, **options)
+    checked = check(raw, name, skip_bad, labelled)
+    return finish(checked, name, limits=(train_limit, test_limit), labelled=labelled, **options)
 
 
 def load_signals(
@@ -124,9 +119,9 @@ def load_signals(
       UserError: unknown or absent data, or fewer signals than are needed.
     """
     if kind == "image":
-        limits = (images.pop("train_limit", 0), images.pop("test_limit", 0))
-        options = {"mean": None, "std": None, "grey": False, "resize": 0, "crop": 0} | images
-        loaded = _load(name, data_dir, limits, skip_bad, labelled=False, **options)
+        if name == "cartpole":
+            raise UserError("data set 'cartpole' has no images; give a set of images, or shapes.")
+        loaded = load(name, data_dir, skip_bad=skip_bad, labelled=False, **images)
         return shapes.signals_of_images(loaded, runs, signals["unseen"])
     if images:
         raise UserError(f"data set '{name}' has shapes, no images; leave {', '.join(images)} as they are.")

@@ -109,4 +109,8 @@ def parse(config: Mapping[str, Any]) -> ExperimentSettings:
 def complete(config: Mapping[str, Any], parsed: ExperimentSettings) -> dict[str, Any]:
     """A config as JSON data with every setting in force, but for generators, whose entries stay as they are: what one
     leaves out may depend on what another that refers to it sets."""
-    return json.loads(json.dumps({**settings.plain(parsed), "generators": config.get("generators", {})}))
+    completed = json.loads(json.dumps({**settings.plain(parsed), "generators": config.get("generators", {})}))
+    if not completed["data"].get("skip_bad"):
+        # Off is no entry, so that workdirs from before it was a setting belong to the same config.
+        completed["data"].pop("skip_bad", None)
+    return completed

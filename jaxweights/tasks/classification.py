@@ -164,12 +164,12 @@ def given(data: Settings) -> dict[str, Any]:
     return {k: v for k, v in plain(data).items() if v}
 
 
-def image_examples(data: ImageSettings, data_dir: str | None) -> Examples:
-    """The size of a set of images, from what is published about it, else by loading it."""
+def image_examples(data: ImageSettings, data_dir: str | None, labelled: bool = True) -> Examples:
+    """The size of a set of images, from what is published about it, else by loading it; see `data.load`."""
     known = KNOWN.get(ALIASES.get(data.name, data.name))
     if known is None:
         options = {k: v for k, v in given(data).items() if k in {f.name for f in dataclasses.fields(ImageSettings)}}
-        loaded = datasets.load(**options, data_dir=data_dir)
+        loaded = datasets.load(**options, data_dir=data_dir, labelled=labelled)
         sizes = len(loaded.train_labels), len(loaded.test_labels)
         return Examples(loaded.train_images.shape[1:], loaded.num_classes, *sizes)
     height, width, channels = known.shape
@@ -189,6 +189,9 @@ def image_examples(data: ImageSettings, data_dir: str | None) -> Examples:
     if len(data.mean) not in (0, 1, channels):
         data.refuse("mean", f"give one number, or one for each of the {channels} colours")
     limits = (data.train_limit, data.test_limit)
+    for part, size, limit in zip(("train", "test"), known.sizes, limits, strict=True):
+        if limit > size:
+            data.refuse(f"{part}_limit", f"there are {size} images, so set it to at most that, or to 0 for all")
     train, test = (min(size, limit) if limit else size for size, limit in zip(known.sizes, limits, strict=True))
     return Examples((height, width, channels), known.num_classes, train, test)
 

@@ -125,7 +125,7 @@ class FieldTask(Task):
         signals = data.signals
         if (net.get("signal") or "occupancy") == "occupancy":
             return Examples((4 if signals.moving else 3,), 1, signals.samples, signals.probes)
-        height, width, channels = image_examples(data, data_dir).shape
+        height, width, channels = image_examples(data, data_dir, labelled=False).shape
         return Examples((2,), channels, height * width, height * width)
 
     def program(self, net: nets.TaskNet, recipe: Recipe, num_examples: int) -> FieldProgram:
