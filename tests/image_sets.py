@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Callable
 
 import numpy as np
 
 from jaxweights.data.raw import Raw
+from jaxweights.errors import UserError
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -48,3 +50,13 @@ def write_idx(folder, arrays, suffix=".gz", dot="-"):
         array = arrays[key].squeeze(-1) if key.endswith("images") else arrays[key]
         with opener(folder / f"{stem}{dot}idx{array.ndim}-ubyte{suffix}", "wb") as file:
             file.write(idx_bytes(array))
+
+
+def pixels(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[dict], dict]:
+    return lambda held: {key: change(value) if key.endswith("images") else value for key, value in held.items()}
+
+
+def check_sentence(error: UserError) -> None:
+    """A message is one paragraph that is no Python exception."""
+    message = str(error)
+    assert "\n" not in message and "Error" not in message.split("(")[0] and message.endswith((".", "npz"))
