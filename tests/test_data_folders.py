@@ -1,5 +1,5 @@
-"""Misuse of folders of data: one sentence names all that is bad, --skip_bad goes on without it, and data are found where
-others have them."""
+"""Misuse of folders of data: one sentence names all that is bad, --skip_bad goes on without it, and data are found
+where others have them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Misuse of data in one file: foreign files and impossible settings are one sentence, and --skip_bad goes on without bad
-images."""
+"""Misuse of data in one file: foreign files and impossible settings are one sentence, and --skip_bad goes on without
+bad images."""
 
 from __future__ import annotations
 
