@@ -9,11 +9,11 @@ from launch import common, stages
 def main(argv) -> None:
     """Runs every stage that is not done and prints the table and the path of the report."""
     del argv
-    from jaxweights import files, report
+    from jaxweights import report
 
     experiment = stages.experiment()
     page = experiment.run()
-    print(report.summary(files.read_json(experiment.workdir / "metrics.json", "table of audit results", "Run again.")))
+    print(report.summary(experiment.folder.read_metrics()))
     print(f"report: {page}")
 
 

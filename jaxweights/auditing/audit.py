@@ -62,7 +62,7 @@ def measure(
         for i, (name, networks) in enumerate(populations.items()):
             path = folder / f"{name}.npz" if folder is not None else None
             if path is not None and path.exists():
-                measured[name] = measurements.load(path)
+                measured[name] = measurements.load(path, len(networks))
             else:
                 measured[name] = measurer(networks, name)
                 if path is not None:

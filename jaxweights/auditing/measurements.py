@@ -86,15 +86,18 @@ class Measured:
 
 def save(path: pathlib.Path, measured: Measured) -> None:
     """Writes the measurements of a series; the file is whole or absent."""
-    with files.atomic(path) as temporary:
-        np.savez(temporary, **{f.name: getattr(measured, f.name) for f in dataclasses.fields(Measured)})
+    files.write_npz(path, {f.name: getattr(measured, f.name) for f in dataclasses.fields(Measured)})
 
 
-def load(path: pathlib.Path) -> Measured:
+def load(path: pathlib.Path, count: int | None = None) -> Measured:
     """Reads the measurements of a series.
 
+    Args:
+      path: the file.
+      count: networks of the series, where they are known.
+
     Raises:
-      UserError: missing or damaged.
+      UserError: missing, damaged, or of other networks.
     """
     # An audit that is done is repeated where its `metrics.json` is gone, and measures what has no file.
     cure = f"Remove it, if it is there, and {path.parent.with_name('metrics.json')}, and run launch.run again."
@@ -103,4 +106,7 @@ def load(path: pathlib.Path) -> Measured:
     missing = [f.name for f in fields if f.default_factory is dataclasses.MISSING and f.name not in found]
     if missing:
         raise UserError(f"{path} is not a table of measurements: it has no {', '.join(missing)}. {cure}")
-    return Measured(**{f.name: found[f.name] for f in fields if f.name in found})
+    measured = Measured(**{f.name: found[f.name] for f in fields if f.name in found})
+    if count not in (None, len(measured)):
+        raise UserError(f"{path} is of {len(measured)} networks, but there are {count} here. {cure}")
+    return measured

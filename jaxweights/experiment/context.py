@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from jaxweights import data, files, generators, nets, parallel, provenance, tasks, zoo
+from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluator
 from jaxweights.experiment.config import complete, parse
-from jaxweights.experiment.stages import CONTROLS, stages
+from jaxweights.experiment.stages import CONTROLS, input_files, origin, stages
 from jaxweights.experiment.workdir import Workdir
 from jaxweights.training import train_generator
 
@@ -28,14 +29,15 @@ class Context:
       data_dir: where data sets other than the embedded ones are, or None for the default of `data.load`.
 
     Raises:
-      UserError: an unwritable workdir, a workdir whose trained networks belong to another config (naming the settings
-        that differ), or an impossible config.
+      UserError: an unwritable workdir, one that another process works in, a workdir whose trained networks belong to
+        another config or other input files (naming what differs), or an impossible config.
     """
 
     def __init__(self, config: Mapping[str, Any], workdir: pathlib.Path | str, data_dir: str | None = None):
         self.settings = parse(config)
         self.config = complete(config, self.settings)
-        self.folder = Workdir(workdir, self.config, stages)
+        inputs = {name: _checksum(path) for name, path in input_files(self.config).items()}
+        self.folder = Workdir(workdir, self.config, inputs, stages)
         self.workdir = self.folder.path
         self.data_dir = data_dir
         self._states: dict[str, Any] = {}
@@ -57,9 +59,14 @@ class Context:
 
     @functools.cached_property
     def dataset(self) -> data.Dataset:
-        """The task's training and test examples; bad items that were left out are listed in `skipped_data.txt`."""
+        """The task's training and test examples; bad items that were left out are listed in `skipped_data.txt`.
+
+        Raises:
+          UserError: they are not those of former calls.
+        """
         runs = self.zoo_settings.num_runs + self.zoo_settings.num_heldout
         loaded = self.task.load(self.settings.data, net=self.config["net"], runs=runs, data_dir=self.data_dir)
+        self.folder.bind({"data": loaded.source.rpartition("blake2b ")[2]})  # its content, whatever files it is in
         if loaded.skipped:
             listed = self.workdir / "skipped_data.txt"
             files.write_text(listed, "".join(f"{line}\n" for line in loaded.skipped))
@@ -122,6 +129,8 @@ class Context:
         if isinstance(generator, generators.ClosedFormGenerator):
             return generator.fit(training())
         if name not in self._states:
+            folder = files.make_dir(self.workdir / "generators" / name)
+            self._claim(folder / "origin.json", f"train {name}")
             log = files.JsonLines(self.workdir / "metrics.jsonl")
             with self.folder.timed(f"train {name}"):
                 self._states[name] = train_generator(
@@ -129,7 +138,7 @@ class Context:
                     trajectories() if generator.TRAJECTORIES else training(),
                     self.mesh,
                     key=jax.random.fold_in(self.key(1), self._streams[name]),
-                    path=self.workdir / "generators" / name,
+                    path=folder,
                     log=log.append,
                     begin=functools.partial(_forget, log),
                 )
@@ -145,7 +154,37 @@ class Context:
 
     def provenance(self, stage: str) -> dict[str, Any]:
         """What is kept with every population."""
-        return {"stage": stage, "config": self.config, "data": self.dataset.source, "versions": provenance.versions()}
+        facts = {"stage": stage, "config": self.config, "data": self.dataset.source, "versions": provenance.versions()}
+        return facts | {"origin": self.origin(stage)}
+
+    def origin(self, stage: str) -> dict[str, Any]:
+        """What the result of a stage depends on, by dotted name; of a generator, its random stream, too."""
+        stream = {f"stream of {n}": s for n, s in self._streams.items() if stage in (f"train {n}", f"sample {n}")}
+        return provenance.flat_config(origin(self.config, self.folder.inputs, stage) | stream)
+
+    def changes(self, stage: str, kept: Mapping[str, Any]) -> list[str]:
+        """How what a result depends on (see `origin`) differs from what it did when it was made, one line each."""
+        now = self.origin(stage)
+        # What is read may not be known yet, or any more.
+        names = {name for name in {*kept, *now} if not name.startswith("inputs.") or (name in kept and name in now)}
+        return provenance.differences(*({k: v for k, v in facts.items() if k in names} for facts in (kept, now)))
+
+    def check_origin(self, stage: str, kept: Mapping[str, Any], path: pathlib.Path) -> None:
+        """Raises `UserError` where a result in the workdir is not this experiment's, but was put there."""
+        changed = self.changes(stage, kept)
+        if changed:
+            raise UserError(
+                f"{path} was made by another config: {'; '.join(changed)}. Remove that folder and run again, or choose "
+                "another --workdir."
+            )
+
+    def _claim(self, path: pathlib.Path, stage: str) -> None:
+        """Keeps what the result of a stage depends on in a file beside it, or compares it with what is there."""
+        if path.exists():
+            kept = files.read_json(path, "record of a stage", f"Remove {path.parent} and run the same command again.")
+            self.check_origin(stage, kept, path.parent)
+        else:
+            files.write_json(path, self.origin(stage))
 
 
 def _forget(log: files.JsonLines, generator: str, stage: str, step: int) -> None:
@@ -155,3 +194,12 @@ def _forget(log: files.JsonLines, generator: str, stage: str, step: int) -> None
         return (row.get("generator"), row.get("stage")) != (generator, stage) or row.get("step", 0) <= step
 
     log.keep(before)
+
+
+def _checksum(path: str) -> str | None:
+    """The checksum of an input file, where it is one; what reads it says so where it is not."""
+    file = pathlib.Path(path).expanduser()
+    try:
+        return files.sha256(file)
+    except OSError:
+        return None

@@ -66,4 +66,4 @@ class Experiment(Context):
     @property
     def _audited(self) -> bool:
         """Whether all stages before the report are done."""
-        return (self.workdir / "metrics.json").exists()
+        return findings.is_done(self)

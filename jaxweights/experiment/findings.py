@@ -43,6 +43,13 @@ def audit(context: Context) -> dict[str, Any]:
     return metrics
 
 
+def is_done(context: Context) -> bool:
+    """Whether there is everything that a report is made of, but for the studies."""
+    names = (auditing.TRAINING, auditing.HELDOUT, *context.generators)
+    measured = [context.workdir / "audit" / f"{name}.npz" for name in names]
+    return all(path.exists() for path in (context.workdir / "metrics.json", *measured))
+
+
 def study(
     context: Context, opened: store.PopulationStore, drawn: Mapping[str, store.PopulationStore]
 ) -> dict[str, Any]:
@@ -64,13 +71,13 @@ def study(
 def _study(context: Context, name: str, kind: str, subject: Callable[[], Any]) -> dict[str, Any]:
     """What a study of that kind found, from the workdir where it is done."""
     path = files.make_dir(context.workdir / "studies") / f"{name}.json"
-    if not path.exists():
+    if not (path.exists() and path.with_suffix(".npz").exists()):
         config = context.config
         looked_at = subject()
         estimation = studies.Estimation(context.settings.audit.bootstrap, context.settings.seed, context.mesh)
         with context.folder.timed(f"studies {name}"):
             _keep(path, *studies.run(kind, looked_at, config["studies"], estimation))
-    return files.read_json(path, "table of studies", "Remove it and run again.")
+    return files.read_json(path, "table of a study", f"Remove {path} and run launch.audit (or launch.run) again.")
 
 
 def _subject(context: Context, opened: store.PopulationStore, drawn, name: str) -> studies.Subject:
@@ -110,8 +117,7 @@ def _series(context: Context, opened: store.PopulationStore, drawn) -> studies.S
 
 def _keep(path: pathlib.Path, metrics: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays first: where the metrics are, the study is done."""
-    with files.atomic(path.with_suffix(".npz")) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for `allow_pickle`
+    files.write_npz(path.with_suffix(".npz"), arrays)
     files.write_json(path, metrics)
 
 

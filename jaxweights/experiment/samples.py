@@ -63,10 +63,16 @@ def stores(context: Context) -> dict[str, store.PopulationStore]:
 
 
 def _missing(context: Context) -> list[str]:
-    def complete(path: pathlib.Path) -> bool:
-        return (path / store.INDEX).exists() and store.PopulationStore.open(path, drop_missing=True).complete
+    def complete(name: str) -> bool:
+        path = context.workdir / "samples" / name
+        if not (path / store.INDEX).exists():
+            return False
+        opened = store.PopulationStore.open(path, drop_missing=True)
+        if "origin" in opened.provenance:
+            context.check_origin(f"sample {name}", opened.provenance["origin"], path)
+        return opened.complete
 
-    return [name for name in context.generators if not complete(context.workdir / "samples" / name)]
+    return [name for name in context.generators if not complete(name)]
 
 
 def _draw(context: Context, opened: store.PopulationStore, generator, trained, path: pathlib.Path) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxweights import auditing, generators, provenance, settings, studies
+from jaxweights.generators.imported import Imported
 
 # The positive controls of every audit: an audit that does not flag them is worth nothing.
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -41,17 +43,45 @@ class Stage:
     kept: bool = False
 
 
-def stages(config: Mapping[str, Any]) -> dict[str, Stage]:
-    """Every stage of a config, by name, in an order in which they can run."""
-    return {stage.name: stage for stage in _stages(config)}
+def stages(config: Mapping[str, Any], inputs: Mapping[str, str] = MappingProxyType({})) -> dict[str, Stage]:
+    """Every stage of a config, by name, in an order in which they can run.
+
+    Args:
+      config: of an experiment, as JSON data with all defaults.
+      inputs: checksums of what it reads, by the setting that names it; see `input_files`, and "data".
+    """
+    return {stage.name: stage for stage in _stages(config, inputs)}
 
 
-def _stages(config: Mapping[str, Any]) -> Iterator[Stage]:
-    task = {key: config.get(key) for key in ("seed", "task", "data", "net")}
+def origin(config: Mapping[str, Any], inputs: Mapping[str, str], name: str) -> dict[str, Any]:
+    """What the result of a stage depends on: its settings and those of all stages before it, by dotted name."""
+    every = stages(config, inputs)
+    found: dict[str, Any] = {}
+    for needed in every[name].needs:
+        found |= origin(config, inputs, needed)
+    return found | dict(every[name].settings)
+
+
+def input_files(config: Mapping[str, Any]) -> dict[str, str]:
+    """The files that networks of an experiment are read from, by the setting that names them."""
+    zoo = config["zoo"]
+    found = {"zoo.import_npz": zoo.get("import_npz"), "zoo.base.import_npz": (zoo.get("base") or {}).get("import_npz")}
+    for name, (generator, _) in generators.resolve(config["generators"]).items():
+        if isinstance(generator, Imported):
+            found[f"generators.{name}.path"] = generator.path
+    return {setting: path for setting, path in found.items() if path}
+
+
+def _stages(config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[Stage]:
+    def read(setting: str) -> dict[str, Any]:
+        return {f"inputs.{setting}": inputs[setting]} if setting in inputs else {}
+
+    task = {key: config.get(key) for key in ("seed", "task", "data", "net")} | read("data")
     zoo = {key: value for key, value in config["zoo"].items() if key not in ("base", "use")}
     base, use = {"zoo.base": config["zoo"].get("base")}, {"zoo.use": config["zoo"]["use"]}
+    base |= read("zoo.base.import_npz")
     yield _stage("base", task | base, (), ("base",), kept=True)
-    yield _stage("zoo", task | base | {"zoo": zoo}, ("base",), ("zoo",), kept=True)
+    yield _stage("zoo", task | base | {"zoo": zoo} | read("zoo.import_npz"), ("base",), ("zoo",), kept=True)
     resolved = generators.resolve(config["generators"])
     learned = {
         n: g for n, (g, trained) in resolved.items() if n == trained and isinstance(g, generators.LearnedGenerator)
@@ -65,6 +95,7 @@ def _stages(config: Mapping[str, Any]) -> Iterator[Stage]:
         needs = f"train {trained}" if trained in learned else "zoo"
         entry = {**_entry(config, trained), **_entry(config, name)}
         drawn = {f"generators.{name}": entry, "num_samples": config["num_samples"]} | use
+        drawn |= read(f"generators.{name}.path")
         yield _stage(f"sample {name}", drawn, (needs,), (f"samples/{name}",))
     chosen = {study: settings.plain(made) for study, made in studies.make(config["studies"]).items()}
     bootstrap = {"audit.bootstrap": config["audit"]["bootstrap"]}

@@ -1,6 +1,6 @@
 """The folder of an experiment: where every stage leaves its result, how long it took, and which config it belongs to.
 
-config.json   streams.json   metrics.json   metrics.jsonl   timing.json   report.html
+config.json   inputs.json   streams.json   metrics.json   metrics.jsonl   timing.json   report.html
 skipped_data.txt        bad items of the data set, with data.skip_bad
 base/                   the network that all runs continue from, where the config has one
 zoo/                    population of all runs' snapshots
@@ -27,9 +27,12 @@ from jaxweights import files, locks, provenance
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import Stage, stale_stages
 
+_CONFIG, _INPUTS = "config.json", "inputs.json"
+_DATA = "data"  # among the inputs, the data set
+
 
 class Workdir:
-    """A folder bound to one config, and locked while this object exists: one process works in it.
+    """A folder bound to one config and to what it reads, and locked while this object exists: one process works in it.
 
     Where the folder holds an experiment of another config, results that no longer fit are removed, after saying which,
     so that the stages that make them run again; trained networks and generators are never removed.
@@ -37,36 +40,69 @@ class Workdir:
     Args:
       path: the folder; created if it is absent.
       config: of the experiment, as JSON data with all defaults.
-      stages: the stages of an experiment by name, for any config.
+      inputs: checksums of the files that it reads by the setting that names them, None for files that are not there.
+      stages: the stages of an experiment by name, for any config and inputs.
 
     Raises:
-      UserError: an unwritable folder, one that another process works in, or a config under which trained things in the
-        folder would be others; the message names the settings that differ.
+      UserError: an unwritable folder, one that another process works in, or a config or inputs under which trained
+        things in the folder would be others; the message names what differs.
     """
 
     def __init__(
         self,
         path: pathlib.Path | str,
         config: Mapping[str, Any],
-        stages: Callable[[Mapping[str, Any]], Mapping[str, Stage]],
+        inputs: Mapping[str, str | None],
+        stages: Callable[[Mapping[str, Any], Mapping[str, str]], Mapping[str, Stage]],
     ):
         self.path = files.make_dir(path)
         weakref.finalize(self, locks.release, locks.acquire(self.path))
-        record = self.path / "config.json"
-        config = json.loads(json.dumps(config))
-        if record.exists():
-            old = files.read_json(record, "config of this workdir", "Remove the workdir or choose another --workdir.")
-            if old == config:
-                return
-            self._adopt(old, config, stages)
-        files.write_json(record, config)
+        self._config, self._stages = json.loads(json.dumps(config)), stages
+        self.inputs: dict[str, str] = {}
+        self.bind({_DATA: None, **inputs})
 
-    def _adopt(self, old: Mapping[str, Any], new: Mapping[str, Any], stages) -> None:
-        """Removes what does not fit the new config."""
-        changed = provenance.differences(old, new)
+    def bind(self, inputs: Mapping[str, str | None]) -> None:
+        """Binds the folder to its config and to further inputs; see the class."""
+        old, known = self._record(), self._known_inputs()
+        # Of a file that is gone, or not read yet, what it was when it was read.
+        found = {name: digest or known.get(name) for name, digest in {**self.inputs, **inputs}.items()}
+        self.inputs = {name: digest for name, digest in found.items() if digest}
+        if old == self._config and known == self.inputs:
+            return
+        if old is not None:
+            self._adopt(old, {**self.inputs, **known})
+        if old != self._config:
+            files.write_json(self.path / _CONFIG, self._config)
+        files.write_json(self.path / _INPUTS, self.inputs)
+
+    def _record(self) -> dict[str, Any] | None:
+        """The config of this folder, if there is one."""
+        results = [s for s in self._stages(self._config, {}).values() if not s.kept and s.name != "report"]
+        left = [str(path.relative_to(self.path)) for stage in results for path in self._left(stage)]
+        also = f", together with the results under it ({', '.join(left)})," if left else ""
+        cure = f"Remove it{also} and run the same command again; what was trained is kept."
+        if (self.path / _CONFIG).exists():
+            return files.read_json(self.path / _CONFIG, "config of this workdir", cure)
+        if left:
+            raise UserError(
+                f"The workdir {self.path} has results ({', '.join(left)}), but no {_CONFIG} says of which config. "
+                "Remove them and run the same command again, or choose another --workdir."
+            )
+        return None
+
+    def _known_inputs(self) -> dict[str, str]:
+        path, what = self.path / _INPUTS, "table of checksums of input files"
+        cure = f"Remove {path} and run the same command again."
+        return files.read_json(path, what, cure, {str: str}) if path.exists() else {}
+
+    def _adopt(self, old: Mapping[str, Any], known: Mapping[str, str]) -> None:
+        """Removes what does not fit the config and the inputs."""
+        changed = provenance.differences(old, self._config)
+        former = "values" if changed else "files"
+        changed += [f"the content of {name}" for name in known if known[name] != self.inputs.get(name)]
         try:
-            before, after = stages(old), stages(new)
-        except (UserError, KeyError, TypeError) as error:
+            before, after = self._stages(old, known), self._stages(self._config, self.inputs)
+        except (UserError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
                 f"The workdir {self.path} holds an experiment whose config this version cannot read ({error}). Choose "
                 "another --workdir."
@@ -75,9 +111,9 @@ class Workdir:
         lost = [stage.name for stage in stale if stage.kept]
         if lost:
             raise UserError(
-                f"The workdir {self.path} holds an experiment with another config, which would make "
+                f"The workdir {self.path} holds an experiment with another config or other files, which would make "
                 f"{', '.join(lost)} anew; it differs in {'; '.join(changed)}. Choose another --workdir, or the former "
-                "values."
+                f"{former}."
             )
         if stale:
             names = ", ".join(stage.name for stage in stale)
@@ -97,8 +133,9 @@ class Workdir:
     def streams(self, names: Iterable[str]) -> dict[str, int]:
         """The number of each series' random stream: its position, or for series that join an experiment later, the
         next free number, so that those that are there keep theirs."""
-        path = self.path / "streams.json"
-        known = files.read_json(path, "table of random streams", "Remove it.") if path.exists() else {}
+        path, what = self.path / "streams.json", "table of random streams"
+        cure = f"Remove {path} and run the same command again."
+        known = files.read_json(path, what, cure, {str: int}) if path.exists() else {}
         streams = dict(known)
         for name in names:
             streams.setdefault(name, 1 + max(streams.values(), default=-1))
@@ -109,7 +146,7 @@ class Workdir:
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Adds the seconds of a stage to `timing.json`; what an earlier, interrupted call took stays counted."""
-        begin = time.monotonic()
+        begin, _ = time.monotonic(), self.timing  # a damaged table is refused before the stage
         try:
             yield
         finally:
@@ -121,7 +158,8 @@ class Workdir:
     def timing(self) -> dict[str, float]:
         """Seconds by stage."""
         path = self.path / "timing.json"
-        return files.read_json(path, "table of timings", "Remove it.") if path.exists() else {}
+        cure = f"Remove {path} and run the same command again."
+        return files.read_json(path, "table of timings", cure, {str: float}) if path.exists() else {}
 
     def _write_timing(self, timing: Mapping[str, float]) -> None:
         files.write_json(self.path / "timing.json", timing)
@@ -130,7 +168,10 @@ class Workdir:
         """The audit's numbers.
 
         Raises:
-          UserError: there are none; says what to run.
+          UserError: there are none, or they are not as they were written; says what to run.
         """
-        cure = "Run launch.audit (or launch.run) first."
-        return files.read_json(self.path / "metrics.json", "table of audit results", cure)
+        path = self.path / "metrics.json"
+        cure = f"Remove {path} and run launch.audit (or launch.run) again."
+        if not path.exists():
+            cure = "Run launch.audit (or launch.run) first."
+        return files.read_json(path, "table of audit results", cure, {"series": dict, "checks": dict, "zoo": dict})

@@ -85,7 +85,10 @@ def _check_origin(context: Context, opened: store.PopulationStore) -> None:
         kept = {key: config.get(key) for key in ("seed", "data", "net", "zoo")}
         return kept | {"zoo": {k: v for k, v in (kept["zoo"] or {}).items() if k != "use"}}
 
-    changed = provenance.differences(settings(opened.provenance.get("config", {})), settings(context.config))
+    if "origin" in opened.provenance:
+        changed = context.changes("zoo", opened.provenance["origin"])
+    else:
+        changed = provenance.differences(settings(opened.provenance.get("config", {})), settings(context.config))
     if opened.spec != context.net.spec:
         changed.append(f"{opened.spec.num_params} -> {context.net.spec.num_params} parameters per network")
     if changed:

@@ -189,7 +189,7 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any]) -> list[Series]:
     for name in metrics["series"]:
         if name == auditing.HELDOUT_CONTROL:  # half of the held-out runs, which are there already
             continue
-        measured[name] = auditing.load(workdir / "audit" / f"{name}.npz")
+        measured[name] = auditing.load(workdir / "audit" / f"{name}.npz", metrics["series"][name]["min_l2"]["n"])
     return arrange(metrics, measured)
 
 
