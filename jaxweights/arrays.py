@@ -41,21 +41,22 @@ def as_array(value: Any, what: str) -> np.ndarray:
         ) from error
 
 
-def float32(value: Any, what: str, largest: float = _LARGEST_FLOAT) -> np.ndarray:
+def float32(value: Any, name: str, largest: float = _LARGEST_FLOAT, what: str = "weights") -> np.ndarray:
     """Finite real numbers as float32.
 
     Args:
       value: any array-like.
-      what: its name in messages.
+      name: its name in messages.
       largest: largest magnitude.
+      what: plural of what it holds, in messages.
 
     Raises:
       UserError: text, objects, truth values, complex numbers, numbers of an unknown format, NaN, infinity, or beyond
         `largest`; the message has the first rows.
     """
-    array = real(value, what)
+    array = real(value, name)
     if array.size and not _magnitude(array) <= largest:
-        _refuse_numbers(array, what, largest)
+        _refuse_numbers(array, name, largest, what)
     return array.astype(np.float32, copy=False)
 
 
@@ -64,7 +65,7 @@ def narrow(array: np.ndarray, what: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         found = array.astype(np.float32, copy=False)
     if found.dtype != array.dtype and np.isinf(found).any() and (np.isinf(found) & np.isfinite(array)).any():
-        _refuse_numbers(np.where(np.isfinite(array), array, 0), what, _LARGEST_FLOAT)
+        _refuse_numbers(np.where(np.isfinite(array), array, 0), what, _LARGEST_FLOAT, "weights")
     return found
 
 
@@ -129,16 +130,16 @@ def _magnitude(array: np.ndarray) -> float:
     return max(float(np.max(array)), -float(np.min(array)))
 
 
-def _refuse_numbers(array: np.ndarray, what: str, largest: float) -> None:
+def _refuse_numbers(array: np.ndarray, name: str, largest: float, what: str) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         wrong = ~(np.abs(array.astype(np.float64)) <= largest)
         finite = np.isfinite(array.astype(np.float64)[wrong]).all()
-    rows = array.ndim == 2
-    bad = np.flatnonzero(wrong.any(axis=1) if rows else wrong)
+    rows = array.ndim > 1
+    bad = np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1) if rows else wrong)
     kind, count = ("rows", len(array)) if rows else ("entries", array.size)
-    problem = f"weights beyond {largest:.2g}, too large for float32," if finite else "NaN or infinite weights"
-    cure = "Remove these rows." if rows else "Train it anew, or take an earlier checkpoint."
-    raise UserError(f"{what} has {problem} in {bad.size} of {count} {kind} (first: {bad[:_SHOWN].tolist()}). {cure}")
+    problem = f"{what} beyond {largest:.2g}, too large for float32," if finite else f"NaN or infinite {what}"
+    cure = "Remove them." if what != "weights" else "Remove these rows." if rows else "Take another checkpoint."
+    raise UserError(f"{name} has {problem} in {bad.size} of {count} {kind} (first: {bad[:_SHOWN].tolist()}). {cure}")
 
 
 def _values(array: np.ndarray, wrong: np.ndarray) -> str:

@@ -200,7 +200,7 @@ def check_weights(weights: np.ndarray, spec: WeightSpec, what: str) -> None:
 
 def check_finite(weights: np.ndarray, what: str) -> None:
     """Raises `UserError` that names the first rows with NaN or infinite entries."""
-    arrays.float32(weights, what)
+    arrays.float32(weights[:], what)
 
 
 def check_variances(weights: np.ndarray, spec: WeightSpec, what: str) -> None:

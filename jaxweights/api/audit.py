@@ -10,7 +10,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxweights import arrays as array_checks
 from jaxweights import auditing, population, provenance, tasks
+from jaxweights.api import arguments
 from jaxweights.api.result import AuditResult
 from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject
 from jaxweights.errors import UserError
@@ -98,6 +100,11 @@ def audit(
         held-out networks, held-out networks that are training networks, unknown settings or names; the message names
         the argument.
     """
+    seed = arguments.seed(seed)
+    if spec is not None:
+        arguments.instance(spec, WeightSpec, "spec", "give a WeightSpec, or None")
+    if settings is not None:
+        arguments.instance(settings, AuditSettings, "settings", "give AuditSettings, or None")
     chosen = make(AuditSettings, {**plain(settings or AuditSettings()), **changes})
     trained = _training(train, spec)
     null, checkpoints = _null(heldout, trained, seed)
@@ -133,10 +140,13 @@ def _population(networks: Any, what: str, spec: WeightSpec | None) -> Population
       UserError: another shape, values that are no finite numbers, or another size than the spec's.
     """
     if isinstance(networks, Population):
-        found = dataclasses.replace(networks, weights=np.asarray(networks.weights[:], np.float32))
+        if not len(networks):
+            raise UserError(f"{what} is empty: it has no rows. Give at least one weight vector.")
+        weights = array_checks.narrow(np.asarray(networks.weights[:]), what)
+        found = dataclasses.replace(networks, weights=weights)
         found = found if spec is None else dataclasses.replace(found, spec=spec)
     else:
-        array = np.asarray(networks)
+        array = array_checks.as_array(networks, what)
         if array.ndim != 2 or 0 in array.shape:
             raise UserError(f"{what} has shape {array.shape}; give [N, P]: one flat weight vector per row.")
         known = spec is not None and spec.num_params == array.shape[1]
@@ -219,6 +229,8 @@ def _check_size(networks: Population, what: str, train: Population) -> None:
 
 def _added(baselines: bool | Iterable[str], controls: bool, train: Population) -> dict[str, Baseline]:
     """Generators of the baselines that are asked for, and of the controls, by series."""
+    if isinstance(baselines, str) or not isinstance(baselines, (bool, Iterable)):
+        raise UserError(f"baselines is {baselines!r}; give True, False, or a list of {', '.join(BASELINES)}.")
     names = (BASELINES if baselines else ()) if isinstance(baselines, bool) else tuple(baselines)
     unknown = [name for name in names if name not in BASELINES]
     if unknown:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import files, generators, parallel, provenance, settings
+from jaxweights.api import arguments
 from jaxweights.data.dataset import fingerprint
 from jaxweights.errors import UserError
 from jaxweights.generators import ClosedFormGenerator, Generator, LearnedGenerator, Prompted
@@ -67,7 +68,9 @@ def fit(
       UserError: an unknown generator or setting (naming the nearest known one), too few networks, a loss that is not
         finite, or a folder with another model.
     """
+    seed = arguments.seed(seed)
     training = from_array(training, "The training population")
+    check_finite(training.weights, "The training population")
     chosen = _chosen(generator, changes)
     if isinstance(chosen, ClosedFormGenerator):
         return Model(chosen, chosen.fit(training), training)
@@ -102,8 +105,15 @@ def sample(
     Raises:
       UserError: settings that need another training, or samples with non-finite weights.
     """
-    if count < 1:
-        raise UserError(f"count is {count}; ask for at least one network.")
+    arguments.instance(model, Model, "The first argument", "give the result of fit")
+    count, seed = arguments.whole(count, "count", 1), arguments.seed(seed)
+    if starts is not None:
+        arguments.instance(starts, Population, "starts", "give a population, e.g. zoo.heldout.first()")
+        if starts.spec.num_params != model.training.spec.num_params:
+            raise UserError(
+                f"starts has {starts.spec.num_params:,} parameters per network, the training population "
+                f"{model.training.spec.num_params:,}. Give networks of the same kind."
+            )
     generator, training = model.generator, model.training
     if changes:
         known = sorted(generator.SAMPLING) if isinstance(generator, LearnedGenerator) else []

@@ -12,8 +12,11 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from jaxweights import arrays as array_checks
 from jaxweights import data as datasets
 from jaxweights import nets, parallel, provenance, settings, tasks, zoo
+from jaxweights.api import arguments
+from jaxweights.data.checks import check_classes
 from jaxweights.data.dataset import fingerprint
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, Evaluator
@@ -21,6 +24,8 @@ from jaxweights.nets import custom
 from jaxweights.population import Population, from_array
 from jaxweights.spec import WeightSpec
 from jaxweights.store import INDEX, PopulationStore
+
+_CLASSIFICATION = "classification"
 
 
 def train_zoo(
@@ -64,8 +69,10 @@ def train_zoo(
     Raises:
       UserError: unknown settings (naming the nearest known one), or a network that does not fit the data.
     """
-    if runs < 1:
-        raise UserError(f"runs is {runs}; a zoo needs at least one training run.")
+    runs, heldout = arguments.whole(runs, "runs", 1), arguments.whole(heldout, "heldout", 0)
+    seed = arguments.seed(seed)
+    if spec is not None:
+        arguments.instance(spec, WeightSpec, "spec", "give a WeightSpec, or None")
     module = None if isinstance(source, str) else source
     name, arrays = _data_source(source, data)
     chosen = _task(task, network, name, arrays)
@@ -119,6 +126,7 @@ def evaluate(population: Population, weights: Any = None) -> Evaluation:
     Raises:
       UserError: a population without an evaluator, or weights of another shape.
     """
+    arguments.instance(population, Population, "The first argument", "give a population, e.g. of train_zoo")
     if population.evaluator is None:
         population.evaluated()  # says what to do
     chosen = population if weights is None else from_array(weights, "weights", population.spec)
@@ -140,14 +148,23 @@ def _data_source(source: Any, data: Any) -> tuple[str, tuple[np.ndarray, ...] | 
         return data, None
     if not isinstance(data, (tuple, list)) or len(data) != 4:
         raise UserError("A module needs data: the name of a data set, or arrays (x, y, x_test, y_test).")
-    return "arrays", tuple(np.asarray(part) for part in data)
+    names = ("x", "y", "x_test", "y_test")
+    return "arrays", tuple(array_checks.real(part, f"data: {n}") for n, part in zip(names, data, strict=True))
 
 
 def _task(task: str | None, network: str | None, name: str, arrays: tuple[np.ndarray, ...] | None) -> tasks.Task:
     if task is not None:
         return tasks.get(task)
     if arrays is not None:
-        return tasks.get("classification" if np.issubdtype(arrays[1].dtype, np.integer) else "regression")
+        y = arrays[1]
+        if np.issubdtype(y.dtype, np.integer):
+            return tasks.get(_CLASSIFICATION)
+        if y.size and (y == np.floor(y)).all():
+            print(
+                "zoo: the targets are of a real type, so this is a regression; for classes give integers",
+                file=sys.stderr,
+            )
+        return tasks.get("regression")
     if network is not None:
         return next((t for t in tasks.TASKS.values() if network in t.networks), tasks.get())
     return next((t for t in tasks.TASKS.values() if t.data_settings().name == name), tasks.get())  # type: ignore[attr-defined]
@@ -176,36 +193,55 @@ def _settings(chosen, module, network, name, arrays, options, runs, heldout):
 def _dataset(task: tasks.Task, arrays: tuple[np.ndarray, ...]) -> datasets.Dataset:
     """A data set of arrays."""
     x, y, x_test, y_test = arrays
-    for what, inputs, targets in (("training", x, y), ("test", x_test, y_test)):
-        if inputs.ndim < 2 or targets.ndim != 1 or len(inputs) != len(targets) or not len(inputs):
-            raise UserError(
-                f"The {what} data have inputs of shape {inputs.shape} and targets of shape {targets.shape}; give "
-                "[n, ...] and [n]."
-            )
-        if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
-            raise UserError(f"The {what} inputs have NaN or infinite values. Remove these rows.")
-    if x.shape[1:] != x_test.shape[1:]:
-        raise UserError(f"Training inputs are {x.shape[1:]} and test inputs {x_test.shape[1:]}; both must be alike.")
-    if (x.dtype == np.uint8) != (x_test.dtype == np.uint8):
-        raise UserError(
-            f"Training inputs are {x.dtype} and test inputs {x_test.dtype}; both must be bytes, or neither."
-        )
-    whole = np.issubdtype(y.dtype, np.integer)
-    if whole and min(y.min(), y_test.min()) < 0:
-        raise UserError("The classes have negative numbers; give integers from 0.")
+    _check_shapes(x, y, x_test, y_test)
+    classes = _check_targets(task, y, y_test)
     unit = 1 / 255 if x.dtype == np.uint8 else 1.0
-    inputs = (part if part.dtype == np.uint8 else np.asarray(part, np.float32) for part in (x, x_test))
-    train_images, test_images = inputs
-    kind = np.int32 if whole else np.float32
-    train_labels, test_labels = task.targets(np.asarray(y, kind), np.asarray(y_test, kind))
+    train_images, test_images = (
+        part if part.dtype == np.uint8 else array_checks.float32(part, f"data: {name}", what="values")
+        for name, part in (("x", x), ("x_test", x_test))
+    )
+    kind = np.int32 if classes else np.float32
+    train_labels, test_labels = task.targets(y.astype(kind), y_test.astype(kind))
     return datasets.Dataset(
         name="arrays",
         train_images=train_images,
         train_labels=train_labels,
         test_images=test_images,
         test_labels=test_labels,
-        num_classes=int(max(y.max(), y_test.max())) + 1 if whole else 1,
+        num_classes=classes or 1,
         scale=np.full(x.shape[-1], unit, np.float32),
         shift=np.zeros(x.shape[-1], np.float32),
         source=f"arrays; blake2b {fingerprint(train_images, y, test_images, y_test)}",
     )
+
+
+def _check_shapes(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> None:
+    for what, inputs, targets in (("training", x, y), ("test", x_test, y_test)):
+        if inputs.ndim < 2 or targets.ndim != 1 or len(inputs) != len(targets) or not inputs.size:
+            raise UserError(
+                f"The {what} data have inputs of shape {inputs.shape} and targets of shape {targets.shape}; give "
+                "[n, ...] and [n]."
+            )
+    if x.shape[1:] != x_test.shape[1:]:
+        raise UserError(f"Training inputs are {x.shape[1:]} and test inputs {x_test.shape[1:]}; both must be alike.")
+    if (x.dtype == np.uint8) != (x_test.dtype == np.uint8):
+        raise UserError(
+            f"Training inputs are {x.dtype} and test inputs {x_test.dtype}; both must be bytes, or neither."
+        )
+
+
+def _check_targets(task: tasks.Task, y: np.ndarray, y_test: np.ndarray) -> int:
+    """The number of classes; 0 for real targets."""
+    for name, targets in (("y", y), ("y_test", y_test)):
+        array_checks.float32(targets, f"data: {name}", what="targets")
+    if task.name != _CLASSIFICATION:
+        return 0
+    if not all(np.issubdtype(targets.dtype, np.integer) for targets in (y, y_test)):
+        raise UserError(
+            f"Targets are {y.dtype} in training and {y_test.dtype} in the test; classes are integers from 0: "
+            "y.astype(int). Real targets make a regression."
+        )
+    if min(y.min(), y_test.min()) < 0:
+        raise UserError("The classes have negative numbers; give integers from 0.")
+    check_classes({"training": y, "test": y_test}, "arrays", "data")
+    return int(y.max()) + 1

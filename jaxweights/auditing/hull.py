@@ -53,7 +53,7 @@ def interpolation_residual(
         differences, gram = _differences(queries[rows], neighbours[rows])
         if not np.isfinite(gram).all():
             row = rows.start + int(np.flatnonzero(~np.isfinite(gram).all(axis=(1, 2)))[0])
-            raise UserError(f"Query {row} or one of its neighbours is not finite. Drop diverged models first.")
+            raise UserError(f"Query {row} or one of its neighbours is not finite. Remove such networks first.")
         weights[rows] = _minimise_on_simplex(_Products.build(gram, np.zeros(gram.shape[:2]), np.zeros(len(gram))))
         # Measured on the combination itself: the quadratic form cancels where the query lies inside the hull.
         residuals[rows] = np.linalg.norm(np.einsum("mk,mkp->mp", weights[rows], differences), axis=1)
@@ -107,7 +107,7 @@ def residual_of_all(
         cross += ours @ near.T
         own += np.einsum("mp,mp->m", ours, ours)
     if not np.isfinite(own).all() or not np.isfinite(gram).all():
-        raise UserError("A query or a point is not finite. Drop diverged models first.")
+        raise UserError("A query or a point is not finite. Remove such networks first.")
     weights = np.empty(cross.shape)
     for rows in row_blocks(count, max(1, memory_bytes // (48 * gram.size))):
         weights[rows] = _minimise_on_simplex(_Products.build(gram, cross[rows], own[rows]), allowed[rows])

@@ -189,7 +189,7 @@ def _checked(
     x, y = x[known], y[known]
     if not np.isfinite(x).all() or not np.isfinite(y).all():
         raise UserError(
-            f"The {name} rows of the probe hold numbers that are not finite. Drop diverged networks from the "
+            f"The {name} rows of the probe hold numbers that are not finite. Remove such networks from the "
             "population first."
         )
     if len(y) < 2 or np.ptp(y) == 0.0:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights.arrays import LARGEST_WEIGHT
 from jaxweights.auditing.rows import read_rows, row_blocks, rows_within
 from jaxweights.errors import UserError
 
@@ -23,8 +24,6 @@ FLOAT32_ROUNDOFF = 2.0**-24
 FLOAT64_ROUNDOFF = 2.0**-53
 FLOAT32_UNDERFLOW = 2.0**-124
 """Bounds what a product of two float32 numbers can lose, twice, where it underflows to zero."""
-
-_LARGEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,11 @@ def reference_frame(queries: Any, reference: Any, memory_bytes: int) -> Frame:
         for block in row_blocks(len(source), size):
             values = read_rows(source, block)
             magnitude = float(max(np.max(values), -np.min(values)))
-            if not magnitude <= _LARGEST:
-                row = block.start + int(np.flatnonzero(~(np.abs(values) <= _LARGEST).all(axis=1))[0])
+            if not magnitude <= LARGEST_WEIGHT:
+                row = block.start + int(np.flatnonzero(~(np.abs(values) <= LARGEST_WEIGHT).all(axis=1))[0])
                 raise UserError(
-                    f"Row {row} of the {name} set holds a number that is not finite or beyond {_LARGEST:g}, so it has "
-                    "no meaningful distance to anything. Drop diverged models from the population before the audit."
+                    f"Row {row} of the {name} set holds a number that is not finite or beyond {LARGEST_WEIGHT:g}, "
+                    "so it has no meaningful distance to anything. Remove it before the audit."
                 )
             largest = max(largest, magnitude)
             if name == "reference":

@@ -265,7 +265,7 @@ def _sample(values: np.ndarray, name: str) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
         raise UserError(
-            f"{bad.size} of {values.size} {name} are non-finite, the first at row {bad[0]}. Drop diverged models first."
+            f"{bad.size} of {values.size} {name} are non-finite, the first at row {bad[0]}. Remove such networks first."
         )
     return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def check(raw: Raw, name: str, skip_bad: bool = False, labelled: bool = True) ->
     shapes = [f"{pixels.dtype} of shape {pixels.shape[1:]}" for pixels in images.values()]
     if shapes[0] != shapes[1]:
         raise UserError(f"{raw.where}: training images are {shapes[0]} and test images {shapes[1]}; both must agree.")
-    _check_classes(labels, name, raw.where, labelled)
+    check_classes(labels, name, raw.where, labelled)
     for part, pixels in images.items():
         if pixels.dtype != np.uint8:
             images[part] = _as_float32(pixels, part, raw.where)
@@ -62,7 +63,9 @@ def check(raw: Raw, name: str, skip_bad: bool = False, labelled: bool = True) ->
     )
 
 
-def _check_classes(labels: dict[str, np.ndarray], name: str, where: str, labelled: bool) -> None:
+def check_classes(labels: Mapping[str, np.ndarray], name: str, where: str, labelled: bool = True) -> None:
+    """Raises `UserError` for labels `[n]` by part ("training" among them) that are out of range, or, where they are
+    used, classes without training images."""
     known, classes = KNOWN.get(name), np.unique(labels["training"])
     num_classes = known.num_classes if known else int(classes[-1]) + 1
     for part, own in labels.items():

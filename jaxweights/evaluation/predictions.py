@@ -98,7 +98,7 @@ class Predictor:
             per = " for each of its networks" if self._batched else ""
             raise UserError(f"predict returned shape {shape} and type {found.dtype}; it has to return {wanted}{per}.")
         if not np.isfinite(found).all():
-            raise UserError("predict returned values that are not finite. Leave out networks that diverged.")
+            raise UserError("predict returned values that are not finite. Leave out the networks that they are of.")
         return found
 
     def _classified(self, found: np.ndarray) -> tuple[float, float | None, np.ndarray]:

@@ -75,6 +75,17 @@ def _missing(context: Context) -> list[str]:
     return [name for name in context.generators if not complete(name)]
 
 
+def _cure(generator: generators.Generator, workdir: pathlib.Path) -> str:
+    """What to do about samples that are not finite, though the training networks are."""
+    if not isinstance(generator, generators.LearnedGenerator):
+        return f"Its settings are too large for these networks: lower them ({generator.section})."
+    drawn = ", ".join(sorted(generator.SAMPLING))
+    return (
+        f"Its loss was finite in training ({workdir / 'metrics.jsonl'}), so its samples grow as they are drawn. Change "
+        f"how ({drawn}), or train another generator: the same settings under another name, changed."
+    )
+
+
 def _draw(context: Context, opened: store.PopulationStore, generator, trained, path: pathlib.Path) -> None:
     rows, spec = zoo.training_rows(context, opened), context.net.spec
 
@@ -88,9 +99,8 @@ def _draw(context: Context, opened: store.PopulationStore, generator, trained, p
     finite = np.isfinite(weights).all(axis=1)
     if not finite.all():
         raise UserError(
-            f"{(~finite).sum()} of {len(weights)} networks sampled from {generator.name!r} have non-finite weights: "
-            f"its training went wrong. Look at {context.workdir / 'metrics.jsonl'}, change its settings, and use a new "
-            "workdir."
+            f"{(~finite).sum()} of {len(weights)} networks sampled from {generator.name!r} have weights that are not "
+            f"finite. {_cure(generator, context.workdir)}"
         )
     derived = opened.view(rows).derive(weights, parents, generator.name)
     result = context.evaluate(weights)

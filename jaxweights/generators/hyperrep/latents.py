@@ -287,8 +287,8 @@ def _checked(latents: np.ndarray) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(latents).all(axis=1))
     if bad.size:
         raise UserError(
-            f"{bad.size} of {len(latents)} latents are not finite, the first in row {bad[0]}. The autoencoder has "
-            "diverged, or a training network has; train with a smaller learning rate or drop such networks."
+            f"{bad.size} of {len(latents)} latents are not finite, the first in row {bad[0]}: encodings "
+            "overflow on these networks. Remove them, or train it with other settings."
         )
     return latents
 
