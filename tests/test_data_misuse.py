@@ -121,7 +121,7 @@ ARRAYS: dict[str, Misuse] = {
     "huge pixels": (arrays(pixels(lambda x: x * 1e35)), "pixels from 0 to 2.55e.37"),
     "std": (arrays(dict, mean=0.5, std=1e-50), "std .1e-50.*too large"),
     "text for mean": (arrays(dict, mean="a", std="b"), "mean 'a' and std 'b' must be numbers"),
-    "resize": (arrays(dict, resize=10**6), "GB of memory; set config.data.resize lower"),
+    "resize": (arrays(dict, resize=10**6), "TB of memory.* Set config.data.resize lower"),
     "sorted, train_limit": (
         arrays(labels(np.sort), train_limit=12),
         "are of 3 of the 10 classes.*at least 37",

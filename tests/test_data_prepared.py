@@ -234,17 +234,22 @@ def test_preparing_again_changes_nothing_and_never_mixes(tmp_path):
     assert before == {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in path.iterdir()}
 
 
-def test_a_failed_preparation_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "failure, seen",
+    [(KeyboardInterrupt(), KeyboardInterrupt), (RuntimeError("write() failed: No space left on device\n"), OSError)],
+    ids=["interrupted", "full disk"],
+)
+def test_a_failed_preparation_leaves_nothing(tmp_path, monkeypatch, failure, seen):
     source = checks.check(raw_of(make(train=30)), "mnist")
     calls = iter(range(40))
 
     def breaks(image):
         if next(calls) == 35:
-            raise KeyboardInterrupt
+            raise failure
         return png(image)
 
     monkeypatch.setattr(prepare, "encode_png", breaks)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(seen):
         prepare.prepare("mnist", source, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

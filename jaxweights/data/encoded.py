@@ -6,7 +6,6 @@ import functools
 import io
 import itertools
 import math
-import os
 import zlib
 from collections.abc import Iterable
 from concurrent import futures
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxweights import extras
+from jaxweights import extras, memory
 from jaxweights.data.inspection import Inspection
 from jaxweights.data.raw import Reading
-from jaxweights.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -126,12 +124,9 @@ def _allocate(shape: tuple[int, ...], dtype) -> np.ndarray:
     Raises:
       UserError: it does not fit in the memory of the machine.
     """
-    size, there = math.prod(shape) * np.dtype(dtype).itemsize, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if size > there:
-        raise UserError(
-            f"images of shape {shape} take {size / 1e9:,.0f} GB, but this machine has {there / 1e9:,.0f} GB of memory; "
-            "set config.data.resize lower, or fewer images by config.data.train_limit and test_limit."
-        )
+    cure = "Set config.data.resize lower, or fewer images by config.data.train_limit and test_limit"
+    part = memory.Part("their pixels", math.prod(shape) * np.dtype(dtype).itemsize, cure)
+    memory.refuse_unless_fits(f"An array of images {shape}", [part], memory.host())
     return np.empty(shape, dtype)
 
 

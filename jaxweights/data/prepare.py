@@ -162,7 +162,10 @@ def _write(name: str, source: Raw, work: pathlib.Path, file_format: str, progres
     builder = builder_class(data_dir=work, file_format=file_format)
     # The library prints the name of the temporary directory, which no longer exists when the user reads it.
     with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except RuntimeError as error:  # what the writer raises, e.g. on a full disk
+            raise OSError(str(error).splitlines()[0]) from error
     return pathlib.Path(builder.data_dir)
 
 

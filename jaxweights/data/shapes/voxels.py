@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxweights import extras, parallel
+from jaxweights import extras, memory, parallel
 from jaxweights.data.dataset import fingerprint
 from jaxweights.data.inspection import Inspection
 from jaxweights.data.numpy_files import read_arrays
@@ -173,4 +173,7 @@ def _unpacked(packed: np.ndarray, shape: np.ndarray, path: pathlib.Path) -> np.n
             f"{path}: packed is {packed.dtype} {packed.shape}, but grids of shape {tuple(sides)} need uint8 "
             f"[n, {-(-size // 8)}]; pack them by numpy.packbits(grids.reshape(n, -1), axis=1)."
         )
+    cure = "Write fewer or coarser grids"
+    parts = [memory.Part("their voxels", 2 * len(packed) * size, cure)]
+    memory.refuse_unless_fits(f"{path}: {len(packed)} grids of shape {tuple(sides)}", parts, memory.host())
     return np.unpackbits(packed, axis=1, count=size).reshape(-1, *sides).astype(bool)
