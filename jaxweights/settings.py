@@ -240,10 +240,11 @@ def _as_tuple(value: Any, arguments: tuple[Any, ...], hint: Any, path: str) -> t
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, (Sequence, set)):
         raise UserError(_expected(path, hint, value))
     if len(arguments) == 2 and arguments[1] is Ellipsis:
-        return tuple(convert(v, arguments[0], path) for v in value)
+        return tuple(convert(v, arguments[0], f"{path}[{i}]") for i, v in enumerate(value))
     if arguments and len(value) != len(arguments):
         raise UserError(_expected(path, hint, value))
-    return tuple(convert(v, a, path) for v, a in zip(value, arguments, strict=True)) if arguments else tuple(value)
+    pairs = enumerate(zip(value, arguments, strict=True)) if arguments else ()
+    return tuple(convert(v, a, f"{path}[{i}]") for i, (v, a) in pairs) if arguments else tuple(value)
 
 
 def _as_plain(value: Any, hint: Any, path: str) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
+import re
 import sys
 import textwrap
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -14,7 +16,11 @@ from jaxweights.errors import UserError
 from launch import config_file
 
 _HOST_DEVICES = flags.DEFINE_integer(
-    "host_devices", 0, "CPU devices to emulate; 0 means one per available core. Accelerators ignore it.", lower_bound=0
+    "host_devices",
+    0,
+    "CPU devices to emulate; 0 means one per available core. Accelerators ignore it.",
+    lower_bound=0,
+    upper_bound=1024,
 )
 _CACHE_DIR = flags.DEFINE_string(
     "cache_dir",
@@ -25,6 +31,21 @@ ADDED: dict[str, dict] = {}
 """Entries of the config that flags added, by dotted name; see `config_file.prepare`."""
 
 QUIET = flags.DEFINE_boolean("quiet", False, "Plain log lines instead of progress bars.")
+
+_OUT_OF_MEMORY = (
+    "out of memory ({}). Running the same command again resumes; launch.describe estimates what an experiment needs. "
+    "Lower the sizes that it names, or end other programs."
+)
+
+_WORDS = {
+    r"invalid literal for int\(\).*": "give a whole number",
+    r"could not convert string to float.*": "give a number",
+    r"\('Non-boolean argument to boolean flag'.*": "give true or false",
+    r"Failed to parse .* as a ConfigDict.*": "give a dict, or set its entries one by one",
+    r"ERROR:: ": "",
+    "mean: ": "mean ",
+}
+"""What absl and ml_collections say, by pattern, and how it is said here."""
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -48,19 +69,25 @@ def run_main(main) -> None:
             main(argv)
         except UserError as error:
             _fail(str(error))
+        except MemoryError as error:
+            _fail(_OUT_OF_MEMORY.format(error))
+        except RuntimeError as error:  # of JAX
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            _fail(_OUT_OF_MEMORY.format(str(error).partition("\n")[0]))
         except KeyboardInterrupt:
             _fail("interrupted; running the same command again resumes.", status=130)
 
     def parse(argv):
         try:
-            argv, entries = config_file.prepare(argv)
+            argv, entries = config_file.prepare(flags.FLAGS.read_flags_from_files(argv, force_gnu=False))
             ADDED.update(entries)
             sys.argv[:] = argv  # where ml_collections looks for overrides
             return flags.FLAGS(argv)
         except UserError as error:
             _fail(str(error))
         except flags.Error as error:
-            _fail(f"{str(error).rstrip(' ?.').replace('mean: ', 'mean ')}. See --help for all flags.")
+            fail_flags(error)
         except SystemExit:  # absl's --help ends with status 1
             sys.exit(0)
 
@@ -71,12 +98,23 @@ def run_main(main) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     try:
-        app.run(guarded, flags_parser=parse)
+        try:
+            app.run(guarded, flags_parser=parse)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader, e.g. `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _fail(message: str, status: int = 1) -> None:
+def fail_flags(error: flags.Error) -> NoReturn:
+    """Says in words what absl found wrong with the flags, and ends the program with status 1."""
+    message = str(error)
+    for pattern, words in _WORDS.items():
+        message = re.sub(pattern, words, message)
+    _fail(f"{message.rstrip(' ?.')}. See --help for all flags.")
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
     wrapped = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
     # An indented line is a command, to be copied in one piece.
     lines = [line if line.startswith("    ") else wrapped(line) for line in f"error: {message}".split("\n")]

@@ -59,13 +59,16 @@ def prepare(argv: Sequence[str], flag: str = "config") -> tuple[list[str], dict[
       flag: name of the config's flag.
 
     Returns:
-      The arguments without those that add an entry to an open section, and these entries by dotted name.
+      The arguments without those that add something: an entry of an open section, or a setting that the config leaves
+      at its default; and what they add, by dotted name.
 
     Raises:
       UserError: see `load`; or an override of a setting that the config does not have.
     """
     spec = _value(argv, flag)
     if spec is None:
+        if any(argument.lstrip("-").startswith(f"{flag}.") for argument in argv[1:]):
+            raise UserError("No experiment was named. Give its config first, e.g. --config=configs/digits.py.")
         return list(argv), {}
     config, kept, added = load(spec), [], {}
     for argument in argv:
@@ -77,18 +80,29 @@ def prepare(argv: Sequence[str], flag: str = "config") -> tuple[list[str], dict[
         section, _, last = dotted.rpartition(".")
         if section in _OPEN and last not in _section(config, section) and equals:
             added[dotted] = _entry(dotted, value)
-        else:
-            _check(config, dotted)
+        elif _section_or_value(config, dotted, _literal(value)):
             kept.append(argument)
+        else:
+            _check(_names(config), dotted)
+            if not equals:
+                raise UserError(f"--config.{dotted} has no value; give it after an equals sign: --config.{dotted}=...")
+            added[dotted] = _literal(value)
     return kept, added
 
 
 def add(config: ConfigDict, entries: dict[str, Any]) -> None:
     """Puts the entries that `prepare` found into a config."""
     for dotted, entry in entries.items():
-        section, _, last = dotted.rpartition(".")
+        *sections, last = dotted.split(".")
         with config.unlocked():
-            _section(config, section)[last] = ConfigDict(entry)
+            node: Any = config
+            for name in sections:
+                if name not in node:
+                    node[name] = ConfigDict()
+                node = node[name]
+            if last in node:
+                del node[last]  # a value of another type
+            node[last] = ConfigDict(entry) if isinstance(entry, dict) else entry
 
 
 def _section(config: ConfigDict, name: str) -> ConfigDict:
@@ -96,6 +110,36 @@ def _section(config: ConfigDict, name: str) -> ConfigDict:
     if not isinstance(section, ConfigDict):
         raise UserError(f"The config has no section {name}, a ConfigDict of entries by name.")
     return section
+
+
+def _section_or_value(config: ConfigDict, dotted: str, value: Any) -> bool:
+    """Whether absl can set what a config has under a name: a section by a dict, or a value by another."""
+    node: Any = config
+    for key in dotted.split("."):
+        if not isinstance(node, ConfigDict) or key not in node:
+            return False
+        node = node[key]
+    return isinstance(node, ConfigDict) or not isinstance(value, dict)
+
+
+def _names(config: ConfigDict) -> list[str]:
+    """The dotted names of all settings, of the config and of what it leaves at its default."""
+    from jaxweights import settings  # JAX is imported after the flags are read
+    from jaxweights.experiment import parse
+
+    def leaves(node: ConfigDict, prefix: str) -> list[str]:
+        own = [(f"{prefix}{key}", node[key]) for key in node]
+        return [n for name, v in own for n in (leaves(v, f"{name}.") if isinstance(v, ConfigDict) and v else [name])]
+
+    return list(dict.fromkeys([*leaves(config, ""), *(row.path for row in settings.rows(parse(config.to_dict())))]))
+
+
+def _literal(text: str) -> Any:
+    """The value of a Python literal, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def _value(argv: Sequence[str], flag: str) -> str | None:
@@ -107,10 +151,7 @@ def _value(argv: Sequence[str], flag: str) -> str | None:
 
 
 def _entry(dotted: str, text: str) -> dict[str, Any]:
-    try:
-        entry = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        entry = None
+    entry = _literal(text)
     if not isinstance(entry, dict):
         raise UserError(
             f"--config.{dotted} is {text!r}; a new entry is a dict, e.g. "
@@ -119,18 +160,19 @@ def _entry(dotted: str, text: str) -> dict[str, Any]:
     return entry
 
 
-def _check(config: ConfigDict, dotted: str) -> None:
-    node: Any = config
-    path: list[str] = []
-    for key in dotted.split("."):
-        place = ".".join(path) or "the config"
-        if not isinstance(node, ConfigDict):
-            if isinstance(node, (tuple, list)) or "[" in key:
-                return  # an entry of a tuple: absl's config flags know what to do
+def _check(names: Sequence[str], dotted: str) -> None:
+    """Refuses what is none of the known names."""
+    keys = dotted.split(".")
+    for i, key in enumerate(keys):
+        prefix = "".join(f"{name}." for name in keys[:i])
+        below = [name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)]
+        known, place = list(dict.fromkeys(below)), prefix[:-1] or "the config"
+        if "[" in key and key.partition("[")[0] in known:
+            name = f"--config.{prefix}{key.partition('[')[0]}"
+            raise UserError(f"--config.{dotted} is an entry of a tuple; give the whole tuple, e.g. {name}='(8, 8)'.")
+        if not known:
             raise UserError(f"--config.{dotted}: {place} is a value and has no settings of its own.")
-        if key.partition("[")[0] not in node:
-            near = difflib.get_close_matches(key, list(node), 1)
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}? There are" if near else "there are"
-            raise UserError(f"--config.{dotted}: {place} has no setting {key}; {hint} {', '.join(node)}.")
-        path.append(key)
-        node = node.get_ref(key).get() if "[" not in key else None
+            raise UserError(f"--config.{dotted}: {place} has no setting {key}; {hint} {', '.join(known)}.")

@@ -7,13 +7,20 @@ from ml_collections import config_flags
 
 from launch import common, config_file
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    None,
-    "Experiment config, e.g. configs/digits.py; fields are overridden by --config.zoo.num_runs=4096 and the like.",
-)
+try:
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "Experiment config, e.g. configs/digits.py; fields are overridden by --config.zoo.num_runs=4096 and the like.",
+    )
+except flags.Error as error:  # a --flagfile, which is read here
+    common.fail_flags(error)
+flags.FLAGS["config"].default_as_str = ""  # "None" says nothing
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of everything the experiment makes; the same command again resumes in it."
+    "workdir",
+    None,
+    "Folder of everything the experiment makes; the same command again resumes in it. A program first runs the stages "
+    "before its own that are not done there.",
 )
 _DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -54,7 +61,8 @@ def experiment():
     from jaxweights import progress
     from jaxweights.errors import UserError
 
-    if _WORKDIR.value is None:
+    workdir = _WORKDIR.value or ""
+    if not workdir.strip():
         raise UserError(
             "No workdir was named. Give the folder that the experiment may write to, e.g. --workdir=runs/digits."
         )
@@ -63,4 +71,4 @@ def experiment():
     progress.set_quiet(common.QUIET.value)
     from jaxweights.experiment import Experiment
 
-    return Experiment(plain, _WORKDIR.value, _DATA_DIR.value)
+    return Experiment(plain, workdir, _DATA_DIR.value)

@@ -1,8 +1,9 @@
 """Settings: every wrong key, type and value is refused by name, and what is in force can be listed."""
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -10,6 +11,7 @@ from jaxweights import settings
 from jaxweights.errors import UserError
 from jaxweights.experiment import config
 from jaxweights.settings import Settings, setting
+from jaxweights.zoo import Distribution
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,3 +117,89 @@ def test_names_of_generators_are_names_of_folders(name):
     assert config.parse({"generators": generators}).generators
     with pytest.raises(UserError, match="cannot be called .*its folders have that name"):
         config.parse({"generators": {**generators, name: {"kind": "noise", "sigma": 0.1}}})
+
+
+def settings_classes(base=Settings):
+    """Every class of settings of the library that can be made."""
+    for kind in base.__subclasses__():
+        if (
+            kind.__module__.startswith("jaxweights.")
+            and dataclasses.is_dataclass(kind)
+            and not inspect.isabstract(kind)
+        ):
+            yield kind
+        yield from settings_classes(kind)
+
+
+def numeric_fields():
+    """The class, the name, and whether entries are whole, of every numeric field; once for inherited ones."""
+    found = {}
+    for kind in settings_classes():
+        hints = get_type_hints(kind)
+        for field in dataclasses.fields(kind):
+            types = {hints[field.name], *get_args(hints[field.name])}
+            if types & {int, float, Distribution}:
+                owner = next(c for c in reversed(kind.__mro__) if field.name in getattr(c, "__annotations__", {}))
+                found[owner.__name__, field.name, repr(field.default)] = (
+                    kind,
+                    field.name,
+                    get_origin(hints[field.name]) is tuple,
+                    int in types,
+                )
+    return list(found.values())
+
+
+TWO = {"erase_range", "denoiser_channels"}
+FREE = {"prompt", "best_prompt", "level", "erase_value", "z_u", "mean", "snapshots"}
+"""Fields that may be negative."""
+
+
+def test_every_number_has_a_range():
+    """No field takes what is not finite or overflows the types of compiled programs, and few take negative numbers."""
+    fields = numeric_fields()
+    assert len(fields) > 150 and {name for _, name, *_ in fields} >= FREE
+    needed = {config.ExperimentSettings: config.parse({})}
+    accepted = []
+    for kind, name, many, whole in fields:
+        values = [-(2**70), 2**70] if whole else [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 10**400]
+        values += [] if name in FREE else [-1]
+        for value in values:
+            change = {name: (value,) * 2 if name in TWO else (value,) if many else value}
+            try:
+                needed[kind].replace(**change) if kind in needed else kind(**change)
+                accepted.append((kind.__name__, change))
+            except UserError as error:
+                assert f"{name}" in str(error) and "set it" in str(error), error
+    assert not accepted
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ({"kind": "uniform", "low": -1.0, "high": 1.0}, "set it to at least 0"),
+        ({"kind": "uniform", "low": 2.0, "high": 1.0}, "low must not exceed high"),
+        ({"kind": "uniform", "low": 1.0}, "with low and high"),
+        ({"kind": "uniform", "low": 1.0, "high": 2.0, "mean": 1.5}, "with low and high"),
+        ({"kind": "log_uniform", "low": 0.0, "high": 1.0}, "needs low > 0"),
+        ({"kind": "choice", "values": ()}, "with values"),
+        ({"kind": "choice", "values": (1.0, float("nan"))}, "finite"),
+        ({"kind": "choice", "values": ("a",)}, r"learning_rate\[0\] is 'a', of type str"),
+        ({"kind": ["choice"]}, "with values"),
+        ("0.1", "with values"),
+        (None, "with values"),
+        (True, "with values"),
+        (1e-50, None),
+    ],
+)
+def test_distributions_are_checked_like_numbers(value, message):
+    if message is None:
+        assert config.parse({"zoo": {"learning_rate": value}}).zoo.learning_rate.values == (value,)
+        return
+    with pytest.raises(UserError, match=message):
+        config.parse({"zoo": {"learning_rate": value}})
+
+
+@pytest.mark.parametrize("value", [1.0 - 1e-9, 1e-50])
+def test_bounds_are_those_of_float32(value):
+    with pytest.raises(UserError, match="above 0|below 1"):
+        config.parse({"generators": {"pdiff": {"kind": "pdiff", "beta_start": value}}})

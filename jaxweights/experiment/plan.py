@@ -15,6 +15,7 @@ from jaxweights import auditing, generators, memory, nets, population, tasks, zo
 from jaxweights.errors import UserError
 from jaxweights.experiment.config import ExperimentSettings
 from jaxweights.generators.base import LearnedGenerator, Stage, Training
+from jaxweights.generators.imported import Imported
 from jaxweights.memory import Part
 from jaxweights.progress import human
 from jaxweights.spec import WeightSpec
@@ -83,6 +84,7 @@ def make(settings: ExperimentSettings, config: Mapping[str, Any], examples: task
         hold.
     """
     task, chosen = tasks.get(settings.task), settings.zoo
+    _check_files(settings)
     net = whole = task.build(config["net"], examples.shape, examples.outputs)
     weights = Part(f"weights and gradient of {whole.spec.num_params:,} parameters", _weights(whole, 2), _SMALLER)
     memory.refuse_unless_fits("The network", [weights], memory.devices())
@@ -95,6 +97,17 @@ def make(settings: ExperimentSettings, config: Mapping[str, Any], examples: task
     if not chosen.import_npz:
         _check(plan)
     return plan
+
+
+def _check_files(settings: ExperimentSettings) -> None:
+    """Refuses files that are not there."""
+    base: Any = getattr(settings.zoo, "base", None)
+    files = [(settings.zoo, "import_npz"), *([(base, "import_npz")] if base else [])]
+    files += [(g, "path") for g in settings.generators.values() if isinstance(g, Imported)]
+    for where, field in files:
+        path = getattr(where, field)
+        if not pathlib.Path(path).is_file() and (path or field == "path"):
+            where.refuse(field, "there is no such file, so give the path of one that exists")
 
 
 def _check(plan: Plan) -> None:
