@@ -85,7 +85,10 @@ def real(value: Any, what: str) -> np.ndarray:
     }
     if array.dtype.kind == "V" and array.dtype.names is None:
         # The type of bfloat16 is not part of NumPy, whose files keep its size alone.
-        cure = "Numbers of this type lose it in a file (bfloat16 does): convert with array.astype(numpy.float32) first."
+        cure = (
+            "Its type was lost in a file, as bfloat16 is: write array.astype(numpy.float32), or recover bfloat16 with "
+            "array.view(ml_dtypes.bfloat16).astype(numpy.float32)."
+        )
     else:
         cure = f"It holds {kinds.get(array.dtype.kind, 'records')}; give real numbers (float32)."
     raise UserError(f"{what} has the type {array.dtype}. {cure}")

@@ -163,6 +163,21 @@ def test_published_networks_are_read(tmp_path, trained):
     assert not np.array_equal(onwards, vector)
 
 
+def test_imports_are_tried_before_anything_is_written(tmp_path, trained, capsys):
+    """So that the right file can follow in the same folder."""
+    vector = trained[1]
+    for bad, message in (
+        ({"weights": np.where(np.isclose(vector, vector.max()), np.nan, vector)}, "NaN or infinite weights"),
+        ({"weights": np.append(vector[:-130], np.full(130, 3e38))}, "outputs that are not finite for 200 of 200 test"),
+        ({"weights": -np.abs(vector)}, "negative variances in bn1/running_var"),
+    ):
+        with pytest.raises(UserError, match=message) as found:
+            imported(tmp_path, bad)
+        assert not (tmp_path / "base").exists() and "rate" not in str(found.value)
+    assert np.array_equal(imported(tmp_path, {"weights": vector}), vector)
+    assert "has a test accuracy of 0." in capsys.readouterr().err
+
+
 def test_a_head_for_other_classes_is_initialised(tmp_path, trained, capsys):
     other = resnet(6)
     tensors = state_dict(network(), trained[1])

@@ -55,7 +55,7 @@ def zoo(context: Context) -> Population:
             f"{bad.size} of {len(read)} networks of {path} have a loss that is not finite on {context.dataset.name} "
             f"(first: rows {bad[:_SHOWN].tolist()}), though their weights are finite. Remove these rows."
         )
-    notes += [f"inputs are {scaling(context.dataset)}", _accuracies(result, read)]
+    notes += [f"inputs are {scaling(context.dataset)}", _quality(result, read, context.task.terms.measure)]
     _say(f"zoo: {len(read)} networks of {path}; {'; '.join(notes)}")
     records = {**split.records, "accuracy": result.accuracy, "loss": result.loss, "transform": "imported"}
     return Population.create(read.weights, context.net.spec, **records)
@@ -145,10 +145,10 @@ def with_splits(read: Population, num_heldout: int, path: str) -> tuple[Populati
     return _replaced(read, split=split), notes
 
 
-def _accuracies(found: Evaluation, read: Population) -> str:
+def _quality(found: Evaluation, read: Population, measure: str) -> str:
     stated = read.records["accuracy"]
     known = f", {np.nanmean(stated):.4g} by the file" if np.isfinite(stated).any() else ""
-    return f"mean accuracy {np.mean(found.accuracy):.4g}{known}"
+    return f"mean {measure} {np.mean(found.accuracy):.4g}{known}"
 
 
 def _replaced(read: Population, **columns: np.ndarray) -> Population:

@@ -171,20 +171,24 @@ class BaseTrainer:
 
     def accuracy(self, params: Any, dataset: Dataset) -> float:
         """Fraction of the test images that parameters classify correctly."""
+        return int(np.sum(self.predictions(params, dataset) == dataset.test_labels)) / len(dataset.test_labels)
+
+    def predictions(self, params: Any, dataset: Dataset) -> np.ndarray:
+        """Class of every test image, `[T]`; -1 where outputs are not finite."""
         tile = int(np.clip(_TEST_BYTES // (4 * self.net.activation_size), 8, 512)) * self.mesh.size
-        right = 0
+        found = []
         for start in range(0, len(dataset.test_labels), tile):
             labels = dataset.test_labels[start : start + tile]
             images = parallel.pad_rows(dataset.test_images[start : start + tile], tile)
             images = standardise(images, dataset.scale, dataset.shift)
-            right += int(np.sum(np.asarray(self._classes(params, images))[: len(labels)] == labels))
-        return right / len(dataset.test_labels)
+            found.append(np.asarray(self._classes(params, images))[: len(labels)])
+        return np.concatenate(found)
 
     @functools.cached_property
     def _classes(self):
         def classes(params, images):
             logits: Any = self.net.module.apply({"params": params}, self.net.resized(images))
-            return jnp.argmax(logits, axis=-1)
+            return jnp.where(jnp.isfinite(logits).all(axis=-1), jnp.argmax(logits, axis=-1), -1)
 
         return parallel.map_rows(classes, self.mesh)
 
@@ -228,26 +232,43 @@ def train_base(
     done = _finished(path, facts)
     if done is not None:
         return done
-    # Before the folder is made: its absence says that nothing is lost with another file.
+    # A file is read and tried before the folder is made, whose absence says that nothing is lost with another one.
     vector: Any = read_weights(settings.import_npz, net, seed) if settings.import_npz else None
-    files.make_dir(path)
     devices = max(d for d in range(1, mesh.size + 1) if settings.batch_size % d == 0)
     mesh = parallel.make_mesh_of(mesh.devices.ravel()[:devices])
     trainer = BaseTrainer.create(net, settings, dataset.num_examples, mesh)
+    accuracy = _imported_accuracy(trainer, settings, vector, dataset, seed) if settings.import_npz else None
+    files.make_dir(path)
     facts |= {"provenance": dict(provenance or {})}
     if settings.epochs:
         vector, report = _train(path, trainer, vector, settings, dataset, seed, facts)
     else:
-        report = {"accuracy": trainer.accuracy(trainer.start(seed, vector).params, dataset)}
-        print(
-            f"base: test accuracy {report['accuracy']:.4g}; inputs are {scaling(dataset)}", file=sys.stderr, flush=True
-        )
+        report = {"accuracy": accuracy}
     with files.atomic(path / WEIGHTS) as temporary:
         np.save(temporary, vector)
         digest = files.sha256(temporary)
     files.write_json(path / INDEX, {**facts, **report, "sha256": digest})
     shutil.rmtree(path / _CHECKPOINTS, ignore_errors=True)
     return vector
+
+
+def _imported_accuracy(trainer: BaseTrainer, settings: BaseSettings, vector, dataset: Dataset, seed: int) -> float:
+    """Test accuracy of a network from a file, and what it was taken for on the terminal.
+
+    Raises:
+      UserError: outputs that are not finite.
+    """
+    found = trainer.predictions(trainer.start(seed, vector).params, dataset)
+    if (found < 0).any():
+        raise UserError(
+            f"The base network {settings.import_npz} has outputs that are not finite for {(found < 0).sum()} of "
+            f"{len(found)} test images, though its weights are finite: it is damaged, or of another network than "
+            f"{trainer.net.name!r}."
+        )
+    accuracy = int(np.sum(found == dataset.test_labels)) / len(found)
+    said = f"base: {settings.import_npz} has a test accuracy of {accuracy:.4g}; inputs are {scaling(dataset)}"
+    print(said, file=sys.stderr, flush=True)
+    return accuracy
 
 
 def base_recipe(settings: BaseSettings, num_examples: int) -> Recipe:
@@ -330,8 +351,8 @@ def _train(
                 loss[epoch] = float(total) / per_epoch
                 if not np.isfinite(loss[epoch]):
                     raise UserError(
-                        f"The loss of the base network is not finite in epoch {epoch + 1}. Set zoo.base.learning_rate "
-                        "lower, and use a new workdir."
+                        f"The loss of the base network is not finite in epoch {epoch + 1}. Lower "
+                        f"zoo.base.learning_rate; remove {path} first, or choose another --workdir."
                     )
                 accuracy[epoch] = trainer.accuracy(state.params, dataset)
                 if best is not None and accuracy[epoch] > np.max(accuracy[:epoch], initial=-1.0):

@@ -46,10 +46,10 @@ def read_weights(path: pathlib.Path | str, net: nets.TaskNet, seed: int) -> np.n
 
 def scaling(dataset: Dataset) -> str:
     """How the inputs of networks are scaled, for those that come from elsewhere."""
-    scale, shift = ([float(f"{x:.4g}") for x in np.unique(part)] for part in (dataset.scale, dataset.shift))
-    if scale == [1.0] and shift == [0.0]:
+    if (dataset.scale == 1).all() and (dataset.shift == 0).all():
         return f"those of {dataset.name}, as they are"
-    return f"those of {dataset.name} * {_listed(dataset.scale)} + {_listed(dataset.shift)}"
+    mean, std = -dataset.shift / dataset.scale, 1 / dataset.scale
+    return f"those of {dataset.name}, less {_listed(mean)}, divided by {_listed(std)}"
 
 
 def _listed(values: np.ndarray) -> str:
