@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxweights import generators, operations, tasks
+from jaxweights.errors import UserError
 from jaxweights.experiment import plan
 from jaxweights.experiment.config import complete, parse
 from jaxweights.nn import normalization
@@ -26,11 +27,12 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
     Returns:
       JSON data: `data`, `base` (parameters, running statistics, epochs and operations of the network that all runs
       continue from, or null), `zoo` (network, parameters per model, runs, snapshots, bytes, operations), `generator`
-      (the first learned one, or null), and `generators` by name. Operations are floating-point operations of the traced
+      (the first learned one, or null), `generators` by name, and `lacks` (what this machine lacks to run it: files or
+      memory; or null). Operations are floating-point operations of the traced
       program; peak memory is that of weights, gradients, optimizer state, the data set and one block of activations.
 
     Raises:
-      UserError: unknown names, impossible settings, or what this machine's memory cannot hold.
+      UserError: unknown names, impossible settings, or a network that this machine's memory cannot hold.
     """
     parsed = parse(config)
     config = complete(config, parsed)
@@ -57,7 +59,16 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
         "generator": learned[0] if learned else None,
         "generators": described,
         "num_samples": config["num_samples"],
+        "lacks": _lacks(planned),
     }
+
+
+def _lacks(planned: plan.Plan) -> str | None:
+    try:
+        plan.check_machine(planned)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _base(planned: plan.Plan) -> dict[str, Any] | None:

@@ -83,6 +83,8 @@ def table(facts: dict) -> str:
             work = f"{s['steps']:,} steps of {s['batch_size']} examples"
             rows.append((f"  {stage}", f"{s['num_params']:,} parameters{extra}, {work}"))
     rows.append(("samples", f"{facts['num_samples']} per generator"))
+    if facts["lacks"]:
+        rows.append(("not here", facts["lacks"]))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 

@@ -1,6 +1,7 @@
 """What cannot be done is refused before anything is trained, loaded or allocated, with the number and the cure."""
 
 import copy
+import re
 import shutil
 import types
 
@@ -87,10 +88,29 @@ def changed(name, changes):
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), REFUSED)
-def test_impossible_experiments_are_not_described(monkeypatch, name, changes, message):
+def test_impossible_experiments_are_described_as_such(monkeypatch, name, changes, message):
+    monkeypatch.setattr(memory, "host", lambda: 16 * GIGA)
+    try:
+        said = describe(changed(name, changes))["lacks"]
+    except UserError as error:
+        said = str(error)
+    assert re.search(message, said), said
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_samples": 10**8}, "Every series of samples needs about 154GB of memory"),
+        ({"zoo.import_npz": "absent.npz"}, "zoo.import_npz is 'absent.npz'; there is no such file"),
+        ({"generators.mine": {"kind": "file", "path": "absent.npz"}}, "generators.mine.path is 'absent.npz'; there is"),
+        ({"generators.pdiff.latent_dim": 1_000_000}, "generators.pdiff needs about"),
+    ],
+)
+def test_what_the_machine_lacks_is_said_before_training(monkeypatch, tmp_path, changes, message):
     monkeypatch.setattr(memory, "host", lambda: 16 * GIGA)
     with pytest.raises(UserError, match=message):
-        describe(changed(name, changes))
+        Experiment(changed("mini", changes), tmp_path).run()
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_nothing_is_trained_or_written_by_a_refused_experiment(monkeypatch, tmp_path):

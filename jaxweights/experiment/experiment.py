@@ -26,6 +26,7 @@ class Experiment(Context):
         shape, tested = dataset.train_images.shape[1:], len(dataset.test_images)
         examples = tasks.Examples(shape, dataset.num_classes, dataset.num_examples, tested)
         made = plan.make(self.settings, self.config, examples)
+        plan.check_machine(made)
         plan.check_disk(made, self.workdir)
         return made
 

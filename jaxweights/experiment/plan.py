@@ -80,11 +80,9 @@ def make(settings: ExperimentSettings, config: Mapping[str, Any], examples: task
       examples: sizes of its data set.
 
     Raises:
-      UserError: settings that do not go together or with the data, or an experiment that this machine's memory cannot
-        hold.
+      UserError: settings that do not go together or with the data, or a network that this machine's memory cannot hold.
     """
     task, chosen = tasks.get(settings.task), settings.zoo
-    _check_files(settings)
     net = whole = task.build(config["net"], examples.shape, examples.outputs)
     weights = Part(f"weights and gradient of {whole.spec.num_params:,} parameters", _weights(whole, 2), _SMALLER)
     memory.refuse_unless_fits("The network", [weights], memory.devices())
@@ -95,12 +93,21 @@ def make(settings: ExperimentSettings, config: Mapping[str, Any], examples: task
     recipe = Recipe.from_settings(chosen, examples.train)
     plan = Plan(settings, task, examples, whole, net, base, recipe, generators.resolve(config["generators"]))
     if not chosen.import_npz:
-        _check(plan)
+        plan.task.program(net, recipe, examples.train).check_recipe()
+        auditing.check_counts(plan.training(None).rows, chosen.num_heldout, settings.audit)
+        for generator, _ in plan.generators.values():
+            generator.check(plan.training(generator))
     return plan
 
 
+def check_machine(plan: Plan) -> None:
+    """Raises `UserError` where files are missing, or memory for the zoo, the generators or the samples."""
+    _check_files(plan.settings)
+    if not plan.settings.zoo.import_npz:
+        _check_memory(plan)
+
+
 def _check_files(settings: ExperimentSettings) -> None:
-    """Refuses files that are not there."""
     base: Any = getattr(settings.zoo, "base", None)
     files = [(settings.zoo, "import_npz"), *([(base, "import_npz")] if base else [])]
     files += [(g, "path") for g in settings.generators.values() if isinstance(g, Imported)]
@@ -110,15 +117,11 @@ def _check_files(settings: ExperimentSettings) -> None:
             where.refuse(field, "there is no such file, so give the path of one that exists")
 
 
-def _check(plan: Plan) -> None:
-    """Refuses what would fail after the zoo has been trained."""
+def _check_memory(plan: Plan) -> None:
     settings, spec = plan.settings, plan.net.spec
-    plan.task.program(plan.net, plan.recipe, plan.examples.train).check_recipe()
     memory.refuse_unless_fits("The zoo", zoo_memory(plan), memory.devices())
-    auditing.check_counts(plan.training(None).rows, settings.zoo.num_heldout, settings.audit)
     for generator, _ in plan.generators.values():
         training = plan.training(generator)
-        generator.check(training)
         rows = Part(f"{training.rows:,} training networks", _FLOAT * training.rows * spec.num_params, _FEWER)
         memory.refuse_unless_fits(generator.section, [rows], memory.host())
         if isinstance(generator, LearnedGenerator):
@@ -206,7 +209,13 @@ def stage_shapes(generator: LearnedGenerator, spec: WeightSpec) -> list[StageSha
 
 
 def traced(generator: LearnedGenerator, spec: WeightSpec) -> tuple[Any, list[StageShapes]]:
-    """The training examples of two stand-ins, and the stages."""
+    """The training examples of two stand-ins, and the stages.
+
+    Raises:
+      UserError: networks that the generator cannot learn from, or too little memory to prepare even two.
+    """
+    least = generator_memory(generator, Training(2, 2, spec), [])
+    memory.refuse_unless_fits(generator.section, least, memory.host())
     # Two checkpoints of zeros stand in for the training networks: preparation only has to see their width.
     zeros = np.zeros((2, spec.num_params), np.float32)
     stand_ins = population.Population.create(zeros, spec, run=0, step=np.arange(2), loss=0.0, accuracy=0.0)
