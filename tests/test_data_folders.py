@@ -141,6 +141,14 @@ def meshes(change: Callable[[Any], Any] = id, **settings: Any) -> Callable[[Any]
     return load
 
 
+def _large(folder):
+    for path in folder.glob("good*"):
+        box = trimesh.load(path)
+        trimesh.Trimesh(box.vertices * 2e200, box.faces, process=False).export(path)
+    for path in folder.glob("[a-f]_*"):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
 def lists(train: bytes, test: bytes) -> Callable[[Any], Any]:
     def write(folder):
         (folder / "train_split.lst").write_bytes(train)
@@ -228,6 +236,7 @@ FOLDERS: dict[str, Misuse] = {
         "test_split.lst names good1.off, and train_",
     ),
     "meshes, no text": (lists(b"\xff\xfe\0", b"good0.off"), "train_split.lst cannot be read as text"),
+    "meshes, too large": (meshes(_large), "good0.off has coordinates too small or too large.*good1.off"),
     "clouds": (
         clouds,
         "a_few.npy has 5 points, but most clouds have 20.*b_nan.npy has NaN.*c_whole.npy has int64.*d_large.npy has"

@@ -134,6 +134,8 @@ ARRAYS: dict[str, Misuse] = {
     "long name": (named("x" * 300), "cannot be a path"),
     "unknown home": (named("~nobody_here/x.npz"), "no such home folder"),
     "unknown data_dir": (named("mnist", data_dir="~nobody_here"), "no such home folder"),
+    "no text": (named(5), "config.data.name is 5; give a path"),  # type: ignore[arg-type]
+    "no whole number": (lambda _: data.load("digits", crop=3.5), "config.data.crop is 3.5; give a whole number"),  # type: ignore[arg-type]
     "empty data_dir": (named("mnist", data_dir=""), "data_dir is empty"),
     "other content": (_content, "mine holds cat"),
     "cart-pole, too many": (lambda _: data.load("cartpole", test_limit=5000), "256 states"),

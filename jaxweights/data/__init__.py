@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
+
 from jaxweights.data import cartpole, shapes
 from jaxweights.data.checks import check
 from jaxweights.data.dataset import Dataset, finish, standardise
@@ -83,8 +85,10 @@ def load(
         if mean is not None or std is not None or grey or resize or crop:
             raise UserError("data set 'cartpole' has no images; leave mean, std, grey, resize and crop as they are.")
         return cartpole.read(train_limit, test_limit)
-    if resize < 0:
-        raise UserError(f"config.data.resize is {resize}; give the side of the images to make, or 0 for none.")
+    counts = {"resize": resize, "crop": crop, "train_limit": train_limit, "test_limit": test_limit}
+    for setting, value in counts.items():
+        if not isinstance(value, (int, np.integer)) or (setting == "resize" and value < 0):
+            raise UserError(f"config.data.{setting} is {value!r}; give a whole number of pixels or images, or 0.")
     wanted = (max(train_limit, 0), max(test_limit, 0))
     raw, name = find(name, data_dir, Reading(resize=resize, limits=wanted, skip_bad=skip_bad))
     checked = check(raw, name, skip_bad, labelled)
@@ -123,6 +127,8 @@ def load_signals(
             raise UserError("data set 'cartpole' has no images; give a set of images, or shapes.")
         loaded = load(name, data_dir, skip_bad=skip_bad, labelled=False, **images)
         return shapes.signals_of_images(loaded, runs, signals["unseen"])
+    if kind != "occupancy":
+        raise UserError(f"The kind of the signals is {kind!r}; it must be 'occupancy' or 'image'.")
     if images:
         raise UserError(f"data set '{name}' has shapes, no images; leave {', '.join(images)} as they are.")
     folder = default_data_dir() if data_dir is None else as_path(data_dir, "data_dir")

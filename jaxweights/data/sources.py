@@ -29,6 +29,8 @@ def as_path(path: str | os.PathLike, what: str) -> pathlib.Path:
     Raises:
       UserError: an empty path, a home that is unknown, or what cannot be a path.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"{what} is {path!r}; give a path.")
     text = os.fspath(path)
     if not text:
         raise UserError(f"{what} is empty; give a path, or leave it out.")
@@ -46,8 +48,8 @@ def find(name: str, data_dir: str | os.PathLike | None, reading: Reading) -> tup
     Raises:
       UserError: no such data set, or damaged files.
     """
-    name = ALIASES.get(name, name)
     given = as_path(name, "config.data.name")
+    name = ALIASES.get(str(name), str(name))
     folder = default_data_dir() if data_dir is None else as_path(data_dir, "data_dir")
     if name == "digits":
         return digits.read(), name
@@ -61,10 +63,10 @@ def find(name: str, data_dir: str | os.PathLike | None, reading: Reading) -> tup
     if found is not None:
         # The classes of an unknown set are counted in all of its labels.
         limits = reading.limits if name in KNOWN else (0, 0)
-        return prepared.read(found, name, dataclasses.replace(reading, limits=limits)), name
+        return prepared.read(found, name, dataclasses.replace(reading, limits=limits)), pathlib.Path(name).name
     raw = read_files(name, folder, reading)
     if raw is not None:
-        return raw, name
+        return raw, pathlib.Path(name).name
     raise _missing(name, folder)
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import trimesh
 
 KINDS = (".obj", ".off", ".ply", ".stl", ".glb")
+_LARGEST = 1e12  # width of a mesh whose volume is computed without overflow or loss
 _NAN = re.compile(rb"(?<![\w.])[-+]?(nan|inf|infinity)(?![\w.])", re.IGNORECASE)
 
 
@@ -206,6 +207,9 @@ def _closed(path: pathlib.Path) -> trimesh.Trimesh:
     surface = trimesh.load(path, force="mesh", process=True)
     if not isinstance(surface, trimesh.Trimesh) or not len(surface.faces):
         raise Bad(path, "has no faces", "Remove it.")
+    width = float(np.max(np.ptp(surface.vertices, axis=0)))
+    if not 1 / _LARGEST < width < _LARGEST:
+        raise Bad(path, "has coordinates too small or too large to be told apart", "Rescale it.")
     surface.merge_vertices(merge_tex=True, merge_norm=True)
     surface.update_faces(surface.nondegenerate_faces() & surface.unique_faces())
     if not surface.is_watertight:
