@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import pathlib
+import shutil
 from typing import Any
+
+import jax
 
 from jaxweights import files
 from jaxweights.errors import UserError
 
 CHECKSUMS = "checksums.json"  # of every file of every whole checkpoint
+_SLACK = 1 << 18  # bytes of a checkpoint besides its arrays, at most, but for very many of them
 
 
 class Checkpoints:
@@ -48,6 +53,9 @@ class Checkpoints:
           UserError: the disk is full, or an earlier checkpoint could not be written; the last whole one is kept.
         """
         self._keep_checksums(self._checksums(), without=step)  # of a checkpoint that was removed
+        # Looked at first, since the threads of a failed write print what they stumble over.
+        if shutil.disk_usage(self.path).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _SLACK:
+            raise files.unwritable(self.path / str(step), OSError(errno.ENOSPC, "No space left on device"))
         try:
             self._manager.save(step, args=self._ocp.args.StandardSave(state))  # waits for the one before
         except Exception as error:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import files, generators, parallel, provenance, settings
+from jaxweights import files, generators, locks, parallel, provenance, settings
 from jaxweights.api import arguments
 from jaxweights.data.dataset import fingerprint
 from jaxweights.errors import UserError
@@ -66,7 +66,7 @@ def fit(
 
     Raises:
       UserError: an unknown generator or setting (naming the nearest known one), too few networks, a loss that is not
-        finite, or a folder with another model.
+        finite, or a folder with another model or that another process uses.
     """
     seed = arguments.seed(seed)
     training = from_array(training, "The training population")
@@ -74,9 +74,12 @@ def fit(
     chosen = _chosen(generator, changes)
     if isinstance(chosen, ClosedFormGenerator):
         return Model(chosen, chosen.fit(training), training)
-    folder = None if path is None else _claim(pathlib.Path(path), chosen, training, seed)
     key = jax.random.fold_in(jax.random.key(seed), _TRAINING)
-    return Model(chosen, train_generator(chosen, training, mesh, key=key, path=folder), training)
+    if path is None:
+        return Model(chosen, train_generator(chosen, training, mesh, key=key), training)
+    with locks.locked(files.make_dir(path)):
+        folder = _claim(pathlib.Path(path), chosen, training, seed)
+        return Model(chosen, train_generator(chosen, training, mesh, key=key, path=folder), training)
 
 
 def sample(
@@ -153,9 +156,10 @@ def _claim(path: pathlib.Path, generator: LearnedGenerator, training: Population
         "weights": fingerprint(np.asarray(training.weights[:]), training.records["run"], training.records["step"]),
         "seed": seed,
     }
-    facts, record = json.loads(json.dumps(facts)), files.make_dir(path) / "model.json"
+    facts, record = json.loads(json.dumps(facts)), path / "model.json"
     if record.exists():
-        changed = provenance.differences(files.read_json(record, "model's record", "Choose another path."), facts)
+        cure = f"Remove the folder {path} or choose another."
+        changed = provenance.differences(files.read_json(record, "model's record", cure), facts)
         if changed:
             raise UserError(f"The folder {path} holds another model: {'; '.join(changed)}. Choose another path.")
     files.write_json(record, facts)

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxweights import arrays as array_checks
 from jaxweights import data as datasets
-from jaxweights import nets, parallel, provenance, settings, tasks, zoo
+from jaxweights import files, locks, nets, parallel, provenance, settings, tasks, zoo
 from jaxweights.api import arguments
 from jaxweights.data.checks import check_classes
 from jaxweights.data.dataset import fingerprint
@@ -99,7 +99,8 @@ def train_zoo(
     else:
         described = net if module is None else repr(built.module)
         facts = {"seed": seed, "zoo": settings.plain(recipe), "data": dataset.source, "network": described}
-        trained = _stored(pathlib.Path(path), facts, built, plan, dataset, mesh, seed, evaluator)
+        with locks.locked(files.make_dir(path)):
+            trained = _stored(pathlib.Path(path), facts, built, plan, dataset, mesh, seed, evaluator)
     return dataclasses.replace(trained, evaluator=evaluator)
 
 

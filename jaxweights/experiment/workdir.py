@@ -29,6 +29,7 @@ from jaxweights.experiment.stages import Stage, stale_stages
 
 _CONFIG, _INPUTS = "config.json", "inputs.json"
 _DATA = "data"  # among the inputs, the data set
+_SHAPE = {"seed": int, "num_samples": int, "data": dict, "net": dict, "zoo": dict, "audit": dict, "generators": dict}
 
 
 class Workdir:
@@ -82,7 +83,7 @@ class Workdir:
         also = f", together with the results under it ({', '.join(left)})," if left else ""
         cure = f"Remove it{also} and run the same command again; what was trained is kept."
         if (self.path / _CONFIG).exists():
-            return files.read_json(self.path / _CONFIG, "config of this workdir", cure)
+            return files.read_json(self.path / _CONFIG, "config of this workdir", cure, _SHAPE)
         if left:
             raise UserError(
                 f"The workdir {self.path} has results ({', '.join(left)}), but no {_CONFIG} says of which config. "
@@ -149,10 +150,16 @@ class Workdir:
         begin, _ = time.monotonic(), self.timing  # a damaged table is refused before the stage
         try:
             yield
-        finally:
-            timing = self.timing
-            timing[stage] = round(timing.get(stage, 0.0) + time.monotonic() - begin, 3)
-            self._write_timing(timing)
+        except BaseException:
+            with contextlib.suppress(UserError):  # the stage's own error says more
+                self._add_time(stage, begin)
+            raise
+        self._add_time(stage, begin)
+
+    def _add_time(self, stage: str, begin: float) -> None:
+        timing = self.timing
+        timing[stage] = round(timing.get(stage, 0.0) + time.monotonic() - begin, 3)
+        self._write_timing(timing)
 
     @property
     def timing(self) -> dict[str, float]:

@@ -171,7 +171,7 @@ def load_partial(path: pathlib.Path | str, net: TaskNet) -> PartialNet:
     Raises:
       UserError: no such file, a damaged one, or one of another network.
     """
-    cure = "Run the program that makes it again (launch.train_zoo)."
+    cure = f"Remove {path}, if it is there, and run the program that makes it again (launch.train_zoo)."
     try:
         # Opened here because numpy leaves a damaged file that it opened itself unclosed.
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:

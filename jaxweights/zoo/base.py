@@ -304,14 +304,14 @@ def _finished(path: pathlib.Path, facts: Mapping[str, Any]) -> np.ndarray | None
     """The weights in the folder, if they are whole; None where there is work left."""
     if not (path / INDEX).exists():
         return None
-    cure = "Remove that folder and run again, or choose another --workdir."
+    cure = f"Remove the folder {path} and run again, or choose another --workdir."
     index = files.read_json(path / INDEX, "base network's record", cure)
     changed = provenance.differences({k: index.get(k) for k in facts}, facts)
     if changed:
         raise UserError(f"The base network in {path} was made by another config: {'; '.join(changed)}. {cure}")
     if "sha256" not in index:
         return None
-    if not (path / WEIGHTS).exists() or files.sha256(path / WEIGHTS) != index["sha256"]:
+    if not (path / WEIGHTS).is_file() or files.sha256(path / WEIGHTS) != index["sha256"]:
         raise UserError(f"{path / WEIGHTS} is missing, or was changed after it was written. {cure}")
     return np.load(path / WEIGHTS)
 

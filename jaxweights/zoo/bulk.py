@@ -134,8 +134,8 @@ def train_zoo(
         else:
             facts = {**(provenance or {}), "chunk_size": chunk, "lanes": trainer.width}
             store = PopulationStore.create(path, net.spec, facts)
-            if isinstance(net, nets.PartialNet):
-                net.save(path / BASE)
+    if path is not None and isinstance(net, nets.PartialNet) and not (path / BASE).exists():
+        net.save(path / BASE)
     missing = [c for c in range(-(-total // chunk)) if c not in store.chunk_ids]
     if missing:
         if evaluate is None:
