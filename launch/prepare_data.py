@@ -89,7 +89,7 @@ def main(argv) -> None:
         if source.skipped:
             listed = data_dir / f"{name}-skipped.txt"
             files.write_text(listed, "".join(f"{line}\n" for line in source.skipped))
-            print(f"{len(source.skipped)} left out, listed in {listed}")
+            print(f"bad items were left out; {listed} lists them")
     except OSError as error:
         raise UserError(f"{data_dir} cannot be written ({error}); give another --data_dir or free the disk.") from error
     seconds = time.monotonic() - started

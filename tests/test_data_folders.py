@@ -344,7 +344,9 @@ def test_bad_shapes_and_clouds_are_left_out_without_changing_the_others(tmp_path
 
     np.save(tmp_path / "voxels.npy", EMPTY)
     loaded = shapes.load("voxels", tmp_path, **SIZES, skip_bad=True)
-    assert loaded.skipped == ("grids 6, 7 have no occupied voxel",) and loaded.source.endswith("seed 0, 1 left out")
+    assert loaded.skipped == ("grids 6, 7 have no occupied voxel",) and loaded.source.endswith(
+        "seed 0, bad items left out"
+    )
     several, few = Voxels(EMPTY[[6, 0, 1]] > 0, "v", 0, True), Voxels(GRIDS[:3] > 0, "v", 0)
     np.testing.assert_array_equal(several.surface(np.arange(2), 9, False), few.surface(np.arange(1, 3), 9, False))
     assert several.names == ("v-1", "v-2")

@@ -167,7 +167,7 @@ def test_bad_images_are_left_out_with_their_labels(tmp_path):
         "training images 3, 7, 8 have NaN or infinite pixels",
         "test images 0 have NaN or infinite pixels",
     )
-    assert "npz mine.npz, 2 bad left out; blake2b" in loaded.source
+    assert "npz mine.npz, bad items left out; blake2b" in loaded.source
 
 
 def test_experiments_list_what_they_leave_out(tmp_path, capsys):
@@ -185,4 +185,25 @@ def test_experiments_list_what_they_leave_out(tmp_path, capsys):
     assert len(Experiment(config, tmp_path / "run").dataset.train_images) == 39
     listed = tmp_path / "run" / "skipped_data.txt"
     assert listed.read_text() == "training images 3 have NaN or infinite pixels\n"
-    assert f"1 left out, listed in {listed}" in capsys.readouterr().err
+    assert f"bad items were left out; {listed} lists them" in capsys.readouterr().err
+
+
+def test_cures_work(tmp_path):
+    held = make((4, 4, 1))
+    held = {key: value + 5 if key.endswith("labels") else value for key, value in held.items()}
+    path = str(save_npz(tmp_path / "mine.npz", held))
+    with pytest.raises(UserError, match="number the classes anew: ") as error:
+        data.load(path)
+    code = str(error.value).partition("anew: ")[2].rstrip(".").replace("numpy.", "np.")
+    exec(code, {"np": np}, held)
+    held = {key: held[key] for key in KEYS}
+    assert data.load(str(save_npz(tmp_path / "mine.npz", held))).num_classes == 10
+
+    save_npz(tmp_path / "mine.npz", {key: np.sort(v) if key.endswith("labels") else v for key, v in held.items()})
+    for part in ("train_limit", "test_limit"):
+        with pytest.raises(UserError, match="at least") as error:
+            data.load(path, **{part: 11})
+        least = int(str(error.value).partition("at least ")[2].partition(",")[0])
+        assert data.load(path, **{part: least}).num_classes == 10
+        with pytest.raises(UserError, match=f"at least {least}"):
+            data.load(path, **{part: least - 1})

@@ -125,7 +125,7 @@ def finish(
         parts.append((pixels, labels[:kept].copy() if kept < len(labels) else labels))
     (train_images, train_labels), (test_images, test_labels) = parts
     scale, shift = _scale_shift(train_images, name, mean, std, raw.where)
-    skipped = f", {len(raw.skipped)} bad left out" if raw.skipped else ""
+    skipped = ", bad items left out" if raw.skipped else ""
     return Dataset(
         name=name,
         train_images=train_images,

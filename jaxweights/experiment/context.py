@@ -70,7 +70,7 @@ class Context:
         if loaded.skipped:
             listed = self.workdir / "skipped_data.txt"
             files.write_text(listed, "".join(f"{line}\n" for line in loaded.skipped))
-            print(f"data: {len(loaded.skipped)} left out, listed in {listed}", file=sys.stderr, flush=True)
+            print(f"data: bad items were left out; {listed} lists them", file=sys.stderr, flush=True)
         return loaded
 
     @functools.cached_property

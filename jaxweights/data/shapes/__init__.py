@@ -97,7 +97,7 @@ def load(
     if known is not None:
         compared = dataclasses.replace(compared, surface=known)
     if skipped:
-        origin += f", {len(skipped)} left out"
+        origin += ", bad items left out"
     probed = probe_points(shapes, rows, probes, seed)
     return Dataset(
         name=pathlib.Path(name).stem,
