@@ -6,7 +6,8 @@
 28, (x - 0.5) / 0.5, tanh, weights from U(0, 1) and biases of 0.01, Adam at 3e-3, batches of 10, seeds only. Of the 50
 epochs the checkpoints after epochs 21 to 25 are used, so a run ends there. The published zoo has 1,000 runs and a mean
 accuracy of 65.2 % (of reconstructions), of which 2,896 checkpoints were for training; that is work for an accelerator.
-`configs/paper/hyperrep_svhn.py` has the published autoencoder.
+`configs/paper/hyperrep_svhn.py` has the published autoencoder. About five hours on two cores, nearly all of it the zoo
+(estimated: its operations at the rate of the CNN in `benchmarks/README.md`).
 """
 
 from ml_collections import ConfigDict

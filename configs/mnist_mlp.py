@@ -4,7 +4,7 @@
 
 `DIR` holds MNIST as idx files or as prepared by tensorflow-datasets. The published zoo has 10,228 training and 500
 held-out runs (--config.zoo.num_runs=10228 --config.zoo.num_heldout=500) and a mean accuracy of 94.4 %; this one is a
-tenth of it.
+tenth of it. About a quarter of an hour on two cores (estimated from the rates in `benchmarks/README.md`).
 """
 
 from ml_collections import ConfigDict

@@ -3,7 +3,8 @@
     python -m launch.describe --config=configs/paper/gpt_cifar10.py          # asked for a test loss; also :loss
     python -m launch.describe --config=configs/paper/gpt_cifar10.py:error    # asked for a test error
 
-56,840 runs of 200 checkpoints, of which the last 2,050 are held out. For accelerators.
+56,840 runs of 200 checkpoints, of which the last 2,050 are held out. For accelerators: about three weeks
+(estimated: operations at 40 TFLOP/s), and 250 GB of memory.
 """
 
 from ml_collections import ConfigDict

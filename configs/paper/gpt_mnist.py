@@ -4,7 +4,7 @@
     python -m launch.describe --config=configs/paper/gpt_mnist.py:wide     # 579 M; also :deep, :narrow, :shallow
 
 Published: mean accuracy 94.4 % of training and 94.0 % of generated networks, mean minimum aligned distance 3.64 and
-2.25. For accelerators.
+2.25. For accelerators: about three days (estimated: operations at 40 TFLOP/s), and 75 GB of memory.
 """
 
 from ml_collections import ConfigDict

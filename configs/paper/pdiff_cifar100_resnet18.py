@@ -1,6 +1,8 @@
 """P-diff's main setting, which "Generative Modeling of Weights" (arXiv 2506.07998) examines; see `pdiff.py` beside it.
 
 python -m launch.describe --config=configs/paper/pdiff_cifar100_resnet18.py
+
+About a day on two cores (estimated: operations at 100 GFLOP/s), minutes on an accelerator.
 """
 
 from ml_collections import ConfigDict
