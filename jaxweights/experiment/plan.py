@@ -113,7 +113,8 @@ def _check_files(settings: ExperimentSettings) -> None:
     files += [(g, "path") for g in settings.generators.values() if isinstance(g, Imported)]
     for where, field in files:
         path = getattr(where, field)
-        if not pathlib.Path(path).is_file() and (path or field == "path"):
+        there = path and pathlib.Path(path).expanduser().exists()  # whether it is a file of networks, its reader says
+        if not there and (path or field == "path"):
             where.refuse(field, "there is no such file, so give the path of one that exists")
 
 
