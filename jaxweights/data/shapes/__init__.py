@@ -96,7 +96,7 @@ def load(
     fitted, compared = sample(shapes, rows, **settings), sample(shapes, others, **settings)
     if known is not None:
         compared = dataclasses.replace(compared, surface=known)
-    if skipped:
+    if skipped and skip_bad:
         origin += ", bad items left out"
     probed = probe_points(shapes, rows, probes, seed)
     return Dataset(
