@@ -222,6 +222,7 @@ def test_every_stage_runs_those_before_it(monkeypatch, tmp_path):
         for name in names:
             stage = f"{module.__name__.rpartition('.')[2]}.{name}"
             monkeypatch.setattr(module, name, lambda context, stage=stage: ran.append(stage))
+    monkeypatch.setattr(Experiment, "_check_generators", lambda self, opened: None)
     one = Experiment(CONFIG, tmp_path)
     for call, expected in [
         (one.zoo, ["zoo.run"]),
@@ -252,6 +253,8 @@ def test_imported_zoos_and_samples_are_audited(workdir, tmp_path):
     one.sample()
     metrics = one.audit()
     assert metrics["series"]["mine"]["verdict"]["label"] == "remembers" and metrics["checks"]["controls_passed"]
+    with pytest.raises(UserError, match="at least 33 training networks, but the training split has 32"):
+        Experiment(config | {"generators": {"mean": {"kind": "average", "k": 33}}}, tmp_path / "k").zoo()
     bad = zoo.weights.copy()
     bad[3, 7] = np.inf
     for weights, message in [(bad, "NaN or infinite"), (zoo.weights[:, 1:], "shape"), (zoo.weights[:0], "empty")]:

@@ -1,7 +1,9 @@
 """Config files and flags: every mistake ends in a sentence that names the cause."""
 
+import ast
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -173,6 +175,7 @@ def test_a_program_ends_in_one_paragraph(flags, status, message):
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_every_config_is_typed_documented_and_complete(path):
+    assert re.search(r"(second|minute|hour|day|week)s?\b", ast.get_docstring(ast.parse(pathlib.Path(path).read_text())))
     config = config_file.load(path).to_dict()
     parsed = experiment.parse(config)
     whole = complete(config, parsed)

@@ -37,6 +37,7 @@ REFUSED = [
     ("mini", {"net.crop": 4}, "net.crop is 4 and net.resize 0"),
     ("mini", {"data.crop": 29, "data.name": "mnist"}, "images of 28 by 28 pixels have no such square"),
     ("mini", {"data.mean": (0.5, 0.5), "data.std": (0.5, 0.5), "data.name": "mnist"}, "for each of the 1 colours"),
+    ("mini", {"generators.pdiff.batch_size": 1}, "generators.pdiff.batch_size is 1; set it to at least 2"),
     ("mini", {"data.name": "oxford_flowers102"}, "set config.data.resize"),
     ("mini_gpt", {"zoo.random_snapshots": 0}, "learns from pairs of checkpoints of one run"),
     ("mini_gpt", {"generators.gpt.batch_size": 65}, "batches of 65, but there are only 64 training examples"),

@@ -6,9 +6,12 @@ import functools
 import pathlib
 from typing import Any
 
-from jaxweights import store, tasks
+import numpy as np
+
+from jaxweights import population, store, tasks
 from jaxweights.experiment import findings, plan, samples, zoo
 from jaxweights.experiment.context import Context
+from jaxweights.generators.base import LearnedGenerator, Training
 
 
 class Experiment(Context):
@@ -34,7 +37,20 @@ class Experiment(Context):
         """Trains the zoo, or imports it from a file."""
         if not self._audited:
             self.plan  # noqa: B018  (what cannot be done fails here, before anything is trained)
-        return zoo.run(self)
+        opened = zoo.run(self)
+        if not self._audited:
+            self._check_generators(opened)
+        return opened
+
+    def _check_generators(self, opened: store.PopulationStore) -> None:
+        """Refuses generators that cannot learn from what the zoo has, after import or divergence, before any trains."""
+        last = zoo.training_rows(self, opened)
+        every = np.flatnonzero(opened.records["split"] == population.TRAIN)
+        for generator, _ in self.generators.values():
+            trajectories = isinstance(generator, LearnedGenerator) and generator.TRAJECTORIES
+            rows = every if trajectories else last
+            runs = len(np.unique(opened.records["run"][rows]))
+            generator.check(Training(len(rows), len(rows) // runs, opened.spec))
 
     def train_generators(self) -> list[str]:
         """Trains every learned generator and fits every closed-form one; returns their names."""

@@ -18,6 +18,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from jaxweights.errors import UserError
 from jaxweights.nn.parameters import Convention, constant, parameter
 from jaxweights.spec import WeightSpec
 
@@ -163,6 +164,10 @@ def _batch_statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, j
     mean = average(x)
     var = average(jnp.square(x - _lead(mean, x)))
     count = math.prod(x.shape[:-1]) * (1 if axis_name is None else lax.axis_size(axis_name))
+    if count < 2:
+        raise UserError(
+            "Batch normalisation needs at least two values per channel, but a batch has one. Raise the batch size."
+        )
     return mean, var, var * (count / (count - 1))
 
 

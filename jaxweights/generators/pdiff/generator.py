@@ -111,7 +111,7 @@ class PDiff(LearnedGenerator):
     kl_weight: float = setting(0.0, at_least=0)
     autoencoder_steps: int = setting(500, at_least=1)
     diffusion_steps: int = setting(1000, at_least=0)
-    batch_size: int = setting(50, at_least=1)
+    batch_size: int = setting(50, at_least=2)
     autoencoder_learning_rate: float = setting(2e-5, above=0)
     diffusion_learning_rate: float = setting(1e-4, above=0)
     weight_decay: float = setting(0.0, at_least=0)
