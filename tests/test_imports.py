@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxweights import array_files, arrays, tasks
+from jaxweights import array_files, arrays, generators, tasks
 from jaxweights.errors import UserError
-from jaxweights.experiment import imports
+from jaxweights.experiment import imports, samples
 from jaxweights.generators.hyperdiffusion.importer import vectors_from_torch
 from jaxweights.generators.imported import Imported
 from jaxweights.generators.pdiff import PDiff
@@ -429,3 +429,10 @@ def test_kernels_in_another_order_are_refused(tmp_path):
         read_weights(tmp_path / "base.npz", net, 0)
     np.savez(tmp_path / "base.npz", **tensors)
     assert read_weights(tmp_path / "base.npz", net, 0).shape == (net.spec.num_params,)
+
+
+def test_the_cause_of_samples_that_are_not_finite_is_the_generators(tmp_path):
+    closed = samples._cure(generators.build("loud", {"kind": "noise", "sigma": 1e18}), tmp_path)
+    assert "generators.loud" in closed and "metrics.jsonl" not in closed and "training" not in closed
+    learned = samples._cure(PDiff(name="mine"), tmp_path)
+    assert "metrics.jsonl" in learned and "sampling_steps" in learned and "learning rate" not in learned
