@@ -181,7 +181,7 @@ class Context:
     def _claim(self, path: pathlib.Path, stage: str) -> None:
         """Keeps what the result of a stage depends on in a file beside it, or compares it with what is there."""
         if path.exists():
-            kept = files.read_json(path, "record of a stage", f"Remove {path.parent} and run the same command again.")
+            kept = files.read_json(path, "record of a stage", f"Remove {path} and run the same command again.")
             self.check_origin(stage, kept, path.parent)
         else:
             files.write_json(path, self.origin(stage))
