@@ -65,7 +65,7 @@ def test_samples_are_evaluated_where_the_population_knows_how():
         (lambda: fit("pdiff", ROWS * np.nan), "NaN or infinite"),
         (lambda: fit(3, ROWS), "give a name"),
         (lambda: fit("average", ROWS, k=100), "at least 100 training networks"),
-        (lambda: sample(fit("gaussian", ROWS), 0), "at least one"),
+        (lambda: sample(fit("gaussian", ROWS), 0), "at least 1"),
         (lambda: sample(fit("gaussian", ROWS), 3, sampler="ddim"), "no setting"),
     ],
 )
