@@ -206,7 +206,7 @@ def check_finite(weights: np.ndarray, what: str) -> None:
 def check_variances(weights: np.ndarray, spec: WeightSpec, what: str) -> None:
     """Raises `UserError` that names the first rows `[N, P]` with a negative running variance."""
     for leaf, span in spec.spans():
-        if leaf.name.rpartition("/")[2] == _VARIANCE:
+        if _is_variance(leaf):
             bad = np.flatnonzero((weights[:, span] < 0).any(axis=1))
             if bad.size:
                 raise UserError(
@@ -214,6 +214,15 @@ def check_variances(weights: np.ndarray, spec: WeightSpec, what: str) -> None:
                     f"{bad[:5].tolist()}), so these networks have no outputs. Remove these rows, or check that the "
                     "order of the parameters is that of `python -m launch.describe`."
                 )
+
+
+def variance_spans(spec: WeightSpec) -> list[slice]:
+    """Where flat vectors hold running variances."""
+    return [span for leaf, span in spec.spans() if _is_variance(leaf)]
+
+
+def _is_variance(leaf: Leaf) -> bool:
+    return leaf.name.rpartition("/")[2] == _VARIANCE
 
 
 def _column(value: Any, name: str) -> np.ndarray:

@@ -18,8 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxweights import nets, parallel
+from jaxweights import nets, parallel, population
 from jaxweights.errors import UserError
+
+_LARGE = 1e3  # magnitude of weights above which sums of a deep network may overflow
+_READ_BYTES = 64 << 20  # of weights that are looked at at a time
 
 Score = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """Outputs `[M, T, K]` of M models and targets `[T, ...]` to the loss and to whether a model is right, `[M, T]` each."""
@@ -30,7 +33,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
       accuracy: `[N]` float64, the measure of quality; larger is better.
-      loss: `[N]` float64, NaN or infinite for models with such weights.
+      loss: `[N]` float64, not finite for undefined models: those with an output that is not finite.
       errors: `[N, ceil(T / 8)]` uint8, bit-packed masks (`numpy.packbits` order) of the examples that a model gets
         wrong, or of what else two models may have in common.
     """
@@ -38,6 +41,11 @@ class Evaluation(NamedTuple):
     accuracy: np.ndarray
     loss: np.ndarray
     errors: np.ndarray
+
+    @property
+    def undefined(self) -> np.ndarray:
+        """`[N]` bool, whether a model has an output that is not finite; none where there are no losses."""
+        return ~np.isfinite(self.loss) if len(self.loss) else np.zeros(len(self.accuracy), bool)
 
 
 class Totals(NamedTuple):
@@ -74,6 +82,15 @@ def evaluate(
     return net.task.evaluate(net, weights, images, labels, parallel.make_mesh() if mesh is None else mesh, progress)
 
 
+def wrong_if_undefined(found: Evaluation, examples: int) -> Evaluation:
+    """Undefined models have accuracy 0 (or the lower one that they have) and are wrong on every example."""
+    undefined = found.undefined
+    if not undefined.any():
+        return found
+    errors = np.where(undefined[:, None], np.packbits(np.ones(examples, bool))[None, :], found.errors)
+    return Evaluation(np.where(undefined, np.minimum(found.accuracy, 0.0), found.accuracy), found.loss, errors)
+
+
 def totals(
     net: nets.TaskNet,
     weights,
@@ -85,6 +102,10 @@ def totals(
 ) -> Totals:
     """Scores every model on every example.
 
+    XLA's reductions on CPU lose NaN: the sum over the maximum of NaN and 0, a mean over a map after a ReLU, takes it
+    for 0. So models that may have one are scored by a program without these reductions. The others keep the faster one,
+    which sums in another order.
+
     Args:
       net: the task network.
       weights: see `evaluate`.
@@ -94,7 +115,20 @@ def totals(
       score: compares outputs with targets; a module-level function, for which one program is kept.
       progress: called with (models done, N).
     """
-    program, shape = _plan(net, inputs.shape, mesh, score)
+    arguments = inputs, targets, mesh, score
+    doubtful = _may_have_nan(net, weights) if jax.default_backend() == "cpu" and _keeping_nan() else np.zeros(0, bool)
+    if not doubtful.any():
+        return _totals(net, weights, *arguments, progress)
+    order = np.argsort(doubtful, kind="stable")
+    sane, rest = np.split(order, [int((~doubtful).sum())])
+    parts = [_totals(net, weights[sane], *arguments, progress)] if len(sane) else []
+    parts.append(_totals(net, weights[rest], *arguments, None, keep_nan=True))
+    back = np.argsort(order)
+    return Totals(*(np.concatenate(arrays)[back] for arrays in zip(*parts, strict=True)))
+
+
+def _totals(net, weights, inputs, targets, mesh, score, progress, *, keep_nan: bool = False) -> Totals:
+    program, shape = _plan(net, inputs.shape, mesh, score, keep_nan)
     total = len(targets)
 
     def tiles(array):
@@ -183,8 +217,32 @@ def _models(net: nets.TaskNet, images: int, activation_bytes: int) -> int:
     return int(np.clip(activation_bytes // (4 * images * net.activation_size), 1, 1024))
 
 
+def _may_have_nan(net: nets.TaskNet, weights) -> np.ndarray:
+    """`[N]` bool: weights that are not finite, or so large that sums may overflow, or negative variances."""
+    found, variances = np.zeros(len(weights), bool), population.variance_spans(net.spec)
+    block = max(1, _READ_BYTES // (4 * net.spec.num_params))
+    for start in range(0, len(weights), block):
+        rows, chosen = np.asarray(weights[start : start + block], np.float32), slice(start, start + block)
+        largest = np.maximum(rows.max(axis=1), -rows.min(axis=1))
+        found[chosen] = ~(largest < _LARGE)
+        for span in variances:
+            found[chosen] |= (rows[:, span] < 0).any(axis=1)
+    return found
+
+
+@functools.cache
+def _keeping_nan() -> dict[str, str]:
+    """Options under which programs for CPUs keep NaN; none for an XLA that has no such reductions."""
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
+
+
 @functools.lru_cache(maxsize=32)
-def _plan(net: nets.TaskNet, shape: tuple[int, ...], mesh: Mesh, score: Score):
+def _plan(net: nets.TaskNet, shape: tuple[int, ...], mesh: Mesh, score: Score, keep_nan: bool = False):
     """The compiled program and the block shape.
 
     The program takes what the network has frozen, the vectors `[devices * blocks * models, P]`, the number of blocks
@@ -231,4 +289,4 @@ def _plan(net: nets.TaskNet, shape: tuple[int, ...], mesh: Mesh, score: Score):
     split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
     # Results of devices are their own: the check of varying axes would only ask the loop's start for an annotation.
     sharded = jax.shard_map(shard, mesh=mesh, in_specs=(whole, split, whole, whole), out_specs=split, check_vma=False)
-    return jax.jit(sharded), cut
+    return jax.jit(sharded, compiler_options=_keeping_nan() if keep_nan else None), cut

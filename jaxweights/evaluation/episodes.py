@@ -38,7 +38,8 @@ def rollouts(
       progress: called with (models done, N).
 
     Returns:
-      `[N]` float64, mean sum of rewards of an episode; and `[N, T]` bool, which episodes failed before their end.
+      `[N]` float64, mean sum of rewards of an episode, NaN after an action that is not finite; and `[N, T]` bool, which
+      episodes failed before their end.
     """
     program, models = _plan(net, mesh)
     states_d = jax.device_put(np.asarray(states, np.float32), parallel.replicated(mesh))
@@ -75,7 +76,9 @@ def _plan(net: nets.TaskNet, mesh: Mesh):
 
         def act(carry):
             step, states, total, failed = carry
-            states, reward, ends = environment.step(states, policy(vectors, environment.observe(states))[..., 0])
+            actions = policy(vectors, environment.observe(states))[..., 0]
+            states, reward, ends = environment.step(states, actions)
+            reward = jnp.where(jnp.isfinite(actions), reward, jnp.nan)
             return step + 1, states, total + jnp.where(failed, 0.0, reward), failed | ends
 
         shape = (vectors.shape[0], states.shape[0])

@@ -59,10 +59,11 @@ class Predictor:
         self.examples = len(self._targets)
 
     def __call__(self, weights: Any) -> Evaluation:
-        """Evaluates `[N, P]` weight vectors; the loss is absent where the function returns class numbers.
+        """Evaluates `[N, P]` weight vectors; the loss is absent where the function returns class numbers. A network
+        with a prediction that is not finite is undefined: its loss is NaN, and it is wrong on every example.
 
         Raises:
-          UserError: predictions that are no numbers, have another shape, or are not finite.
+          UserError: predictions that are no numbers or have another shape.
         """
         judge = self._classified if self.task == "classification" else self._fitted
         quality, loss, errors = [], [], []
@@ -70,14 +71,14 @@ class Predictor:
         for start in range(0, len(weights), step):
             rows = np.asarray(weights[start : start + step], np.float32)
             for found in self._predictions(rows):
-                value, surprise, wrong = judge(found)
+                value, surprise, wrong = judge(found) if np.isfinite(found).all() else self._undefined()
                 quality.append(value)
                 errors.append(np.packbits(wrong))
                 loss += [surprise] if surprise is not None else []
         return Evaluation(np.array(quality), np.array(loss), np.stack(errors))
 
     def _predictions(self, rows: np.ndarray) -> np.ndarray:
-        """Predictions `[n, T, ...]`, of the right shape and finite."""
+        """Predictions `[n, T, ...]`, of the right shape."""
         given = self._predict(rows if self._batched else rows[0], self._inputs)
         try:
             found = np.asarray(given)
@@ -100,6 +101,9 @@ class Predictor:
         if not np.isfinite(found).all():
             raise UserError("predict returned values that are not finite. Leave out the networks that they are of.")
         return found
+
+    def _undefined(self) -> tuple[float, float, np.ndarray]:
+        return 0.0 if self.task == "classification" else -np.inf, np.nan, np.ones(self.examples, bool)
 
     def _classified(self, found: np.ndarray) -> tuple[float, float | None, np.ndarray]:
         """Accuracy, mean cross-entropy if there are scores, and which examples `[T]` are wrong."""

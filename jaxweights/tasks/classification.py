@@ -15,7 +15,7 @@ from jaxweights import nets
 from jaxweights.data.known import ALIASES, KNOWN
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
-from jaxweights.evaluation.accuracy import totals
+from jaxweights.evaluation.accuracy import totals, wrong_if_undefined
 from jaxweights.settings import Settings, plain, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.zoo import BaseSettings, Recipe, Supervised, SupervisedSettings
@@ -130,9 +130,10 @@ class Classification(Task):
         return Supervised(net, recipe, num_examples, **options)
 
     def evaluate(self, net, weights, inputs, targets, mesh, progress=None) -> Evaluation:
-        """See `Task.evaluate`. A model whose logits are not finite counts as wrong on the examples concerned."""
+        """See `Task.evaluate`; a network with a logit that is not finite is undefined, and wrong on every example."""
         found = totals(net, weights, inputs, np.asarray(targets, np.int32), mesh, _score, progress)
-        return Evaluation(found.right / len(targets), found.loss / len(targets), found.errors)
+        result = Evaluation(found.right / len(targets), found.loss / len(targets), found.errors)
+        return wrong_if_undefined(result, len(targets))
 
     def pictures(self, shown: Sequence[Shown], scene: Scene) -> Iterable[Picture]:
         """Decision regions; those of all series are computed together."""
@@ -197,7 +198,9 @@ def image_examples(data: ImageSettings, data_dir: str | None, labelled: bool = T
 
 
 def _score(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy, and whether the label has the largest of finite logits."""
+    """Cross-entropy, NaN unless all logits are finite, and whether the label has the largest of finite logits."""
     labels = jnp.broadcast_to(labels[None, :], logits.shape[:-1])
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
-    return nets.cross_entropy(logits, labels), (jnp.argmax(logits, axis=-1) == labels) & finite
+    return jnp.where(finite, nets.cross_entropy(logits, labels), jnp.nan), (
+        jnp.argmax(logits, axis=-1) == labels
+    ) & finite

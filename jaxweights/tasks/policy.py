@@ -11,6 +11,7 @@ import numpy as np
 from jaxweights import data as datasets
 from jaxweights import nets
 from jaxweights.evaluation import Evaluation, episodes
+from jaxweights.evaluation.accuracy import wrong_if_undefined
 from jaxweights.settings import Settings, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.tasks.classification import given
@@ -97,7 +98,8 @@ class Policy(Task):
         """See `Task.evaluate`; inputs are initial states `[T, 4]`, targets without effect."""
         del targets
         returns, failed = episodes.rollouts(net, weights, inputs, mesh, progress)
-        return Evaluation(1.0 - failed.mean(axis=1), -returns, np.packbits(failed, axis=1))
+        result = Evaluation(1.0 - failed.mean(axis=1), -returns, np.packbits(failed, axis=1))
+        return wrong_if_undefined(result, failed.shape[1])
 
     def operations(self, net: nets.TaskNet, recipe: Recipe) -> tuple[float, float]:
         """An update acts for some steps and passes over them several times, with a critic as large as the actor."""

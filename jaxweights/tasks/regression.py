@@ -13,7 +13,7 @@ import numpy as np
 from jaxweights import nets, parallel
 from jaxweights.data import Dataset
 from jaxweights.evaluation import Evaluation
-from jaxweights.evaluation.accuracy import totals
+from jaxweights.evaluation.accuracy import totals, wrong_if_undefined
 from jaxweights.settings import Settings, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.tasks.terms import Terms
@@ -117,7 +117,7 @@ class Regression(Task):
         found = totals(net, weights, inputs, np.asarray(targets, np.float32), mesh, _score, progress)
         spread = np.square(targets[:, 0] - targets[:, 0].mean(dtype=np.float64)).sum(dtype=np.float64)
         quality = np.where(np.isfinite(found.loss), 1.0 - found.loss / spread, -np.inf)
-        return Evaluation(quality, found.loss / len(targets), found.errors)
+        return wrong_if_undefined(Evaluation(quality, found.loss / len(targets), found.errors), len(targets))
 
     def loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         return jnp.square(outputs[:, 0] - targets)
