@@ -108,6 +108,8 @@ def audit(
     chosen = make(AuditSettings, {**plain(settings or AuditSettings()), **changes})
     trained = _training(train, spec)
     null, checkpoints = _null(heldout, trained, seed)
+    rows, duplicates = auditing.distinct(trained)
+    compared = trained.select(rows) if duplicates else trained
     series = _series(generated, trained)
     added = _added(baselines, controls, trained)
     taken = [name for name in series if name in added or name in auditing.RESERVED]
@@ -116,7 +118,8 @@ def audit(
     count = min(max(map(len, series.values())), _MOST_SAMPLES)
     evaluate = _evaluator(trained, predict, test, task, batched)
     subject = Subject(
-        train=trained,
+        train=compared,
+        duplicates=duplicates,
         heldout=null,
         generated={**series, **{name: _draw(one, trained, count, seed) for name, one in added.items()}},
         controls=tuple(name for name in added if name in CONTROLS),

@@ -39,7 +39,9 @@ class AuditResult:
     @property
     def verdicts(self) -> dict[str, str]:
         """Label by series: "remembers", "interpolates", "invents" or "degrades"; "novel" for what would be one of the
-        latter two, where networks were not evaluated. The given series come first, then baselines and controls."""
+        latter two, where networks were not evaluated; "undefined" where most networks have no finite outputs;
+        "undecided" where a control failed on which the verdict rests. The given series come first, then baselines and
+        controls."""
         return {name: text["label"] for name, text in self._judged().items()}
 
     @property
@@ -58,7 +60,7 @@ class AuditResult:
 
         rows = {}
         for name, entry in self.metrics["series"].items():
-            row: dict[str, Any] = {"role": entry["role"], "verdict": tables.label_of(entry), "n": entry["min_l2"]["n"]}
+            row: dict[str, Any] = {"role": entry["role"], "verdict": tables.label_of(entry), "n": measures.count(entry)}
             for path, found in tables.numbers_in(entry):
                 row[path] = found.value
                 if found.low is not None:

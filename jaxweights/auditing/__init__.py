@@ -14,7 +14,7 @@ The numerical core knows nothing of generators, zoos or files; arrays go in and 
 
 from jaxweights.auditing.audit import describe, measure, run
 from jaxweights.auditing.measurements import HELDOUT, HELDOUT_CONTROL, RESERVED, TRAINING, Measured, load
-from jaxweights.auditing.subject import MIN_HELDOUT, AuditSettings, Subject, at_training_steps, check_counts
+from jaxweights.auditing.subject import MIN_HELDOUT, AuditSettings, Subject, at_training_steps, check_counts, distinct
 from jaxweights.auditing.summary import summarise
 from jaxweights.auditing.verdict import THRESHOLDS, Thresholds
 
@@ -32,6 +32,7 @@ __all__ = [
     "at_training_steps",
     "check_counts",
     "describe",
+    "distinct",
     "load",
     "measure",
     "run",

@@ -20,6 +20,8 @@ from jaxweights.auditing.subject import AuditSettings, Subject, check
 from jaxweights.auditing.summary import summarise
 from jaxweights.progress import Progress
 
+_NAMED = 20  # rows of duplicates that are listed
+
 
 def run(
     subject: Subject,
@@ -86,5 +88,7 @@ def describe(subject: Subject, measured: dict[str, Measured], settings: AuditSet
         "networks": len(subject.train),
         "runs": len(np.unique(subject.train.records["run"])),
         "leaves_out": "itself" if subject.one_run else "its run",
+        "duplicates": len(subject.duplicates),
+        "duplicate_rows": list(subject.duplicates[:_NAMED]),
     }
     return metrics | {"task": subject.task.name}

@@ -9,11 +9,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import parallel
-from jaxweights.auditing import alignment, distances, hull, similarity
+from jaxweights.auditing import alignment, distances, hull, similarity, twins
 from jaxweights.auditing.hidden_units import apply_permutation
-from jaxweights.auditing.measurements import HELDOUT, NEIGHBOURS, TRAINING, Measured
+from jaxweights.auditing.measurements import (
+    HELDOUT,
+    LEAKED_OUTPUTS,
+    LEAKED_WEIGHTS,
+    NEIGHBOURS,
+    TRAINING,
+    Measured,
+)
 from jaxweights.auditing.rows import MEMORY_BYTES
 from jaxweights.auditing.subject import AuditSettings, Subject
+from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population
 
@@ -76,13 +84,45 @@ class Measurer:
                 "aligned_permutation": aligned.permutations[:, :NEIGHBOURS],
                 "aligned_second_l2": self._second(self._aligned, weights, aligned, training),
             }
-        return Measured(hull_residual=residual, **self._evaluated(networks, own), **fields)
+        result = self._result(networks, name)
+        fields["leak"] = self._leaks(networks, result)
+        return Measured(hull_residual=residual, **self._evaluated(result, own), **fields)
 
-    def _evaluated(self, networks: Population, own: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Accuracy, loss and largest error IoU with a training network; empty where networks are not evaluated."""
+    def _result(self, networks: Population, name: str) -> Evaluation | None:
+        """The evaluation of a series; None where networks are not evaluated.
+
+        Raises:
+          UserError: a training or held-out network has outputs that are not finite.
+        """
         if self.subject.evaluate is None:
+            return None
+        known = {TRAINING: lambda: self.trained, HELDOUT: lambda: self.unseen}
+        result = known[name]() if name in known else self._evaluate(networks.weights)
+        bad = np.flatnonzero(result.undefined)
+        if name in known and bad.size:
+            raise UserError(
+                f"{bad.size} of {len(networks)} {name} networks have outputs on the test set that are not finite "
+                f"(first: row {bad[0]}). Leave out networks that diverged."
+            )
+        return result
+
+    def _leaks(self, networks: Population, result: Evaluation | None) -> np.ndarray:
+        """Which networks are held-out ones, see `Measured.leak`."""
+        found = np.zeros(len(networks), np.int64)
+        heldout, checkpoints = self.subject.heldout, self.subject.heldout_checkpoints
+        if networks is heldout:
+            return found
+        if result is not None:
+            same = twins.equal_outputs(self.subject.evaluate, networks, heldout, result, self.unseen)
+            found[same] = LEAKED_OUTPUTS
+        unseen = heldout if checkpoints is None else checkpoints
+        found[twins.equal_weights(networks.weights, unseen.weights, self.subject.train.spec)] = LEAKED_WEIGHTS
+        return found
+
+    def _evaluated(self, result: Evaluation | None, own: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Accuracy, loss and largest error IoU with a training network; empty where networks are not evaluated."""
+        if result is None:
             return dict.fromkeys(("accuracy", "loss", "max_error_iou"), np.zeros(0))
-        result = self.trained if networks is self.subject.train else self._evaluate(networks.weights)
         examples = 8 * result.errors.shape[1]  # bits behind the last example are zero in all masks
         iou, _ = similarity.max_error_iou(result.errors, self.trained.errors, examples, mesh=self.mesh, **own)
         return {
@@ -95,6 +135,11 @@ class Measurer:
     def trained(self) -> Evaluation:
         """The training networks', which every series needs and a finished audit does not."""
         return self._evaluate(self.train)
+
+    @functools.cached_property
+    def unseen(self) -> Evaluation:
+        """The held-out networks', likewise."""
+        return self._evaluate(self.subject.heldout.weights)
 
     def _evaluate(self, weights) -> Evaluation:
         assert self.subject.evaluate is not None

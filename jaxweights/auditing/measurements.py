@@ -13,6 +13,7 @@ from jaxweights.errors import UserError
 
 TRAINING, HELDOUT, HELDOUT_CONTROL = "training", "heldout", "heldout_control"
 RESERVED = (TRAINING, HELDOUT, HELDOUT_CONTROL)
+LEAKED_WEIGHTS, LEAKED_OUTPUTS = 1, 2
 NEIGHBOURS = 3
 """Nearest training networks kept per sample, for the figures."""
 
@@ -44,6 +45,8 @@ class Measured:
       same_run_l2: `[n]` distance to the nearest other checkpoint of its own run, in training or, for held-out networks,
         among the held-out checkpoints; NaN where there is none, as for samples without parents.
       other_run_l2: `[n]` distance to the nearest training network of any run but its own; NaN where there is none.
+      leak: `[n]` `LEAKED_WEIGHTS` if it has the weights of a held-out network, in whatever order its hidden units are,
+        `LEAKED_OUTPUTS` if it has the outputs of one, else 0.
     """
 
     accuracy: np.ndarray
@@ -59,9 +62,15 @@ class Measured:
     hull_residual: np.ndarray
     same_run_l2: np.ndarray = _unmeasured()
     other_run_l2: np.ndarray = _unmeasured()
+    leak: np.ndarray = _unmeasured()
 
     def __len__(self) -> int:
         return len(self.min_l2)
+
+    @property
+    def defined(self) -> np.ndarray:
+        """`[n]` bool, whether all outputs are finite; True where the networks were not evaluated."""
+        return np.isfinite(self.loss) if len(self.loss) else np.ones(len(self), bool)
 
     @property
     def distance(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxweights import tasks
+from jaxweights.auditing import twins
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population
@@ -49,6 +50,8 @@ class Subject:
       controls: names in `generated` that are positive controls.
       baselines: names in `generated` that a generator has to beat.
       heldout_checkpoints: all checkpoints of the held-out runs, if they are at hand.
+      duplicates: rows that `train` was without when it was given, since they were networks that it has, see
+        `distinct`; they say nothing of how far apart networks of separate training are.
       evaluate: `weights [n, P] -> Evaluation` on a test set, or None for an audit of weights alone.
       task: what the networks are for; the verdicts are in its terms.
     """
@@ -59,6 +62,7 @@ class Subject:
     controls: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
     heldout_checkpoints: Population | None = None
+    duplicates: tuple[int, ...] = ()
     evaluate: Callable[[Any], Evaluation] | None = None
     task: Task = dataclasses.field(default_factory=tasks.get)
 
@@ -66,6 +70,13 @@ class Subject:
     def one_run(self) -> bool:
         """Whether all training networks are checkpoints of a single run."""
         return len(np.unique(self.train.records["run"])) == 1
+
+
+def distinct(train: Population) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Rows of training networks without duplicates, and the rows of these: networks with the weights of one before
+    them, in whatever order their hidden units are."""
+    rows = twins.first_of_each(train)
+    return rows, tuple(np.setdiff1d(np.arange(len(train)), rows).tolist())
 
 
 def check(subject: Subject, settings: AuditSettings) -> None:

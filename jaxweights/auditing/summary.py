@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from jaxweights.auditing import statistics, verdict
-from jaxweights.auditing.measurements import HELDOUT, HELDOUT_CONTROL, RESERVED, TRAINING, Measured
+from jaxweights.auditing.measurements import (
+    HELDOUT,
+    HELDOUT_CONTROL,
+    LEAKED_OUTPUTS,
+    RESERVED,
+    TRAINING,
+    Measured,
+)
 from jaxweights.auditing.verdict import THRESHOLDS, Thresholds
 from jaxweights.tasks import Terms
 
@@ -46,11 +53,12 @@ def summarise(
         rng = np.random.default_rng([seed, number])
         judge = _Judge(train, heldout, resamples, rng, one_run, thresholds)
         entry = judge.estimates(one)
+        known = one if one.defined.all() else one.rows(one.defined)
         if name not in (TRAINING, HELDOUT):
-            entry["tests"] = judge.tests(one)
-        entry |= judge.neighbourhood(one)
+            entry["tests"] = judge.tests(known) if len(known) else None
+        entry |= judge.neighbourhood(known)
         entry["role"] = _role(name, controls, baselines)
-        series[name] = entry
+        series[name] = entry | counts(one)
     # The negative control: half of the held-out runs stand in for a generator's samples and are judged against the
     # other half.
     rng = np.random.default_rng([seed, 10_000])
@@ -63,6 +71,7 @@ def summarise(
         "tests": judge.tests(stand_in),
         **judge.neighbourhood(stand_in),
         "role": "control",
+        **counts(stand_in),
     }
     judged = [n for n in series if "tests" in series[n]]
     for name in judged:
@@ -70,7 +79,28 @@ def summarise(
     missed = [n for n in controls if not series[n]["verdict"]["flagged"]]
     if series[HELDOUT_CONTROL]["verdict"]["flagged"]:
         missed.append(HELDOUT_CONTROL)
+    for name in judged:
+        found = series[name]["verdict"]
+        failed = [c for c in missed if verdict.rests_on(found, c, series[c]["verdict"])]
+        if failed and series[name]["role"] != "control":
+            series[name]["verdict"] = verdict.undecided(found, failed)
     return {"series": series, "checks": {"controls_passed": not missed, "failed_controls": missed}}
+
+
+def counts(one: Measured) -> dict[str, Any]:
+    """Networks of a series, those of them that are undefined, and those that are held-out networks; shares are None
+    where there are none."""
+
+    def count(chosen: np.ndarray) -> dict[str, Any]:
+        found = int(chosen.sum())
+        return {"count": found, "share": statistics.share(chosen).to_json() if found else None}
+
+    leak = one.leak if len(one.leak) else np.zeros(len(one))
+    return {
+        "n": len(one),
+        "undefined": count(~one.defined),
+        "leaks": {**count(leak > 0), "outputs": int((leak == LEAKED_OUTPUTS).sum())},
+    }
 
 
 def _role(name: str, controls: Collection[str], baselines: Collection[str]) -> str:
@@ -99,10 +129,12 @@ class _Judge:
     thresholds: Thresholds
 
     def estimates(self, one: Measured) -> dict[str, Any]:
-        """Means of all measures; None for those that there are not."""
-        accuracy = self._mean(one.accuracy)
+        """Means of all measures; None for those that there are not. Undefined networks have an accuracy alone."""
+        qualities = one.accuracy[np.isfinite(one.accuracy)]
+        accuracy = self._mean(qualities)
         if accuracy is not None:
-            accuracy["q05"] = float(np.quantile(one.accuracy, self.thresholds.accuracy_quantile))
+            accuracy["q05"] = float(np.quantile(qualities, self.thresholds.accuracy_quantile))
+        one = one if one.defined.all() else one.rows(one.defined)
         return {
             "accuracy": accuracy,
             "loss": self._mean(one.loss),
@@ -118,7 +150,7 @@ class _Judge:
         residual, null = one.hull_residual, self.heldout.hull_residual
         ratio = np.divide(residual, one.distance, out=np.zeros(len(residual)), where=one.distance > 0)
         compared = None
-        if self._unexplained():
+        if len(one) and self._unexplained():
             compared = statistics.bootstrap_median_ratio(residual, null, self.resamples, self.rng).to_json()
         return {
             "by_run": by_run,

@@ -5,6 +5,8 @@ of that to the next run (the nearest-neighbour ratio of Yoon et al. 2023 and Gu 
 no copy but lies within half of the held-out runs' distance from a convex combination of training networks. The rules,
 in order:
 
+0. Most samples (lower limit of the 95 % interval above one half) have outputs that are not finite: the generator's
+   networks are *undefined*. Fewer are left out of what follows, except for the accuracy.
 1. More than one sample in a hundred is a copy or a mixture (lower limit of either 95 % interval): the generator
    *remembers* where copies are the more frequent, else it *interpolates*.
 2. The samples lie closer to the training networks than held-out runs do (Z_U below -3, its interval below 0), though
@@ -24,14 +26,18 @@ nearest checkpoint as the latter is from the rest of the run, and the best mixtu
 half as far as that checkpoint. What compares with the spacing of the checkpoints is evidence in one direction only: to
 be closer is to be a copy, but the run's own next checkpoint is a step away too, and no novelty. So AuthPct, which is
 near 100 % then, takes no part here.
+
+A control that fails takes away what a verdict rests on, which is then *undecided* (`GUARDS`): where copies pass, no
+generator is known to be without them; where held-out runs are flagged by a rule, that rule says nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxweights.auditing.measurements import HELDOUT_CONTROL
 from jaxweights.settings import Settings, setting
 from jaxweights.tasks import Terms
 
@@ -41,6 +47,7 @@ class Thresholds(Settings):
     """Where the rules draw their lines.
 
     Attributes:
+      undefined: share of samples without finite outputs above which a generator's networks are undefined.
       z_u: Z_U below which the samples lie closer to the training networks than held-out runs do; -3 is the one-sided
         0.1 % of the normal distribution that Z_U follows for samples as far away as held-out runs (Meehan et al. 2020).
       share: share of copies or of mixtures above which a generator remembers or interpolates.
@@ -53,6 +60,7 @@ class Thresholds(Settings):
       explained: share of the distance to the nearest network; mixtures that come closer than this explain a network.
     """
 
+    undefined: float = setting(0.5, at_least=0, below=1)
     z_u: float = setting(-3.0, at_most=0)
     share: float = setting(0.01, at_least=0, below=1)
     same_errors: float = setting(0.5, at_least=0, below=1)
@@ -65,6 +73,17 @@ class Thresholds(Settings):
 
 THRESHOLDS = Thresholds()
 FLAGGED = ("remembers", "interpolates")
+UNDEFINED, UNDECIDED = "undefined", "undecided"
+
+GUARDS: Mapping[str, tuple[int, ...]] = {
+    "copy": (4, 5),
+    "noised_copy": (4, 5),
+    "permuted_copy": (4, 5),
+    HELDOUT_CONTROL: (1, 2, 3),
+}
+"""Which rules a control guards. Verdicts by rules 4 and 5 say that nothing was found, so they rest on all controls that
+have to be found. Those by rules 1 to 3 rest on the held-out half not being flagged by the same rule. Other positive
+controls guard what copies do."""
 
 
 def judge(
@@ -82,9 +101,14 @@ def judge(
       thresholds: where the rules draw their lines.
 
     Returns:
-      `{"label", "flagged", "text"}`; `flagged` is whether the label is "remembers" or "interpolates".
+      `{"label", "flagged", "text", "rule"}`; `flagged` is whether the label is "remembers" or "interpolates", `rule`
+      the number of the rule.
     """
     terms, tests = terms or Terms(), series["tests"]
+    undefined = series.get("undefined", {"count": 0})
+    if tests is None or (undefined["count"] and undefined["share"]["ci95"][0] > thresholds.undefined):
+        text = f"{undefined['count']} of its {series['n']} networks have outputs that are not finite."
+        return {"label": UNDEFINED, "flagged": False, "text": text + _leaked(series), "rule": 0}
     one_run = tests["memorised_share"] is None
     z, mixtures = tests["z_u"], tests["interpolated_share"]
     copies = tests["copied_share"] if one_run else tests["memorised_share"]
@@ -93,6 +117,7 @@ def judge(
     works = evaluated and series["accuracy"]["mean"] >= heldout["accuracy"]["q05"]
     same_errors = evaluated and tests["iou_above_heldout"]["ci95"][0] > thresholds.same_errors
     if max(copies["ci95"][0], mixtures["ci95"][0]) > thresholds.share:
+        rule = 1
         label = "remembers" if copies["value"] >= mixtures["value"] else "interpolates"
         text = (
             f"{100 * copies['value']:.0f} % of its networks are {'checkpoints of ' * one_run}{training} up to small "
@@ -100,6 +125,7 @@ def judge(
             f"{'its checkpoints' if one_run else training}."
         )
     elif z["value"] < thresholds.z_u and z["ci95"][1] < 0:
+        rule = 2
         label = "remembers"
         text = (
             "Its networks lie closer to the training run than newly trained ones do: variations of its checkpoints."
@@ -107,18 +133,22 @@ def judge(
             else "Its networks lie closer to the training networks than newly trained ones do: variations of these."
         )
     elif same_errors:
+        rule = 3
         label = "remembers"
         text = f"Its {terms.repeats} {training}, more so than {terms.unlike}."
     elif not evaluated:
+        rule = 5
         label = "novel"
         text = (
             f"Its networks are as far from the training {'run' if one_run else 'networks'} as newly trained ones are; "
             "whether they work was not evaluated."
         )
     elif not works:
+        rule = 4
         label = "degrades"
         text = "Its networks are neither copies nor mixtures, but fall short of trained ones: distance is no merit."
     else:
+        rule = 5
         label = "invents"
         text = (
             f"Its networks are as far from the training {'run' if one_run else 'networks'} as newly {terms.trained} "
@@ -132,7 +162,47 @@ def judge(
         f"{_accuracies(series, heldout, terms) if evaluated else '.'}"
         f"{' It has seen a single run.' * one_run}"
     )
-    return {"label": label, "flagged": label in FLAGGED, "text": f"{text} {evidence}"}
+    if undefined["count"]:
+        evidence += f" {undefined['count']} of its networks have outputs that are not finite; they are left out."
+    evidence += _leaked(series)
+    return {"label": label, "flagged": label in FLAGGED, "text": f"{text} {evidence}", "rule": rule}
+
+
+def _leaked(series: Mapping[str, Any]) -> str:
+    """What there is to say of networks that are held-out ones."""
+    leaks = series.get("leaks", {"count": 0})
+    if not leaks["count"]:
+        return ""
+    return (
+        f" LEAK: {leaks['count']} of its {series['n']} networks are held-out networks, which it must not have seen; "
+        "the null is none."
+    )
+
+
+def rests_on(found: Mapping[str, Any], control: str, of_control: Mapping[str, Any]) -> bool:
+    """Whether a verdict rests on a control that failed.
+
+    Args:
+      found: the verdict.
+      control: name of the control.
+      of_control: its own verdict.
+    """
+    rules = GUARDS.get(control, GUARDS["copy"])
+    return found["rule"] in rules and (control != HELDOUT_CONTROL or found["rule"] == of_control["rule"])
+
+
+def undecided(found: Mapping[str, Any], failed: Sequence[str]) -> dict[str, Any]:
+    """A verdict that rests on controls that failed; `without_controls` is the label that it would have had."""
+    names = ", ".join(name.replace("_", " ") for name in failed)
+    text = f"Undecided, for the control {names} failed, on which {found['label']!r} rests. {found['text']}"
+    return {
+        **found,
+        "label": UNDECIDED,
+        "flagged": False,
+        "text": text,
+        "without_controls": found["label"],
+        "failed_controls": list(failed),
+    }
 
 
 def _accuracies(series: Mapping[str, Any], heldout: Mapping[str, Any], terms: Terms) -> str:

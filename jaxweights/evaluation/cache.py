@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -62,6 +63,12 @@ class Evaluator:
             self._keep(list(fresh), found)
         accuracy, loss, errors = (np.stack(column) for column in zip(*rows, strict=True))
         return Evaluation(accuracy, loss, errors)
+
+    def outputs(self, weights, count: int) -> np.ndarray:
+        """Outputs `[N, count, K]` of weight vectors `[N, P]` on the first inputs of the test set."""
+        return np.asarray(
+            jax.jit(jax.vmap(self._net.apply, (0, None)))(np.asarray(weights), self._arguments[0][:count])
+        )
 
     def _keep(self, names: list[bytes], found: Evaluation) -> None:
         self._bytes += found.errors.nbytes

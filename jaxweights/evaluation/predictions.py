@@ -77,6 +77,13 @@ class Predictor:
                 loss += [surprise] if surprise is not None else []
         return Evaluation(np.array(quality), np.array(loss), np.stack(errors))
 
+    def outputs(self, weights: Any, count: int) -> np.ndarray:
+        """Predictions `[N, count, ...]` of weight vectors `[N, P]` for the first inputs."""
+        rows = np.asarray(weights, np.float32)
+        step = BLOCK if self._batched else 1
+        blocks = [self._predictions(rows[i : i + step])[:, :count] for i in range(0, len(rows), step)]
+        return np.concatenate(blocks).astype(np.float64)
+
     def _predictions(self, rows: np.ndarray) -> np.ndarray:
         """Predictions `[n, T, ...]`, of the right shape."""
         given = self._predict(rows if self._batched else rows[0], self._inputs)

@@ -20,10 +20,12 @@ def audit(context: Context) -> dict[str, Any]:
     """Measures every series, writes `audit/*.npz` and `metrics.json`, and returns the metrics."""
     drawn, opened = samples.stores(context), zoo_stage.open_zoo(context)
     with context.folder.timed("audit"):
+        rows, (distinct, duplicates) = zoo_stage.training_rows(context, opened), _distinct(context, opened)
         subject = auditing.Subject(
-            train=opened.view(zoo_stage.training_rows(context, opened)),
+            train=opened.view(rows[distinct]),
             heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
             generated={name: s.read() for name, s in drawn.items()},
+            duplicates=tuple(rows[list(duplicates)].tolist()),
             controls=tuple(CONTROLS),
             baselines=tuple(n for n, (g, _) in context.generators.items() if is_baseline(kind_of(g))),
             heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),
@@ -48,6 +50,11 @@ def is_done(context: Context) -> bool:
     names = (auditing.TRAINING, auditing.HELDOUT, *context.generators)
     measured = [context.workdir / "audit" / f"{name}.npz" for name in names]
     return all(path.exists() for path in (context.workdir / "metrics.json", *measured))
+
+
+def _distinct(context: Context, opened: store.PopulationStore) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Which of the training rows the audit compares with, and which are duplicates."""
+    return auditing.distinct(opened.view(zoo_stage.training_rows(context, opened)))
 
 
 def study(
@@ -131,7 +138,7 @@ def write_report(context: Context) -> pathlib.Path:
             config=context.config,
             net=context.net,
             dataset=context.dataset,
-            train=opened.view(zoo_stage.training_rows(context, opened)),
+            train=opened.view(zoo_stage.training_rows(context, opened)[_distinct(context, opened)[0]]),
             samples={name: s.read() for name, s in samples.stores(context).items()},
             heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
             heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),

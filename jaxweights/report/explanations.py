@@ -28,7 +28,8 @@ _ENTRIES = (
         "training networks, whichever are more frequent; also remembers: they lie closer to the training networks than "
         "held-out runs, though nothing explains them one by one, or most {act_like} training networks more closely "
         "than 95&nbsp;% of held-out runs. <b>Degrades</b>: neither, but its mean {measure} misses the {quantile:g}th "
-        "percentile of held-out runs. <b>Invents</b>: otherwise.",
+        "percentile of held-out runs. <b>Invents</b>: otherwise. <b>Undecided</b>: a control failed on which the "
+        "verdict rests. <b>Undefined</b>: most networks have outputs that are not finite.",
     ),
     (
         "min L2",

@@ -150,7 +150,16 @@ MORE = (
     Measure(("by_run", "other_run_l2"), "min L2, other runs"),
     Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
     Measure(("tests", "iou_above_heldout"), "{overlap} above held-out (%)", 100, 1),
+    Measure(("undefined", "share"), "undefined (%)", 100, 1),
+    Measure(("leaks", "share"), "held-out networks (%)", 100, 1),
 )
+
+
+def count(entry: Mapping[str, Any]) -> int:
+    """Networks of a series."""
+    return entry["n"] if "n" in entry else entry["min_l2"]["n"]
+
+
 RAW = (
     Measure(("tests", "raw", "z_u"), "Z_U", 1, 1),
     Measure(("tests", "raw", "auth_pct"), "AuthPct (%)", 1, 1),

@@ -127,7 +127,7 @@ def _sizes(audited: pictures.Audited) -> str:
     counts = {name: len(networks) for name, networks in audited.samples.items()}
     roles = style.roles(audited.metrics)
     generated = ", ".join(f"{counts[n]:,} of {style.label(n)}" for n, role in roles.items() if role == style.LEARNED)
-    unseen = audited.metrics["series"][auditing.HELDOUT]["min_l2"]["n"]
+    unseen = measures.count(audited.metrics["series"][auditing.HELDOUT])
     return (
         f"Networks of {audited.train.spec.num_params:,} parameters: {len(audited.train):,} that the generators have "
         f"seen, {unseen:,} held out as the null, and {generated}."
@@ -173,6 +173,7 @@ def _page(
     sign = "&#10003;" if checks["controls_passed"] else "&#10007;"
     sections = [
         f'<p class="checks {state}"><b>{sign}</b> {html.escape(tables.controls_text(checks))}</p>',
+        *(f'<p class="checks fail">{html.escape(note)}</p>' for note in tables.notes(metrics)),
         _verdicts(metrics, roles),
         _section("results", "Results", _results(metrics, roles, aligned)),
         *(
@@ -213,7 +214,7 @@ def _subject_matter(metrics: Mapping[str, Any], net: nets.TaskNet) -> str:
     what = f"A network of {count:,} parameters"
     if isinstance(net, nets.PartialNet) and net.whole.spec.num_params > count:
         what = f"{count:,} of the {net.whole.spec.num_params:,} parameters of a network, the others frozen"
-    times, networks = runs[population.TRAIN], metrics["series"][auditing.TRAINING]["min_l2"]["n"]
+    times, networks = runs[population.TRAIN], measures.count(metrics["series"][auditing.TRAINING])
     often = "once" if times == 1 else f"{times:,} times"
     learned = f", of which the generators learn {networks:,} checkpoints" if networks > times else ""
     learned = learned or " for the generators to learn from"

@@ -52,7 +52,7 @@ class Audited:
     @property
     def error_limit(self) -> float:
         """Error IoU that 5 % of the held-out runs exceed, the same for all series."""
-        tested = next(entry["tests"] for entry in self.metrics["series"].values() if "tests" in entry)
+        tested = next(entry["tests"] for entry in self.metrics["series"].values() if entry.get("tests"))
         return tested["iou_above_heldout"]["limit"]
 
     @property

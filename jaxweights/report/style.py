@@ -22,6 +22,7 @@ from jaxweights import auditing, files
 from jaxweights.auditing import Measured
 from jaxweights.errors import UserError
 from jaxweights.population import Population
+from jaxweights.report import measures
 
 LEARNED, BASELINE, CONTROL = "learned", "baseline", "control"  # roles besides auditing.TRAINING and auditing.HELDOUT
 DPI = 160  # twice the pixels that a page column of 700 shows
@@ -189,7 +190,7 @@ def collect(workdir: pathlib.Path, metrics: Mapping[str, Any]) -> list[Series]:
     for name in metrics["series"]:
         if name == auditing.HELDOUT_CONTROL:  # half of the held-out runs, which are there already
             continue
-        measured[name] = auditing.load(workdir / "audit" / f"{name}.npz", metrics["series"][name]["min_l2"]["n"])
+        measured[name] = auditing.load(workdir / "audit" / f"{name}.npz", measures.count(metrics["series"][name]))
     return arrange(metrics, measured)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxweights import auditing, provenance, tasks
 from jaxweights.report import style
-from jaxweights.report.measures import Estimate, Measure
+from jaxweights.report.measures import Estimate, Measure, count
 from jaxweights.tasks import Terms
 
 
@@ -33,7 +33,32 @@ def controls_text(checks: Mapping[str, Any]) -> str:
         "held-out runs are flagged as copies" if n == auditing.HELDOUT_CONTROL else f"{style.label(n)} is not flagged"
         for n in checks["failed_controls"]
     ]
-    return f"CONTROLS FAIL, do not rely on the verdicts: {'; '.join(failed)}."
+    return (
+        f"CONTROLS FAIL, do not rely on the verdicts: {'; '.join(failed)}. Verdicts that rest on these controls are "
+        "undecided."
+    )
+
+
+def notes(metrics: Mapping[str, Any]) -> list[str]:
+    """What else to know before verdicts are read: duplicates, undefined networks, networks that are held-out ones."""
+    found, training = [], metrics.get("training", {})
+    if training.get("duplicates"):
+        rows = ", ".join(map(str, training["duplicate_rows"]))
+        more = ", ..." if training["duplicates"] > len(training["duplicate_rows"]) else ""
+        found.append(
+            f"DUPLICATES: {training['duplicates']:,} training networks are others of the training set (rows "
+            f"{rows}{more}); the audit leaves them out."
+        )
+    for name, entry in metrics["series"].items():
+        of = f"of {count(entry):,} networks of {style.label(name)}"
+        leaks = entry.get("leaks", {"count": 0})
+        if leaks["count"]:
+            how = " (by their outputs)" if leaks["outputs"] == leaks["count"] else ""
+            found.append(f"LEAK: {leaks['count']:,} {of} are held-out ones{how}.")
+        undefined = entry.get("undefined", {"count": 0})["count"]
+        if undefined:
+            found.append(f"UNDEFINED: {undefined:,} {of} have outputs that are not finite.")
+    return found
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
@@ -88,7 +113,7 @@ def series_table(
     terms = terms_of(metrics)
     entries = {name: entry for name, entry in metrics["series"].items() if any(m.find(entry) for m in measures)}
     measures = [m for m in measures if any(m.find(e) for e in entries.values())]
-    counts = [entry["min_l2"]["n"] for entry in entries.values()]
+    counts = [count(entry) for entry in entries.values()]
     columns = [cells(m, list(entries.values()), counts) for m in measures]
     rows = []
     for name, n, *numbers in zip(entries, counts, *columns, strict=True):

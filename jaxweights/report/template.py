@@ -37,6 +37,7 @@ article p { margin: 0; }
 .badge.invents { color: var(--invents); }
 .badge.degrades { color: var(--degrades); }
 .badge.novel { color: var(--novel); }
+.badge.undecided, .badge.undefined { color: var(--soft); }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; background:
   linear-gradient(to right, var(--card) 30%, transparent) left / 2.5rem 100% local,
   linear-gradient(to left, var(--card) 30%, transparent) right / 2.5rem 100% local,

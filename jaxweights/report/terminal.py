@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxweights.report import style
-from jaxweights.report.measures import MAIN, Estimate, Measure
-from jaxweights.report.tables import controls_text, label_of, terms_of
+from jaxweights.report.measures import MAIN, Estimate, Measure, count
+from jaxweights.report.tables import controls_text, label_of, notes, terms_of
 
 TEXT_WIDTH = 110
 _DIGITS_SHARE = 0.5  # of the series with all digits that their intervals justify; more do not fit
@@ -41,14 +41,14 @@ def summary(metrics: Mapping[str, Any]) -> str:
     rows = [["series", "n", *(head.format(**words) for head, _, _ in _TEXT), "verdict"]]
     columns = [_column(measure, interval, list(entries.values())) for _, measure, interval in _TEXT]
     for (name, entry), *cells in zip(entries.items(), *columns, strict=True):
-        rows.append([style.label(name), str(entry["min_l2"]["n"]), *cells, label_of(entry)])
+        rows.append([style.label(name), str(count(entry)), *cells, label_of(entry)])
     used = [i for i in range(len(rows[0])) if any(row[i] not in ("", "-") for row in rows[1:])]
     rows = [[row[i] for i in used] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(used))]
     widths[0] = max(6, min(widths[0], TEXT_WIDTH - sum(widths[1:]) - len(widths) + 1))
     lines = [line for row in rows for line in _lines(row, widths)]
     lines.insert(1, "-" * (sum(widths) + len(widths) - 1))
-    lines += ["", _wrap(controls_text(metrics["checks"]))]
+    lines += ["", _wrap(controls_text(metrics["checks"])), *map(_wrap, notes(metrics))]
     lines += [
         _wrap(f"{style.label(name)} {entry['verdict']['label'].upper()}: {entry['verdict']['text']}")
         for name, entry in entries.items()
