@@ -322,6 +322,14 @@ def test_what_a_zoo_is_taken_for_is_said():
     assert notes == ["runs are held out by its column split"]
 
 
+def test_a_given_split_is_never_changed():
+    zoo = imports.with_runs(population(split="train"), "zoo.npz")
+    with pytest.raises(
+        UserError, match=r"zoo.npz has a column split in which no row is 'heldout'.*leave the column out"
+    ):
+        imports.with_splits(zoo, 8, "zoo.npz", given=True)
+
+
 def test_negative_variances_are_refused(tmp_path):
     names = ("bn/running_mean", "bn/running_var", "fc/weight")
     spec = WeightSpec(tuple(Leaf(name, (2,), (2,), (FIXED,), (0,), (0,)) for name in names))

@@ -19,7 +19,7 @@ def tiny(name):
 def test_a_nan_and_a_negative_variance_make_every_network_undefined(name):
     """A NaN in the first and in the last weight that is read, and a negative variance."""
     net, rng = tiny(name), np.random.default_rng(0)
-    good = np.float32(0.2 + np.abs(0.1 * rng.normal(size=net.spec.num_params)))
+    good = (0.2 + np.abs(0.1 * rng.normal(size=net.spec.num_params))).astype(np.float32)
     read = [span for leaf, span in net.spec.spans() if leaf.name != "log_std"]
     bad = [(read[0].start, np.nan), (read[-1].start, np.nan)]
     bad += [(span.start, -1.0) for span in variance_spans(net.spec)[:2]]
@@ -38,7 +38,7 @@ def test_a_nan_and_a_negative_variance_make_every_network_undefined(name):
 def test_networks_beside_undefined_ones_keep_their_numbers():
     """Negative variances of a residual network, whose means over maps XLA takes NaN for 0 in."""
     net, rng = tiny("resnet18"), np.random.default_rng(0)
-    rows = np.float32(0.2 + np.abs(0.1 * rng.normal(size=(3, net.spec.num_params))))
+    rows = (0.2 + np.abs(0.1 * rng.normal(size=(3, net.spec.num_params)))).astype(np.float32)
     broken = rows.copy()
     broken[1, variance_spans(net.spec)[0].start] = -1
     inputs, labels = rng.normal(size=(EXAMPLES, *net.input_shape)).astype(np.float32), np.zeros(EXAMPLES, np.int32)

@@ -181,9 +181,10 @@ def _training(train: Any, spec: WeightSpec | None) -> Population:
 
 def _null(heldout: Any, train: Population, seed: int) -> tuple[Population, Population | None]:
     """One held-out network per run, and all of their checkpoints where there are more."""
-    found = _population(heldout, "heldout", None)
+    found = given = _population(heldout, "heldout", None)
     _check_size(found, "heldout", train)
     found = _with_runs(dataclasses.replace(found, spec=train.spec), 1 + int(train.records["run"].max()))
+    _refuse_common_runs(given, train)
     runs, steps = found.records["run"], train.records["step"]
     rows = np.flatnonzero(population.last_checkpoints(found.records))
     if len(rows) < len(found) and steps.min() < steps.max():
@@ -202,6 +203,22 @@ def _null(heldout: Any, train: Population, seed: int) -> tuple[Population, Popul
             "be new to the generator."
         )
     return found.select(rows), found if len(rows) < len(found) else None
+
+
+def _refuse_common_runs(heldout: Population, train: Population) -> None:
+    """Raises `UserError` for checkpoints of one run on both sides. Runs are known by number and seed."""
+
+    def known(networks: Population) -> set[tuple[int, int]]:
+        pairs = zip(networks.records["run"].tolist(), networks.records["seed"].tolist(), strict=True)
+        return {(run, seed) for run, seed in pairs if run >= 0 and seed >= 0}
+
+    both = sorted(known(heldout) & known(train))
+    if both:
+        raise UserError(
+            f"train and heldout have checkpoints of {len(both)} common runs (first: run {both[0][0]}, seed "
+            f"{both[0][1]}). Hold out whole runs, e.g. zoo.heldout; where these are runs of different zoos, number "
+            "them differently."
+        )
 
 
 def _series(generated: Any, train: Population) -> dict[str, Population]:

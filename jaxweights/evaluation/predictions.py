@@ -105,8 +105,6 @@ class Predictor:
             shape = found.shape if self._batched else found.shape[1:]
             per = " for each of its networks" if self._batched else ""
             raise UserError(f"predict returned shape {shape} and type {found.dtype}; it has to return {wanted}{per}.")
-        if not np.isfinite(found).all():
-            raise UserError("predict returned values that are not finite. Leave out the networks that they are of.")
         return found
 
     def _undefined(self) -> tuple[float, float, np.ndarray]:

@@ -36,8 +36,8 @@ def check_files(context: Context) -> None:
             _say(f"{name}: the first {context.settings.num_samples} of {rows} networks of {generator.path}")
 
 
-def zoo(context: Context) -> Population:
-    """The imported zoo, with runs, splits and measured accuracies in its records.
+def zoo(context: Context) -> tuple[Population, list[str]]:
+    """The imported zoo, with runs, splits and measured accuracies in its records, and what was assumed of it.
 
     Raises:
       UserError: a file that holds no such zoo, see `population.load_npz`, `with_runs`, `with_splits`; or networks whose
@@ -45,9 +45,11 @@ def zoo(context: Context) -> Population:
     """
     path = context.zoo_settings.import_npz
     read = population.load_npz(path, context.net.spec, "zoo.import_npz")
-    split, notes = with_splits(with_runs(read, path), context.zoo_settings.num_heldout, path)
+    with np.load(path) as columns:
+        given = "split" in columns
+    split, notes = with_splits(with_runs(read, path), context.zoo_settings.num_heldout, path, given)
     if (read.records["run"] < 0).all():
-        notes.insert(0, "every row is a run of its own")
+        notes.insert(0, "its runs are unknown: every row counts as a run of its own")
     result = context.evaluate(read.weights)
     bad = np.flatnonzero(~np.isfinite(result.loss))
     if bad.size:
@@ -58,7 +60,7 @@ def zoo(context: Context) -> Population:
     notes += [f"inputs are {scaling(context.dataset)}", _quality(result, read, context.task.terms.measure)]
     _say(f"zoo: {len(read)} networks of {path}; {'; '.join(notes)}")
     records = {**split.records, "accuracy": result.accuracy, "loss": result.loss, "transform": "imported"}
-    return Population.create(read.weights, context.net.spec, **records)
+    return Population.create(read.weights, context.net.spec, **records), notes
 
 
 def with_runs(read: Population, path: str) -> Population:
@@ -86,20 +88,21 @@ def with_runs(read: Population, path: str) -> Population:
     return read
 
 
-def with_splits(read: Population, num_heldout: int, path: str) -> tuple[Population, list[str]]:
+def with_splits(read: Population, num_heldout: int, path: str, given: bool = False) -> tuple[Population, list[str]]:
     """A population with held-out runs: those of the file, or else its last ones.
 
     Args:
       read: with runs.
       num_heldout: how many runs to hold out where the file holds out none.
       path: the file, for messages.
+      given: whether the file says what is held out. A given split is never changed.
 
     Returns:
       The population, and what was assumed.
 
     Raises:
-      UserError: a run in two splits, a split "generated", fewer than 8 held-out runs or no others, or a held-out
-        network that is also a training network.
+      UserError: a given split without held-out rows, a run in two splits, a split "generated", fewer than 8 held-out
+        runs or no others, or a held-out network that is also a training network.
     """
     run, split = read.records["run"], read.records["split"]
     if (split == population.GENERATED).any():
@@ -116,6 +119,12 @@ def with_splits(read: Population, num_heldout: int, path: str) -> tuple[Populati
                 f"{path} has checkpoints of {both.size} runs in {TRAIN!r} and {HELDOUT!r} (first: run {both[0]}). Zoos "
                 "are split by run: give all rows of a run the same split."
             )
+    elif given:
+        raise UserError(
+            f"{path} has a column split in which no row is {HELDOUT!r}. Mark all rows of at least {MIN_HELDOUT} runs "
+            f"that no generator has seen {HELDOUT!r}; or leave the column out, and the last zoo.num_heldout runs are "
+            "held out."
+        )
     else:
         if not MIN_HELDOUT <= num_heldout < len(runs):
             cure = f"Set it between {MIN_HELDOUT} and {len(runs) - 1}, or give the column split."

@@ -54,9 +54,10 @@ def _imported(context: Context, path: pathlib.Path) -> store.PopulationStore:
     if opened is not None and opened.complete:
         return opened
     with context.folder.timed("zoo"):
-        imported = imports.zoo(context)
+        imported, notes = imports.zoo(context)
         if opened is None:
-            opened = store.PopulationStore.create(path, context.net.spec, context.provenance("zoo"))
+            provenance = context.provenance("zoo") | {"taken_for": notes}
+            opened = store.PopulationStore.create(path, context.net.spec, provenance)
         if not opened.chunk_ids:
             opened.append(0, imported)
         opened.finish()
@@ -185,6 +186,7 @@ def summary(context: Context, opened: store.PopulationStore) -> dict[str, Any]:
         split: int(np.sum(last & (records["split"] == split)))
         for split in (population.TRAIN, population.HELDOUT, population.DIVERGED)
     }
+    notes = opened.provenance.get("taken_for")
     return {
         "num_runs": int(last.sum()),
         "num_params": context.net.spec.num_params,
@@ -193,4 +195,5 @@ def summary(context: Context, opened: store.PopulationStore) -> dict[str, Any]:
         "snapshots_per_run": len(opened) // max(1, int(last.sum())),
         "bytes": 4 * len(opened) * context.net.spec.num_params,
         "data": context.dataset.source,
+        **({"taken_for": notes} if notes else {}),
     }

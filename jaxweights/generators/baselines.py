@@ -15,9 +15,11 @@ import numpy as np
 
 from jaxweights.errors import UserError
 from jaxweights.generators.base import ClosedFormGenerator, Samples, Training, keys_for
-from jaxweights.population import Population
+from jaxweights.population import Population, variance_spans
 from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
+
+Variances = Literal["clip", "published"]
 
 
 class Baseline(ClosedFormGenerator):
@@ -71,6 +73,8 @@ class Noise(Baseline):
     """Training networks plus Gaussian noise.
 
     Attributes:
+      variances: running variances of batch normalisation that fall below the smallest one of the training networks.
+        clip: that one takes their place; published: they stay, and negative ones leave a network without outputs.
       sigma: standard deviation of the noise.
       relative: whether it is multiplied by a standard deviation of the training rows; the memorization paper uses
         amplitudes that are absolute (Hyper-Representations) or relative to all entries (G.pt).
@@ -79,6 +83,7 @@ class Noise(Baseline):
     """
 
     name: str = "noise"
+    variances: Variances = "clip"
     sigma: float = setting(0.05, at_least=0)
     relative: bool = False
     relative_to: Literal["tensor", "all"] = "tensor"
@@ -92,13 +97,17 @@ class Noise(Baseline):
             tensors = [span for _, span in training.spec.spans()]
             for span in tensors if self.relative_to == "tensor" else [slice(None)]:
                 amplitude[span] *= weights[:, span].std(dtype=np.float64)
-        return {"weights": jnp.asarray(weights), "amplitude": jnp.asarray(amplitude)}
+        return {
+            "weights": jnp.asarray(weights),
+            "amplitude": jnp.asarray(amplitude),
+            **_floor(training, self.variances),
+        }
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Random training rows with fresh noise."""
         parents = _pick(keys_for(keys, 0), state["weights"].shape[0])
         noise = _normal(keys_for(keys, 1), state["amplitude"].shape[0]) * state["amplitude"][None, :]
-        return Samples(state["weights"][parents] + noise, parents)
+        return Samples(_in_domain(state["weights"][parents] + noise, state), parents)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,11 +155,16 @@ class Average(Baseline):
 @dataclasses.dataclass(frozen=True)
 class Gaussian(Baseline):
     """An independent normal distribution per parameter, with the training rows' mean and unbiased standard
-    deviation."""
+    deviation.
+
+    Attributes:
+      variances: see `Noise`.
+    """
 
     least: ClassVar[int] = 2
 
     name: str = "gaussian"
+    variances: Variances = "clip"
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Mean and standard deviation of every entry."""
@@ -158,12 +172,14 @@ class Gaussian(Baseline):
         weights = training.weights
         mean = weights.mean(axis=0, dtype=np.float64)
         std = weights.std(axis=0, dtype=np.float64, ddof=1)
-        return {"mean": jnp.asarray(mean, jnp.float32), "std": jnp.asarray(std, jnp.float32)}
+        moments = {"mean": jnp.asarray(mean, jnp.float32), "std": jnp.asarray(std, jnp.float32)}
+        return moments | _floor(training, self.variances)
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Fresh vectors; no parents."""
         noise = _normal(keys, state["mean"].shape[0])
-        return Samples(state["mean"][None, :] + state["std"][None, :] * noise, jnp.full(keys.shape, -1, jnp.int32))
+        drawn = state["mean"][None, :] + state["std"][None, :] * noise
+        return Samples(_in_domain(drawn, state), jnp.full(keys.shape, -1, jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,12 +188,14 @@ class PCAGaussian(Baseline):
 
     Attributes:
       components: number of components, 0 for all that the rows span (N - 1 at most).
+      variances: see `Noise`.
     """
 
     least: ClassVar[int] = 2
 
     name: str = "pca_gaussian"
     components: int = setting(0, at_least=0)
+    variances: Variances = "clip"
 
     def check(self, training: Training) -> None:
         """Refuses fewer than two rows, and more components than the rows span."""
@@ -209,12 +227,14 @@ class PCAGaussian(Baseline):
             directions = right.T * np.sqrt(np.maximum(values, 0))[:, None]
         keep = np.argsort(values)[::-1][: self.components or most]
         basis = directions[keep] / np.sqrt(len(weights) - 1)
-        return {"mean": jnp.asarray(mean, jnp.float32), "basis": jnp.asarray(basis, jnp.float32)}
+        parts = {"mean": jnp.asarray(mean, jnp.float32), "basis": jnp.asarray(basis, jnp.float32)}
+        return parts | _floor(training, self.variances)
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Fresh vectors; no parents."""
         scores = _normal(keys, state["basis"].shape[0])
-        return Samples(state["mean"][None, :] + scores @ state["basis"], jnp.full(keys.shape, -1, jnp.int32))
+        drawn = state["mean"][None, :] + scores @ state["basis"]
+        return Samples(_in_domain(drawn, state), jnp.full(keys.shape, -1, jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +265,22 @@ class _Static:
     """A hashable value inside a state that is not an array."""
 
     value: WeightSpec
+
+
+def _floor(training: Population, variances: Variances) -> dict[str, jax.Array]:
+    """Places and smallest values of the running variances, for a generator's state; nothing where there are none."""
+    spans = variance_spans(training.spec) if variances == "clip" else []
+    if not spans:
+        return {}
+    places = np.concatenate([np.arange(span.start, span.stop) for span in spans])
+    return {"places": jnp.asarray(places), "floor": jnp.asarray(training.weights[:, places].min(axis=0))}
+
+
+def _in_domain(weights: jax.Array, state: Mapping[str, Any]) -> jax.Array:
+    """Weights `[n, P]` whose running variances are at least the smallest ones of the training networks."""
+    if "floor" not in state:
+        return weights
+    return weights.at[:, state["places"]].max(state["floor"][None, :])
 
 
 def _spanned(training: Training) -> int:
