@@ -32,7 +32,7 @@ GROWN, IDENTITY, RANDOM = "grown", "identity", "random"
 """Where a search starts: from tensors whose other axes are known already, inputs and outputs first; from the orders as
 they are; from random orders."""
 
-STARTS = (GROWN, IDENTITY)
+STARTS = (GROWN,)
 _SWEEPS = 100
 _PATHS = 6  # steps of the shortest paths that may prove an order optimal
 _TIE = 1e-6  # of the largest score: what float32 products may gain or lose by rounding
@@ -54,6 +54,14 @@ class Matches:
     permutations: np.ndarray
     signs: np.ndarray
 
+    def improve(self, spec, ours, theirs, permutations, signs) -> np.ndarray:
+        """Takes other matches of the pairs where they are nearer; returns for which."""
+        squared = squared_distances(spec, ours, theirs, permutations, signs)
+        better = squared < self.squared
+        self.squared[better] = squared[better]
+        self.permutations[better], self.signs[better] = permutations[better], signs[better]
+        return better
+
 
 def match(
     spec: WeightSpec,
@@ -73,7 +81,8 @@ def match(
       ours: `[S, P]` finite floats.
       theirs: `[S, P]` likewise, the networks whose units are reordered.
       starts: where to start, any of `GROWN`, `IDENTITY` and `RANDOM` (the latter any number of times); the best result
-        counts. A pair whose distance is zero up to rounding is not started again.
+        counts. A pair whose distance is zero up to rounding is not started again; one that is nearer as it is than
+        after all starts is also searched from there, so that no distance exceeds that without reordering.
       sweeps: most sweeps over all groups from every start.
       seed: random seed of the starts.
       mesh: a mesh with the single axis "data" over which pairs are spread; `None` is all devices.
@@ -88,22 +97,22 @@ def match(
         raise ValueError(f"unknown starts: {sorted(unknown)}")
     mesh, rng = data_mesh(mesh), np.random.default_rng(seed)
     count, units = len(ours), int(unit_offsets(spec)[-1])
-    best = Matches(np.full(count, np.inf), np.tile(_identity(spec), (count, 1)), np.ones((count, units), np.int8))
+    identity = np.tile(_identity(spec), (count, 1)), np.ones((count, units), np.int8)
+    best = Matches(squared_distances(spec, ours, theirs, *identity), *identity)
     # Vectors in float32 on the host and the device and gathered, three copies of scores, float64 differences.
     pair_bytes = 40 * spec.num_params + 16 * sum(group.size**2 for group in spec.groups)
     size = rows_within(memory_bytes, pair_bytes, min(count, _BLOCK_PAIRS), mesh.size)
     for rows in row_blocks(count, size):
         climb = _Climb(spec, ours[rows], theirs[rows], size, mesh, sweeps)
-        for start in starts:
-            done = best.squared[rows] <= _COPY * np.einsum("sp,sp->s", ours[rows], ours[rows], dtype=np.float64)
-            if done.all():
-                break
-            permutations, signs = climb(start, ~done, rng)
-            squared = squared_distances(spec, ours[rows], theirs[rows], permutations, signs)
-            better = squared < best.squared[rows]
-            best.squared[rows][better] = squared[better]
-            best.permutations[rows][better] = permutations[better]
-            best.signs[rows][better] = signs[better]
+        part = Matches(best.squared[rows], best.permutations[rows], best.signs[rows])
+        untouched = np.full(len(part.squared), IDENTITY not in starts)
+        smallest = _COPY * np.einsum("sp,sp->s", ours[rows], ours[rows], dtype=np.float64)
+        for start in (*starts, *(IDENTITY,) * (IDENTITY not in starts)):
+            active = part.squared > smallest
+            if start not in starts:
+                active &= untouched
+            if active.any():
+                untouched &= ~part.improve(spec, ours[rows], theirs[rows], *climb(start, active, rng))
     return best
 
 
