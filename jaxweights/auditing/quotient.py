@@ -1,10 +1,10 @@
 """Nearest neighbours up to all symmetries that a spec declares: invariant features propose, matching decides.
 
-Networks are balanced first (`canonical`), then compared by what no permutation and no sign flip changes: the sorted
-norms of the slices of every tensor along every axis. Scaled by the number of axes, features of two networks are never
-farther apart than the networks are after any reordering (sorted norms are the nearest assignment of norms, and norms
-differ less than vectors do). So a neighbour that is nearer than all features beyond the proposals is proven nearest
-among what matching could have found.
+Networks are balanced first (`canonical`), then compared by what no permutation and no sign flip changes: the values of
+every tensor, sorted over the axes that are reordered (for each input, output and kernel offset apart; without signs
+where these may flip). Sorted values are the nearest assignment of values, so features of two networks are never farther
+apart than the networks are after any reordering, and a neighbour that is nearer than the features of all that was not
+proposed is proven nearest. Sorting also averages noise out: features find noised copies that norms of units do not.
 """
 
 from __future__ import annotations
@@ -107,20 +107,19 @@ def features(spec: WeightSpec, rows: Any, memory_bytes: int = MEMORY_BYTES) -> n
     """
     parts = []
     for block in row_blocks(len(rows), max(1, memory_bytes // (32 * rows.shape[1]))):
-        values, described = read_rows(rows, block), []
+        values, described = read_rows(rows, block).astype(np.float32), []
         for leaf, span in spec.spans():
             if is_statistic(leaf.name):
                 continue
-            tensor, groups = values[:, span].reshape((-1, *leaf.stored_axes)), stored_groups(leaf)
-            if set(groups) <= {FIXED}:
-                described.append(tensor.reshape(len(tensor), -1))
-                continue
-            squares, axes = np.square(tensor, dtype=np.float64), tuple(range(1, tensor.ndim))
-            for axis, group in zip(axes, groups, strict=True):
-                norms = np.sqrt(squares.sum(axis=tuple(a for a in axes if a != axis)))
-                norms = norms if group == FIXED else np.sort(norms, axis=1)
-                described.append(norms / math.sqrt(len(axes)))
-        parts.append(np.concatenate(described, axis=1).astype(np.float32))
+            groups = stored_groups(leaf)
+            tensor = values[:, span].reshape((-1, *leaf.stored_axes))
+            if any(g != FIXED and spec.groups[g].scaling == "sign" for g in groups):
+                tensor = np.abs(tensor)
+            places = sorted(range(len(groups)), key=lambda place: groups[place] != FIXED)
+            sizes = [leaf.stored_axes[place] for place in places if groups[place] != FIXED]
+            tensor = tensor.transpose(0, *(1 + place for place in places)).reshape(len(values), -1, math.prod(sizes))
+            described.append(np.sort(tensor, axis=2).reshape(len(values), -1))
+        parts.append(np.concatenate(described, axis=1))
     return np.concatenate(parts)
 
 
