@@ -400,7 +400,7 @@ def test_heatmap_shows_a_permuted_copy_as_equal_rows():
     measured = dataclasses.replace(
         measured, aligned_nearest=rows, aligned_permutation=np.broadcast_to(order, (5, 1, 4))
     )
-    nearest, weights = heatmap.nearest_training(measured, train, 3)
+    nearest, weights = heatmap.nearest_training(measured, train, copies, 3)
     np.testing.assert_array_equal(nearest, rows[:3])
     np.testing.assert_array_equal(weights[:, 0], copies[:3])
     assert not np.array_equal(weights[:, 0], train.weights[:3])

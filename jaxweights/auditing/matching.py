@@ -37,7 +37,7 @@ _SWEEPS = 100
 _PATHS = 6  # steps of the shortest paths that may prove an order optimal
 _TIE = 1e-6  # of the largest score: what float32 products may gain or lose by rounding
 _COPY = 1e-12  # squared distance over squared norm at which no other start is tried
-_BLOCK_PAIRS = 512
+_BLOCK_PAIRS = (64, 192, 512)  # pairs on the devices at a time; every size that occurs is a compiled program
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def match(
     best = Matches(squared_distances(spec, ours, theirs, *identity), *identity)
     # Vectors in float32 on the host and the device and gathered, three copies of scores, float64 differences.
     pair_bytes = 40 * spec.num_params + 16 * sum(group.size**2 for group in spec.groups)
-    size = rows_within(memory_bytes, pair_bytes, min(count, _BLOCK_PAIRS), mesh.size)
+    size = rows_within(memory_bytes, pair_bytes, _block_pairs(count), mesh.size)
     for rows in row_blocks(count, size):
         climb = _Climb(spec, ours[rows], theirs[rows], size, mesh, sweeps)
         part = Matches(best.squared[rows], best.permutations[rows], best.signs[rows])
@@ -147,7 +147,7 @@ def squared_distances(
 ) -> np.ndarray:
     """Squared distances `[S]`, float64, of networks and others reordered; running statistics do not count."""
     squared = np.empty(len(ours))
-    weights = _weights(spec)
+    weights = weight_places(spec)
     for part in row_blocks(len(ours), 32):  # differences that stay in cache
         moved = reordered(spec, theirs[part], permutations[part], signs[part])
         difference = ours[part].astype(np.float64) - moved
@@ -176,10 +176,15 @@ def phases(spec: WeightSpec) -> tuple[tuple[int, ...], ...]:
 
 
 @functools.cache
-def _weights(spec: WeightSpec) -> np.ndarray | None:
-    """Places of all numbers but running statistics; None where there are none of these."""
+def weight_places(spec: WeightSpec) -> np.ndarray | None:
+    """Places of all numbers but running statistics `[R]`; None where there are none of these."""
     kept = [np.arange(span.start, span.stop) for leaf, span in spec.spans() if not is_statistic(leaf.name)]
     return None if len(kept) == len(spec.leaves) else np.concatenate(kept)
+
+
+def _block_pairs(count: int) -> int:
+    """The smallest size of a block that holds some pairs, or the largest."""
+    return next((size for size in _BLOCK_PAIRS if size >= count), _BLOCK_PAIRS[-1])
 
 
 def _identity(spec: WeightSpec) -> np.ndarray:
@@ -200,34 +205,53 @@ class _Climb:
 
     def __call__(self, start: str, active: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Climbs from one start; returns the orders and signs `[S, U]` of all pairs, of the active ones improved."""
-        spec, active = self._spec, active.copy()
+        spec = self._spec
+        # Rows beyond the pairs are padding.
         permutations = np.tile(_identity(spec), (self._size, 1))
         signs = np.ones(permutations.shape, np.int8)
         known = np.full(len(spec.groups), start != GROWN)
         if start == RANDOM:
             for order in by_group(spec, permutations):
                 order[:] = rng.permuted(order, axis=1)
-        for _ in range(self._sweeps):
-            improved, learnt = np.zeros(self._count, bool), False
-            for groups, program in zip(phases(spec), self._scores, strict=True):
-                state = (placed(self._mesh, x, parallel.AXIS) for x in (permutations.astype(np.int32), signs))
-                mask = placed(self._mesh, known.astype(np.float32))
-                scores, optimal = program(self._moving, self._constants, *state, mask)
-                proven = np.asarray(optimal)[: self._count]
-                for place, group in enumerate(groups):
-                    rows = np.flatnonzero(active & ~proven[:, place])
-                    if len(rows):
-                        values = np.asarray(scores[place])
-                        improved[rows] |= self._update(group, rows, values, permutations, signs)
-                new = known | np.array([g in groups and _informed(spec, g, known) for g in range(len(known))])
-                learnt, known = learnt or bool((new != known).any()), new
-            if not (known.all() or learnt):
-                learnt, known = True, np.full(len(known), True)
-            if not learnt:
-                active &= improved
-                if not active.any():
-                    break
+        self._run(permutations, signs, known, active, self._sweeps)
         return permutations[: self._count], signs[: self._count]
+
+    def _run(
+        self, permutations: np.ndarray, signs: np.ndarray, known: np.ndarray, active: np.ndarray, sweeps: int
+    ) -> None:
+        """Sweeps over all groups until no active pair gains, in place."""
+        while sweeps and active.any():
+            rows = np.flatnonzero(active)
+            smaller = _block_pairs(len(rows))
+            if known.all() and smaller < self._size:  # the few that are left go on by themselves
+                ours, theirs = self._pair
+                rest = _Climb(self._spec, ours[rows], theirs[rows], smaller, self._mesh, sweeps)
+                orders, flips = (padded_rows(x[rows], smaller) for x in (permutations, signs))
+                rest._run(orders, flips, known, np.full(len(rows), True), sweeps)
+                permutations[rows], signs[rows] = orders[: len(rows)], flips[: len(rows)]
+                return
+            learning = not known.all()
+            improved, known = self._sweep(permutations, signs, known, active)
+            active = active if learning else active & improved
+            sweeps -= 1
+
+    def _sweep(
+        self, permutations: np.ndarray, signs: np.ndarray, known: np.ndarray, active: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Updates every group of the active pairs once, in place; returns which pairs gained, and what is known now."""
+        improved, before = np.zeros(self._count, bool), known
+        for groups, program in zip(phases(self._spec), self._scores, strict=True):
+            state = (placed(self._mesh, x, parallel.AXIS) for x in (permutations.astype(np.int32), signs))
+            mask = placed(self._mesh, known.astype(np.float32))
+            scores, optimal = program(self._moving, self._constants, *state, mask)
+            proven = np.asarray(optimal)[: self._count]
+            for place, group in enumerate(groups):
+                rows = np.flatnonzero(active & ~proven[:, place])
+                if len(rows):
+                    improved[rows] |= self._update(group, rows, np.asarray(scores[place]), permutations, signs)
+            informed = [g in groups and _informed(self._spec, g, known) for g in range(len(known))]
+            known = known | np.array(informed)
+        return improved, known if (known != before).any() else np.full(len(known), True)
 
     def _update(self, group: int, rows: np.ndarray, scores, permutations, signs) -> np.ndarray:
         """Solves the assignments of some pairs in place; returns which of them gained."""
@@ -287,11 +311,11 @@ def _prepare_program(spec: WeightSpec, mesh: Mesh) -> Callable[..., Any]:
             places = [p for p, g in enumerate(groups) if g != FIXED]
             if is_statistic(leaf.name) or not places:
                 continue
-            pair = tuple(x[:, span].reshape((len(x), *leaf.stored_axes)) for x in (ours, theirs))
+            a, b = (x[:, span].reshape((len(x), *leaf.stored_axes)) for x in (ours, theirs))
             if len(places) == 1:
-                constants[groups[places[0]]] += _products(*pair, places[0])
+                constants[groups[places[0]]] += _products(a, b, places[0])
             else:
-                moving.append(pair)
+                moving.append((a, b))
         return moving, constants
 
     split = PartitionSpec(parallel.AXIS)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import parallel
-from jaxweights.auditing import alignment, distances, hull, similarity, twins
-from jaxweights.auditing.hidden_units import apply_permutation
+from jaxweights.auditing import distances, hull, similarity, twins
+from jaxweights.auditing.aligners import Alignment, aligner
 from jaxweights.auditing.measurements import (
     HELDOUT,
     LEAKED_OUTPUTS,
@@ -25,18 +24,9 @@ from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population
 
-_ALIGNED_BLOCK = 256
 # Neighbours in memory at a time. Small, so that the allocator recycles the buffers: fresh pages cost more than the
 # arithmetic.
 _HULL_BYTES = 8 << 20
-
-
-class _Aligned(NamedTuple):
-    """Aligned neighbours of a series: `[n, k]` distances and rows, `[n, k, units]` permutations."""
-
-    distances: np.ndarray
-    indices: np.ndarray
-    permutations: np.ndarray
 
 
 class Measurer:
@@ -48,9 +38,7 @@ class Measurer:
         self.runs = subject.train.records["run"]
         # What a training network is not compared with: its run, or itself where there is no other run.
         self.own = np.arange(len(self.runs)) if subject.one_run else self.runs
-        groups = subject.train.spec.groups
-        # Places of the hidden units and all others; exact alignment is for networks with one hidden layer.
-        self.units = subject.train.spec.units(0) if len(groups) == 1 else None
+        self.aligner = aligner(subject.train.spec, mesh)
 
     def __call__(self, networks: Population, name: str) -> Measured:
         weights, training = networks.weights, name == TRAINING
@@ -74,15 +62,16 @@ class Measurer:
             "aligned_second_l2": np.zeros(0),
             "aligned_permutation": np.zeros((0, 0, 0), np.int64),
         }
-        if self.units is not None:
+        if self.aligner is not None:
             count = int(min(max(self.settings.hull_aligned_neighbours, NEIGHBOURS), available))
-            aligned = self._aligned(weights, self.train, count, **own)
-            residual = np.minimum(residual, self._residual(weights, aligned.indices, aligned.permutations))
+            aligned = self.aligner.nearest(weights, self.train, count, **own)
+            residual = np.minimum(residual, self._residual(weights, aligned.indices, aligned))
             fields |= {
                 "aligned_min_l2": aligned.distances[:, 0],
                 "aligned_nearest": aligned.indices[:, :NEIGHBOURS],
                 "aligned_permutation": aligned.permutations[:, :NEIGHBOURS],
-                "aligned_second_l2": self._second(self._aligned, weights, aligned, training),
+                "aligned_sign": aligned.signs[:, :NEIGHBOURS],
+                "aligned_second_l2": self._second(self.aligner.nearest, weights, aligned, training),
             }
         result = self._result(networks, name)
         fields["leak"] = self._leaks(networks, result)
@@ -145,25 +134,6 @@ class Measurer:
         assert self.subject.evaluate is not None
         return self.subject.evaluate(weights)
 
-    def _aligned(self, queries, reference, k=1, mesh=None, **groups) -> _Aligned:
-        """`alignment.aligned_nearest` in blocks of one size, so that series of any length share one compiled
-        program."""
-        assert self.units is not None
-        units, rest = self.units
-        block = _ALIGNED_BLOCK if len(reference) <= 16 * _ALIGNED_BLOCK else 8 * _ALIGNED_BLOCK
-        assert self.units is not None
-        own = groups.pop("query_groups", None)
-        parts = []
-        for start in range(0, len(queries), block):
-            rows = slice(start, start + block)
-            if own is not None:
-                groups["query_groups"] = parallel.pad_rows(np.asarray(own[rows]), block)
-            padded = parallel.pad_rows(np.asarray(queries[rows]), block)
-            found = alignment.aligned_nearest(padded, reference, units, rest, k=k, mesh=self.mesh, **groups)
-            count = len(queries[rows])
-            parts.append((found.distances[:count], found.indices[:count], found.permutations[:count]))
-        return _Aligned(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
     def _second(self, search, weights, found, training: bool) -> np.ndarray:
         """Distance to the nearest training network of another run than the nearest one's; NaN for training networks."""
         if training:
@@ -207,13 +177,14 @@ class Measurer:
                 out[rows] = np.sqrt(np.fmin.reduce(found.reshape(len(rows), -1), axis=1))
         return out
 
-    def _residual(self, weights, indices, permutations) -> np.ndarray:
+    def _residual(self, weights, indices: np.ndarray, aligned: Alignment | None) -> np.ndarray:
+        """Distance of every network to the hull of training networks `[n, k]`, where wanted brought onto it first."""
         out = np.empty(len(weights))
         block = max(1, _HULL_BYTES // (4 * indices.shape[1] * weights.shape[1]))
         for start in range(0, len(weights), block):
             rows = slice(start, start + block)
-            neighbours = self.train[indices[rows]]
-            if permutations is not None and self.units is not None:
-                neighbours = apply_permutation(neighbours, self.units[0], permutations[rows])
-            out[rows] = hull.interpolation_residual(weights[rows], neighbours, memory_bytes=8 * _HULL_BYTES)[0]
+            ours, neighbours = weights[rows], self.train[indices[rows]]
+            if aligned is not None and self.aligner is not None:
+                ours, neighbours = self.aligner.brought(ours, neighbours, aligned.rows(rows))
+            out[rows] = hull.interpolation_residual(ours, neighbours, memory_bytes=8 * _HULL_BYTES)[0]
         return out

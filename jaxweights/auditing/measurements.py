@@ -37,9 +37,11 @@ class Measured:
       nearest: `[n, 3]` rows of the training population, nearest first.
       second_l2: `[n]` distance to the nearest training network of another run than the nearest one's; NaN where there
         is none, and for training networks.
-      aligned_min_l2, aligned_nearest, aligned_second_l2: the same modulo permutations of the hidden units; empty where
-        the network has no exact alignment (more than one hidden layer, or a spec without groups).
-      aligned_permutation: `[n, 3, units]`, what brings the nearest networks' units onto the sample's.
+      aligned_min_l2, aligned_nearest, aligned_second_l2: the same modulo the symmetries of the hidden units: exact over
+        permutations for one group of units, upper bounds over permutations, rescalings and sign flips for several, and
+        empty for a spec without groups.
+      aligned_permutation: `[n, 3, units]`, what brings the nearest networks' units onto the sample's, group after
+        group.
       hull_residual: `[n]` distance to the best convex combination of nearest (or of all) training networks, raw or
         aligned, the smaller.
       same_run_l2: `[n]` distance to the nearest other checkpoint of its own run, in training or, for held-out networks,
@@ -47,6 +49,7 @@ class Measured:
       other_run_l2: `[n]` distance to the nearest training network of any run but its own; NaN where there is none.
       leak: `[n]` `LEAKED_WEIGHTS` if it has the weights of a held-out network, in whatever order its hidden units are,
         `LEAKED_OUTPUTS` if it has the outputs of one, else 0.
+      aligned_sign: `[n, 3, units]`, which units change sign with `aligned_permutation`; empty for one group of units.
     """
 
     accuracy: np.ndarray
@@ -63,6 +66,7 @@ class Measured:
     same_run_l2: np.ndarray = _unmeasured()
     other_run_l2: np.ndarray = _unmeasured()
     leak: np.ndarray = _unmeasured()
+    aligned_sign: np.ndarray = _unmeasured()
 
     def __len__(self) -> int:
         return len(self.min_l2)
@@ -74,7 +78,7 @@ class Measured:
 
     @property
     def distance(self) -> np.ndarray:
-        """The distance that the tests use: aligned where there is an exact alignment, else raw."""
+        """The distance that the tests use: aligned where units can be reordered, else raw."""
         return self.aligned_min_l2 if self.aligned_min_l2.size else self.min_l2
 
     @property

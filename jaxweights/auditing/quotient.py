@@ -83,10 +83,11 @@ def quotient_nearest(
     options = {"query_groups": query_groups, "reference_groups": reference_groups, "mesh": mesh}
     admissible = _admissible(len(reference), query_groups, reference_groups)
     count = max(k, min(proposals, admissible))
-    raw = distances.nearest(ours, theirs, k, **options, memory_bytes=memory_bytes)
-    described = [features(spec, rows, memory_bytes) for rows in (ours, theirs)]
-    proposed = distances.nearest(*described, count, **options, memory_bytes=memory_bytes)
-    candidates = np.concatenate([raw.indices, proposed.indices], axis=1)
+    # Also asked for as many, of which k are matched: the two searches share their programs then.
+    raw = distances.nearest(ours, theirs, count, **options, memory_bytes=memory_bytes)
+    ours_sorted, theirs_sorted = features(spec, ours, memory_bytes), features(spec, theirs, memory_bytes)
+    proposed = distances.nearest(ours_sorted, theirs_sorted, count, **options, memory_bytes=memory_bytes)
+    candidates = np.concatenate([raw.indices[:, :k], proposed.indices], axis=1)
     parts, proven = [], 0
     pair_rows = max(1, memory_bytes // 4 // (24 * spec.num_params * candidates.shape[1]))
     block = min(len(queries), pair_rows, max(1, 4096 // candidates.shape[1]))

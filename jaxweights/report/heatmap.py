@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxweights.auditing import Measured
-from jaxweights.auditing.hidden_units import apply_permutation
+from jaxweights.auditing.aligners import onto
 from jaxweights.population import Population
 from jaxweights.report import style
 from jaxweights.report.style import Series
@@ -20,18 +20,20 @@ SHOWN_NETWORKS = 3
 SHOWN_PARAMETERS = 64
 
 
-def nearest_training(measured: Measured, train: Population, count: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_training(
+    measured: Measured, train: Population, samples: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The nearest training networks of a series' first `count` networks, by the distance that the tests use.
 
     Returns:
       Rows `[count, k]` of `train`, and their weights `[count, k, P]`; where there is an alignment, with the hidden
-      units in the order of the network that they are nearest to.
+      units in the order, the scale and with the signs of the network `samples[i]` `[P]` that they are nearest to.
     """
     if not measured.aligned_min_l2.size:
         return measured.nearest[:count], train.weights[measured.nearest[:count]]
     rows = measured.aligned_nearest[:count]
-    units = train.spec.units(0)[0]
-    return rows, apply_permutation(train.weights[rows], units, measured.aligned_permutation[:count])
+    moves = measured.aligned_permutation[:count], measured.aligned_sign[:count]
+    return rows, onto(train.spec, train.weights[rows], *moves, samples[:count])
 
 
 def draw(subject: Series, generated: Population, train: Population, seed: int) -> Figure:
@@ -46,7 +48,7 @@ def draw(subject: Series, generated: Population, train: Population, seed: int) -
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     count = min(SHOWN_NETWORKS, len(generated))
-    nearest, neighbours = nearest_training(subject.measured, train, count)
+    nearest, neighbours = nearest_training(subject.measured, train, generated.weights, count)
     rng = np.random.default_rng(seed)
     size = min(SHOWN_PARAMETERS, train.spec.num_params)
     columns = np.sort(rng.choice(train.spec.num_params, size, replace=False))
