@@ -3,7 +3,8 @@
 The numerical core knows nothing of generators, zoos or files; arrays go in and arrays come out:
 
 * `distances`: exact nearest neighbours in Euclidean distance.
-* `alignment`: exact nearest neighbours up to a permutation of the hidden units.
+* `alignment`: exact nearest neighbours up to a permutation of the hidden units, for one group of these.
+* `quotient`: nearest neighbours up to all symmetries of several groups; distances are upper bounds.
 * `similarity`: overlap of the sets of wrongly predicted examples.
 * `hull`: distance to the convex hull of the neighbours, or of all training networks.
 * `statistics`: tests for memorization and their bootstrap intervals.

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import parallel
-from jaxweights.auditing import alignment, canonical, matching, quotient
+from jaxweights.auditing import alignment, canonical, quotient, reordering
 from jaxweights.auditing.hidden_units import apply_permutation
 from jaxweights.spec import WeightSpec
 
@@ -109,5 +109,5 @@ class _Groups:
     def brought(self, networks: np.ndarray, neighbours: np.ndarray, found: Alignment) -> tuple[np.ndarray, np.ndarray]:
         moved = quotient.brought_onto(self.spec, neighbours, found.permutations, found.signs)
         pair = canonical.balance(self.spec, networks), moved
-        places = matching.weight_places(self.spec)
+        places = reordering.weight_places(self.spec)
         return pair if places is None else (pair[0][..., places], pair[1][..., places])

@@ -24,6 +24,7 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxweights import parallel
 from jaxweights.auditing.canonical import by_group, stored_groups, unit_offsets
+from jaxweights.auditing.reordering import squared_distances
 from jaxweights.auditing.rows import MEMORY_BYTES, data_mesh, padded_rows, placed, row_blocks, rows_within
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
@@ -32,7 +33,7 @@ GROWN, IDENTITY, RANDOM = "grown", "identity", "random"
 """Where a search starts: from tensors whose other axes are known already, inputs and outputs first; from the orders as
 they are; from random orders."""
 
-STARTS = (GROWN,)
+_AGAIN = 6  # starts where tensors say nothing of some groups before others are known, as of heads and places in them
 _SWEEPS = 100
 _PATHS = 6  # steps of the shortest paths that may prove an order optimal
 _TIE = 1e-6  # of the largest score: what float32 products may gain or lose by rounding
@@ -68,7 +69,7 @@ def match(
     ours: np.ndarray,
     theirs: np.ndarray,
     *,
-    starts: Sequence[str] = STARTS,
+    starts: Sequence[str] | None = None,
     sweeps: int = _SWEEPS,
     seed: int = 0,
     mesh: Mesh | None = None,
@@ -80,9 +81,11 @@ def match(
       spec: meaning of the vectors.
       ours: `[S, P]` finite floats.
       theirs: `[S, P]` likewise, the networks whose units are reordered.
-      starts: where to start, any of `GROWN`, `IDENTITY` and `RANDOM` (the latter any number of times); the best result
-        counts. A pair whose distance is zero up to rounding is not started again; one that is nearer as it is than
-        after all starts is also searched from there, so that no distance exceeds that without reordering.
+      starts: where to start, any of `GROWN`, `IDENTITY` and `RANDOM`, any number of times; the best result counts. What
+        a `GROWN` start cannot know is as it is at first, and random where it is repeated. By default one `GROWN` start,
+        and more where it leaves groups unknown. A pair whose distance is zero up to rounding is not started again; one
+        that is nearer as it is than after all starts is also searched from there, so that no distance exceeds that
+        without reordering.
       sweeps: most sweeps over all groups from every start.
       seed: random seed of the starts.
       mesh: a mesh with the single axis "data" over which pairs are spread; `None` is all devices.
@@ -93,6 +96,8 @@ def match(
     """
     if ours.shape != theirs.shape or ours.ndim != 2 or ours.shape[1] != spec.num_params:
         raise ValueError(f"pairs of shapes {ours.shape} and {theirs.shape} do not fit {spec.num_params} parameters")
+    if starts is None:
+        starts = (GROWN,) * (1 if _grows(spec) else _AGAIN)
     if unknown := set(starts) - {GROWN, IDENTITY, RANDOM}:
         raise ValueError(f"unknown starts: {sorted(unknown)}")
     mesh, rng = data_mesh(mesh), np.random.default_rng(seed)
@@ -107,54 +112,15 @@ def match(
         part = Matches(best.squared[rows], best.permutations[rows], best.signs[rows])
         untouched = np.full(len(part.squared), IDENTITY not in starts)
         smallest = _COPY * np.einsum("sp,sp->s", ours[rows], ours[rows], dtype=np.float64)
-        for start in (*starts, *(IDENTITY,) * (IDENTITY not in starts)):
+        for number, start in enumerate((*starts, *(IDENTITY,) * (IDENTITY not in starts))):
             active = part.squared > smallest
             if start not in starts:
                 active &= untouched
             if active.any():
-                untouched &= ~part.improve(spec, ours[rows], theirs[rows], *climb(start, active, rng))
+                untouched &= ~part.improve(
+                    spec, ours[rows], theirs[rows], *climb(start, active, rng if start == RANDOM or number else None)
+                )
     return best
-
-
-def reordered(spec: WeightSpec, rows: np.ndarray, permutations: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Reorders hidden units, and flips their signs, of every network in its own way; the functions stay the same.
-
-    Args:
-      spec: meaning of the vectors.
-      rows: `[S, P]`.
-      permutations, signs: `[S, U]` integers, see `Matches`.
-
-    Returns:
-      `[S, P]`, a copy.
-    """
-    result, flipped = np.empty_like(rows), bool((signs < 0).any())
-    orders, factors = by_group(spec, permutations), by_group(spec, signs)
-    pairs = np.arange(len(rows))[:, None]
-    for leaf, span in spec.spans():
-        values = rows[:, span].reshape((len(rows), *leaf.stored_axes))
-        for place, group in enumerate(stored_groups(leaf)):
-            if group != FIXED:
-                moved = np.moveaxis(values, 1 + place, 1)[pairs, orders[group]]
-                if flipped and spec.groups[group].scaling == "sign":
-                    moved = moved * factors[group].reshape(factors[group].shape + (1,) * (moved.ndim - 2))
-                values = np.moveaxis(moved, 1, 1 + place)
-        result[:, span] = values.reshape(len(rows), -1)
-    return result
-
-
-def squared_distances(
-    spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray, permutations: np.ndarray, signs: np.ndarray
-) -> np.ndarray:
-    """Squared distances `[S]`, float64, of networks and others reordered; running statistics do not count."""
-    squared = np.empty(len(ours))
-    weights = weight_places(spec)
-    for part in row_blocks(len(ours), 32):  # differences that stay in cache
-        moved = reordered(spec, theirs[part], permutations[part], signs[part])
-        difference = ours[part].astype(np.float64) - moved
-        if weights is not None:
-            difference = difference[:, weights]
-        squared[part] = np.einsum("sp,sp->s", difference, difference)
-    return squared
 
 
 @functools.cache
@@ -173,13 +139,6 @@ def phases(spec: WeightSpec) -> tuple[tuple[int, ...], ...]:
         else:
             free.append(group)
     return tuple(map(tuple, sets))
-
-
-@functools.cache
-def weight_places(spec: WeightSpec) -> np.ndarray | None:
-    """Places of all numbers but running statistics `[R]`; None where there are none of these."""
-    kept = [np.arange(span.start, span.stop) for leaf, span in spec.spans() if not is_statistic(leaf.name)]
-    return None if len(kept) == len(spec.leaves) else np.concatenate(kept)
 
 
 def _block_pairs(count: int) -> int:
@@ -203,14 +162,16 @@ class _Climb:
         self._moving, self._constants = _prepare_program(spec, mesh)(*placed_pair)
         self._size, self._scores = size, _score_programs(spec, mesh)
 
-    def __call__(self, start: str, active: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, start: str, active: np.ndarray, rng: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Climbs from one start; returns the orders and signs `[S, U]` of all pairs, of the active ones improved."""
         spec = self._spec
         # Rows beyond the pairs are padding.
         permutations = np.tile(_identity(spec), (self._size, 1))
         signs = np.ones(permutations.shape, np.int8)
         known = np.full(len(spec.groups), start != GROWN)
-        if start == RANDOM:
+        if rng is not None and start != IDENTITY:
             for order in by_group(spec, permutations):
                 order[:] = rng.permuted(order, axis=1)
         self._run(permutations, signs, known, active, self._sweeps)
@@ -285,6 +246,15 @@ class _Climb:
 
 def _repeated(spec: WeightSpec, group: int) -> bool:
     return any(leaf.groups.count(group) > 1 for leaf in spec.leaves)
+
+
+@functools.cache
+def _grows(spec: WeightSpec) -> bool:
+    """Whether a `GROWN` start knows all groups in the end."""
+    known = np.full(len(spec.groups), False)
+    for _ in spec.groups:
+        known = known | np.array([_informed(spec, group, known) for group in range(len(known))], bool)
+    return bool(known.all())
 
 
 def _informed(spec: WeightSpec, group: int, known: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights.auditing import canonical, distances, matching
+from jaxweights.auditing import canonical, distances, matching, reordering
 from jaxweights.auditing.canonical import stored_groups
 from jaxweights.auditing.rows import MEMORY_BYTES, Progress, check_sets, counter, read_rows, row_blocks
 from jaxweights.nn.normalization import is_statistic
@@ -152,7 +152,7 @@ def proposal_recall(
     rows = theirs[chosen].astype(np.float64)
     permutations = [rng.permuted(np.tile(np.arange(g.size), (len(chosen), 1)), axis=1) for g in spec.groups]
     orders = np.concatenate(permutations, axis=1)
-    copied = matching.reordered(spec, rows, orders, np.ones(orders.shape, np.int8))
+    copied = reordering.reordered(spec, rows, orders, np.ones(orders.shape, np.int8))
     copied += noise / math.sqrt(spec.num_params) * rng.normal(size=copied.shape)
     described = features(spec, canonical.balance(spec, copied)), features(spec, theirs)
     found = distances.nearest(*described, min(proposals, len(reference)), mesh=mesh)
@@ -175,7 +175,7 @@ def brought_onto(
     """
     flat = canonical.balance(spec, rows.reshape(-1, rows.shape[-1]))
     shape = -1, permutations.shape[-1]
-    moved = matching.reordered(spec, flat, permutations.reshape(shape), signs.reshape(shape)).reshape(rows.shape)
+    moved = reordering.reordered(spec, flat, permutations.reshape(shape), signs.reshape(shape)).reshape(rows.shape)
     if onto is None:
         return moved
     return canonical.rescaled(spec, moved, 1 / canonical.balancing_scales(spec, onto)[:, None])
