@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import linear_sum_assignment
 
 from jaxweights import parallel, tasks
 from jaxweights.auditing import canonical, matching, quotient, reordering
@@ -14,6 +13,7 @@ from jaxweights.errors import UserError
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED
+from launch.benchmarks.audit import rebasin
 
 ONE = parallel.make_mesh(1)
 
@@ -48,31 +48,6 @@ def shuffles(spec, count, seed=1):
     orders = [rng.permuted(np.tile(np.arange(g.size), (count, 1)), axis=1) for g in spec.groups]
     signs = [rng.choice([-1, 1] if g.scaling == "sign" else [1], (count, g.size)) for g in spec.groups]
     return np.concatenate(orders, axis=1), np.concatenate(signs, axis=1).astype(np.int8)
-
-
-def rebasin(spec, a, b, rng):
-    """git-re-basin's weight matching of one pair (`weight_matching.py`), in float64 with SciPy; the reordered b."""
-    leaves = [
-        (a[span].reshape(leaf.stored_axes), b[span].reshape(leaf.stored_axes), canonical.stored_groups(leaf))
-        for leaf, span in spec.spans()
-        if not is_statistic(leaf.name)
-    ]
-    orders, progress = [np.arange(g.size) for g in spec.groups], True
-    while progress:
-        progress = False
-        for group in rng.permutation(len(orders)):
-            size = len(orders[group])
-            score = np.zeros((size, size))
-            for ours, theirs, groups in leaves:
-                for place in (p for p, g in enumerate(groups) if g == group):
-                    for p, g in enumerate(groups):
-                        theirs = np.take(theirs, orders[g], axis=p) if g not in (FIXED, group) else theirs
-                    x, y = (np.moveaxis(t, place, 0).reshape(size, -1) for t in (ours, theirs))
-                    score += x @ y.T
-            rows, new = linear_sum_assignment(score, maximize=True)
-            progress |= score[rows, new].sum() > score[rows, orders[group]].sum() + 1e-12
-            orders[group] = new
-    return np.concatenate(orders)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,9 @@ _ENTRIES = (
     ),
     (
         _ALIGNED,
-        "The same after the best reordering of hidden units: exact assignment for one group of units, as for G.pt in the "
-        "same paper; an upper bound for several, of balanced networks and with signs. Reordering changes the weights but "
-        "not the function, so a reordered copy is still a copy.",
+        "The same after the best reordering of hidden units: exact assignment for one group of units, as for G.pt in "
+        "the same paper; an upper bound for several, of balanced networks and with signs. Reordering changes the "
+        "weights but not the function, so a reordered copy is still a copy.",
     ),
     (
         "max {overlap}",

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
+import jax
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
-from jaxweights import parallel
-from jaxweights.auditing import distances, similarity
-from launch.benchmarks import measure
+from jaxweights import nets, parallel, tasks
+from jaxweights.auditing import distances, matching, similarity
+from jaxweights.auditing.canonical import stored_groups
+from jaxweights.nn.normalization import is_statistic
+from jaxweights.spec import FIXED, WeightSpec
+from launch.benchmarks import measure, networks
 from launch.benchmarks.measure import Case, Work
 
 MODELS, EXAMPLES, PARAMETERS = 5000, 10_000, 3000
+PAIRS = 512
 
 
 def cases() -> list[Case]:
@@ -29,7 +36,78 @@ def cases() -> list[Case]:
             2.0 * PARAMETERS,
             {"ours": _nearest, "plain_jax": _nearest_numpy, "torch_loop": _nearest_torch},
         ),
+        *(_matching_case(name, net) for name, net in _matched().items()),
     ]
+
+
+def _matched() -> dict[str, nets.TaskNet]:
+    """Networks whose pairs are matched, by name."""
+    resnet = {"name": "resnet18", "widths": (16, 32), "depths": (1, 1), "stem": "cifar"}
+    return {
+        "MLP 64-64-64-10": tasks.build({"name": "mlp", "hidden": (64, 64)}, (8, 8, 1), 10),
+        "CNN": networks.CNN.net,
+        "ResNet of widths 16, 32": tasks.build(resnet, (16, 16, 3), 10),
+    }
+
+
+def _matching_case(name: str, net: nets.TaskNet) -> Case:
+    """Pairs of independent initialisations, the harder case: copies need fewer sweeps."""
+    build = {"ours": functools.partial(_match, net), "plain_jax": functools.partial(_match_on_host, net)}
+    return Case(f"weight matching, {name}", "pairs/s", None, build)
+
+
+def _pairs(net: nets.TaskNet) -> tuple[np.ndarray, np.ndarray]:
+    vectors = np.asarray(jax.vmap(net.init)(jax.random.split(jax.random.key(0), 2 * PAIRS)))
+    return vectors[:PAIRS], vectors[PAIRS:]
+
+
+def _match(net: nets.TaskNet) -> Work:
+    ours, theirs = _pairs(net)
+
+    def run(times):
+        for _ in range(times):
+            matching.match(net.spec, ours, theirs)
+
+    return Work(run, lambda times: times * float(PAIRS))
+
+
+def _match_on_host(net: nets.TaskNet) -> Work:
+    """git-re-basin's algorithm, pair by pair, with NumPy and SciPy."""
+    ours, theirs = (x.astype(np.float64) for x in _pairs(net))
+    rng = np.random.default_rng(0)
+
+    def run(rows):
+        for i in range(rows):
+            rebasin(net.spec, ours[i % PAIRS], theirs[i % PAIRS], rng)
+
+    return Work(run, float)
+
+
+def rebasin(spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The orders `[U]` of git-re-basin's weight matching (`src/weight_matching.py`) of two vectors `[P]`."""
+    leaves = [
+        (ours[span].reshape(leaf.stored_axes), theirs[span].reshape(leaf.stored_axes), stored_groups(leaf))
+        for leaf, span in spec.spans()
+        if not is_statistic(leaf.name)
+    ]
+    places = [(i, p, g) for i, (_, _, groups) in enumerate(leaves) for p, g in enumerate(groups) if g != FIXED]
+    uses = {g: [(i, p) for i, p, own in places if own == g] for g in range(len(spec.groups))}
+    orders, progress = [np.arange(group.size) for group in spec.groups], True
+    while progress:
+        progress = False
+        for group in rng.permutation(len(orders)):
+            size = spec.groups[group].size
+            score = np.zeros((size, size))
+            for leaf, place in uses[group]:
+                a, b, groups = leaves[leaf]
+                for axis in itertools.chain(range(place), range(place + 1, len(groups))):
+                    b = b if groups[axis] == FIXED else np.take(b, orders[groups[axis]], axis=axis)
+                a, b = (np.moveaxis(x, place, 0).reshape(size, -1) for x in (a, b))
+                score += a @ b.T
+            rows, order = linear_sum_assignment(score, maximize=True)
+            progress |= bool(score[rows, order].sum() > score[rows, orders[group]].sum() + 1e-12)
+            orders[group] = order
+    return np.concatenate(orders)
 
 
 @functools.cache
