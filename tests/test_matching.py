@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel, tasks
+from jaxweights.api.audit import audit
 from jaxweights.auditing import canonical, matching, quotient, reordering
 from jaxweights.errors import UserError
 from jaxweights.nn.leaves import Leaves
@@ -190,6 +191,17 @@ def test_neighbours_of_other_groups_and_proposals():
     np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :2], rtol=1e-12)
     assert found.proven_share == 1
     assert quotient.proposal_recall(spec, draw(spec, 40), 0.1 * float(found.distances.mean()), 20, 3, mesh=ONE) == 1
+
+
+def test_an_audit_flags_reordered_copies_of_deep_networks():
+    """Which raw distances miss: to them a reordered copy is as far as a new network."""
+    spec = dense((4, 5, 6, 3), "positive")
+    rows = draw(spec, 40)
+    subject = audit(rows[:16], rows[16:28], rows[28:], spec=spec, baselines=False, bootstrap=20)
+    entry = subject.to_json()["series"]["permuted_copy"]
+    assert subject.checks["controls_passed"] and subject.verdicts["generated"] == "novel"
+    assert entry["tests"]["distance"] == "aligned" and entry["aligned_min_l2"]["mean"] < 1e-12
+    assert entry["min_l2"]["mean"] > 1
 
 
 def test_mistakes_are_named():
