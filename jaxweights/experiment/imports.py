@@ -3,6 +3,7 @@ trained."""
 
 from __future__ import annotations
 
+import pathlib
 import sys
 
 import numpy as np
@@ -45,7 +46,7 @@ def zoo(context: Context) -> tuple[Population, list[str]]:
     """
     path = context.zoo_settings.import_npz
     read = population.load_npz(path, context.net.spec, "zoo.import_npz")
-    with np.load(path) as columns:
+    with np.load(pathlib.Path(path).expanduser()) as columns:
         given = "split" in columns
     split, notes = with_splits(with_runs(read, path), context.zoo_settings.num_heldout, path, given)
     if (read.records["run"] < 0).all():

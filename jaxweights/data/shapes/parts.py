@@ -46,14 +46,17 @@ class Parts:
 
 
 def point(x, y, z) -> jax.Array:
+    """A point `[3]` float32."""
     return jnp.stack([jnp.asarray(value, jnp.float32) for value in (x, y, z)])
 
 
 def corners(*corners) -> jax.Array:
+    """Corners of a plate `[n, 2]` float32, in its own coordinates."""
     return jnp.stack([jnp.stack([jnp.asarray(value, jnp.float32) for value in corner]) for corner in corners])
 
 
 def rectangle(half_u, half_v) -> jax.Array:
+    """The corners `[4, 2]` of a rectangle around the origin."""
     return corners((half_u, -half_v), (half_u, half_v), (-half_u, half_v), (-half_u, -half_v))
 
 
