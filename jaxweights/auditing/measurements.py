@@ -50,6 +50,17 @@ class Measured:
       leak: `[n]` `LEAKED_WEIGHTS` if it has the weights of a held-out network, in whatever order its hidden units are,
         `LEAKED_OUTPUTS` if it has the outputs of one, else 0.
       aligned_sign: `[n, 3, units]`, which units change sign with `aligned_permutation`; empty for one group of units.
+      affine_residual: `[n]` distance to the affine hull of all training networks, raw or aligned, the smaller; NaN
+        where the hull fills the space.
+      sibling_l2: `[n]` distance to the nearest other network of the same series.
+      function_l2: `[n]` root-mean-square difference of outputs on probe inputs to the nearest training network by that
+        distance; empty where outputs cannot be asked for.
+      function_second: `[n]` the same to the next run, as `second_l2`.
+      function_max: `[n]` largest difference of an output to the nearest network's.
+      function_nearest: `[n]` row of that network.
+      barrier, aligned_barrier: `[n]` loss barrier on the straight line to the nearest training network, before and
+        after alignment; NaN for networks whose barrier was not measured.
+      wrong: `[n]` errors that `max_error_iou` rests on.
     """
 
     accuracy: np.ndarray
@@ -67,6 +78,15 @@ class Measured:
     other_run_l2: np.ndarray = _unmeasured()
     leak: np.ndarray = _unmeasured()
     aligned_sign: np.ndarray = _unmeasured()
+    affine_residual: np.ndarray = _unmeasured()
+    sibling_l2: np.ndarray = _unmeasured()
+    function_l2: np.ndarray = _unmeasured()
+    function_second: np.ndarray = _unmeasured()
+    function_max: np.ndarray = _unmeasured()
+    function_nearest: np.ndarray = _unmeasured()
+    barrier: np.ndarray = _unmeasured()
+    aligned_barrier: np.ndarray = _unmeasured()
+    wrong: np.ndarray = _unmeasured()
 
     def __len__(self) -> int:
         return len(self.min_l2)
