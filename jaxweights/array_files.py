@@ -78,13 +78,19 @@ def _is_table(head: bytes) -> bool:
 _PICKLES = tuple(b"\x80" + bytes([version]) for version in range(2, 6))
 _TRUST = "Loading it runs code that it may contain, so do it only if you trust where it comes from."
 _OBJECTS = "It holds Python objects. " + _TRUST
+_LOADED = "(torch.load(FILE, map_location='cpu', weights_only=True))"
+_STATE_DICTS = "('state_dict', 'model_state_dict', 'model')"
 _TORCH = _Kind(
     "a PyTorch file",
     _starts(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"),  # of PyTorch before 1.6; later files are zip archives
-    rows="torch.load(FILE, map_location='cpu', weights_only=True).detach().float().numpy()",
-    tensors="(lambda d: {k: v.detach().float().numpy() for k, v in d.get('state_dict', d).items() if "
-    "torch.is_tensor(v)})(torch.load(FILE, map_location='cpu', weights_only=True))",
+    rows=f"(lambda d: torch.stack(list(d['weights'] if isinstance(d, dict) else d))){_LOADED}.detach().float().numpy()",
+    tensors="(lambda d: {k: v.detach().float().numpy() for k, v in next((d[k] for k in "
+    f"{_STATE_DICTS} if k in d), d).items() if torch.is_tensor(v)}}){_LOADED}",
     modules="torch",
+)
+_DATASETS = (
+    "(lambda d: (h5py.File(FILE).visititems(lambda k, v: d.update({k.replace('/', '.'): v[()]TURN}) "
+    "if isinstance(v, h5py.Dataset) and k[0] != '#' else None), d)[1])({})"
 )
 _KINDS = (
     _Kind("a NumPy .npy file", lambda head: head.startswith(b"\x93NUMPY") and b"'|O'" not in head, "numpy.load(FILE)"),
@@ -114,14 +120,24 @@ _KINDS = (
         "an HDF5 file",
         _starts(b"\x89HDF\r\n\x1a\n"),
         rows="h5py.File(FILE)['weights'][:]",
-        tensors="{k.replace('/', '.'): v[()] for k, v in h5py.File(FILE).items()}",
+        tensors=_DATASETS.replace("TURN", ""),
+        modules="h5py",
+    ),
+    _Kind(
+        "a MATLAB 7.3 file",
+        _starts(b"MATLAB 7.3"),
+        rows="h5py.File(FILE)['weights'][:].T",  # MATLAB stores the last axis first
+        tensors=_DATASETS.replace("TURN", ".T"),
         modules="h5py",
     ),
     _Kind(
         "a MATLAB file",
         _starts(b"MATLAB 5.0"),
         rows="scipy.io.loadmat(FILE)['weights']",
-        tensors="{k: v for k, v in scipy.io.loadmat(FILE).items() if k[0] != '_'}",
+        # Structs, as fc1.weight is one, nest.
+        tensors="(lambda f, d: f(f, d))(lambda f, d: {'.'.join([k, *p]): a for k, v in d.items() if k[0] != '_' for "
+        "p, a in ([([q], a) for q, a in f(f, v).items()] if isinstance(v, dict) else [([], v)])}, "
+        "scipy.io.loadmat(FILE, simplify_cells=True))",
         modules="scipy.io",
     ),
     _Kind("a Git LFS pointer", _starts(b"version https://git-lfs"), advice="Fetch the file itself with git lfs pull."),

@@ -4,19 +4,18 @@ every path on which networks come in."""
 import io
 import pickle
 import re
-import subprocess
 import zipfile
 
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from foreign import NET, READERS, ROWS, SPEC, TENSORS, P, npy
 
 from jaxweights import array_files, arrays, generators, tasks
 from jaxweights.errors import UserError
 from jaxweights.experiment import imports, samples
 from jaxweights.generators.hyperdiffusion.importer import vectors_from_torch
-from jaxweights.generators.imported import Imported
 from jaxweights.generators.pdiff import PDiff
 from jaxweights.generators.pdiff import importer as pdiff
 from jaxweights.generators.state_dict import StateDict
@@ -24,28 +23,10 @@ from jaxweights.population import Population, from_array, load_npz
 from jaxweights.spec import FIXED, Leaf, WeightSpec
 from jaxweights.zoo.imported import read_weights
 
-NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
-SPEC, P = NET.spec, NET.spec.num_params
-ROWS = np.random.default_rng(0).normal(size=(4, P)).astype(np.float32)
-TENSORS = {leaf.name.replace("/", "."): ROWS[0, span].reshape(leaf.shape) for leaf, span in SPEC.spans()}
-
-# The three settings that name a file of networks.
-READERS = {
-    "zoo.import_npz": lambda path: load_npz(path, SPEC, "zoo.import_npz").weights,
-    "generators.mine.path": lambda path: Imported(name="mine", path=str(path)).read(SPEC),
-    "zoo.base.import_npz": lambda path: read_weights(path, NET, 0),
-}
-
 
 def npz(**content):
     buffer = io.BytesIO()
     np.savez(buffer, **(content or {"weights": ROWS[:1]}))
-    return buffer.getvalue()
-
-
-def npy(array, **options):
-    buffer = io.BytesIO()
-    np.save(buffer, array, **options)
     return buffer.getvalue()
 
 
@@ -80,6 +61,7 @@ FILES = {
     "safetensors": ((2).to_bytes(8, "little") + b"{}", "a safetensors file.*safetensors.flax.load_file"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file.*h5py"),
     "matlab": (b"MATLAB 5.0 MAT-file" + bytes(100), "a MATLAB file.*loadmat"),
+    "matlab 7.3": (b"MATLAB 7.3 MAT-file" + bytes(100), "a MATLAB 7.3 file.*h5py"),
     "gzip": (b"\x1f\x8b" + bytes(100), "a compressed file.*Unpack"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer.*git lfs pull"),
     "page": (b"\n<!DOCTYPE html><html>", "an HTML page.*download"),
@@ -147,37 +129,6 @@ def test_absent_files_and_folders_are_refused(tmp_path):
             read(tmp_path)
         with pytest.raises(UserError, match=f"has no file. Set {setting} to"):
             read("")
-
-
-# Files that NumPy alone converts, and the reader that takes the result.
-CONVERTED = {
-    "rows.npy": (npy(ROWS), "zoo.import_npz"),
-    'it\'s a "zoo" $1.npy': (npy(ROWS), "zoo.import_npz"),
-    "objects.npy": (npy(np.array([*ROWS, None], dtype=object)[:-1], allow_pickle=True), "zoo.import_npz"),
-    "zoo.pkl": (pickle.dumps(list(ROWS)), "generators.mine.path"),
-    "base.pkl": (pickle.dumps(TENSORS), "zoo.base.import_npz"),
-    "base.npy": (npy(ROWS[0]), "zoo.base.import_npz"),
-    "zoo.csv": ("\n".join(",".join(map(repr, row.tolist())) for row in ROWS).encode(), "zoo.import_npz"),
-}
-
-
-def test_the_printed_commands_convert(tmp_path):
-    commands = []
-    for name, (content, setting) in CONVERTED.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError) as found:
-            READERS[setting](tmp_path / name)
-        (tmp_path / name).with_suffix(".npz").touch()  # other files are not overwritten
-        with pytest.raises(UserError) as found:
-            READERS[setting](tmp_path / name)
-        commands.append(str(found.value).splitlines()[-1].strip())
-    printing = "python() { printf '%s\\0' \"$2\"; }\n"  # what the shell hands to Python, which runs it here
-    shell = subprocess.run(["bash", "-ec", printing + "\n".join(commands)], check=True, capture_output=True, text=True)
-    for code in shell.stdout.split("\0")[:-1]:
-        exec(code, {})
-    for name, (_, setting) in CONVERTED.items():
-        read = READERS[setting]((tmp_path / name).with_name(f"{(tmp_path / name).stem}_converted.npz"))
-        np.testing.assert_array_equal(read.reshape(-1, P), ROWS[: len(read.reshape(-1, P))])
 
 
 def test_python_expressions_of_all_commands_parse(tmp_path):

@@ -87,7 +87,7 @@ def _from_state_dict(
     for leaf, span in net.spec.spans():
         name = theirs[leaf.name]
         value = arrays.float32(tensors[name], f"The tensor {name} of {path}")
-        if value.shape in _shapes(leaf):
+        if _fits(value.shape, leaf):
             parts.append(value.ravel())
         elif leaf.name.rpartition("/")[0] == head and value.ndim and value.shape[1:] == leaf.stored_axes[1:]:
             fresh.append(f"{leaf.name} {value.shape} -> {leaf.shape}")
@@ -125,10 +125,15 @@ def _names(path: pathlib.Path | str, tensors: Mapping[str, np.ndarray], net: net
     return theirs
 
 
-def _shapes(leaf: Leaf) -> tuple[tuple[int, ...], ...]:
-    """The shapes of a leaf in a state dict: the output axis first, and flattened where a dense layer reads a feature
-    map."""
-    return (leaf.stored_axes,) if len(leaf.axes) == len(leaf.shape) else (leaf.stored_axes, leaf.shape)
+def _fits(found: tuple[int, ...], leaf: Leaf) -> bool:
+    """Whether a tensor of this shape is the leaf's in a state dict: the output axis first, and flattened where a dense
+    layer reads a feature map. Some formats (MATLAB) add axes of size 1 to vectors and leave them out of tensors."""
+    shapes = (leaf.stored_axes,) if len(leaf.axes) == len(leaf.shape) else (leaf.stored_axes, leaf.shape)
+    return found in shapes or any(len(found) != len(shape) and _squeezed(found) == _squeezed(shape) for shape in shapes)
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def _cure(found: tuple[int, ...], leaf: Leaf) -> str:
