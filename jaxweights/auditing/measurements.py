@@ -32,7 +32,7 @@ class Measured:
     Attributes:
       accuracy: `[n]` fraction; empty where the networks were not evaluated.
       loss: `[n]` nats; likewise.
-      max_error_iou: `[n]` largest IoU of the sets of misclassified examples; likewise.
+      max_error_iou: `[n]` largest IoU of the sets of misclassified examples of the probe set; likewise.
       min_l2: `[n]` distance to the nearest training network.
       nearest: `[n, 3]` rows of the training population, nearest first.
       second_l2: `[n]` distance to the nearest training network of another run than the nearest one's; NaN where there
@@ -53,14 +53,21 @@ class Measured:
       affine_residual: `[n]` distance to the affine hull of all training networks, raw or aligned, the smaller; NaN
         where the hull fills the space.
       sibling_l2: `[n]` distance to the nearest other network of the same series.
-      function_l2: `[n]` root-mean-square difference of outputs on probe inputs to the nearest training network by that
-        distance; empty where outputs cannot be asked for.
-      function_second: `[n]` the same to the next run, as `second_l2`.
-      function_max: `[n]` largest difference of an output to the nearest network's.
-      function_nearest: `[n]` row of that network.
-      barrier, aligned_barrier: `[n]` loss barrier on the straight line to the nearest training network, before and
-        after alignment; NaN for networks whose barrier was not measured.
-      wrong: `[n]` errors that `max_error_iou` rests on.
+      wrong: `[n]` int64, misclassified examples that `max_error_iou` rests on; empty where networks were not evaluated.
+      function_l2: `[n]` root mean square of the differences between a network's outputs on the probe set (of
+        classifiers probabilities) and those of the training network where it is smallest; NaN for undefined networks,
+        and this and the following ones empty where outputs cannot be asked for.
+      function_second: `[n]` the same to the next training run, as `second_l2`.
+      function_max: `[n]` largest absolute difference to that nearest network.
+      function_nearest: `[n]` int64, its row.
+      disagreement: `[n]` share of the probe set that another network of the series decides otherwise, the mean over all
+        others; empty for tasks without decisions.
+      nearest_disagreement: `[n]` the same with the training network `function_nearest`.
+      ensemble_gain: `[n]`, at the first network of every ensemble what averaging the outputs of its members gains in
+        accuracy on the probe set over the members' mean; NaN elsewhere.
+      barrier: `[n]` largest excess of the loss on the line to `nearest[:, 0]` over the linear interpolation of its
+        ends; NaN for networks that it was not measured of.
+      aligned_barrier: `[n]` the same to `aligned_nearest[:, 0]`, brought onto the network first.
     """
 
     accuracy: np.ndarray
@@ -80,13 +87,16 @@ class Measured:
     aligned_sign: np.ndarray = _unmeasured()
     affine_residual: np.ndarray = _unmeasured()
     sibling_l2: np.ndarray = _unmeasured()
+    wrong: np.ndarray = _unmeasured()
     function_l2: np.ndarray = _unmeasured()
     function_second: np.ndarray = _unmeasured()
     function_max: np.ndarray = _unmeasured()
     function_nearest: np.ndarray = _unmeasured()
+    disagreement: np.ndarray = _unmeasured()
+    nearest_disagreement: np.ndarray = _unmeasured()
+    ensemble_gain: np.ndarray = _unmeasured()
     barrier: np.ndarray = _unmeasured()
     aligned_barrier: np.ndarray = _unmeasured()
-    wrong: np.ndarray = _unmeasured()
 
     def __len__(self) -> int:
         return len(self.min_l2)
