@@ -202,6 +202,11 @@ def test_an_audit_flags_reordered_copies_of_deep_networks():
     assert subject.checks["controls_passed"] and subject.verdicts["generated"] == "novel"
     assert entry["tests"]["distance"] == "aligned" and entry["aligned_min_l2"]["mean"] < 1e-12
     assert entry["min_l2"]["mean"] > 1
+    copies, parents = (x["permuted_copy"] for x in (subject.measured, subject.subject.generated))
+    shared = np.unique(parents.records["parent"], return_inverse=True, return_counts=True)
+    np.testing.assert_array_equal(copies.sibling_l2 < 1e-5, (shared[2] > 1)[shared[1]])
+    assert copies.affine_residual.max() < 1e-5
+    assert min(subject.measured[name].affine_residual.min() for name in ("training", "heldout", "generated")) > 1
 
 
 def test_mistakes_are_named():

@@ -9,7 +9,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights.auditing import distances, hull, similarity, twins
+from jaxweights.auditing.affine import AffineHull
 from jaxweights.auditing.aligners import Alignment, aligner
+from jaxweights.auditing.coordinates import Coordinates
 from jaxweights.auditing.measurements import (
     HELDOUT,
     LEAKED_OUTPUTS,
@@ -73,9 +75,34 @@ class Measurer:
                 "aligned_sign": aligned.signs[:, :NEIGHBOURS],
                 "aligned_second_l2": self._second(self.aligner.nearest, weights, aligned, training),
             }
+        fields |= self._canonical(networks, training)
         result = self._result(networks, name)
         fields["leak"] = self._leaks(networks, result)
         return Measured(hull_residual=residual, **self._evaluated(result, own), **fields)
+
+    def _canonical(self, networks: Population, training: bool) -> dict[str, np.ndarray]:
+        """What is taken in canonical coordinates: the distances to siblings and to affine hulls."""
+        ours = self.coordinates(networks.weights)
+        groups = self.own if training else np.arange(len(ours))
+        siblings = np.full(len(ours), np.nan)
+        if len(np.unique(groups)) > 1:
+            siblings = distances.nearest(ours, ours, 1, groups, groups, mesh=self.mesh).distances[:, 0]
+        residuals = [
+            span.residual_of_points(self.own) if training else span.residual(points)
+            for span, points in zip(self.spans, (networks.weights, ours), strict=False)
+        ]
+        return {"affine_residual": np.fmin.reduce(residuals), "sibling_l2": siblings}
+
+    @functools.cached_property
+    def coordinates(self) -> Coordinates:
+        """The canonical coordinates that the training networks define."""
+        return Coordinates.of(self.subject.train, self.mesh)
+
+    @functools.cached_property
+    def spans(self) -> tuple[AffineHull, ...]:
+        """Affine hulls of the training networks as weights and, where these differ, in canonical coordinates."""
+        raw = AffineHull(self.train)
+        return (raw, AffineHull(self.coordinates(self.train))) if self.aligner is not None else (raw,)
 
     def _result(self, networks: Population, name: str) -> Evaluation | None:
         """The evaluation of a series; None where networks are not evaluated.

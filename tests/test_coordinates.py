@@ -1,0 +1,79 @@
+"""Canonical coordinates do not see symmetries, and spans are measured as definitions say."""
+
+import numpy as np
+import pytest
+from test_matching import ONE, dense, draw, shuffles
+
+from jaxweights.auditing import canonical, reordering
+from jaxweights.auditing.affine import AffineHull
+from jaxweights.auditing.coordinates import Coordinates
+from jaxweights.population import Population
+
+
+def disguised(spec, rows, seed=3):
+    """The same functions with units in another order, scale and sign."""
+    scales = [
+        np.exp(np.random.default_rng(seed).normal(size=(len(rows), g.size)) * (g.scaling == "positive"))
+        for g in spec.groups
+    ]
+    rescaled = canonical.rescaled(spec, rows, np.concatenate(scales, axis=1))
+    return reordering.reordered(spec, rescaled, *shuffles(spec, len(rows), seed)).astype(np.float32)
+
+
+@pytest.mark.parametrize("scaling", ["positive", "sign"])
+def test_coordinates_do_not_see_symmetries(scaling):
+    spec = dense((4, 6, 3), scaling)
+    rows = draw(spec, 20)
+    found = Coordinates(spec, rows, ONE)
+    expected = found(rows)
+    assert expected.dtype == np.float32 and expected.shape == rows.shape
+    np.testing.assert_allclose(found(disguised(spec, rows)), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(Coordinates(spec, rows, ONE)(rows[::-1])[::-1], expected)
+    spread = [np.square(x - x.mean(axis=0)).sum(axis=1).mean() for x in (expected, canonical.balance(spec, rows))]
+    assert spread[0] < 0.9 * spread[1]
+
+
+def test_networks_of_one_start_keep_their_order():
+    """Coordinates are the balanced weights then, of reordered copies, too; the last checkpoints give the reference."""
+    spec = dense((4, 6, 3), "positive")
+    rows = draw(spec, 1) + 0.2 * draw(spec, 24, 1)
+    train = Population.create(rows, spec, run=np.arange(24) // 2, step=np.arange(24) % 2)
+    found, balanced = Coordinates.of(train, ONE), canonical.balance(spec, rows)
+    np.testing.assert_allclose(found(rows), balanced, rtol=1e-6)
+    np.testing.assert_allclose(found(disguised(spec, rows)), balanced, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found._reference, balanced[1::2].mean(axis=0), rtol=1e-12)
+
+
+def test_coordinates_without_groups_are_the_weights():
+    spec = dense((4, 3))
+    rows = draw(spec, 5)
+    np.testing.assert_array_equal(Coordinates(spec, rows, ONE)(rows), rows)
+
+
+def test_affine_residual_is_that_of_least_squares():
+    rng = np.random.default_rng(0)
+    points, queries = rng.normal(size=(12, 30)) + 5, rng.normal(size=(4, 30)) + 5
+    mixed = (lambda w: w / w.sum(axis=1, keepdims=True))(rng.normal(size=(4, 12)) + 0.5) @ points
+
+    def distance(query, others):
+        edges = (others[1:] - others[0]).T
+        return np.linalg.norm(query - others[0] - edges @ np.linalg.lstsq(edges, query - others[0], rcond=None)[0])
+
+    hull = AffineHull(points, memory_bytes=10_000)
+    assert hull.dimensions == 11 and not hull.filled
+    np.testing.assert_allclose(hull.residual(queries), [distance(q, points) for q in queries], rtol=1e-10)
+    np.testing.assert_allclose(hull.residual(mixed), 0, atol=1e-10)
+    runs = np.arange(12) // 3
+    expected = [distance(p, points[runs != run]) for p, run in zip(points, runs, strict=True)]
+    np.testing.assert_allclose(hull.residual_of_points(runs), expected, rtol=1e-10)
+    assert np.isnan(hull.residual_of_points(np.zeros(12))).all()
+    twice = AffineHull(np.concatenate([points, points[:1]]))
+    assert twice.residual_of_points(np.arange(13))[[0, 12]] == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("count", "width", "rank"), [(40, 30, 30), (30, 30, 30), (1, 30, 30), (20, 30, 10)])
+def test_hulls_that_fill_the_space_have_no_outside(count, width, rank):
+    rng = np.random.default_rng(1)
+    hull = AffineHull(rng.normal(size=(count, rank)) @ rng.normal(size=(rank, width)))
+    assert hull.filled and np.isnan(hull.residual(rng.normal(size=(3, width)))).all()
+    assert np.isnan(hull.residual_of_points(np.arange(count))).all()
