@@ -12,6 +12,7 @@ import pytest
 from scipy import special, stats
 from trees import length
 
+from configs.paper import gpt_mnist
 from jaxweights import diffusion as dif
 from jaxweights import generators, parallel, tasks
 from jaxweights.errors import UserError
@@ -197,21 +198,22 @@ def test_learning_rate_agrees_with_the_published_one(golden):
 
 
 @pytest.mark.parametrize(
-    "settings, count",
+    "factor, level, count",
     [
-        ({}, 378_283_008),
-        ({"width": 1920, "heads": 20}, 579_022_080),
-        ({"blocks": 20}, 604_935_168),
-        ({"width": 1152, "heads": 12}, 220_011_264),
-        ({"blocks": 6}, 208_293_888),
+        ("", "", 378_283_008),
+        ("width", "wide", 579_022_080),
+        ("depth", "deep", 604_935_168),
+        ("width", "narrow", 220_011_264),
+        ("depth", "shallow", 208_293_888),
     ],
-    ids=["published", "wide", "deep", "narrow", "shallow"],
 )
-def test_published_parameter_counts(settings, count):
+def test_published_parameter_counts(factor, level, count):
     """The first as the published code counts, the others to the 0.1 million that the project page gives."""
     spec = tasks.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10).spec
     layout = transformer.TokenLayout(spec, "chunk", 1000)
     assert layout.sizes == (1000,) * 7 + (840, 10, 100, 10)
+    settings = GPT.FACTORS[factor][level](GPT()) if factor else {}
+    assert settings == gpt_mnist.VARIANTS[level]
     init = GPT(**settings).stages()[0].init
     params, _ = jax.eval_shape(init, jax.random.key(0), {"constants": {"layout": layout}})
     assert sum(x.size for x in jax.tree.leaves(params)) == count
@@ -356,6 +358,24 @@ def test_recursion_goes_on_from_the_measured_outcome(zoo):
     assert len({tuple(k) for used in seen for k in np.asarray(jax.random.key_data(used)).tolist()}) == 12
     once = dataclasses.replace(built, recursion=1)
     assert once.again(once.inputs({}, keys, zoo), outcomes[0], measure) is None
+
+
+def test_noise_and_dropout_are_part_of_training_alone(zoo, states, monkeypatch):
+    """Noise moves the later networks, and dropout what is predicted of them."""
+    monkeypatch.setattr(dif, "loss", lambda diffusion, predict, x0, keys: (x0, predict(x0, jnp.zeros(300, jnp.int32))))
+    keys = jax.random.split(jax.random.key(3), 300)
+    batch = pairs.gather(GPT(**TINY).prepare(zoo)[0], jnp.zeros(300, jnp.int32), keys)
+
+    def seen(**settings):
+        loss = jax.jit(GPT(**TINY, **settings).stages()[0].loss, static_argnums=5)
+        (target, predicted), _ = loss(states[1]["transformer"]["params"], {}, states[1], batch, keys, None)
+        return np.asarray(target), np.asarray(predicted)
+
+    (target, predicted), (noised, _), (same, dropped) = seen(), seen(noise=0.2), seen(dropout=0.5)
+    added = noised - target
+    np.testing.assert_allclose([added.mean(), added.std()], [0.0, 0.2], atol=4 * 0.2 / np.sqrt(added.size))
+    np.testing.assert_array_equal(same, target)
+    assert np.abs(dropped - predicted).max() > 1e-3 * np.abs(predicted).max()
 
 
 def test_pairs_have_the_published_distribution(zoo):

@@ -151,20 +151,22 @@ def test_optimizer_agrees_with_the_published_one(golden):
 
 
 @pytest.mark.parametrize(
-    "variant, count",
+    "factor, level, count",
     [
-        ("", 1_407_225_600),
-        ("wide", 2_132_280_000),
-        ("deep", 2_004_647_040),
-        ("narrow", 831_470_400),
-        ("shallow", 1_008_944_640),
+        ("", "", 1_407_225_600),
+        ("width", "wide", 2_132_280_000),
+        ("depth", "deep", 2_004_647_040),
+        ("width", "narrow", 831_470_400),
+        ("depth", "shallow", 1_008_944_640),
     ],
 )
-def test_published_parameter_counts(variant, count):
+def test_published_parameter_counts(factor, level, count):
     """The first as the published code counts, the others to the 0.1 billion of the published table."""
     spec = field_spec(27, 128, 3)
     assert spec.num_params == 36_737
-    config = hyperdiffusion_plane.get_config(variant).generators.hyperdiffusion
+    config = hyperdiffusion_plane.get_config(level).generators.hyperdiffusion
+    settings = HyperDiffusion.FACTORS[factor][level](HyperDiffusion()) if factor else {}
+    assert settings == hyperdiffusion_plane.VARIANTS[level]
     built = generators.build("hyperdiffusion", config)
     assert built.steps == 516_000 and built.decay_every == 200 * 86
     layout = transformer.TokenLayout(spec, "tensor", 0)

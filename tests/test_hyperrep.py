@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 from trees import length
 
+from configs.paper import hyperrep_svhn
 from jaxweights import parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperrep import HyperRep, importer, loss, network, views
@@ -297,18 +298,20 @@ def test_optimizers_decay_and_clip_as_pytorchs(settings, gradients, updates):
 
 
 @pytest.mark.parametrize(
-    "settings, count",
+    "factor, level, count",
     [
-        ({}, 223_316_838),
-        ({"width": 1600, "heads": 16}, 359_186_038),
-        ({"blocks": 20}, 361_748_838),
-        ({"width": 800, "heads": 8}, 118_167_638),
-        ({"blocks": 8}, 154_100_838),
+        ("", "", 223_316_838),
+        ("width", "wide", 359_186_038),
+        ("depth", "deep", 361_748_838),
+        ("width", "narrow", 118_167_638),
+        ("depth", "shallow", 154_100_838),
     ],
 )
-def test_published_parameter_counts(settings, count):
+def test_published_parameter_counts(factor, level, count):
     """The SVHN zoo's network has 2,464 weights and 48 neurons; the five published totals, in millions, are met."""
     net = tasks.build({"name": "cnn"}, (28, 28, 1), 10)
+    settings = HyperRep.FACTORS[factor][level](HyperRep()) if factor else {}
+    assert settings == hyperrep_svhn.VARIANTS[level]
     generator = hyperrep(**settings, permutations="fresh")
     _, constants = generator.prepare(population(np.zeros((2, 2464), np.float32), net))
     assert generator.architecture.num_tokens(constants["layout"]) == 48

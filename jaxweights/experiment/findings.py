@@ -19,29 +19,38 @@ from jaxweights.generators import is_baseline, kind_of
 def audit(context: Context) -> dict[str, Any]:
     """Measures every series, writes `audit/*.npz` and `metrics.json`, and returns the metrics."""
     drawn, opened = samples.stores(context), zoo_stage.open_zoo(context)
-    with context.folder.timed("audit"):
-        rows, (distinct, duplicates) = zoo_stage.training_rows(context, opened), _distinct(context, opened)
-        subject = auditing.Subject(
-            train=opened.view(rows[distinct]),
-            heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
-            generated={name: s.read() for name, s in drawn.items()},
-            duplicates=tuple(rows[list(duplicates)].tolist()),
-            controls=tuple(CONTROLS),
-            baselines=tuple(n for n, (g, _) in context.generators.items() if is_baseline(kind_of(g))),
-            heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),
-            evaluate=context.evaluate,
-            task=context.task,
-        )
-        folder = context.workdir / "audit"
-        metrics = auditing.run(subject, context.settings.audit, context.settings.seed, context.mesh, folder)
-    for name, (generator, _) in context.generators.items():
-        metrics["series"][name]["kind"] = kind_of(generator)
+    metrics = judge(context, opened, drawn)
     found = study(context, opened, drawn)
     if found:
         metrics["studies"] = found
     facts = {"zoo": zoo_stage.summary(context, opened), "timing": context.folder.timing}
     metrics |= facts | {"versions": provenance.versions()}
     files.write_json(context.workdir / "metrics.json", metrics)
+    return metrics
+
+
+def judge(
+    context: Context, opened: store.PopulationStore, drawn: Mapping[str, store.PopulationStore]
+) -> dict[str, Any]:
+    """Measures the series whose samples are given, writes `audit/*.npz`, and returns tests and verdicts."""
+    with context.folder.timed("audit"):
+        rows, (distinct, duplicates) = zoo_stage.training_rows(context, opened), _distinct(context, opened)
+        baselines = [name for name in drawn if is_baseline(kind_of(context.generators[name][0]))]
+        subject = auditing.Subject(
+            train=opened.view(rows[distinct]),
+            heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
+            generated={name: s.read() for name, s in drawn.items()},
+            duplicates=tuple(rows[list(duplicates)].tolist()),
+            controls=tuple(CONTROLS),
+            baselines=tuple(baselines),
+            heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),
+            evaluate=context.evaluate,
+            task=context.task,
+        )
+        folder = context.workdir / "audit"
+        metrics = auditing.run(subject, context.settings.audit, context.settings.seed, context.mesh, folder)
+    for name in drawn:
+        metrics["series"][name]["kind"] = kind_of(context.generators[name][0])
     return metrics
 
 

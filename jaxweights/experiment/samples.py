@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,10 @@ def train(context: Context) -> list[str]:
     return names
 
 
-def run(context: Context) -> dict[str, store.PopulationStore]:
-    """Draws and evaluates `num_samples` networks from every generator whose samples are not there yet."""
-    missing = _missing(context)
+def run(context: Context, names: Iterable[str] | None = None) -> dict[str, store.PopulationStore]:
+    """Draws and evaluates `num_samples` networks from every generator, or those of the names, whose samples are not
+    there yet."""
+    missing = _missing(context, names)
     if missing:
         opened = zoo.open_zoo(context)
         for name in dict.fromkeys(context.generators[name][1] for name in missing):
@@ -44,25 +46,26 @@ def run(context: Context) -> dict[str, store.PopulationStore]:
             trained = state(context, opened, context.generators[name][1])
             with context.folder.timed(f"sample {name}"):
                 _draw(context, opened, context.generators[name][0], trained, context.workdir / "samples" / name)
-    return stores(context)
+    return stores(context, names)
 
 
-def stores(context: Context) -> dict[str, store.PopulationStore]:
-    """The samples of every generator, complete.
+def stores(context: Context, names: Iterable[str] | None = None) -> dict[str, store.PopulationStore]:
+    """The samples of every generator, or those of the names, complete.
 
     Raises:
       UserError: some are missing; says what to run.
     """
-    missing = _missing(context)
+    missing = _missing(context, names)
     if missing:
         raise UserError(
             f"The workdir {context.workdir} has no samples of {', '.join(missing)}. Run launch.sample (or launch.run) "
             "first."
         )
-    return {name: store.PopulationStore.open(context.workdir / "samples" / name) for name in context.generators}
+    chosen = context.generators if names is None else names
+    return {name: store.PopulationStore.open(context.workdir / "samples" / name) for name in chosen}
 
 
-def _missing(context: Context) -> list[str]:
+def _missing(context: Context, names: Iterable[str] | None) -> list[str]:
     def complete(name: str) -> bool:
         path = context.workdir / "samples" / name
         if not (path / store.INDEX).exists():
@@ -72,7 +75,7 @@ def _missing(context: Context) -> list[str]:
             context.check_origin(f"sample {name}", opened.provenance["origin"], path)
         return opened.complete
 
-    return [name for name in context.generators if not complete(name)]
+    return [name for name in (context.generators if names is None else names) if not complete(name)]
 
 
 def _cure(generator: generators.Generator, workdir: pathlib.Path) -> str:

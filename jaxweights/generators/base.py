@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from jaxweights.errors import UserError
+from jaxweights.generators import factors
 from jaxweights.population import Population
 from jaxweights.settings import Settings
 from jaxweights.spec import WeightSpec
@@ -137,6 +138,8 @@ class LearnedGenerator(Generator):
     SAMPLING: ClassVar[frozenset[str]] = frozenset()
     """Names of the fields that change how samples are drawn and nothing of the training. One trained generator serves
     any number of settings of these (`{"of": name, ...}` in a config)."""
+    FACTORS: ClassVar[factors.Factors] = factors.NONE
+    """Which settings `launch.study` changes, by factor and level; see `generators.factors`."""
     TRAJECTORIES: ClassVar[bool] = False
     """Whether it learns from all kept checkpoints of the training runs, whatever `zoo.use` says."""
 

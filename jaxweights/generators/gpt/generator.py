@@ -14,7 +14,7 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
-from jaxweights.generators import checks
+from jaxweights.generators import checks, factors
 from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for
 from jaxweights.generators.gpt import importer, network, pairs
 from jaxweights.generators.gpt.network import SCALARS, Transformer
@@ -28,7 +28,6 @@ from jaxweights.spec import WeightSpec
 STAGE = "transformer"
 
 _NORMALISED_STD = 0.538  # the published standard deviation of the weights that the transformer sees
-_BLOCK_ROWS = 1024
 EPOCH_STEPS = 89
 """Optimizer steps of a published epoch of the MNIST networks."""
 
@@ -53,6 +52,7 @@ class GPT(Prompted):
       heads: number of attention heads.
       num_frequencies: number of frequencies that scalars are embedded with.
       max_frequency_log2: logarithm of the highest frequency to base 2.
+      dropout: probability of dropping a value of the tokens, of the attention weights, or of what a block adds.
       dtype: type of the matrix products; parameters, normalisations, softmax and loss are float32.
       remat: whether each block is computed again for its gradient instead of keeping its intermediate values; less
         memory, slower.
@@ -67,6 +67,8 @@ class GPT(Prompted):
       weight_decay: decoupled weight decay of matrices; biases, normalisations and positions have none.
       gradient_clip: largest norm of the gradient, or 0 for no limit.
       ema_decay: decay of the averaged parameters, which samples are drawn with, or None for no average.
+      noise: standard deviation of the Gaussian noise that is added to the later network of every pair, in units of the
+        weights that the transformer sees.
       permute: whether every pair is seen with its hidden units in a random order, the same for both networks.
       prompt: metric that is asked for.
       sampler: "ddpm" (ancestral, variance beta, as published) or "ddim".
@@ -77,6 +79,7 @@ class GPT(Prompted):
 
     TRAJECTORIES: ClassVar[bool] = True
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"prompt", "sampler", "sampling_steps", "eta", "recursion", "dtype"})
+    FACTORS: ClassVar[factors.Factors] = factors.GPT
     TINY: ClassVar[Mapping[str, Any]] = {
         "chunk": 5,
         "width": 8,
@@ -99,6 +102,7 @@ class GPT(Prompted):
     heads: int = setting(16, at_least=1, at_most=65_536)
     num_frequencies: int = setting(128, at_least=1, at_most=4096)
     max_frequency_log2: float = setting(14.0, at_least=0, at_most=126)
+    dropout: float = setting(0.0, at_least=0, below=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
@@ -111,6 +115,7 @@ class GPT(Prompted):
     weight_decay: float = setting(0.1, at_least=0)
     gradient_clip: float = setting(0.75, at_least=0)
     ema_decay: float | None = setting(0.9999, at_least=0, below=1)
+    noise: float = setting(0.0, at_least=0)
     permute: bool = True
     prompt: float = 0.0
     sampler: Literal["ddpm", "ddim"] = "ddpm"
@@ -156,7 +161,7 @@ class GPT(Prompted):
             "metric": self.metric(training, "the training rows"),
             **pairs.index(training.records, self.section),
         }
-        scale = self.scale or _NORMALISED_STD / _std(data["weights"])
+        scale = self.scale or _NORMALISED_STD / pairs.std(data["weights"])
         table = frequencies(self.num_frequencies, self.max_frequency_log2)
         return data, self._constants(training.spec, scale, table)
 
@@ -282,7 +287,7 @@ class GPT(Prompted):
     @property
     def architecture(self) -> Architecture:
         """Sizes of the transformer."""
-        return Architecture(self.width, self.blocks, self.heads, self.num_frequencies, self.dtype, self.remat)
+        return Architecture(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Architecture)})
 
     @property
     def diffusion(self) -> diffusion_lib.Diffusion:
@@ -373,10 +378,14 @@ class GPT(Prompted):
         start, target = batch["start"] * constants["scale"], batch["target"] * constants["scale"]
         if self.permute:
             start, target = pairs.permute(layout.spec, start, target, keys)
+        if self.noise:
+            drawn = jax.vmap(lambda key: jax.random.normal(key, target.shape[1:]))(keys_for(keys, pairs.NOISE))
+            target = target + self.noise * drawn
         metrics = network.metric_features(batch["target_metric"], batch["start_metric"], constants["frequencies"])
 
         def predict(x_t: jax.Array, timesteps: jax.Array) -> jax.Array:
-            return module.apply({"params": params}, x_t, start, constants["time_features"][timesteps], metrics)
+            times, dropped = constants["time_features"][timesteps], keys_for(keys, pairs.DROPOUT)
+            return module.apply({"params": params}, x_t, start, times, metrics, dropped)
 
         value = diffusion_lib.loss(self.diffusion, predict, target, keys_for(keys, pairs.DIFFUSION))
         return value, (model_state, {"unchanged": jnp.mean(jnp.square(target - start))})
@@ -384,14 +393,3 @@ class GPT(Prompted):
     def _optimizer(self) -> optax.GradientTransformation:
         clip = optax.clip_by_global_norm(self.gradient_clip) if self.gradient_clip else optax.identity()
         return optax.chain(clip, optax.adamw(self.schedule, weight_decay=self.weight_decay, mask=is_matrix))
-
-
-def _std(weights: np.ndarray) -> float:
-    """Standard deviation of all entries, or 1 where they are all the same; in blocks, for matrices that fill memory."""
-    total = squares = 0.0
-    for first in range(0, len(weights), _BLOCK_ROWS):
-        block = weights[first : first + _BLOCK_ROWS].astype(np.float64)
-        total += block.sum()
-        squares += np.square(block).sum()
-    variance = max(squares - total**2 / weights.size, 0.0) / max(weights.size - 1, 1)
-    return math.sqrt(variance) or 1.0

@@ -64,7 +64,14 @@ class Transformer(nn.Module):
         self.norm_out = LayerNorm(convention="flax")
         self.unembedding = Unembedding(self.layout, a.dtype, std=0.0)
 
-    def __call__(self, x_t: jax.Array, start: jax.Array, times: jax.Array, metrics: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        x_t: jax.Array,
+        start: jax.Array,
+        times: jax.Array,
+        metrics: jax.Array,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
         """Predicts clean vectors.
 
         Args:
@@ -72,6 +79,7 @@ class Transformer(nn.Module):
           start: `[n, P]` vectors to start from.
           times: `[n, size]` embedded timesteps, see `time_features`.
           metrics: `[n, 3, size]`, see `metric_features`.
+          keys: `[n]` typed PRNG keys of dropout, or None for none.
 
         Returns:
           `[n, P]` float32; `start` itself at initialisation.
@@ -79,7 +87,7 @@ class Transformer(nn.Module):
         scalars = self._embed_scalars(jnp.concatenate([times[:, None, :], metrics], axis=1), self.scalar_kernel)
         embedded = [self.noised_embedding(x_t), self.start_embedding(start), scalars]
         tokens = self.norm_in(jnp.concatenate(embedded, axis=1)) + self.positions[None, :, :]
-        return self._decode(tokens, start)
+        return self._decode(tokens, start, keys)
 
     def condition(self, start: jax.Array, metrics: jax.Array) -> jax.Array:
         """Tokens `[n, tokens + 3, width]` of the start `[n, P]` and of the metrics `[n, 3, size]`."""
@@ -106,8 +114,8 @@ class Transformer(nn.Module):
         embedded = products("kns,ksd->knd", jnp.swapaxes(features, 0, 1), kernel, self.architecture.dtype)
         return jnp.swapaxes(embedded, 0, 1)
 
-    def _decode(self, tokens: jax.Array, start: jax.Array) -> jax.Array:
-        return self.unembedding(self.norm_out(self.blocks(tokens))) + start
+    def _decode(self, tokens: jax.Array, start: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        return self.unembedding(self.norm_out(self.blocks(tokens, keys))) + start
 
 
 def example_inputs(layout: TokenLayout, architecture: Architecture) -> tuple[jax.Array, ...]:

@@ -1,7 +1,8 @@
-"""The examples that G.pt learns from: an earlier and a later checkpoint of one run."""
+"""The examples that G.pt learns from: an earlier and a later checkpoint of one run, and how large weights are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -12,7 +13,8 @@ from jaxweights.errors import UserError
 from jaxweights.generators.base import keys_for
 from jaxweights.spec import WeightSpec
 
-_PAIR, _PERMUTATION, DIFFUSION = range(3)  # what an example's key is used for
+_BLOCK_ROWS = 1024
+_PAIR, _PERMUTATION, DIFFUSION, NOISE, DROPOUT = range(5)  # what an example's key is used for
 
 
 def index(records: Mapping[str, np.ndarray], section: str) -> dict[str, np.ndarray]:
@@ -78,3 +80,14 @@ def permute(spec: WeightSpec, start: jax.Array, target: jax.Array, keys: jax.Arr
     """Reorders the hidden units of each pair of `[b, P]` at random, both networks of a pair alike; keys `[b]`."""
     orders = jax.vmap(lambda key: spec.permutation_index(spec.random_permutation(key)))(keys_for(keys, _PERMUTATION))
     return jnp.take_along_axis(start, orders, axis=1), jnp.take_along_axis(target, orders, axis=1)
+
+
+def std(weights: np.ndarray) -> float:
+    """Standard deviation of all entries, or 1 where they are all the same; in blocks, for matrices that fill memory."""
+    total = squares = 0.0
+    for first in range(0, len(weights), _BLOCK_ROWS):
+        block = weights[first : first + _BLOCK_ROWS].astype(np.float64)
+        total += block.sum()
+        squares += np.square(block).sum()
+    variance = max(squares - total**2 / weights.size, 0.0) / max(weights.size - 1, 1)
+    return math.sqrt(variance) or 1.0

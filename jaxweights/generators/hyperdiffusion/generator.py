@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
-from jaxweights.generators import checks
+from jaxweights.generators import checks, factors
 from jaxweights.generators.base import Augmented, Samples, Stage, Training, keys_for
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
@@ -74,6 +74,7 @@ class HyperDiffusion(Augmented):
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "eta", "dtype"})
+    FACTORS: ClassVar[factors.Factors] = factors.HYPERDIFFUSION
 
     TINY: ClassVar[Mapping[str, Any]] = {
         "augment": 2,

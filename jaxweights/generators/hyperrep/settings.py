@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from jaxweights.generators import checks
+from jaxweights.generators import checks, factors
 from jaxweights.generators.base import Autoencoding
 from jaxweights.generators.hyperrep import loss as losses
 from jaxweights.generators.hyperrep.latents import MODES, LatentSampler, misfit
@@ -99,6 +99,7 @@ class HyperRepSettings(Autoencoding):
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampler", "top", "bandwidth", "mode"})
+    FACTORS: ClassVar[factors.Factors] = factors.HYPERREP
 
     TINY: ClassVar[Mapping[str, Any]] = {
         "width": 8,

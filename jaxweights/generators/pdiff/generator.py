@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
-from jaxweights.generators import checks
+from jaxweights.generators import checks, factors
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training
 from jaxweights.generators.pdiff import moments
 from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
@@ -85,6 +85,7 @@ class PDiff(LearnedGenerator):
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"decode", "sampler", "sampling_steps", "eta", "dtype"})
+    FACTORS: ClassVar[factors.Factors] = factors.PDIFF
 
     TINY: ClassVar[Mapping[str, Any]] = {
         "autoencoder_channels": (3, 4),
