@@ -81,6 +81,7 @@ def test_a_generator_can_be_added_by_a_flag():
 def test_flags_set_what_a_config_leaves_at_its_default():
     given = {
         "generators.pdiff.eta": 0.5,
+        "generators.mine": {"kind": "gpt"},
         "studies.prompting.rounds": 2,
         "zoo.learning_rate": {"kind": "uniform", "low": 0.1, "high": 0.2},
         "generators.pdiff.sampler": "ddim",
@@ -209,6 +210,12 @@ def test_fields_show_value_default_and_meaning():
         ({"generators": {"a": {"kind": "averag"}}}, r"did you mean average"),
         ({"generators": {"a": {"kind": "average", "k": 0}}}, r"generators\.a\.k is 0; set it to at least 1"),
         ({"studies": {"shape": {}}}, r"did you mean shapes"),
+        ({"studies": {"shapes": {}}}, r"studies\.shapes, but the task is 'classification'\. Set task to 'field'"),
+        (
+            {"studies": {"prompting": {}}},
+            r"no generator that it studies\. Add one of kind gpt to generators, or remove",
+        ),
+        ({"studies": {"autoencoder": {}}, "generators": {"a": {"kind": "gpt"}}}, r"one of kind hyperrep to generators"),
         ({"task": "polcy"}, r"polcy"),
         ({"data": {"name": 3}}, r"data\.name is 3, of type int; give a text"),
     ],

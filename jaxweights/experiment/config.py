@@ -79,7 +79,8 @@ def parse(config: Mapping[str, Any]) -> ExperimentSettings:
       config: nested mapping, see `configs/base.py`. Sections and settings that it leaves out take their defaults.
 
     Raises:
-      UserError: an unknown section or setting (naming the nearest known one), or an impossible value.
+      UserError: an unknown section or setting (naming the nearest known one), an impossible value, or a study of what
+        there is not.
     """
     known = [field.name for field in dataclasses.fields(ExperimentSettings)]
     settings.refuse_unknown(config, known, "")
@@ -91,6 +92,9 @@ def parse(config: Mapping[str, Any]) -> ExperimentSettings:
     network = sections["net"].get("name", task.default_network)
     task.check_network(network)
     own = {name: config[name] for name in _OWN if name in config}
+    made = {n: g for n, (g, _) in generators.resolve(sections["generators"]).items()}
+    chosen = studies.make(sections["studies"])
+    studies.check(sections["studies"], task.name, made.values())
     return settings.make(
         ExperimentSettings,
         {
@@ -100,16 +104,18 @@ def parse(config: Mapping[str, Any]) -> ExperimentSettings:
             "zoo": settings.make(task.zoo_settings, sections["zoo"]),
             "audit": settings.make(AuditSettings, sections["audit"]),
             "report": settings.make(ReportSettings, sections["report"]),
-            "studies": studies.make(sections["studies"]),
-            "generators": {n: g for n, (g, _) in generators.resolve(sections["generators"]).items()},
+            "studies": chosen,
+            "generators": made,
         },
     )
 
 
 def complete(config: Mapping[str, Any], parsed: ExperimentSettings) -> dict[str, Any]:
-    """A config as JSON data with every setting in force, but for generators, whose entries stay as they are: what one
-    leaves out may depend on what another that refers to it sets."""
+    """A config as JSON data with every setting in force: studies are those that there may be, and entries of generators
+    stay as they are, since what one leaves out may depend on what another that refers to it sets."""
     completed = json.loads(json.dumps({**settings.plain(parsed), "generators": config.get("generators", {})}))
+    possible = studies.of_experiment(parsed.task, parsed.generators.values())
+    completed["studies"] = {name: chosen for name, chosen in completed["studies"].items() if name in possible}
     if not completed["data"].get("skip_bad"):
         # Off is no entry, so that workdirs from before it was a setting belong to the same config.
         completed["data"].pop("skip_bad", None)

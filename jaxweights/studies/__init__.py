@@ -6,21 +6,34 @@ To add one: a module with a class of settings and `run`, one line in `STUDIES`, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxweights import data, nets, settings
-from jaxweights.generators import Autoencoding, Generator, Prompted
+from jaxweights.errors import UserError
+from jaxweights.generators import GENERATORS, Autoencoding, Generator, Prompted
 from jaxweights.settings import Settings
 from jaxweights.studies import autoencoder, prompting, shapes
 from jaxweights.studies.base import Estimation, Findings, Series, Study, Subject
 
-__all__ = ["STUDIES", "Estimation", "Series", "Study", "Subject", "make", "of_generator", "of_series", "run"]
+__all__ = [
+    "STUDIES",
+    "Estimation",
+    "Series",
+    "Study",
+    "Subject",
+    "check",
+    "make",
+    "of_experiment",
+    "of_generator",
+    "of_series",
+    "run",
+]
 
 STUDIES: dict[str, Study] = {
     "autoencoder": Study(autoencoder.AutoencoderSettings, autoencoder.run, generators=Autoencoding),
     "prompting": Study(prompting.PromptingSettings, prompting.run, generators=Prompted),
-    "shapes": Study(shapes.ShapesSettings, shapes.run, exists=shapes.exists),
+    "shapes": Study(shapes.ShapesSettings, shapes.run, exists=shapes.exists, task="field"),
 }
 
 
@@ -35,6 +48,38 @@ def make(config: Mapping[str, Any]) -> dict[str, Settings]:
     """
     settings.refuse_unknown(config, STUDIES, "studies")
     return {name: settings.make(s.settings, config.get(name, {}), f"studies.{name}") for name, s in STUDIES.items()}
+
+
+def of_experiment(task: str, generators: Iterable[Generator]) -> tuple[str, ...]:
+    """The names of the studies that an experiment with this task and these generators may have."""
+    studied = {of_generator(generator) for generator in generators}
+    return tuple(
+        name for name, s in STUDIES.items() if s.task in (None, task) and (not s.generators or name in studied)
+    )
+
+
+def check(given: Iterable[str], task: str, generators: Iterable[Generator]) -> None:
+    """Refuses settings of studies that an experiment does not have.
+
+    Args:
+      given: names of the studies that it has settings of.
+      task: its task.
+      generators: its generators.
+
+    Raises:
+      UserError: a study without a generator, or with another task, than it needs.
+    """
+    wrong = [name for name in given if name not in of_experiment(task, generators)]
+    if not wrong:
+        return
+    name, needed = wrong[0], STUDIES[wrong[0]].generators
+    if needed is None:
+        problem, cure = f"the task is {task!r}", f"Set task to {STUDIES[name].task!r}"
+    else:
+        kinds = [kind for kind, known in GENERATORS.items() if issubclass(known, needed)]
+        problem = "there is no generator that it studies"
+        cure = f"Add one of kind {' or '.join(kinds)} to generators"
+    raise UserError(f"The config has the section studies.{name}, but {problem}. {cure}, or remove the section.")
 
 
 def of_generator(generator: Generator) -> str | None:

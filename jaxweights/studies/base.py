@@ -33,12 +33,14 @@ class Study:
       run: `(subject, settings, estimation) -> Findings`.
       generators: class of the generators that are studied, one by one; None for a study of all series together.
       exists: whether there is something to study for a task network and its data.
+      task: key in `tasks.TASKS` of the networks that are studied; None for all.
     """
 
     settings: type[Settings]
     run: Callable[..., Findings]
     generators: type[LearnedGenerator] | None = None
     exists: Callable[[nets.TaskNet, data.Dataset], bool] = lambda net, dataset: True
+    task: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
