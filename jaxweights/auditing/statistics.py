@@ -7,7 +7,6 @@ resamples is a matrix product.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +60,7 @@ def z_u(query_distances: np.ndarray, heldout_distances: np.ndarray) -> float:
       UserError: if one of them is empty or not finite.
     """
     queries, heldout = _sample(query_distances, "query distances"), _sample(heldout_distances, "held-out distances")
-    return float(_standardised(_mann_whitney(queries, heldout), len(queries), len(heldout)))
+    return float(standardised_u(_mann_whitney(queries, heldout), len(queries), len(heldout)))
 
 
 def auth_pct(distance_to_nearest: np.ndarray, nearest_index: np.ndarray, train_loo_distance: np.ndarray) -> float:
@@ -190,17 +189,37 @@ def bootstrap_z_u(
     """
     queries, heldout = _sample(query_distances, "query distances"), _sample(heldout_distances, "held-out distances")
     n, m = len(queries), len(heldout)
+    u = resampled_u(queries, heldout)
+    low, high = bootstrap(lambda q, p: standardised_u(u(q, p), n, m), [n, m], resamples, rng)
+    return Estimate(z_u(queries, heldout), low, high, n)
+
+
+def resampled_u(queries: np.ndarray, heldout: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Prepares the Mann-Whitney U of resamples.
+
+    Args:
+      queries: `[n]` distances.
+      heldout: `[m]` distances.
+
+    Returns:
+      A function of counts `[R, n]` and `[R, m]`, how often each was drawn, that gives `[R]` numbers of pairs in which
+      the query lies farther; ties count half.
+    """
     order = np.argsort(heldout)
     below, up_to = (np.searchsorted(heldout[order], queries, side) for side in ("left", "right"))
 
-    def statistic(query_counts: np.ndarray, heldout_counts: np.ndarray) -> np.ndarray:
-        beaten = np.zeros((len(heldout_counts), m + 1))
+    def u(query_counts: np.ndarray, heldout_counts: np.ndarray) -> np.ndarray:
+        beaten = np.zeros((len(heldout_counts), len(order) + 1))
         np.cumsum(heldout_counts[:, order], axis=1, out=beaten[:, 1:])
         wins = 0.5 * (beaten[:, below] + beaten[:, up_to])
-        return _standardised(np.einsum("rn,rn->r", query_counts, wins), n, m)
+        return np.einsum("rn,rn->r", query_counts, wins)
 
-    low, high = bootstrap(statistic, [n, m], resamples, rng)
-    return Estimate(z_u(queries, heldout), low, high, n)
+    return u
+
+
+def standardised_u(u: Any, n: Any, m: Any) -> Any:
+    """U of n queries and m held-out networks, arrays or numbers, as `z_u` standardises it."""
+    return (u - (n * m / 2.0 - 0.5)) / np.sqrt(n * m * (n + m + 1) / 12.0)
 
 
 def bootstrap_auth_pct(
@@ -274,10 +293,6 @@ def _mann_whitney(queries: np.ndarray, heldout: np.ndarray) -> float:
     """Counts pairs with the query above the held-out value; ties count half."""
     ordered = np.sort(heldout)
     return 0.5 * float(sum(np.searchsorted(ordered, queries, side).sum() for side in ("left", "right")))
-
-
-def _standardised(u: Any, n: int, m: int) -> Any:
-    return (u - (n * m / 2.0 - 0.5)) / math.sqrt(n * m * (n + m + 1) / 12.0)
 
 
 def _authentic(distance: np.ndarray, nearest: np.ndarray, train_distance: np.ndarray) -> np.ndarray:
