@@ -28,12 +28,14 @@ def networks(seed, count, units, rest):
     return np.random.default_rng(seed).standard_normal((count, units.size + rest.size)).astype(np.float32)
 
 
-def by_scipy(queries, reference, units, rest):
+def by_scipy(queries, reference, units, rest, odd=False):
     """All pairs, one assignment each."""
     out = np.empty((len(queries), len(reference)))
     for i, a in enumerate(queries.astype(np.float64)):
         for j, b in enumerate(reference.astype(np.float64)):
             costs = ((a[units][:, None] - b[units][None]) ** 2).sum(axis=2)
+            if odd:
+                costs = np.minimum(costs, ((a[units][:, None] + b[units][None]) ** 2).sum(axis=2))
             out[i, j] = np.sqrt(costs[linear_sum_assignment(costs)].sum() + ((a[rest] - b[rest]) ** 2).sum())
     return out
 
@@ -111,6 +113,19 @@ def test_bounds_lie_below_the_distances(dtype, monkeypatch):
     screen.load_queries(reference)
     bounds = screen.lower_bounds(reference, slice(0, 30), None) / frame.scale**2
     assert (bounds <= by_scipy(reference, reference, units, rest) ** 2).all()
+
+
+def test_units_that_may_change_sign(monkeypatch):
+    monkeypatch.setattr(products, "fastest_product", lambda dtypes: "bfloat16")
+    units, rest = layout(20, 6, 4)
+    queries, reference = networks(0, 19, units, rest), networks(1, 43, units, rest) + 1
+    found = alignment.aligned_nearest(queries, reference, units, rest, 2, odd=True, mesh=parallel.make_mesh(1))
+    expected = by_scipy(queries, reference, units, rest, odd=True)
+    np.testing.assert_allclose(found.distances, np.sort(expected, axis=1)[:, :2], **EXACT)
+    aligned = apply_permutation(reference[found.indices], units, found.permutations).astype(np.float64)
+    aligned[..., units] *= found.signs[..., None]
+    np.testing.assert_allclose(np.linalg.norm(aligned - queries[:, None], axis=2), found.distances, **EXACT)
+    assert (found.signs < 0).any() and found.solved_share < 1
 
 
 def test_groups_blocks_and_panels(mesh, monkeypatch):

@@ -2,7 +2,8 @@
 
 Per hidden unit, the incoming row, the bias and the outgoing column move together (G.pt grouping). The squared distance
 of two networks minimised over permutations is then a linear assignment on the costs `|a_u - b_v|^2` plus the distance
-of the entries that do not move. Most assignments need not be solved: one product gives rigorous lower bounds of the
+of the entries that do not move; units of odd activations may also change sign, and cost the smaller of
+`|a_u - b_v|^2` and `|a_u + b_v|^2`. Most assignments need not be solved: one product gives rigorous lower bounds of the
 costs of all pairs at once, a round of row and column reduction turns them into a lower bound of the assignment, and
 only pairs whose bound beats the best distance found so far are solved (in float64, by SciPy), most promising first.
 
@@ -40,12 +41,14 @@ class AlignedNeighbours:
       indices: rows of the reference `[M, k]`, int64.
       permutations: `[M, k, n]`, int64; `apply_permutation(reference[index], units, permutation)` is the reference with
         its units in the order of the query's.
+      signs: `[M, k, n]` int8, which units of the query's order change sign then; ones where none may.
       solved_share: share of the admissible pairs whose assignment had to be solved.
     """
 
     distances: np.ndarray
     indices: np.ndarray
     permutations: np.ndarray
+    signs: np.ndarray
     solved_share: float
 
 
@@ -58,6 +61,7 @@ def aligned_nearest(
     query_groups: np.ndarray | None = None,
     reference_groups: np.ndarray | None = None,
     *,
+    odd: bool = False,
     mesh: Mesh | None = None,
     progress: Progress | None = None,
     memory_bytes: int = MEMORY_BYTES,
@@ -73,6 +77,7 @@ def aligned_nearest(
       k: neighbours per query.
       query_groups: `[M]` integers; a reference of the same group as the query is not admissible.
       reference_groups: `[N]` integers, given exactly if `query_groups` is.
+      odd: whether units may change sign.
       mesh: a mesh with the single axis "data" over which the references are spread; `None` is all devices.
       progress: called with (blocks done, blocks in all).
       memory_bytes: working memory beside inputs and results.
@@ -88,8 +93,8 @@ def aligned_nearest(
     hidden = HiddenUnits(np.asarray(units), np.asarray(rest))
     hidden.check(reference.shape[1])
     groups = exclusion_groups(query_groups, reference_groups, len(queries), len(reference), k)
-    frame = unit_frame(reference_frame(queries, reference, memory_bytes), hidden)
-    screen = LowerBounds(hidden, frame, data_mesh(mesh), len(reference), memory_bytes)
+    frame = unit_frame(reference_frame(queries, reference, memory_bytes), hidden, odd)
+    screen = LowerBounds(hidden, frame, data_mesh(mesh), len(reference), memory_bytes, odd)
 
     # A query exists as read, rearranged and on the device, and so does its row of bounds beside its mask.
     query_bytes = 24 * reference.shape[1] + 12 * min(len(reference), screen.panel_columns)
@@ -103,8 +108,11 @@ def aligned_nearest(
         solved, admissible = solved + counts[0], admissible + counts[1]
     squared = np.concatenate([part.squared for part in results])
     indices = np.concatenate([part.indices for part in results])
-    permutations = np.concatenate([part.permutations for part in results])
-    return AlignedNeighbours(np.sqrt(squared), indices, permutations, solved / admissible)
+    places = np.concatenate([part.places for part in results])
+    signs = np.where(places < 0, -1, 1).astype(np.int8)
+    return AlignedNeighbours(
+        np.sqrt(squared), indices, np.where(places < 0, ~places, places), signs, solved / admissible
+    )
 
 
 def aligned_distance(a: np.ndarray, b: np.ndarray, units: np.ndarray, rest: np.ndarray) -> tuple[float, np.ndarray]:
@@ -125,38 +133,48 @@ def aligned_distance(a: np.ndarray, b: np.ndarray, units: np.ndarray, rest: np.n
 
 @dataclass(frozen=True)
 class _Best:
-    """The k nearest so far per query: squared distances `[Q, k]`, references `[Q, k]`, permutations `[Q, k, n]`."""
+    """The k nearest so far per query: squared distances `[Q, k]`, references `[Q, k]`, places of units `[Q, k, n]`.
+
+    A unit that changes sign has the place `~p` in the place of p.
+    """
 
     squared: np.ndarray
     indices: np.ndarray
-    permutations: np.ndarray
+    places: np.ndarray
 
-    def merged(self, rows: np.ndarray, squared: np.ndarray, indices: np.ndarray, permutations: np.ndarray) -> _Best:
+    def merged(self, rows: np.ndarray, squared: np.ndarray, indices: np.ndarray, places: np.ndarray) -> _Best:
         """Returns the k nearest of these and of new pairs, which are given by query row."""
         count, k = self.squared.shape
         all_rows = np.concatenate([np.repeat(np.arange(count), k), rows])
         all_squared = np.concatenate([self.squared.reshape(-1), squared])
         all_indices = np.concatenate([self.indices.reshape(-1), indices])
-        all_permutations = np.concatenate([self.permutations.reshape(count * k, -1), permutations])
+        all_places = np.concatenate([self.places.reshape(count * k, -1), places])
         order = np.lexsort((all_indices, all_squared, all_rows))
         first = np.searchsorted(all_rows[order], np.arange(count))
         chosen = order[first[:, None] + np.arange(k)[None, :]]
-        return _Best(all_squared[chosen], all_indices[chosen], all_permutations[chosen])
+        return _Best(all_squared[chosen], all_indices[chosen], all_places[chosen])
 
 
-def _assign(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, np.ndarray]:
-    """Returns the smallest sum of squared distances of units `[n, F]`, one to one, and the permutation of theirs."""
+def _assign(ours: np.ndarray, theirs: np.ndarray, odd: bool = False) -> tuple[float, np.ndarray]:
+    """Returns the smallest sum of squared distances of units `[n, F]`, one to one, and the places of theirs; of units
+    that change sign, see `_Best`."""
     costs = cdist(ours, theirs, "sqeuclidean")
-    rows, permutation = linear_sum_assignment(costs)
-    return float(costs[rows, permutation].sum()), permutation
+    if not odd:
+        rows, places = linear_sum_assignment(costs)
+        return float(costs[rows, places].sum()), places
+    flipped = cdist(ours, -theirs, "sqeuclidean")
+    both = np.minimum(costs, flipped)
+    rows, places = linear_sum_assignment(both)
+    flips = flipped[rows, places] < costs[rows, places]
+    return float(both[rows, places].sum()), np.where(flips, ~places, places)
 
 
 def _solve(
-    tile: np.ndarray, reference: Any, rows: np.ndarray, indices: np.ndarray, hidden: HiddenUnits
+    tile: np.ndarray, reference: Any, rows: np.ndarray, indices: np.ndarray, hidden: HiddenUnits, odd: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Solves pairs from differences in float64: squared aligned distances `[S]` and permutations `[S, n]`."""
+    """Solves pairs from differences in float64: squared aligned distances `[S]` and places of units `[S, n]`."""
     squared = np.empty(len(rows))
-    permutations = np.empty((len(rows), len(hidden.units)), np.int64)
+    places = np.empty((len(rows), len(hidden.units)), np.int64)
     order = np.argsort(indices, kind="stable")
     for part in row_blocks(len(order), max(1, HOST_BYTES // (32 * tile.shape[1]))):
         pairs = order[part]
@@ -166,9 +184,9 @@ def _solve(
         difference = our_rest - their_rest[position.reshape(-1)]
         squared[pairs] = np.einsum("si,si->s", difference, difference)
         for pair, ours, at in zip(pairs, our_units, position.reshape(-1), strict=True):
-            matched, permutations[pair] = _assign(ours, their_units[at])
+            matched, places[pair] = _assign(ours, their_units[at], odd)
             squared[pair] += matched
-    return squared, permutations
+    return squared, places
 
 
 # The search: panels of lower bounds from the devices, assignments on the host where the bounds leave a doubt.
@@ -185,8 +203,8 @@ def _search_tile(
     def solve(best: _Best, rows: np.ndarray, indices: np.ndarray) -> _Best:
         nonlocal solved
         solved += len(rows)
-        squared, permutations = _solve(tile, reference, rows, indices, screen.hidden)
-        return best.merged(rows, squared, indices, permutations)
+        squared, places = _solve(tile, reference, rows, indices, screen.hidden, screen.odd)
+        return best.merged(rows, squared, indices, places)
 
     screen.load_queries(tile)
     for panel in row_blocks(len(reference), screen.panel_columns):

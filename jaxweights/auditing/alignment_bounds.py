@@ -38,10 +38,18 @@ _TILE_ROWS_ACCELERATOR = (2560, 20480)
 class LowerBounds:
     """Lower bounds of the squared aligned distances of one tile of queries to panels of the reference."""
 
-    def __init__(self, hidden: HiddenUnits, frame: products.Frame, mesh: Mesh, num_references: int, memory_bytes: int):
+    def __init__(
+        self,
+        hidden: HiddenUnits,
+        frame: products.Frame,
+        mesh: Mesh,
+        num_references: int,
+        memory_bytes: int,
+        odd: bool = False,
+    ):
         units = len(hidden.units)
         query_rows, reference_rows = _TILE_ROWS.get(jax.default_backend(), _TILE_ROWS_ACCELERATOR)
-        self.hidden, self._frame, self._mesh = hidden, frame, mesh
+        self.hidden, self.odd, self._frame, self._mesh = hidden, odd, frame, mesh
         self._query_tile = max(1, query_rows // units)
         fitting = min(num_references, max(1, memory_bytes // 8 // (16 * hidden.units.size)))
         self.block = mesh.size * min(max(1, reference_rows // units), math.ceil(fitting / mesh.size))
@@ -72,7 +80,7 @@ class LowerBounds:
 
     def lower_bounds(self, reference: Any, panel: slice, tick: Callable[[], None] | None) -> np.ndarray:
         """Returns lower bounds `[Q, panel]` of squared aligned distances in the frame, as float32."""
-        program = _bound_program(self._mesh, self._query_tile, self._dtype)
+        program = _bound_program(self._mesh, self._query_tile, self._dtype, self.odd)
         bounds = np.empty((self._count, panel.stop - panel.start), np.float32)
         pending: list[tuple[slice, jax.Array]] = []
 
@@ -108,7 +116,7 @@ class LowerBounds:
 
 
 @functools.cache
-def _bound_program(mesh: Mesh, query_tile: int, dtype: str) -> Callable[..., jax.Array]:
+def _bound_program(mesh: Mesh, query_tile: int, dtype: str, odd: bool) -> Callable[..., jax.Array]:
     """Builds the program that bounds the distances of all queries to one block of references, spread over devices."""
 
     def bound(units_a, norms_a, rest_a, rest_norms_a, units_b, norms_b, rest_b, rest_norms_b):
@@ -126,6 +134,7 @@ def _bound_program(mesh: Mesh, query_tile: int, dtype: str) -> Callable[..., jax
             low_a, norms_a, rest_a, rest_norms_a = operands
             product = products.chunked_product(products.in_chunks(low_a.reshape(query_tile * count, width)), block)
             product = product.reshape(query_tile, count, count, size)
+            product = jnp.abs(product) if odd else product
             ours = keep * norms_a[:, :, None, None]
             theirs = (keep * norms_b.T - width * products.FLOAT32_UNDERFLOW)[None, None]
             total = _dual_bound(ours + theirs - 2.0 * product)

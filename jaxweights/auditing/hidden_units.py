@@ -47,8 +47,9 @@ def apply_permutation(vector: np.ndarray, units: np.ndarray, permutation: np.nda
     return result
 
 
-def unit_frame(frame: Frame, hidden: HiddenUnits) -> Frame:
-    """Replaces the mean of each unit by the mean unit: permutations mix units, so all must be shifted alike."""
+def unit_frame(frame: Frame, hidden: HiddenUnits, odd: bool = False) -> Frame:
+    """Replaces the mean of each unit by the mean unit: permutations mix units, so all must be shifted alike, and not at
+    all where they may change sign."""
     centre = frame.centre.copy()
-    centre[hidden.units] = frame.centre[hidden.units].mean(axis=0)[None, :]
+    centre[hidden.units] = 0 if odd else frame.centre[hidden.units].mean(axis=0)[None, :]
     return Frame(centre, frame.scale)
