@@ -193,7 +193,7 @@ def test_a_damaged_record_is_refused_and_its_removal_cures(tmp_path, name, damag
     folder.streams(["a"])
     with folder.timed("zoo"):
         pass
-    files.write_json(tmp_path / "metrics.json", {"series": {}, "checks": {}, "zoo": {}})
+    files.write_json(tmp_path / "metrics.json", {"series": {}, "checks": {}, "training": {}, "zoo": {}})
     before = records(tmp_path)
     damaged(tmp_path / name, damage)
     if damage == "an empty object" and name in ("inputs.json", "streams.json", "timing.json"):

@@ -20,8 +20,6 @@ from jaxweights.auditing.subject import AuditSettings, Subject, check
 from jaxweights.auditing.summary import summarise
 from jaxweights.progress import Progress
 
-_NAMED = 20  # rows of duplicates that are listed
-
 
 def run(
     subject: Subject,
@@ -89,6 +87,6 @@ def describe(subject: Subject, measured: dict[str, Measured], settings: AuditSet
         "runs": len(np.unique(subject.train.records["run"])),
         "leaves_out": "itself" if subject.one_run else "its run",
         "duplicates": len(subject.duplicates),
-        "duplicate_rows": list(subject.duplicates[:_NAMED]),
+        "duplicate_rows": list(subject.duplicates),
     }
     return metrics | {"task": subject.task.name}

@@ -34,7 +34,8 @@ def judge(
 ) -> dict[str, Any]:
     """Measures the series whose samples are given, writes `audit/*.npz`, and returns tests and verdicts."""
     with context.folder.timed("audit"):
-        rows, (distinct, duplicates) = zoo_stage.training_rows(context, opened), _distinct(context, opened)
+        rows = zoo_stage.training_rows(context, opened)
+        distinct, duplicates = auditing.distinct(opened.view(rows))
         baselines = [name for name in drawn if is_baseline(kind_of(context.generators[name][0]))]
         subject = auditing.Subject(
             train=opened.view(rows[distinct]),
@@ -59,11 +60,6 @@ def is_done(context: Context) -> bool:
     names = (auditing.TRAINING, auditing.HELDOUT, *context.generators)
     measured = [context.workdir / "audit" / f"{name}.npz" for name in names]
     return all(path.exists() for path in (context.workdir / "metrics.json", *measured))
-
-
-def _distinct(context: Context, opened: store.PopulationStore) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Which of the training rows the audit compares with, and which are duplicates."""
-    return auditing.distinct(opened.view(zoo_stage.training_rows(context, opened)))
 
 
 def study(
@@ -140,6 +136,7 @@ def _keep(path: pathlib.Path, metrics: Mapping[str, Any], arrays: Mapping[str, n
 def write_report(context: Context) -> pathlib.Path:
     """Draws the figures and writes `report.html` from what the other stages left."""
     metrics, opened = context.folder.read_metrics(), zoo_stage.open_zoo(context)
+    distinct = np.setdiff1d(zoo_stage.training_rows(context, opened), metrics["training"]["duplicate_rows"])
     with context.folder.timed("report"):
         return report.write(
             context.workdir,
@@ -147,7 +144,7 @@ def write_report(context: Context) -> pathlib.Path:
             config=context.config,
             net=context.net,
             dataset=context.dataset,
-            train=opened.view(zoo_stage.training_rows(context, opened)[_distinct(context, opened)[0]]),
+            train=opened.view(distinct),
             samples={name: s.read() for name, s in samples.stores(context).items()},
             heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
             heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),

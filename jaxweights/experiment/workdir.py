@@ -181,4 +181,6 @@ class Workdir:
         cure = f"Remove {path} and run launch.audit (or launch.run) again."
         if not path.exists():
             cure = "Run launch.audit (or launch.run) first."
-        return files.read_json(path, "table of audit results", cure, {"series": dict, "checks": dict, "zoo": dict})
+        return files.read_json(
+            path, "table of audit results", cure, {"series": dict, "checks": dict, "training": dict, "zoo": dict}
+        )

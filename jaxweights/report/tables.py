@@ -11,6 +11,8 @@ from jaxweights.report import style
 from jaxweights.report.measures import Estimate, Measure, count
 from jaxweights.tasks import Terms
 
+_LISTED = 20  # rows of duplicates
+
 
 def terms_of(metrics: Mapping[str, Any]) -> Terms:
     """The words of the task that an audit's metrics name."""
@@ -43,8 +45,8 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
     """What else to know before verdicts are read: duplicates, undefined networks, networks that are held-out ones."""
     found, training = [], metrics.get("training", {})
     if training.get("duplicates"):
-        rows = ", ".join(map(str, training["duplicate_rows"]))
-        more = ", ..." if training["duplicates"] > len(training["duplicate_rows"]) else ""
+        rows = ", ".join(map(str, training["duplicate_rows"][:_LISTED]))
+        more = ", ..." if training["duplicates"] > _LISTED else ""
         found.append(
             f"DUPLICATES: {training['duplicates']:,} training networks are others of the training set (rows "
             f"{rows}{more}); the audit leaves them out."
