@@ -11,6 +11,7 @@ from typing import IO, Literal
 
 import numpy as np
 
+from jaxweights import tensor_files
 from jaxweights.errors import UserError
 
 _HEAD = 512  # bytes that tell kinds apart
@@ -62,10 +63,6 @@ def _starts(*prefixes: bytes) -> Callable[[bytes], bool]:
     return lambda head: head.startswith(prefixes)
 
 
-def _is_safetensors(head: bytes) -> bool:
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32
-
-
 def _is_text(head: bytes) -> bool:
     text = head.decode("utf-8", "ignore")
     return bool(text.strip()) and not text.startswith("PK") and all(c.isprintable() or c in "\t\r\n" for c in text)
@@ -111,7 +108,7 @@ _KINDS = (
     ),
     _Kind(
         "a safetensors file",
-        _is_safetensors,
+        tensor_files.fits,
         rows="numpy.asarray(next(iter(safetensors.flax.load_file(FILE).values())), 'float32')",
         tensors="{k: numpy.asarray(v, 'float32') for k, v in safetensors.flax.load_file(FILE).items()}",
         modules="safetensors.flax",

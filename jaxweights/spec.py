@@ -59,6 +59,12 @@ class Leaf:
         """`axes` in the order in which the flat vector lays them out."""
         return tuple(self.axes[i] for i in self.order)
 
+    @property
+    def stored_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes that a state dict may have it in: the output axis first, and flattened where a dense layer reads a
+        feature map."""
+        return (self.stored_axes,) if len(self.axes) == len(self.shape) else (self.stored_axes, self.shape)
+
     def to_flat(self, value: jax.Array) -> jax.Array:
         """`[..., *shape]` to `[..., size]` in flat order."""
         lead = value.shape[: value.ndim - len(self.shape)]

@@ -1,9 +1,44 @@
-"""Audits the samples of an experiment against its zoo: distances, similarities, tests, verdicts.
+"""Audits generated networks: distances, similarities, tests, verdicts. Of an experiment:
 
 python -m launch.audit --config=configs/digits.py --workdir=runs/digits
+
+Or of networks from files, by their weights alone or with predictions that any framework made:
+
+python -m launch.audit --train=train.npz --heldout=heldout.npz --generated=mine=mine.npz,theirs=theirs.npz \
+    --spec=spec.json --predictions=predictions.npz --out=audits/mine
 """
 
+from __future__ import annotations
+
+import ast
+import pathlib
+import re
+from typing import Any
+
+from absl import flags
+
 from launch import common, stages
+
+_NETWORKS = "an .npz or safetensors file with weights [N, P], or the folder of a stored population"
+_TRAIN = flags.DEFINE_string("train", None, f"Training networks: {_NETWORKS}.")
+_HELDOUT = flags.DEFINE_string("heldout", None, "Networks of the same training that the generator has not seen.")
+_GENERATED = flags.DEFINE_string("generated", None, "Generated networks, or several by name: NAME=FILE,NAME=FILE.")
+_SPEC = flags.DEFINE_string("spec", None, "JSON file of WeightSpec.to_json: what the vectors mean, their symmetries.")
+_PREDICTIONS = flags.DEFINE_string(
+    "predictions",
+    None,
+    "File of predictions on a test set, an array per series: train, heldout, the names of --generated (generated for a "
+    "series without one), and labels.",
+)
+_OUT = flags.DEFINE_string("out", None, "Folder of report.html, metrics.json, tables and references; none by default.")
+_TASK = flags.DEFINE_string("task", "classification", "What the predictions are of: classification or regression.")
+_BASELINES = flags.DEFINE_string("baselines", "all", "Baselines beside the generated networks: all, none, or names.")
+_SETTINGS = flags.DEFINE_string("settings", "", "Settings of the audit of files, e.g. bootstrap=200,hull_neighbours=8.")
+
+_NAME = re.compile(r"[^=,/\\]+=.+")
+_OF_FILES = ("train", "heldout", "generated", "spec", "predictions", "out", "task", "baselines", "settings")
+_OF_EXPERIMENTS = ("config", "workdir", "data_dir", "skip_bad")
+_NEEDED = ("train", "heldout", "generated")
 
 
 def main(argv) -> None:
@@ -11,7 +46,99 @@ def main(argv) -> None:
     del argv
     from jaxweights import report
 
-    print(report.summary(stages.experiment().audit()))
+    if any(flags.FLAGS[name].present for name in _OF_FILES):
+        of_files()
+    else:
+        print(report.summary(stages.experiment().audit()))
+
+
+def of_files() -> None:
+    """Audits networks from files, prints the table and writes what was asked for."""
+    from jaxweights import progress
+    from jaxweights.errors import UserError
+
+    mixed = [name for name in _OF_EXPERIMENTS if flags.FLAGS[name].present]
+    if mixed:
+        raise UserError(f"--{mixed[0]} is of an experiment, --train and the like of files. Give one or the other.")
+    missing = [f"--{name}" for name in _NEEDED if not flags.FLAGS[name].value]
+    if missing:
+        raise UserError(
+            f"{' and '.join(missing)} missing. An audit of files needs --train, --heldout and --generated, {_NETWORKS}."
+        )
+    out = folder(_OUT.value) if _OUT.value is not None else None
+    common.setup_jax()
+    progress.set_quiet(common.QUIET.value)
+    import jaxweights as jw
+
+    names = _BASELINES.value
+    result = jw.audit(
+        _TRAIN.value,
+        _HELDOUT.value,
+        series(_GENERATED.value or ""),
+        spec=_SPEC.value,
+        predictions=_PREDICTIONS.value,
+        task=_TASK.value,
+        baselines=names == "all" if names in ("all", "none") else tuple(filter(None, names.split(","))),
+        seed=flags.FLAGS.seed or 0,
+        **changes(_SETTINGS.value),
+    )
+    print(result)
+    if out is not None:
+        print(f"report: {result.write(out)}")
+
+
+def series(text: str) -> str | dict[str, str]:
+    """The value of `--generated`: a path, or paths by name.
+
+    Raises:
+      UserError: a name that stands twice.
+    """
+    from jaxweights.errors import UserError
+
+    parts = text.split(",")
+    if pathlib.Path(text).exists() or not all(_NAME.fullmatch(part) for part in parts):
+        return text
+    found = dict(part.split("=", 1) for part in parts)
+    if len(found) < len(parts):
+        raise UserError(f"--generated={text} gives a name twice; every series needs its own.")
+    return found
+
+
+def changes(text: str) -> dict[str, Any]:
+    """The value of `--settings`: values by name.
+
+    Raises:
+      UserError: a part that is no NAME=VALUE.
+    """
+    from jaxweights.errors import UserError
+
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+        if not equals or not name.isidentifier():
+            raise UserError(f"--settings={text}: {part!r} is no NAME=VALUE, e.g. bootstrap=200.")
+    return found
+
+
+def folder(path: str) -> pathlib.Path:
+    """The folder to write to, which is made.
+
+    Raises:
+      UserError: it cannot be written, or belongs to an experiment.
+    """
+    from jaxweights import files
+    from jaxweights.errors import UserError
+
+    if not path.strip():
+        raise UserError("--out is empty; give the folder to write to, e.g. --out=audits/mine.")
+    place = pathlib.Path(path).expanduser()
+    if (place / "config.json").exists():
+        raise UserError(f"--out={path} is the workdir of an experiment. Choose another folder.")
+    return files.make_dir(place)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,12 +12,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import arrays as array_checks
-from jaxweights import auditing, population, provenance, tasks
-from jaxweights.api import arguments
+from jaxweights import auditing, population, provenance
+from jaxweights.api import arguments, evaluators, sources
 from jaxweights.api.result import AuditResult
 from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject
 from jaxweights.errors import UserError
-from jaxweights.evaluation import Evaluator, Predictor
 from jaxweights.generators import kind_of
 from jaxweights.generators.baselines import (
     Average,
@@ -48,9 +48,10 @@ def audit(
     heldout: Any,
     generated: Any,
     *,
-    spec: WeightSpec | None = None,
+    spec: WeightSpec | str | os.PathLike[str] | None = None,
     predict: Callable[[Any, Any], Any] | None = None,
     test: tuple[Any, Any] | None = None,
+    predictions: Any = None,
     task: str = "classification",
     batched: bool = False,
     baselines: bool | Iterable[str] = True,
@@ -67,22 +68,31 @@ def audit(
     (copies of training networks, with noise, with their hidden units reordered; half of the held-out networks) are
     added to the series.
 
-    With weights alone the audit rests on distances. With `predict` and `test`, or populations that carry their own
-    evaluation, it also compares accuracies and errors.
+    With weights alone the audit rests on distances. With `predict` and `test`, `predictions`, or populations that carry
+    their own evaluation, it also compares accuracies and errors.
 
     Args:
-      train: `[N, P]` weight vectors that the generator was trained on: NumPy, JAX, or anything with `__array__`, or a
-        `Population`. Rows of an array count as independent runs; a population tells its runs by its records.
+      train: `[N, P]` weight vectors that the generator was trained on: NumPy, JAX, or anything with `__array__`; a
+        `Population`; or the path of an `.npz` or safetensors file with `weights` `[N, P]`, or of a stored population.
+        Rows of an array count as independent runs; a population tells its runs by its records. Of a file with a
+        column `split` the training networks are taken, and for `heldout` the held-out ones.
       heldout: `[M, P]` likewise, at least 8 networks trained in the same way that the generator has not seen. Of a
         population with several checkpoints per run one is used: the last, or, if training networks are of several
         steps, one at a step like theirs.
       generated: `[n, P]` likewise, or several series by name, `{"mine": a, "theirs": b}`.
-      spec: what the vectors mean, with the symmetries of the hidden units; None for the training population's, if any.
+      spec: what the vectors mean, with the symmetries of the hidden units, or the path of a JSON file with its
+        `to_json()`; None for the training population's, if any. With it, files may hold a tensor `[N, ...]` per leaf.
       predict: `(weights [P], inputs) -> predictions` in any framework: gets one flat float32 vector and the inputs of
         `test` and returns scores or probabilities `[T, K]` or class numbers `[T]`; of a regression numbers `[T]`.
       test: inputs, handed to `predict` as they are, and labels or targets `[T]`.
-      task: what `predict` does: "classification" or "regression". Of the latter R² takes the place of the accuracy, and
-        an error is a residual larger than the median distance of the targets from their mean.
+      predictions: instead of `predict` and `test`, by any framework: `{"train": ..., "heldout": ..., "labels": [T]}`,
+        likewise for every generated series ("generated" where only one is given), or the path of an `.npz` or
+        safetensors file of these arrays. Of every network scores or probabilities `[n, T, K]`, class numbers `[n, T]`,
+        or of a regression numbers `[n, T]`. Copies have the predictions of their parents; baselines and noised copies,
+        which nobody has run, are audited by their weights alone.
+      task: what `predict` or the predictions are of: "classification" or "regression". Of the latter R² takes the
+        place of the accuracy, and an error is a residual larger than the median distance of the targets from their
+        mean.
       batched: whether `predict` takes several vectors `[n, P]` at a time (at most 64) and returns `[n, T, K]` or
         `[n, T]`.
       baselines: names among `BASELINES`; True for all, False for none.
@@ -101,12 +111,15 @@ def audit(
         the argument.
     """
     seed = arguments.seed(seed)
-    if spec is not None:
-        arguments.instance(spec, WeightSpec, "spec", "give a WeightSpec, or None")
+    meaning = sources.spec(spec) if sources.is_path(spec) else spec
+    if meaning is not None:
+        meaning = arguments.instance(
+            meaning, WeightSpec, "spec", "give a WeightSpec, the path of its JSON file, or None"
+        )
     if settings is not None:
         arguments.instance(settings, AuditSettings, "settings", "give AuditSettings, or None")
     chosen = make(AuditSettings, {**plain(settings or AuditSettings()), **changes})
-    trained = _training(train, spec)
+    trained = _training(train, meaning)
     null, checkpoints = _null(heldout, trained, seed)
     rows, duplicates = auditing.distinct(trained)
     compared = trained.select(rows) if duplicates else trained
@@ -116,32 +129,46 @@ def audit(
     if taken:
         raise UserError(f"generated has a series {taken[0]!r}, which is a name of the audit itself. Rename it.")
     count = min(max(map(len, series.values())), _MOST_SAMPLES)
-    evaluate = _evaluator(trained, predict, test, task, batched)
+    if predictions is None:
+        evaluate = evaluators.by_function(trained, predict, test, task, batched)
+    else:
+        given = {"train": trained, "heldout": null if checkpoints is None else checkpoints}
+        evaluate = evaluators.by_predictions(given, series, predictions, predict if test is None else test, task)
+    drawn = {name: _draw(one, trained, count, seed) for name, one in added.items()}
+    evaluators.share(evaluate, trained, {name: drawn[name] for name, one in added.items() if isinstance(one, Copy)})
     subject = Subject(
         train=compared,
         duplicates=duplicates,
         heldout=null,
-        generated={**series, **{name: _draw(one, trained, count, seed) for name, one in added.items()}},
+        generated={**series, **drawn},
         controls=tuple(name for name in added if name in CONTROLS),
         baselines=tuple(name for name in added if name in BASELINES),
         heldout_checkpoints=checkpoints,
         evaluate=evaluate,
-        task=_task(evaluate),
+        task=evaluators.task_of(evaluate),
     )
     measured = auditing.measure(subject, chosen, mesh)
     metrics = auditing.describe(subject, measured, chosen, seed)
     for name, one in added.items():
         metrics["series"][name]["kind"] = kind_of(one)
     metrics["versions"] = provenance.versions()
-    return AuditResult(metrics, measured, subject, _examples(evaluate, trained), seed)
+    return AuditResult(metrics, measured, subject, evaluators.examples(evaluate, trained), seed)
 
 
-def _population(networks: Any, what: str, spec: WeightSpec | None) -> Population:
+def _population(networks: Any, what: str, spec: WeightSpec | None, split: str = "") -> Population:
     """Networks from anywhere as a population of float32 weights, without runs where there is none.
+
+    Args:
+      networks: an array, a population, or the path of one.
+      what: name of the networks in messages.
+      spec: what a row means, where it is known.
+      split: which split of a file is meant, where it has one.
 
     Raises:
       UserError: another shape, values that are no finite numbers, or another size than the spec's.
     """
+    if sources.is_path(networks):
+        networks = sources.networks(networks, what, spec, split)
     if isinstance(networks, Population):
         if not len(networks):
             raise UserError(f"{what} is empty: it has no rows. Give at least one weight vector.")
@@ -171,7 +198,7 @@ def _with_runs(networks: Population, first: int = 0) -> Population:
 
 
 def _training(train: Any, spec: WeightSpec | None) -> Population:
-    found = _population(train, "train", spec)
+    found = _population(train, "train", spec, population.TRAIN)
     if (found.records["split"] == population.HELDOUT).any():
         raise UserError("train holds networks of the held-out split. Give the training split alone, e.g. zoo.train.")
     if len(found) < 2:
@@ -181,7 +208,8 @@ def _training(train: Any, spec: WeightSpec | None) -> Population:
 
 def _null(heldout: Any, train: Population, seed: int) -> tuple[Population, Population | None]:
     """One held-out network per run, and all of their checkpoints where there are more."""
-    found = given = _population(heldout, "heldout", None)
+    named = train.spec if sources.is_path(heldout) and len(train.spec.leaves) > 1 else None
+    found = given = _population(heldout, "heldout", named, population.HELDOUT)
     _check_size(found, "heldout", train)
     found = _with_runs(dataclasses.replace(found, spec=train.spec), 1 + int(train.records["run"].max()))
     _refuse_common_runs(given, train)
@@ -232,7 +260,9 @@ def _series(generated: Any, train: Population) -> dict[str, Population]:
         if not isinstance(name, str) or not name:
             raise UserError(f"generated has a series {name!r}; name series by text.")
         what = f'generated["{name}"]' if several else "generated"
-        one = _population(networks, what, None)
+        one = _population(
+            networks, what, train.spec if sources.is_path(networks) and len(train.spec.leaves) > 1 else None
+        )
         _check_size(one, what, train)
         found[name] = dataclasses.replace(one, spec=train.spec)
     return found
@@ -276,34 +306,3 @@ def _draw(generator: Baseline, train: Population, count: int, seed: int) -> Popu
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), count)
     drawn = jax.jit(generator.sample)(generator.fit(train), keys)
     return train.derive(np.asarray(drawn.weights), np.asarray(drawn.parents), generator.name)
-
-
-def _evaluator(train: Population, predict: Any, test: Any, task: str, batched: bool) -> Callable[[Any], Any] | None:
-    """Evaluation by the given function, or the population's own; None where there is neither."""
-    if (predict is None) != (test is None):
-        missing = "test = (inputs, targets)" if test is None else "predict"
-        raise UserError(f"predict and test belong together, but {missing} is missing.")
-    if predict is None:
-        return train.evaluator
-    if not callable(predict):
-        raise UserError(f"predict is {predict!r}; give a function of (weights, inputs).")
-    if not isinstance(test, (tuple, list)) or len(test) != 2:
-        raise UserError("test has to be a pair (inputs, targets).")
-    return Predictor(predict, *test, task=task, batched=batched)
-
-
-def _task(evaluate: Callable[[Any], Any] | None) -> tasks.Task:
-    """The task whose terms the verdicts are in."""
-    if isinstance(evaluate, Predictor):
-        return tasks.get(evaluate.task)
-    known = evaluate.net.task if isinstance(evaluate, Evaluator) else None
-    return tasks.get() if known is None else known
-
-
-def _examples(evaluate: Callable[[Any], Any] | None, train: Population) -> int:
-    """Examples of the test set; of an unknown function as many as its masks hold."""
-    if evaluate is None:
-        return 0
-    if isinstance(evaluate, (Evaluator, Predictor)):
-        return evaluate.examples
-    return 8 * evaluate(train.weights[:1]).errors.shape[1]

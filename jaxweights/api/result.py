@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jaxweights import files
 from jaxweights.auditing import Measured, Subject
 from jaxweights.errors import UserError
-from jaxweights.report import figures, heatmap, measures, page, pictures, style, summary, tables, weights
+from jaxweights.report import export, figures, heatmap, measures, page, pictures, style, summary, tables, weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,15 +58,15 @@ class AuditResult:
         """Every number as a `pandas.DataFrame`: a row per series, a column per measure with its 95 % interval."""
         import pandas as pd
 
-        rows = {}
-        for name, entry in self.metrics["series"].items():
-            row: dict[str, Any] = {"role": entry["role"], "verdict": tables.label_of(entry), "n": measures.count(entry)}
-            for path, found in tables.numbers_in(entry):
-                row[path] = found.value
-                if found.low is not None:
-                    row |= {f"{path}.lower": found.low, f"{path}.upper": found.high}
-            rows[name] = row
-        return pd.DataFrame.from_dict(rows, orient="index")
+        return pd.DataFrame.from_dict(export.rows(self.metrics), orient="index")
+
+    def to_csv(self, path: pathlib.Path | str | None = None) -> str:
+        """`table()` as CSV, which is written to a file if one is named."""
+        return _written(path, export.csv_table(self.metrics))
+
+    def to_latex(self, path: pathlib.Path | str | None = None) -> str:
+        """The main table as a LaTeX `tabular` for booktabs, which is written to a file if one is named."""
+        return _written(path, export.latex_table(self.metrics))
 
     def to_json(self) -> dict[str, Any]:
         """Every number as JSON data with the layout of `metrics.json`."""
@@ -89,6 +89,19 @@ class AuditResult:
         path = pathlib.Path(path)
         files.make_dir(path.parent)
         return page.write_audit(path, self._audited())
+
+    def write(self, folder: pathlib.Path | str) -> pathlib.Path:
+        """Writes everything to a folder: `report.html`, `metrics.json`, `table.csv` and `table.tex`.
+
+        Returns:
+          The path of `report.html`.
+        """
+        folder = files.make_dir(folder)
+        report = self.report(folder / "report.html")
+        self.to_csv(folder / "table.csv")
+        self.to_latex(folder / "table.tex")
+        self.save(folder / "metrics.json")
+        return report
 
     def __repr__(self) -> str:
         failed = not self.metrics["checks"]["controls_passed"]
@@ -144,7 +157,7 @@ class Plots:
         """
         a = self._evaluated()
         terms = tables.terms_of(a.metrics)
-        return _drawn(lambda: figures.accuracy_novelty(a.series, a.examples, a.seed, a.error_limit, terms))
+        return _drawn(lambda: figures.accuracy_novelty(a.with_accuracy, a.examples, a.seed, a.error_limit, terms))
 
     def similarity(self) -> Figure:
         """Accuracy against similarity of errors beside noised copies and mixtures, as in Zeng et al. 2025.
@@ -155,7 +168,7 @@ class Plots:
         a = self._evaluated()
         terms = tables.terms_of(a.metrics)
         return _drawn(
-            lambda: figures.accuracy_similarity(a.series, a.examples, a.seed, terms),
+            lambda: figures.accuracy_similarity(a.with_accuracy, a.examples, a.seed, terms),
             "There is nothing to compare with: the audit has none of the baselines noise, average and gaussian.",
         )
 
@@ -216,6 +229,15 @@ class Plots:
                 "The networks were not evaluated. Give audit a function: predict=…, test=(inputs, targets)."
             )
         return self.audited
+
+
+def _written(path: pathlib.Path | str | None, text: str) -> str:
+    """The text, which is written to a file if one is named."""
+    if path is not None:
+        path = pathlib.Path(path)
+        files.make_dir(path.parent)
+        files.write_text(path, text)
+    return text
 
 
 def _drawn(draw: Callable[[], Figure | None], problem: str = "") -> Figure:

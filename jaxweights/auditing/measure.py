@@ -105,7 +105,7 @@ class Measurer:
         return (raw, AffineHull(self.coordinates(self.train))) if self.aligner is not None else (raw,)
 
     def _result(self, networks: Population, name: str) -> Evaluation | None:
-        """The evaluation of a series; None where networks are not evaluated.
+        """The evaluation of a series; None where its networks are not evaluated.
 
         Raises:
           UserError: a training or held-out network has outputs that are not finite.
@@ -113,7 +113,9 @@ class Measurer:
         if self.subject.evaluate is None:
             return None
         known = {TRAINING: lambda: self.trained, HELDOUT: lambda: self.unseen}
-        result = known[name]() if name in known else self._evaluate(networks.weights)
+        result = known[name]() if name in known else self.subject.evaluate(networks.weights)
+        if result is None:
+            return None
         bad = np.flatnonzero(result.undefined)
         if name in known and bad.size:
             raise UserError(
@@ -158,8 +160,9 @@ class Measurer:
         return self._evaluate(self.subject.heldout.weights)
 
     def _evaluate(self, weights) -> Evaluation:
-        assert self.subject.evaluate is not None
-        return self.subject.evaluate(weights)
+        found = self.subject.evaluate(weights) if self.subject.evaluate is not None else None
+        assert found is not None
+        return found
 
     def _second(self, search, weights, found, training: bool) -> np.ndarray:
         """Distance to the nearest training network of another run than the nearest one's; NaN for training networks."""

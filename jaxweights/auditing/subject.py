@@ -52,7 +52,8 @@ class Subject:
       heldout_checkpoints: all checkpoints of the held-out runs, if they are at hand.
       duplicates: rows that `train` was without when it was given, since they were networks that it has, see
         `distinct`; they say nothing of how far apart networks of separate training are.
-      evaluate: `weights [n, P] -> Evaluation` on a test set, or None for an audit of weights alone.
+      evaluate: `weights [n, P] -> Evaluation` on a test set, or None for an audit of weights alone. A series that it
+        gives None of is audited by its weights alone; training and held-out networks are evaluated.
       task: what the networks are for; the verdicts are in its terms.
     """
 
@@ -63,7 +64,7 @@ class Subject:
     baselines: tuple[str, ...] = ()
     heldout_checkpoints: Population | None = None
     duplicates: tuple[int, ...] = ()
-    evaluate: Callable[[Any], Evaluation] | None = None
+    evaluate: Callable[[Any], Evaluation | None] | None = None
     task: Task = dataclasses.field(default_factory=tasks.get)
 
     @property

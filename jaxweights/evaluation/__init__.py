@@ -3,5 +3,6 @@
 from jaxweights.evaluation.accuracy import Evaluation, evaluate
 from jaxweights.evaluation.cache import Evaluator
 from jaxweights.evaluation.predictions import Predictor
+from jaxweights.evaluation.stored import StoredPredictions
 
-__all__ = ["Evaluation", "Evaluator", "Predictor", "evaluate"]
+__all__ = ["Evaluation", "Evaluator", "Predictor", "StoredPredictions", "evaluate"]

@@ -44,7 +44,7 @@ class Evaluator:
 
     def __call__(self, weights, progress: Callable[[int, int], None] | None = None) -> Evaluation:
         """Evaluates `[N, P]` float32 weight vectors, an array or anything that slices to one; see `evaluate`."""
-        names = list(_digests(weights))
+        names = list(digests(weights))
         new = list({name: row for row, name in enumerate(names) if name not in self._known}.values())
         if len(new) == len(names):
             found = evaluate(self._net, weights, *self._arguments, progress)
@@ -79,7 +79,7 @@ class Evaluator:
             self._known.update(zip(names, zip(found.accuracy, found.loss, found.errors, strict=True), strict=True))
 
 
-def _digests(weights) -> Iterator[bytes]:
+def digests(weights) -> Iterator[bytes]:
     """A hash of every row's content."""
     block = max(1, _BLOCK_BYTES // (4 * weights.shape[1]))
     for start in range(0, len(weights), block):

@@ -52,8 +52,13 @@ class Audited:
     @property
     def error_limit(self) -> float:
         """Error IoU that 5 % of the held-out runs exceed, the same for all series."""
-        tested = next(entry["tests"] for entry in self.metrics["series"].values() if entry.get("tests"))
-        return tested["iou_above_heldout"]["limit"]
+        tested = (entry["tests"] for entry in self.metrics["series"].values() if entry.get("tests"))
+        return next(tests["iou_above_heldout"]["limit"] for tests in tested if tests["iou_above_heldout"])
+
+    @property
+    def with_accuracy(self) -> list[Series]:
+        """The series that were evaluated."""
+        return [s for s in self.series if len(s.measured.accuracy)]
 
     @property
     def explained(self) -> bool:
@@ -87,7 +92,7 @@ def of_measurements(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]
 
 def _of_accuracies(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
     """Accuracy against similarity and distance."""
-    series, examples, seed = audited.series, audited.examples, audited.seed
+    series, examples, seed = audited.with_accuracy, audited.examples, audited.seed
     terms = tables.terms_of(audited.metrics)
     figure = figures.accuracy_novelty(series, examples, seed, audited.error_limit, terms)
     yield Picture(

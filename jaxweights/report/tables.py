@@ -24,6 +24,11 @@ def label_of(entry: Mapping[str, Any]) -> str:
     return entry.get("verdict", {}).get("label", "")
 
 
+def answer_of(entry: Mapping[str, Any]) -> str:
+    """Whether a series beats the baselines, "yes", "no", "undecided" or "not evaluated"; nothing where nobody asks."""
+    return (entry.get("verdict", {}).get("beats_baselines") or {}).get("answer", "")
+
+
 def controls_text(checks: Mapping[str, Any]) -> str:
     """Whether the audit can be believed, in a sentence."""
     if checks["controls_passed"]:

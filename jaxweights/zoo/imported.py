@@ -128,7 +128,7 @@ def _names(path: pathlib.Path | str, tensors: Mapping[str, np.ndarray], net: net
 def _fits(found: tuple[int, ...], leaf: Leaf) -> bool:
     """Whether a tensor of this shape is the leaf's in a state dict: the output axis first, and flattened where a dense
     layer reads a feature map. Some formats (MATLAB) add axes of size 1 to vectors and leave them out of tensors."""
-    shapes = (leaf.stored_axes,) if len(leaf.axes) == len(leaf.shape) else (leaf.stored_axes, leaf.shape)
+    shapes = leaf.stored_shapes
     return found in shapes or any(len(found) != len(shape) and _squeezed(found) == _squeezed(shape) for shape in shapes)
 
 

@@ -1,0 +1,121 @@
+"""Tensors from safetensors files, read without the package of that name; a file's layout is checked before its data."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+from typing import IO, Any
+
+import ml_dtypes
+import numpy as np
+
+from jaxweights.errors import UserError
+
+_LENGTH = 8  # bytes of the header's length, little-endian
+_LARGEST_HEADER = 100_000_000  # bytes, as the format has it
+_METADATA = "__metadata__"
+_TYPES = {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+}
+
+
+def fits(head: bytes) -> bool:
+    """Whether a file with these first bytes looks like a safetensors file."""
+    return head[_LENGTH : _LENGTH + 1] == b"{" and int.from_bytes(head[:_LENGTH], "little") < 1 << 32
+
+
+def read(path: pathlib.Path, what: str) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file by name, in the order of the file.
+
+    Args:
+      path: the file, which `fits`.
+      what: what it is read for, in messages.
+
+    Raises:
+      UserError: a file that cannot be read, with a type that NumPy does not have, or whose header does not describe
+        its data: holes, overlaps, names that stand twice, sizes that do not fit.
+    """
+    try:
+        with path.open("rb") as file:
+            entries, start = _header(file)
+            _check_layout(entries, path.stat().st_size - start)
+            return {name: _tensor(file, start, entry) for name, entry in entries.items()}
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
+        raise UserError(
+            f"{what} {path} is no whole safetensors file: {error}. Copy the file again, or write it anew."
+        ) from error
+
+
+def _header(file: IO[bytes]) -> tuple[dict[str, dict[str, Any]], int]:
+    """The entries of the header by name, and where the data begin."""
+    length = int.from_bytes(file.read(_LENGTH), "little")
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"its header is said to have {length:,} bytes")
+    text = file.read(length)
+    if len(text) < length:
+        raise ValueError("it ends within its header")
+    try:
+        header = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    header.pop(_METADATA, None)
+    return header, _LENGTH + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in its header")
+    return found
+
+
+def _check_layout(entries: dict[str, dict[str, Any]], size: int) -> None:
+    """Raises `ValueError` unless the tensors fill the data one after the other."""
+    spans = []
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
+            raise ValueError(f"the entry of {name!r} lacks dtype, shape or data_offsets")
+        if entry["dtype"] not in _TYPES:
+            raise ValueError(f"{name!r} has the type {entry['dtype']!r}; there are {', '.join(_TYPES)}")
+        numbers = [entry["shape"], entry["data_offsets"]]
+        if not all(isinstance(x, list) and all(type(n) is int and n >= 0 for n in x) for x in numbers):
+            raise ValueError(f"the shape or the offsets of {name!r} are no lists of whole numbers from 0")
+        if len(entry["data_offsets"]) != 2:
+            raise ValueError(f"{name!r} has {len(entry['data_offsets'])} offsets instead of 2")
+        first, last = entry["data_offsets"]
+        if last - first != math.prod(entry["shape"]) * _TYPES[entry["dtype"]].itemsize:
+            raise ValueError(f"{name!r} has {last - first} bytes, which do not fit its shape {entry['shape']}")
+        spans.append((first, last))
+    place = 0
+    for first, last in sorted(spans):
+        if first != place:
+            raise ValueError(
+                f"its tensors {'overlap' if first < place else 'leave a hole'} at byte {min(first, place)}"
+            )
+        place = last
+    if place != size:
+        raise ValueError(f"its tensors have {place:,} bytes, its data {size:,}")
+
+
+def _tensor(file: IO[bytes], start: int, entry: dict[str, Any]) -> np.ndarray:
+    file.seek(start + entry["data_offsets"][0])
+    data = file.read(entry["data_offsets"][1] - entry["data_offsets"][0])
+    dtype = _TYPES[entry["dtype"]]
+    return np.frombuffer(data, dtype.newbyteorder("<") if dtype.kind in "iuf" else dtype).reshape(entry["shape"])
