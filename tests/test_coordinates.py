@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from test_matching import ONE, dense, draw, shuffles
 
-from jaxweights.auditing import canonical, reordering
+from jaxweights.auditing import canonical, quotient, reordering
 from jaxweights.auditing.affine import AffineHull
+from jaxweights.auditing.aligners import aligner, onto
 from jaxweights.auditing.coordinates import Coordinates
+from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population
 
 
@@ -18,6 +20,36 @@ def disguised(spec, rows, seed=3):
     ]
     rescaled = canonical.rescaled(spec, rows, np.concatenate(scales, axis=1))
     return reordering.reordered(spec, rescaled, *shuffles(spec, len(rows), seed)).astype(np.float32)
+
+
+def normalised():
+    """One group of units with running statistics."""
+    leaves = Leaves()
+    units = leaves.group(6, "positive")
+    leaves.dense("fc1", 4, 6, writes=units)
+    leaves.vector("norm/running_mean", 6, units)
+    leaves.dense("fc2", 6, 3, units)
+    return leaves.spec()
+
+
+@pytest.mark.parametrize("spec", [dense((4, 6, 3), "positive"), dense((4, 6, 3), "sign"), normalised()])
+def test_distances_of_one_group_are_those_of_several(spec):
+    """Exact over permutations and signs of balanced networks, without statistics; and zero for copies under all of
+    these, which come back to the network they were made of."""
+    rows = draw(spec, 24)
+    rows, others = np.concatenate([rows[:6], disguised(spec, rows[6:12])]), rows[6:]
+    aligned = aligner(spec, ONE)
+    assert aligned is not None
+    found = aligned.nearest(rows, others, 2)
+    expected = quotient.quotient_nearest(rows, others, spec, 2, proposals=18, mesh=ONE)
+    np.testing.assert_array_equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-6, atol=1e-5)
+    norms = np.linalg.norm(canonical.balance(spec, others[:6]), axis=1)
+    assert (found.distances[6:, 0] < canonical.COPY_TOLERANCE * norms).all() and found.distances[:6].min() > 1
+    moved = onto(spec, others[found.indices], found.permutations, found.signs, rows)
+    np.testing.assert_allclose(moved[6:, 0], rows[6:], rtol=1e-5, atol=1e-5)
+    ours, theirs = aligned.brought(rows, others[found.indices], found)
+    np.testing.assert_allclose(np.linalg.norm(theirs - ours[:, None], axis=2), found.distances, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("scaling", ["positive", "sign"])

@@ -4,6 +4,8 @@ several."""
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,8 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import parallel
-from jaxweights.auditing import alignment, canonical, quotient, reordering
-from jaxweights.auditing.hidden_units import apply_permutation
+from jaxweights.auditing import alignment, canonical, quotient
+from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import WeightSpec
 
 _ALIGNED_BLOCK = 256
@@ -51,10 +53,12 @@ class Aligner(Protocol):
 
 
 def aligner(spec: WeightSpec, mesh: Mesh) -> Aligner | None:
-    """The distance for networks of a spec; None where it declares no symmetries."""
+    """The distance for networks of a spec: of balanced networks, over permutations and sign flips, without running
+    statistics; exact for one group of units, an upper bound for several. None where the spec declares no symmetries."""
     if not spec.groups:
         return None
-    return _OneGroup(spec, mesh) if len(spec.groups) == 1 else _Groups(spec, mesh)
+    repeated = any(leaf.groups.count(0) > 1 for leaf in spec.leaves)
+    return _OneGroup(spec, mesh) if len(spec.groups) == 1 and not repeated else _Groups(spec, mesh)
 
 
 def onto(
@@ -62,21 +66,41 @@ def onto(
 ) -> np.ndarray:
     """Neighbours `[n, k, P]` with units in the order, and where these count the scale and the signs, of networks
     `[n, P]`: weights that can be shown beside theirs."""
-    if len(spec.groups) == 1:
-        return apply_permutation(neighbours, spec.units(0)[0], permutations)
     return quotient.brought_onto(spec, neighbours, permutations, signs, networks)
 
 
-@dataclass(frozen=True)
-class _OneGroup:
-    """Exact alignment of one group of units, by permutations alone."""
+class _Balanced:
+    """What all distances modulo symmetries share.
 
-    spec: WeightSpec
-    mesh: Mesh
+    What searches need of a reference is kept for the next: an audit has one for all of its series.
+    """
+
+    def __init__(self, spec: WeightSpec, mesh: Mesh):
+        self.spec, self.mesh = spec, mesh
+        self._reference: tuple[Any, Any] = (None, None)
+
+    def _known(self, reference: Any, prepare: Callable[[Any], Any]) -> Any:
+        if self._reference[0] is not reference:
+            self._reference = reference, prepare(reference)
+        return self._reference[1]
+
+    def brought(self, networks: np.ndarray, neighbours: np.ndarray, found: Alignment) -> tuple[np.ndarray, np.ndarray]:
+        moved = quotient.brought_onto(self.spec, neighbours, found.permutations, found.signs)
+        pair = canonical.balance(self.spec, networks), moved
+        places = canonical.weight_places(self.spec)
+        return pair if places is None else (pair[0][..., places], pair[1][..., places])
+
+
+class _OneGroup(_Balanced):
+    """Exact alignment of one group of units."""
 
     def nearest(self, queries: Any, reference: Any, k: int = 1, mesh: Mesh | None = None, **groups: Any) -> Alignment:
         """In blocks of one size, so that series of any length share one compiled program."""
-        units, rest = self.spec.units(0)
+        leaves = tuple(leaf for leaf in self.spec.leaves if not is_statistic(leaf.name))
+        units, rest = WeightSpec(leaves, self.spec.groups).units(0)
+        odd = self.spec.groups[0].scaling == "sign"
+        comparable = functools.partial(canonical.balanced, self.spec, statistics=False)
+        queries, reference = comparable(queries), self._known(reference, comparable)
         block = _ALIGNED_BLOCK if len(reference) <= 16 * _ALIGNED_BLOCK else 8 * _ALIGNED_BLOCK
         own = groups.pop("query_groups", None)
         parts = []
@@ -85,29 +109,20 @@ class _OneGroup:
             if own is not None:
                 groups["query_groups"] = parallel.pad_rows(np.asarray(own[rows]), block)
             padded = parallel.pad_rows(np.asarray(queries[rows]), block)
-            found = alignment.aligned_nearest(padded, reference, units, rest, k=k, mesh=mesh or self.mesh, **groups)
+            found = alignment.aligned_nearest(
+                padded, reference, units, rest, k=k, odd=odd, mesh=mesh or self.mesh, **groups
+            )
             count = len(queries[rows])
-            parts.append((found.distances[:count], found.indices[:count], found.permutations[:count]))
-        joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        return Alignment(joined[0], joined[1], joined[2], np.zeros((0, 0, 0), np.int8))
-
-    def brought(self, networks: np.ndarray, neighbours: np.ndarray, found: Alignment) -> tuple[np.ndarray, np.ndarray]:
-        return networks, apply_permutation(neighbours, self.spec.units(0)[0], found.permutations)
+            part = found.distances, found.indices, found.permutations, found.signs
+            parts.append([array[:count] for array in part])
+        distances, indices, permutations, signs = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Alignment(distances, indices, permutations, signs if odd else np.zeros((0, 0, 0), np.int8))
 
 
-@dataclass(frozen=True)
-class _Groups:
-    """Matching of several groups: upper bounds of the distance of balanced networks, without running statistics."""
-
-    spec: WeightSpec
-    mesh: Mesh
+class _Groups(_Balanced):
+    """Matching of several groups."""
 
     def nearest(self, queries: Any, reference: Any, k: int = 1, mesh: Mesh | None = None, **groups: Any) -> Alignment:
-        found = quotient.quotient_nearest(queries, reference, self.spec, k, mesh=mesh or self.mesh, **groups)
+        known = self._known(reference, functools.partial(quotient.Reference, self.spec))
+        found = quotient.quotient_nearest(queries, known, self.spec, k, mesh=mesh or self.mesh, **groups)
         return Alignment(found.distances, found.indices, found.permutations, found.signs)
-
-    def brought(self, networks: np.ndarray, neighbours: np.ndarray, found: Alignment) -> tuple[np.ndarray, np.ndarray]:
-        moved = quotient.brought_onto(self.spec, neighbours, found.permutations, found.signs)
-        pair = canonical.balance(self.spec, networks), moved
-        places = reordering.weight_places(self.spec)
-        return pair if places is None else (pair[0][..., places], pair[1][..., places])

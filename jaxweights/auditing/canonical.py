@@ -7,17 +7,20 @@ copies and is unique (ENorm; Stock et al. 2019, arXiv 1902.10416). Signs need no
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
-from jaxweights.auditing.rows import read_rows
+from jaxweights.auditing.rows import read_rows, row_blocks
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, Leaf, WeightSpec
 
 COPY_TOLERANCE = 1e-6
 """Distance of two balanced rescaled copies, relative to their norm, that the rounding of float32 weights explains."""
 
+_HELD_BYTES = 512 << 20  # of balanced forms that are held, so that a search that reads them again balances once
+_BLOCK_BYTES = 32 << 20
 _SWEEPS = 1000
 _CONVERGED = 1e-12  # change of a scale's logarithm that ends the sweeps
 _LETTERS = "abcdefghijklm"
@@ -108,21 +111,51 @@ def balance(spec: WeightSpec, rows: np.ndarray) -> np.ndarray:
 
 
 class BalancedRows:
-    """Balanced forms of the rows of an array-like, made when they are read."""
+    """Balanced forms of the rows of an array-like `[N, P]`, made when they are read, or once where all fit a stated
+    memory.
 
-    def __init__(self, spec: WeightSpec, source: Any):
-        self.spec, self.source, self.shape = spec, source, tuple(source.shape)
+    Attributes:
+      shape: of the whole.
+    """
+
+    def __init__(self, spec: WeightSpec, source: Any, statistics: bool = True):
+        self._spec, self._source = spec, source
+        self._places = None if statistics else weight_places(spec)
+        width = source.shape[1] if self._places is None else len(self._places)
+        self.shape = source.shape[0], width
+        self._held = None
+        if 0 < 8 * self.shape[0] * width <= _HELD_BYTES:
+            blocks = row_blocks(len(self), max(1, _BLOCK_BYTES // (8 * source.shape[1])))
+            self._held = np.concatenate([self._balanced(rows) for rows in blocks])
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        return balance(self.spec, read_rows(self.source, rows))
+        return self._balanced(rows) if self._held is None else self._held[rows]
+
+    def _balanced(self, rows: slice | np.ndarray) -> np.ndarray:
+        found = balance(self._spec, read_rows(self._source, rows))
+        return found if self._places is None else found[:, self._places]
 
 
-def balanced(spec: WeightSpec, source: Any) -> Any:
-    """The array-like with balanced rows; itself where no group admits a positive rescaling."""
-    return BalancedRows(spec, source) if any(g.scaling == "positive" for g in spec.groups) else source
+def balanced(spec: WeightSpec, source: Any, statistics: bool = True) -> Any:
+    """The array-like with balanced rows, float64, where wanted without running statistics; itself where nothing is to
+    do: no group admits a positive rescaling, and there are no statistics to leave out."""
+    kept = statistics or weight_places(spec) is None
+    return source if kept and not rescales(spec) else BalancedRows(spec, source, statistics)
+
+
+def rescales(spec: WeightSpec) -> bool:
+    """Whether the units of any group admit a positive rescaling."""
+    return any(group.scaling == "positive" for group in spec.groups)
+
+
+@functools.cache
+def weight_places(spec: WeightSpec) -> np.ndarray | None:
+    """Places of all numbers but running statistics `[R]`; None where there are none of these."""
+    kept = [np.arange(span.start, span.stop) for leaf, span in spec.spans() if not is_statistic(leaf.name)]
+    return None if len(kept) == len(spec.leaves) else np.concatenate(kept)
 
 
 def _squares(leaf: Leaf, rows: np.ndarray, positive: list[int]) -> tuple[np.ndarray, list[int], list[int]]:

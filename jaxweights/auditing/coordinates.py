@@ -49,7 +49,7 @@ class Coordinates:
             Of more than 256, 256 evenly spaced ones are taken.
         """
         self.spec, self._mesh = spec, mesh
-        self._places = reordering.weight_places(spec) if spec.groups else None
+        self._places = canonical.weight_places(spec) if spec.groups else None
         self.width = spec.num_params if self._places is None else len(self._places)
         if spec.groups:
             rows = np.arange(len(train)) if rows is None else np.asarray(rows)

@@ -48,6 +48,15 @@ class QuotientNeighbours:
     proven_share: float
 
 
+class Reference:
+    """Networks to be compared with, balanced, and their features: what every search needs of them."""
+
+    def __init__(self, spec: WeightSpec, rows: Any, memory_bytes: int = MEMORY_BYTES):
+        """Balances networks `[N, P]`, which may be a memory map larger than memory."""
+        self.rows = canonical.balanced(spec, rows)
+        self.features = features(spec, self.rows, memory_bytes)
+
+
 def quotient_nearest(
     queries: Any,
     reference: Any,
@@ -65,7 +74,7 @@ def quotient_nearest(
 
     Args:
       queries: `[M, P]` floats; needs `shape`, slicing and indexing by rows.
-      reference: `[N, P]` likewise; may be a memory map larger than memory.
+      reference: `[N, P]` likewise; may be a memory map larger than memory. Or a `Reference`, for several searches.
       spec: meaning of the vectors, with at least one group.
       k: neighbours per query.
       query_groups: `[M]` integers; a reference of the same group as the query is not admissible.
@@ -78,15 +87,16 @@ def quotient_nearest(
     Raises:
       UserError: shapes do not fit, a number is not finite, or a query has fewer than k admissible references.
     """
-    check_sets(queries, reference)
-    ours, theirs = canonical.balanced(spec, queries), canonical.balanced(spec, reference)
+    check_sets(queries, reference.rows if isinstance(reference, Reference) else reference)
+    known = reference if isinstance(reference, Reference) else Reference(spec, reference, memory_bytes)
+    ours, theirs = canonical.balanced(spec, queries), known.rows
     options = {"query_groups": query_groups, "reference_groups": reference_groups, "mesh": mesh}
-    admissible = _admissible(len(reference), query_groups, reference_groups)
+    admissible = _admissible(len(theirs), query_groups, reference_groups)
     count = max(k, min(proposals, admissible))
     # Also asked for as many, of which k are matched: the two searches share their programs then.
     raw = distances.nearest(ours, theirs, count, **options, memory_bytes=memory_bytes)
-    ours_sorted, theirs_sorted = features(spec, ours, memory_bytes), features(spec, theirs, memory_bytes)
-    proposed = distances.nearest(ours_sorted, theirs_sorted, count, **options, memory_bytes=memory_bytes)
+    described = features(spec, ours, memory_bytes)
+    proposed = distances.nearest(described, known.features, count, **options, memory_bytes=memory_bytes)
     candidates = np.concatenate([raw.indices[:, :k], proposed.indices], axis=1)
     parts, proven = [], 0
     pair_rows = max(1, memory_bytes // 4 // (24 * spec.num_params * candidates.shape[1]))
@@ -167,7 +177,7 @@ def brought_onto(
     Args:
       spec: meaning of the vectors.
       rows: `[n, k, P]`.
-      permutations, signs: `[n, k, U]`.
+      permutations, signs: `[n, k, U]`; no signs where none changes.
       onto: `[n, P]`; `None` leaves the networks balanced.
 
     Returns:
@@ -175,6 +185,7 @@ def brought_onto(
     """
     flat = canonical.balance(spec, rows.reshape(-1, rows.shape[-1]))
     shape = -1, permutations.shape[-1]
+    signs = signs if signs.size else np.ones(permutations.shape, np.int8)
     moved = reordering.reordered(spec, flat, permutations.reshape(shape), signs.reshape(shape)).reshape(rows.shape)
     if onto is None:
         return moved

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 
-from jaxweights.auditing.canonical import by_group, stored_groups
+from jaxweights.auditing.canonical import by_group, stored_groups, weight_places
 from jaxweights.auditing.rows import row_blocks
-from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
 
 
@@ -51,10 +48,3 @@ def squared_distances(
             difference = difference[:, weights]
         squared[part] = np.einsum("sp,sp->s", difference, difference)
     return squared
-
-
-@functools.cache
-def weight_places(spec: WeightSpec) -> np.ndarray | None:
-    """Places of all numbers but running statistics `[R]`; None where there are none of these."""
-    kept = [np.arange(span.start, span.stop) for leaf, span in spec.spans() if not is_statistic(leaf.name)]
-    return None if len(kept) == len(spec.leaves) else np.concatenate(kept)
