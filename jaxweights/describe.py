@@ -1,7 +1,9 @@
-"""What an experiment is, from shapes alone: nothing is trained, loaded or allocated (`jax.eval_shape`)."""
+"""What an experiment is, from shapes alone: nothing is trained or allocated (`jax.eval_shape`), and nothing loaded but
+the zoo where it is imported, to count its runs."""
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxweights import generators, operations, tasks
 from jaxweights.errors import UserError
-from jaxweights.experiment import plan
+from jaxweights.experiment import imports, plan
 from jaxweights.experiment.config import complete, parse
 from jaxweights.nn import normalization
 
@@ -28,17 +30,23 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
       JSON data: `data`, `base` (parameters, running statistics, epochs and operations of the network that all runs
       continue from, or null), `zoo` (network, parameters per model, runs, snapshots, bytes, operations), `generator`
       (the first learned one, or null), `generators` by name, and `lacks` (what this machine lacks to run it: files or
-      memory; or null). Operations are floating-point operations of the traced
+      memory; or null). A zoo that is imported has its own numbers of runs, `taken_for` says what was assumed of it, and
+      its training has no steps. Operations are floating-point operations of the traced
       program; peak memory is that of weights, gradients, optimizer state, the data set and one block of activations.
 
     Raises:
-      UserError: unknown names, impossible settings, or a network that this machine's memory cannot hold.
+      UserError: unknown names, impossible settings, a file of other networks, or a network that this machine's memory
+        cannot hold.
     """
     parsed = parse(config)
     config = complete(config, parsed)
     task = tasks.get(parsed.task)
     planned = plan.make(parsed, config, task.examples(parsed.data, net=config["net"], data_dir=data_dir))
-    examples = planned.examples
+    examples, lacks, taken_for = planned.examples, _lacks(planned, config, data_dir), []
+    if parsed.zoo.import_npz and pathlib.Path(parsed.zoo.import_npz).expanduser().exists():
+        read, taken_for = imports.read_zoo(parsed.zoo, planned.net.spec)
+        planned = planned._replace(zoo=plan.ZooRows.imported(read.records))
+        plan.check_zoo(planned)
     described = {
         name: _generator(generator, config["generators"][name]["kind"], planned)
         for name, (generator, trained) in planned.generators.items()
@@ -55,16 +63,17 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
             "test": examples.test,
         },
         "base": _base(planned),
-        "zoo": _zoo(planned),
+        "zoo": _imported(planned, taken_for) if parsed.zoo.import_npz else _zoo(planned),
         "generator": learned[0] if learned else None,
         "generators": described,
         "num_samples": config["num_samples"],
-        "lacks": _lacks(planned),
+        "lacks": lacks,
     }
 
 
-def _lacks(planned: plan.Plan) -> str | None:
+def _lacks(planned: plan.Plan, config: Mapping[str, Any], data_dir: str | None) -> str | None:
     try:
+        planned.task.check_files(planned.settings.data, net=config["net"], data_dir=data_dir)
         plan.check_machine(planned)
     except UserError as error:
         return str(error)
@@ -89,23 +98,45 @@ def _base(planned: plan.Plan) -> dict[str, Any] | None:
 
 
 def _zoo(planned: plan.Plan) -> dict[str, Any]:
-    chosen, net, recipe = planned.settings.zoo, planned.net, planned.recipe
-    runs = chosen.num_runs + chosen.num_heldout
+    net, recipe, zoo = planned.net, planned.recipe, planned.zoo
     per_step, per_example = planned.task.operations(net, recipe)
-    rows = plan.zoo_rows(planned)
+    return {
+        **_networks(planned),
+        "steps": recipe.snapshots[-1],
+        "batch_size": recipe.batch_size,
+        "operations": per_step * recipe.snapshots[-1] * (zoo.runs + zoo.heldout)
+        + per_example * planned.examples.test * zoo.rows,
+        "peak_memory_bytes": sum(part.size for part in plan.zoo_memory(planned)),
+    }
+
+
+def _imported(planned: plan.Plan, taken_for: list[str]) -> dict[str, Any]:
+    """A zoo that is evaluated alone."""
+    networks = _networks(planned)
+    per_example = planned.task.operations(planned.net, planned.recipe)[1]
+    return {
+        **networks,
+        "steps": 0,
+        "batch_size": 0,
+        "operations": per_example * planned.examples.test * networks["rows"],
+        "peak_memory_bytes": networks["bytes"],
+        "import_npz": planned.settings.zoo.import_npz,
+        "taken_for": taken_for,
+    }
+
+
+def _networks(planned: plan.Plan) -> dict[str, Any]:
+    """What networks a zoo has, and how many."""
+    net, zoo = planned.net, planned.zoo
     return {
         "network": net.name,
         "num_params": net.spec.num_params,
         "leaves": {leaf.name: list(leaf.shape) for leaf in net.spec.leaves},
-        "num_runs": chosen.num_runs,
-        "num_heldout": chosen.num_heldout,
-        "steps": recipe.snapshots[-1],
-        "batch_size": recipe.batch_size,
-        "snapshots_per_run": recipe.num_snapshots,
-        "rows": rows,
-        "bytes": rows * net.spec.num_params * _FLOAT,
-        "operations": per_step * recipe.snapshots[-1] * runs + per_example * planned.examples.test * rows,
-        "peak_memory_bytes": sum(part.size for part in plan.zoo_memory(planned)),
+        "num_runs": zoo.runs,
+        "num_heldout": zoo.heldout,
+        "snapshots_per_run": zoo.per_run,
+        "rows": zoo.rows,
+        "bytes": zoo.rows * net.spec.num_params * _FLOAT,
     }
 
 

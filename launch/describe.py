@@ -57,11 +57,7 @@ def table(facts: dict) -> str:
         ),
         *_base(facts["base"]),
         ("task network", f"{zoo['network']}, {zoo['num_params']:,} parameters"),
-        (
-            "runs",
-            f"{zoo['num_runs']:,} training + {zoo['num_heldout']:,} held out, {zoo['steps']:,} steps of "
-            f"{zoo['batch_size']} examples",
-        ),
+        ("runs", f"{zoo['num_runs']:,} training + {zoo['num_heldout']:,} held out{_training(zoo)}"),
         ("snapshots", f"{zoo['snapshots_per_run']} per run, {zoo['rows']:,} rows, {human(zoo['bytes'])}B"),
         ("operations", f"{human(zoo['operations'])}FLOP, peak memory about {human(zoo['peak_memory_bytes'])}B"),
     ]
@@ -87,6 +83,13 @@ def table(facts: dict) -> str:
         rows.append(("not here", facts["lacks"]))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def _training(zoo: dict) -> str:
+    """How the runs of a zoo are trained, or where they come from."""
+    if not zoo["steps"]:
+        return "".join(f"; {note}" for note in [f"networks of {zoo['import_npz']}", *zoo["taken_for"]])
+    return f", {zoo['steps']:,} steps of {zoo['batch_size']} examples"
 
 
 def _base(base: dict | None) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import mini_hyperdiffusion
 import numpy as np
 import pytest
 
-from jaxweights import store
+from jaxweights import settings, store, tasks
 from jaxweights.describe import describe
 from jaxweights.errors import UserError
 from jaxweights.experiment import Experiment
@@ -91,7 +91,23 @@ def test_clouds_are_found_in_the_data_dir(tmp_path):
 def test_a_description_needs_no_data():
     facts = describe({**CONFIG, "data": {**CONFIG["data"], "name": "absent"}})
     assert facts["data"]["shape"] == [3] and facts["data"]["train"] == CONFIG["data"]["signals"]["samples"]
-    assert facts["generator"]["name"] == "hyperdiffusion"
+    assert facts["generator"]["name"] == "hyperdiffusion" and "there are no shapes 'absent'" in facts["lacks"]
+
+
+def test_a_description_looks_for_the_files_of_shapes(tmp_path):
+    def look(**signals):
+        data = {**CONFIG["data"], "name": "absent", "signals": {**CONFIG["data"]["signals"], **signals}}
+        task.check_files(settings.make(task.data_settings, data), net=CONFIG["net"], data_dir=str(tmp_path))
+
+    task, folder = tasks.get("field"), tmp_path / "absent"
+    folder.mkdir()
+    with pytest.raises(UserError, match="has no mesh"):
+        look()
+    folder.rmdir()
+    (tmp_path / "absent.npz").touch()
+    look()
+    with pytest.raises(UserError, match="There are no clouds"):
+        look(clouds="none")
 
 
 def test_images_are_fields_of_two_dimensions(tmp_path):

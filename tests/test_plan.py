@@ -9,12 +9,14 @@ import mini
 import mini_gpt
 import mini_hyperrep
 import mini_pdiff
+import numpy as np
 import pytest
 
 from jaxweights import memory
 from jaxweights.describe import describe
 from jaxweights.errors import UserError
 from jaxweights.experiment import Experiment
+from launch.describe import table
 
 CONFIGS = {m.__name__: m.get_config().to_dict() for m in (mini, mini_gpt, mini_hyperrep, mini_pdiff)}
 GIGA = 1_000_000_000
@@ -112,6 +114,29 @@ def test_what_the_machine_lacks_is_said_before_training(monkeypatch, tmp_path, c
     with pytest.raises(UserError, match=message):
         Experiment(changed("mini", changes), tmp_path).run()
     assert not (tmp_path / "zoo").exists()
+
+
+def test_an_imported_zoo_is_described_with_its_own_runs(tmp_path):
+    path, rng = tmp_path / "zoo.npz", np.random.default_rng(0)
+    weights = rng.normal(size=(93, 385)).astype(np.float32)
+    np.savez(path, weights=weights, run=np.arange(93) // 2, step=np.arange(93) % 2)
+    config = changed("mini", {"zoo.import_npz": str(path), "zoo.num_runs": 7, "zoo.num_heldout": 9})
+    zoo = describe(config)["zoo"]
+    assert {name: zoo[name] for name in ("num_runs", "num_heldout", "snapshots_per_run", "rows", "steps")} == {
+        "num_runs": 38,
+        "num_heldout": 9,
+        "snapshots_per_run": 2,
+        "rows": 93,
+        "steps": 0,
+    }
+    assert zoo["bytes"] == weights.nbytes and "the last 9 of 47 runs are held out" in zoo["taken_for"][0]
+    assert "38 training + 9 held out; networks of" in table(describe(config))
+    np.savez(path, weights=weights[:20])
+    with pytest.raises(UserError, match="'average' needs at least 16 training networks, but .* has 11"):
+        describe(config)
+    np.savez(path, weights=weights[:, 1:])
+    with pytest.raises(UserError, match=r"shape \(93, 384\)"):
+        describe(config)
 
 
 def test_nothing_is_trained_or_written_by_a_refused_experiment(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ Nothing here downloads. `python -m launch.prepare_data` prepares a data set, fro
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from jaxweights.data.signals import Signals
 from jaxweights.data.sources import as_path, default_data_dir, find
 from jaxweights.errors import UserError
 
-__all__ = ["Dataset", "Signals", "default_data_dir", "load", "load_signals", "standardise"]
+__all__ = ["Dataset", "Signals", "check_shapes", "default_data_dir", "load", "load_signals", "standardise"]
 
 
 def load(
@@ -131,5 +132,13 @@ def load_signals(
         raise UserError(f"The kind of the signals is {kind!r}; it must be 'occupancy' or 'image'.")
     if images:
         raise UserError(f"data set '{name}' has shapes, no images; leave {', '.join(images)} as they are.")
-    folder = default_data_dir() if data_dir is None else as_path(data_dir, "data_dir")
-    return shapes.load(name, folder, runs=runs, skip_bad=skip_bad, **signals)
+    return shapes.load(name, _folder(data_dir), runs=runs, skip_bad=skip_bad, **signals)
+
+
+def check_shapes(name: str, data_dir: str | os.PathLike | None = None, *, moving: bool, clouds: str) -> None:
+    """Raises `UserError` where files of shapes are absent; none is read. See `shapes.load` for the arguments."""
+    shapes.check_there(name, _folder(data_dir), moving=moving, clouds=clouds)
+
+
+def _folder(data_dir: str | os.PathLike | None) -> pathlib.Path:
+    return default_data_dir() if data_dir is None else as_path(data_dir, "data_dir")

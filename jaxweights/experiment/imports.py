@@ -15,6 +15,8 @@ from jaxweights.experiment.config import MIN_HELDOUT
 from jaxweights.experiment.context import Context
 from jaxweights.generators.imported import Imported
 from jaxweights.population import HELDOUT, TRAIN, Population
+from jaxweights.spec import WeightSpec
+from jaxweights.zoo import ZooSettings
 from jaxweights.zoo.imported import scaling
 
 _SHOWN = 5
@@ -45,12 +47,7 @@ def zoo(context: Context) -> tuple[Population, list[str]]:
         outputs are not finite.
     """
     path = context.zoo_settings.import_npz
-    read = population.load_npz(path, context.net.spec, "zoo.import_npz")
-    with np.load(pathlib.Path(path).expanduser()) as columns:
-        given = "split" in columns
-    split, notes = with_splits(with_runs(read, path), context.zoo_settings.num_heldout, path, given)
-    if (read.records["run"] < 0).all():
-        notes.insert(0, "its runs are unknown: every row counts as a run of its own")
+    read, notes = read_zoo(context.zoo_settings, context.net.spec)
     result = context.evaluate(read.weights)
     bad = np.flatnonzero(~np.isfinite(result.loss))
     if bad.size:
@@ -60,8 +57,20 @@ def zoo(context: Context) -> tuple[Population, list[str]]:
         )
     notes += [f"inputs are {scaling(context.dataset)}", _quality(result, read, context.task.terms.measure)]
     _say(f"zoo: {len(read)} networks of {path}; {'; '.join(notes)}")
-    records = {**split.records, "accuracy": result.accuracy, "loss": result.loss, "transform": "imported"}
+    records = {**read.records, "accuracy": result.accuracy, "loss": result.loss, "transform": "imported"}
     return Population.create(read.weights, context.net.spec, **records), notes
+
+
+def read_zoo(settings: ZooSettings, spec: WeightSpec) -> tuple[Population, list[str]]:
+    """The networks of `zoo.import_npz` with runs and splits, and what was assumed of these; see `zoo`."""
+    path = settings.import_npz
+    read = population.load_npz(path, spec, "zoo.import_npz")
+    with np.load(pathlib.Path(path).expanduser()) as columns:
+        given = "split" in columns
+    split, notes = with_splits(with_runs(read, path), settings.num_heldout, path, given)
+    if (read.records["run"] < 0).all():
+        notes.insert(0, "its runs are unknown: every row counts as a run of its own")
+    return split, notes
 
 
 def with_runs(read: Population, path: str) -> Population:

@@ -25,6 +25,36 @@ from jaxweights.zoo.bulk import runs_in_memory
 _FLOAT = 4  # bytes
 
 
+class ZooRows(NamedTuple):
+    """How many networks a zoo has.
+
+    Attributes:
+      runs: training runs.
+      heldout: held-out runs.
+      per_run: checkpoints that a training run keeps.
+      rows: networks of all runs.
+    """
+
+    runs: int
+    heldout: int
+    per_run: int
+    rows: int
+
+    @classmethod
+    def trained(cls, settings: Any, recipe: Recipe) -> ZooRows:
+        """Of a zoo that is trained by these settings."""
+        runs, heldout, per_run = settings.num_runs, settings.num_heldout, recipe.num_snapshots
+        rows = runs * per_run + heldout * (per_run if settings.kept_of_heldout() == "all" else 1)
+        return cls(runs, heldout, per_run, rows)
+
+    @classmethod
+    def imported(cls, records: Mapping[str, np.ndarray]) -> ZooRows:
+        """Of a zoo that is there, by the records of its networks."""
+        rows = {split: records["run"][records["split"] == split] for split in (population.TRAIN, population.HELDOUT)}
+        train, heldout = (len(np.unique(runs)) for runs in rows.values())
+        return cls(train, heldout, len(rows[population.TRAIN]) // max(train, 1), len(records["run"]))
+
+
 class Plan(NamedTuple):
     """What an experiment consists of.
 
@@ -36,6 +66,7 @@ class Plan(NamedTuple):
       net: the part of it that runs train.
       base: settings of the network that runs continue from, or None.
       recipe: how a run is trained.
+      zoo: how many networks the zoo has; of one that is imported, not yet known.
       generators: every generator by name, with the name of the one whose training it uses.
     """
 
@@ -46,14 +77,15 @@ class Plan(NamedTuple):
     net: nets.TaskNet
     base: BaseSettings | None
     recipe: Recipe
+    zoo: ZooRows
     generators: Mapping[str, tuple[Any, str]]
 
     def training(self, generator: Any) -> Training:
         """What a generator is trained on."""
         chosen: Any = self.settings.zoo
         whole = isinstance(generator, LearnedGenerator) and generator.TRAJECTORIES
-        per_run = self.recipe.num_snapshots if whole or chosen.use == "all" else 1
-        return Training(chosen.num_runs * per_run, per_run, self.net.spec)
+        per_run = self.zoo.per_run if whole or chosen.use == "all" else 1
+        return Training(self.zoo.runs * per_run, per_run, self.net.spec)
 
 
 class StageShapes(NamedTuple):
@@ -91,13 +123,19 @@ def make(settings: ExperimentSettings, config: Mapping[str, Any], examples: task
         zoo.base_recipe(base, examples.train)
         net = nets.partial(whole, np.zeros(whole.spec.num_params, np.float32), chosen.subset)  # type: ignore[attr-defined]
     recipe = Recipe.from_settings(chosen, examples.train)
-    plan = Plan(settings, task, examples, whole, net, base, recipe, generators.resolve(config["generators"]))
+    rows, resolved = ZooRows.trained(chosen, recipe), generators.resolve(config["generators"])
+    plan = Plan(settings, task, examples, whole, net, base, recipe, rows, resolved)
     if not chosen.import_npz:
         plan.task.program(net, recipe, examples.train).check_recipe()
-        auditing.check_counts(plan.training(None).rows, chosen.num_heldout, settings.audit)
-        for generator, _ in plan.generators.values():
-            generator.check(plan.training(generator))
+        check_zoo(plan)
     return plan
+
+
+def check_zoo(plan: Plan) -> None:
+    """Raises `UserError` where there are too few networks for the audit or for a generator."""
+    auditing.check_counts(plan.training(None).rows, plan.zoo.heldout, plan.settings.audit)
+    for generator, _ in plan.generators.values():
+        generator.check(plan.training(generator))
 
 
 def check_machine(plan: Plan) -> None:
@@ -139,17 +177,11 @@ _SMALLER = "Make the network smaller (settings in the section net)"
 _FEWER = "Lower zoo.num_runs, or keep fewer snapshots"
 
 
-def zoo_rows(plan: Plan) -> int:
-    """Networks that the zoo keeps."""
-    chosen, per_run = plan.settings.zoo, plan.recipe.num_snapshots
-    return chosen.num_runs * per_run + chosen.num_heldout * (per_run if chosen.kept_of_heldout() == "all" else 1)
-
-
 def check_disk(plan: Plan, workdir: pathlib.Path) -> None:
     """Raises `UserError` for a zoo that the disk of a workdir cannot hold, where it has not begun to grow there."""
     if (workdir / "zoo").exists() or plan.settings.zoo.import_npz:
         return
-    needed, free = zoo_rows(plan) * _weights(plan.net, 1), shutil.disk_usage(workdir).free
+    needed, free = plan.zoo.rows * _weights(plan.net, 1), shutil.disk_usage(workdir).free
     if needed > free:
         raise UserError(
             f"The zoo takes {human(needed)}B on disk, but {workdir} has {human(free)}B free. {_FEWER}, or choose a "

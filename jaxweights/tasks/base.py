@@ -114,6 +114,10 @@ class Task(abc.ABC):
     def examples(self, data: Any, *, net: Mapping[str, Any], data_dir: str | None = None) -> Examples:
         """The size of the data set; without loading it, where that is known."""
 
+    def check_files(self, data: Any, *, net: Mapping[str, Any], data_dir: str | None = None) -> None:
+        """Raises `UserError` where `examples` needs no files of the data set, but `load` does, and they are absent."""
+        del data, net, data_dir
+
     def targets(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labels `[n, ...]` and `[m, ...]` of a data set from plain targets `[n]` and `[m]`, for data from anywhere."""
         return train, test

@@ -128,6 +128,11 @@ class FieldTask(Task):
         height, width, channels = image_examples(data, data_dir, labelled=False).shape
         return Examples((2,), channels, height * width, height * width)
 
+    def check_files(self, data: FieldSettings, *, net: Mapping[str, Any], data_dir: str | None = None) -> None:
+        if (net.get("signal") or "occupancy") == "occupancy":
+            signals = data.signals
+            datasets.check_shapes(data.name, data_dir, moving=signals.moving, clouds=signals.clouds)
+
     def program(self, net: nets.TaskNet, recipe: Recipe, num_examples: int) -> FieldProgram:
         return FieldProgram(net, recipe, num_examples)
 

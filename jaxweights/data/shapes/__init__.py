@@ -24,7 +24,7 @@ from jaxweights.data.shapes.voxels import Voxels, read_grids
 from jaxweights.data.sources import as_path
 from jaxweights.errors import UserError
 
-__all__ = ["FAMILIES", "load", "read_clouds", "signals_of_images"]
+__all__ = ["FAMILIES", "check_there", "load", "read_clouds", "signals_of_images"]
 
 
 def load(
@@ -118,9 +118,36 @@ def load(
     )
 
 
+def check_there(
+    name: str, data_dir: str | os.PathLike | None = None, *, moving: bool = False, clouds: str = ""
+) -> None:
+    """Looks for the files of shapes without reading them; the arguments are those of `load`.
+
+    Raises:
+      UserError: no such file, or a folder without any.
+    """
+    path = _locate(name, data_dir, moving)
+    if path is not None and path.is_dir():
+        Meshes(path, seed=0)
+    if clouds:
+        place = _cloud_path(clouds, data_dir, moving)
+        if not place.exists():
+            raise UserError(f"There are no clouds {place}; correct data.signals.clouds or data_dir.")
+
+
 def _find(name: str, data_dir, runs: int, unseen: int, moving: bool, seed: int, skip_bad: bool) -> Source:
-    if name in FAMILIES:
+    path = _locate(name, data_dir, moving)
+    if path is None:
         return Procedural(name, runs, unseen, moving, seed)
+    if path.is_dir():
+        return Meshes(path, seed, skip_bad)
+    return Voxels(read_grids(path), str(path), seed, skip_bad)
+
+
+def _locate(name: str, data_dir, moving: bool) -> pathlib.Path | None:
+    """The file of voxel grids or the folder of meshes; None for a procedural family."""
+    if name in FAMILIES:
+        return None
     if moving:
         raise UserError(
             f"shapes '{name}' cannot move; only the procedural {', '.join(FAMILIES)} can. Set moving to False."
@@ -130,10 +157,8 @@ def _find(name: str, data_dir, runs: int, unseen: int, moving: bool, seed: int, 
     for path in (given, folder / given, folder / f"{name}.npz", folder / f"{name}.npy"):
         if path.is_file() and path.suffix.lower() in KINDS:
             raise UserError(f"{path} is one mesh; give the folder of all meshes, {path.parent}.")
-        if path.is_file():
-            return Voxels(read_grids(path), str(path), seed, skip_bad)
-        if path.is_dir():
-            return Meshes(path, seed, skip_bad)
+        if path.exists():
+            return path
     near = difflib.get_close_matches(name.lower(), FAMILIES, 1)
     meant = f" (did you mean {near[0]}?)" if near else ""
     raise UserError(
