@@ -170,7 +170,7 @@ def _stage(one: plan.StageShapes, prepared: Any) -> dict[str, Any]:
         return jax.grad(lambda p: stage.loss(p, model_state, done, batch, keys, None)[0])(params)
 
     per_step = operations.count(gradient, one.params, one.model_state, one.done, batch, keys)
-    auxiliary = sum(plan.count(one.params[key]) for key in stage.auxiliary if key in one.params)
+    auxiliary = plan.auxiliary(one)
     return {
         "num_params": plan.count(one.params) - auxiliary,
         "auxiliary_params": auxiliary,

@@ -56,19 +56,25 @@ def data_dir() -> str | None:
     return _DATA_DIR.value
 
 
-def experiment():
-    """Sets up JAX and binds the config to the workdir."""
-    from jaxweights import progress
+def workdir() -> str:
+    """The folder that the flag names."""
     from jaxweights.errors import UserError
 
-    workdir = _WORKDIR.value or ""
-    if not workdir.strip():
+    folder = _WORKDIR.value or ""
+    if not folder.strip():
         raise UserError(
             "No workdir was named. Give the folder that the experiment may write to, e.g. --workdir=runs/digits."
         )
-    plain = config()
+    return folder
+
+
+def experiment():
+    """Sets up JAX and binds the config to the workdir."""
+    from jaxweights import progress
+
+    folder, plain = workdir(), config()
     common.setup_jax()
     progress.set_quiet(common.QUIET.value)
     from jaxweights.experiment import Experiment
 
-    return Experiment(plain, workdir, _DATA_DIR.value)
+    return Experiment(plain, folder, _DATA_DIR.value)

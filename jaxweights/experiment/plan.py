@@ -263,6 +263,16 @@ def traced(generator: LearnedGenerator, spec: WeightSpec) -> tuple[Any, list[Sta
     return prepared, out
 
 
+def num_params(generator: LearnedGenerator, spec: WeightSpec) -> int:
+    """Parameters of a generator for networks of a spec, without those that serve training alone."""
+    return sum(count(one.params) - auxiliary(one) for one in stage_shapes(generator, spec))
+
+
+def auxiliary(one: StageShapes) -> int:
+    """Parameters of a stage that serve training alone."""
+    return sum(count(one.params[key]) for key in one.stage.auxiliary if key in one.params)
+
+
 def count(params: Any) -> int:
     """Numbers in a pytree of shapes."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(params))

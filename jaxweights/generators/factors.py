@@ -72,7 +72,7 @@ def _transformer(heads_by: tuple[Fraction, Fraction], blocks_by: tuple[Fraction,
         "width": {"wide": heads(heads_by[0]), "narrow": heads(heads_by[1])},
         "depth": {"deep": times(deeper, "blocks"), "shallow": times(shallower, "blocks")},
         "dropout": {"dropout_10": to(dropout=0.1), "dropout_20": to(dropout=0.2)},
-        "noise": {"noise": to(noise=noise)},
+        "noise": {"more_noise": to(noise=noise)},
     }
 
 
@@ -88,7 +88,7 @@ PDIFF: Factors = {
     "width": {"wide": times(2, *_CHANNELS), "narrow": times(Fraction(1, 2), *_CHANNELS)},
     "depth": {"deep": layers(1, **_CHANNELS), "shallow": layers(-1, **_CHANNELS)},
     "noise": {
-        "noise": times(10, "input_noise", "latent_noise"),
+        "more_noise": times(10, "input_noise", "latent_noise"),
         "no_noise": to(input_noise=0.0, latent_noise=0.0),
     },
 }

@@ -1,0 +1,165 @@
+"""The cells of a study of modelling factors: the generator of a config, and copies of it with one factor changed."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from jaxweights import generators
+from jaxweights.checks import suggest
+from jaxweights.errors import UserError
+from jaxweights.generators.base import LearnedGenerator
+
+DEFAULT = "default"
+SET, SEEDS = "set", "seeds"
+ALL = "all"
+_SIZES = {"set_3": 3, "set_10": 10}
+_SEEDS = ("seed_1", "seed_2")
+_LABELS = {
+    "training_33": "training 33 %",
+    "training_50": "training 50 %",
+    "wide": "wider",
+    "narrow": "narrower",
+    "deep": "more layers",
+    "shallow": "fewer layers",
+    "dropout_10": "dropout 10 %",
+    "dropout_20": "dropout 20 %",
+    "more_noise": "Gaussian noise",
+    "set_3": "training set x 3",
+    "set_10": "training set x 10",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training of the generator.
+
+    Attributes:
+      factor: what is changed; "default" where nothing is.
+      level: how; the generator's name in the experiment.
+      changes: settings of the generator that differ, by field name.
+      size: training networks, in multiples of the config's.
+    """
+
+    factor: str
+    level: str
+    changes: Mapping[str, Any]
+    size: int = 1
+
+    @property
+    def label(self) -> str:
+        """The level in words."""
+        return label(self.level)
+
+    @property
+    def text(self) -> str:
+        """The settings that differ."""
+        return ", ".join(f"{name} {_short(value)}" for name, value in self.changes.items())
+
+
+def label(level: str) -> str:
+    """A level in words."""
+    return _LABELS.get(level, level.replace("_", " "))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return "-".join(map(_short, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def generator_of(config: Mapping[str, Any], name: str | None = None) -> tuple[str, LearnedGenerator]:
+    """The learned generator that a study is about, with its name in the config.
+
+    Args:
+      config: of an experiment.
+      name: of the generator; may be None where there is one alone.
+
+    Raises:
+      UserError: there is none, several and no name, or another kind of that name.
+    """
+    resolved = generators.resolve(config.get("generators", {}))
+    learned = {n: g for n, (g, trained) in resolved.items() if n == trained and isinstance(g, LearnedGenerator)}
+    known = ", ".join(learned) or "none"
+    if name is None and len(learned) != 1:
+        raise UserError(f"A study is about one learned generator; this config has: {known}. Name it with --generator.")
+    if name is not None and name not in learned:
+        raise UserError(f"{name!r} is no learned generator of this config; there are: {known}. Name one of them.")
+    chosen = next(iter(learned)) if name is None else name
+    return chosen, learned[chosen]
+
+
+def choose(
+    config: Mapping[str, Any], generator: LearnedGenerator, wanted: Sequence[str]
+) -> tuple[list[Cell], list[str]]:
+    """The cells of a study, the default first.
+
+    Args:
+      config: of an experiment.
+      generator: what is varied.
+      wanted: factors, or single levels; "all" are all that the generator and the zoo have.
+
+    Returns:
+      The cells, and sentences about levels that are none.
+
+    Raises:
+      UserError: an unknown factor or level, one that the generator or the zoo does not have, or one whose settings are
+        impossible.
+    """
+    every = [Cell(DEFAULT, DEFAULT, {})]
+    for factor, levels in generator.FACTORS.items():
+        every += [Cell(factor, level, change(generator)) for level, change in levels.items()]
+    if not config["zoo"].get("import_npz"):
+        every += [Cell(SET, level, {}, size) for level, size in _SIZES.items()]
+    every += [Cell(SEEDS, level, {}) for level in _SEEDS]
+    _refuse_unknown(wanted, every)
+    chosen, notes = every[:1], []
+    for cell in every[1:]:
+        if not {ALL, cell.factor, cell.level}.intersection(wanted):
+            continue
+        if cell.changes and all(getattr(generator, name) == value for name, value in cell.changes.items()):
+            notes.append(f"{cell.label} is what the default has")
+            continue
+        generator.replace(**cell.changes)  # refuses what is impossible before anything is trained
+        chosen.append(cell)
+    return chosen, notes
+
+
+def _refuse_unknown(wanted: Iterable[str], every: Iterable[Cell]) -> None:
+    names = list(dict.fromkeys([ALL, *(cell.factor for cell in every), *(cell.level for cell in every)]))
+    for name in set(wanted).difference(names):
+        if name in (SET, *_SIZES):
+            raise UserError(
+                f"There is no {name!r} of imported networks (zoo.import_npz): there are no more of them. Leave it "
+                "out, or train the zoo."
+            )
+        raise UserError(f"This generator has no factor or level {name!r}; {suggest(name, names)}.")
+
+
+def experiment(config: Mapping[str, Any], name: str, chosen: Sequence[Cell]) -> dict[str, Any]:
+    """The config of the experiment whose generators are cells of one size of the training set.
+
+    Args:
+      config: of the experiment that is varied, with all settings in force.
+      name: of its generator.
+      chosen: the cells.
+    """
+    changed, entry = copy.deepcopy(dict(config)), config["generators"][name]
+    changed["generators"] = {cell.level: {**entry, **cell.changes} for cell in chosen}
+    changed["zoo"] = _larger(changed["zoo"], chosen[0].size)
+    return changed
+
+
+def _larger(zoo: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """The settings of a zoo with a multiple of the training networks: of its runs, or where there is one run, of the
+    consecutive steps that it keeps."""
+    if size == 1:
+        return dict(zoo)
+    kept = zoo.get("snapshot_range")
+    if zoo["num_runs"] > 1 or not kept:
+        return {**zoo, "num_runs": size * zoo["num_runs"]}
+    more = (size - 1) * (kept[1] - kept[0] + 1)
+    steps = {"steps": zoo["steps"] + more} if zoo["steps"] else {}
+    return {**zoo, **steps, "snapshot_range": (kept[0], kept[1] + more)}
