@@ -68,8 +68,10 @@ def evaluated():
 
 
 def test_copies_are_flagged_and_fresh_draws_are_not(alone):
-    assert alone.verdicts["mine"] == "novel" and alone.verdicts["theirs"] == "remembers"
-    assert "was not evaluated" in alone.verdict_texts["mine"]
+    # 24 samples and 16 held-out networks do not show novelty; some would.
+    assert alone.verdicts["mine"] == "undecided" and alone.verdicts["theirs"] == "copies"
+    assert alone.metrics["series"]["mine"]["verdict"]["needed"] > 0
+    assert alone.metrics["series"]["mine"]["verdict"]["beats_baselines"]["answer"] == "not evaluated"
     assert list(alone.verdicts)[:2] == ["mine", "theirs"]
     assert set(alone.verdicts) == {"mine", "theirs", *BASELINES, "copy", "noised_copy", "heldout_control"}
     assert alone.checks == {"controls_passed": True, "failed_controls": []}
@@ -87,8 +89,8 @@ def test_a_function_of_any_framework_adds_accuracy_and_errors(evaluated):
     entry = evaluated.metrics["series"]["generated"]
     accuracy = np.mean(predict(COPIES.astype(np.float32), X).argmax(axis=2) == Y)
     assert entry["accuracy"]["mean"] == pytest.approx(accuracy)
-    assert entry["tests"]["distance"] == "aligned" and evaluated.verdicts["permuted_copy"] == "remembers"
-    assert evaluated.verdicts["generated"] == "remembers" and entry["max_error_iou"]["mean"] > 0.9
+    assert entry["tests"]["distance"] == "aligned" and evaluated.verdicts["permuted_copy"] == "copies"
+    assert evaluated.verdicts["generated"] == "copies" and entry["max_error_iou"]["mean"] > 0.9
     roles = {name: one["role"] for name, one in evaluated.metrics["series"].items()}
     assert roles["average"] == "baseline" and {roles[name] for name in CONTROLS} == {"control"}
 
@@ -116,7 +118,7 @@ def test_the_table_has_every_number_by_series(alone):
     entry = alone.metrics["series"]["theirs"]["tests"]["z_u"]
     row = table.loc["theirs"]
     assert [row["tests.z_u"], row["tests.z_u.lower"], row["tests.z_u.upper"]] == [entry["value"], *entry["ci95"]]
-    assert row["verdict"] == "remembers" and row["n"] == 30
+    assert row["verdict"] == "copies" and row["n"] == 30
 
 
 def test_populations_bring_spec_runs_and_evaluation(evaluated, tmp_path):
@@ -181,7 +183,7 @@ def test_figures_and_report_need_arrays_alone(alone, evaluated, tmp_path):
         alone.plot.novelty()
     with pytest.raises(UserError, match="no series 'yours'; there are mine, theirs"):
         alone.plot.heatmap("yours")
-    for result, seen in ((alone, "novel"), (evaluated, "remembers")):
+    for result, seen in ((alone, "undecided"), (evaluated, "copies")):
         text = result.report(tmp_path / "new" / "report.html").read_text()
         assert f'<span class="badge {seen}">' in text and result.verdict_texts["copy"][:20] in text
         assert ("error IoU" in text.split("What the measures mean")[0]) == (result is evaluated)

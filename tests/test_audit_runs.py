@@ -104,8 +104,8 @@ def test_one_run_is_judged_and_leaves_no_number_undefined(of_one_run, tmp_path):
     assert metrics["training"] == training
     assert metrics["checks"]["controls_passed"]
     labels = {name: entry["verdict"]["label"] for name, entry in series.items() if "verdict" in entry}
-    assert (labels["copy"], labels["average"]) == ("remembers", "interpolates")
-    assert labels["stranger"] in ("invents", "degrades")
+    assert (labels["copy"], labels["average"]) == ("copies", "interpolates")
+    assert labels["stranger"] in ("as novel as new runs", "degrades")
     for name in labels:
         tests = series[name]["tests"]
         assert tests["memorised_share"] is None and tests["distance"] == "raw" and "raw" not in tests
@@ -233,11 +233,11 @@ def made_up(count, distance, residual):
 @pytest.mark.parametrize(
     "distance, residual, label",
     [
-        (0.2, 0.2, "remembers"),  # within a third of a step of 1
-        (2.0, 1.9, "remembers"),  # near the run, on its own side of it: a variation
+        (0.2, 0.2, "copies"),  # within a third of a step of 1
+        (2.0, 1.9, "variations"),  # near the run, on its own side of it: a variation
         (2.0, 0.1, "interpolates"),
         (9.0, 1.0, "interpolates"),
-        (9.0, 8.0, "invents"),
+        (9.0, 8.0, "as novel as new runs"),
     ],
 )
 def test_rules_for_a_single_run(distance, residual, label):

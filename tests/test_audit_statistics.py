@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from jaxweights.auditing import hull, statistics, verdict
+from jaxweights.auditing import hull, statistics
 from jaxweights.errors import UserError
 
 
@@ -135,40 +135,3 @@ def test_residual_matches_a_general_solver():
         heavy = 1e4
         w, _ = optimize.nnls(np.vstack([many.T, heavy * np.ones(6)]), np.append(q, heavy))
         assert r == pytest.approx(np.linalg.norm(many.T @ w - q), rel=1e-3)
-
-
-def _series(z, copies, mixtures, accuracy, same_errors=0.05):
-    entry = lambda v, half: {"value": v, "ci95": [v - half, v + half], "n": 100}  # noqa: E731
-    tests = {
-        "z_u": entry(z, 1.0),
-        "memorised_share": entry(copies, 0.01),
-        "interpolated_share": entry(mixtures, 0.01),
-        "iou_above_heldout": entry(same_errors, 0.1),
-        "distance": "raw",
-    }
-    return {"accuracy": {"mean": accuracy, "ci95": [0, 1], "n": 100}, "tests": tests}
-
-
-@pytest.mark.parametrize(
-    "z, copies, mixtures, accuracy, label",
-    [
-        (-9, 1.0, 0.0, 0.9, "remembers"),
-        (5, 0.3, 0.1, 0.9, "remembers"),
-        (5, 0.1, 0.8, 0.3, "interpolates"),
-        (-9, 0.0, 0.0, 0.9, "remembers"),
-        (0, 0.0, 0.0, 0.9, "invents"),
-        (0, 0.0, 0.0, 0.5, "degrades"),
-        (-2, 0.0, 0.0, 0.88, "invents"),
-    ],
-)
-def test_verdicts_follow_their_rules(z, copies, mixtures, accuracy, label):
-    found = verdict.judge(_series(z, copies, mixtures, accuracy), {"accuracy": {"mean": 0.9, "q05": 0.87}})
-    assert found["label"] == label and found["flagged"] == (label in ("remembers", "interpolates"))
-    assert f"{100 * accuracy:.1f} %" in found["text"]
-
-
-def test_the_same_errors_betray_copies_that_no_distance_sees():
-    """Permuted copies of a network without exact alignment: far away, but with the errors of a training network."""
-    heldout = {"accuracy": {"mean": 0.9, "q05": 0.87}}
-    assert verdict.judge(_series(0, 0.0, 0.0, 0.9, same_errors=1.0), heldout)["label"] == "remembers"
-    assert verdict.judge(_series(0, 0.0, 0.0, 0.9, same_errors=0.3), heldout)["label"] == "invents"

@@ -8,21 +8,33 @@ The numerical core knows nothing of generators, zoos or files; arrays go in and 
 * `similarity`: overlap of the sets of wrongly predicted examples.
 * `hull`: distance to the convex hull of the neighbours, or of all training networks.
 * `statistics`: tests for memorization and their bootstrap intervals.
-* `verdict`: the rules from tests to a label.
+* `rules`, `verdict`: from tests to a label.
+* `front`: accuracy against novelty, beside the baselines.
 
 `audit.run` puts them together for a `Subject`.
 """
 
 from jaxweights.auditing.audit import describe, measure, run
-from jaxweights.auditing.measurements import HELDOUT, HELDOUT_CONTROL, RESERVED, TRAINING, Measured, load
+from jaxweights.auditing.measurements import (
+    HELDOUT,
+    HELDOUT_CONTROL,
+    NOISE_LADDER,
+    RESERVED,
+    TRAINING,
+    Measured,
+    load,
+)
 from jaxweights.auditing.subject import MIN_HELDOUT, AuditSettings, Subject, at_training_steps, check_counts, distinct
 from jaxweights.auditing.summary import summarise
-from jaxweights.auditing.verdict import THRESHOLDS, Thresholds
+from jaxweights.auditing.verdict import FLAGGED, LABELS, THRESHOLDS, Thresholds
 
 __all__ = [
+    "FLAGGED",
     "HELDOUT",
     "HELDOUT_CONTROL",
+    "LABELS",
     "MIN_HELDOUT",
+    "NOISE_LADDER",
     "RESERVED",
     "THRESHOLDS",
     "TRAINING",

@@ -13,9 +13,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import files, parallel
-from jaxweights.auditing import measurements
+from jaxweights.auditing import front, measurements
 from jaxweights.auditing.measure import Measurer
-from jaxweights.auditing.measurements import HELDOUT, TRAINING, Measured
+from jaxweights.auditing.measurements import HELDOUT, NOISE_LADDER, TRAINING, Measured
 from jaxweights.auditing.subject import AuditSettings, Subject, check
 from jaxweights.auditing.summary import summarise
 from jaxweights.progress import Progress
@@ -51,15 +51,21 @@ def run(
 def measure(
     subject: Subject, settings: AuditSettings, mesh: Mesh | None = None, folder: pathlib.Path | None = None
 ) -> dict[str, Measured]:
-    """The measurements of every series by name, "training" and "heldout" first; see `run`."""
+    """The measurements of every series by name, "training" and "heldout" first, and where networks are evaluated of
+    `front.ladder`; see `run`."""
     check(subject, settings)
     if folder is not None:
         files.make_dir(folder)
     measurer = Measurer(subject, settings, parallel.resolve(mesh))
     populations = {TRAINING: subject.train, HELDOUT: subject.heldout, **subject.generated}
+    names = [*populations, *([NOISE_LADDER] if subject.evaluate is not None else [])]
     measured: dict[str, Measured] = {}
-    with Progress(len(populations), "audit", "series") as bar:
-        for i, (name, networks) in enumerate(populations.items()):
+    with Progress(len(names), "audit", "series") as bar:
+        for i, name in enumerate(names):
+            if name == NOISE_LADDER:
+                networks = front.ladder(subject.train, float(np.median(measured[HELDOUT].min_l2)))
+            else:
+                networks = populations[name]
             path = folder / f"{name}.npz" if folder is not None else None
             if path is not None and path.exists():
                 measured[name] = measurements.load(path, len(networks))

@@ -12,7 +12,9 @@ from jaxweights import files
 from jaxweights.errors import UserError
 
 TRAINING, HELDOUT, HELDOUT_CONTROL = "training", "heldout", "heldout_control"
-RESERVED = (TRAINING, HELDOUT, HELDOUT_CONTROL)
+NOISE_LADDER = "noise_ladder"
+"""The networks of `front.ladder`, which are measured like a series and are none."""
+RESERVED = (TRAINING, HELDOUT, HELDOUT_CONTROL, NOISE_LADDER)
 LEAKED_WEIGHTS, LEAKED_OUTPUTS = 1, 2
 NEIGHBOURS = 3
 """Nearest training networks kept per sample, for the figures."""

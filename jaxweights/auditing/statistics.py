@@ -222,6 +222,14 @@ def standardised_u(u: Any, n: Any, m: Any) -> Any:
     return (u - (n * m / 2.0 - 0.5)) / np.sqrt(n * m * (n + m + 1) / 12.0)
 
 
+def win_rate(z: Estimate, m: int) -> Estimate:
+    """Returns the probability that a query lies farther from the training set than one of m held-out models, ties half,
+    from `z_u` of the same queries: the two are linear in one another."""
+    pairs, deviation = z.n * m, float(np.sqrt(z.n * m * (z.n + m + 1) / 12.0))
+    value, low, high = ((u * deviation + pairs / 2.0 - 0.5) / pairs for u in (z.value, z.low, z.high))
+    return Estimate(value, low, high, z.n)
+
+
 def bootstrap_auth_pct(
     distance_to_nearest: np.ndarray,
     nearest_index: np.ndarray,

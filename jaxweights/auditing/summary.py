@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxweights.auditing import statistics, verdict
+from jaxweights.auditing import front, statistics, verdict
 from jaxweights.auditing.measurements import (
     HELDOUT,
     HELDOUT_CONTROL,
     LEAKED_OUTPUTS,
+    NOISE_LADDER,
     RESERVED,
     TRAINING,
     Measured,
@@ -34,7 +35,7 @@ def summarise(
     """Tests every series and judges it; a pure function of the measurements.
 
     Args:
-      measured: by series name, with "training" and "heldout".
+      measured: by series name, with "training" and "heldout"; those of `front.ladder` where there are any.
       controls: names of the positive controls.
       resamples: number of bootstrap resamples.
       seed: random seed of the bootstrap and of the split of the held-out runs.
@@ -45,8 +46,10 @@ def summarise(
       baselines: names of the series that a generator has to beat.
 
     Returns:
-      `{"series": {name: ...}, "checks": {...}}`.
+      `{"series": {name: ...}, "checks": {...}, "baselines": {...}}`.
     """
+    noise = measured.get(NOISE_LADDER)
+    measured = {name: one for name, one in measured.items() if name != NOISE_LADDER}
     train, heldout = measured[TRAINING], measured[HELDOUT]
     series: dict[str, Any] = {}
     for number, (name, one) in enumerate(measured.items()):
@@ -76,15 +79,30 @@ def summarise(
     judged = [n for n in series if "tests" in series[n]]
     for name in judged:
         series[name]["verdict"] = verdict.judge(series[name], series[HELDOUT], terms, thresholds)
-    missed = [n for n in controls if not series[n]["verdict"]["flagged"]]
-    if series[HELDOUT_CONTROL]["verdict"]["flagged"]:
-        missed.append(HELDOUT_CONTROL)
+    missed = [n for n in (*controls, HELDOUT_CONTROL) if verdict.missed(n, series[n]["verdict"])]
     for name in judged:
         found = series[name]["verdict"]
         failed = [c for c in missed if verdict.rests_on(found, c, series[c]["verdict"])]
         if failed and series[name]["role"] != "control":
             series[name]["verdict"] = verdict.undecided(found, failed)
-    return {"series": series, "checks": {"controls_passed": not missed, "failed_controls": missed}}
+    checks = {"controls_passed": not missed, "failed_controls": missed}
+    found = {**measured, HELDOUT_CONTROL: stand_in}
+    compared = _compared(found, tuple(controls), tuple(baselines), noise, one_run, thresholds, resamples, seed)
+    for name in judged:
+        one = found[name]
+        performance = compared.of(name, one) if compared is not None and len(one.accuracy) else None
+        series[name]["performance"] = performance
+        series[name]["verdict"]["beats_baselines"] = front.answer(performance, (terms or Terms()).measure)
+    return {"series": series, "checks": checks, "baselines": None if compared is None else compared.baselines()}
+
+
+def _compared(measured, controls, baselines, noise, one_run, thresholds, resamples, seed) -> front.Performance | None:
+    """The baselines' front, to which controls belong; None where networks were not evaluated."""
+    if not len(measured[HELDOUT].accuracy):
+        return None
+    names = [n for n in (*baselines, *controls) if n in measured and len(measured[n].accuracy)]
+    noise = noise if noise is not None and len(noise.accuracy) else None
+    return front.Performance(measured, names, noise, one_run, thresholds.accuracy_quantile, resamples, seed)
 
 
 def counts(one: Measured) -> dict[str, Any]:
@@ -107,6 +125,40 @@ def _role(name: str, controls: Collection[str], baselines: Collection[str]) -> s
     if name in RESERVED:
         return name
     return "control" if name in controls else "baseline" if name in baselines else "generator"
+
+
+class Space(NamedTuple):
+    """Distances of one kind to training networks: to the nearest one, to the next run, and the row of the nearest."""
+
+    distance: np.ndarray
+    second: np.ndarray
+    nearest: np.ndarray
+
+
+def _space(one: Measured, name: str) -> Space | None:
+    """The distances of a kind: of "weights" those of the tests, of "raw" weights where these are aligned, of the
+    "function"; None where there are none."""
+    if name == "function":
+        found = one.function_l2, one.function_second, one.function_nearest
+        return Space(*found) if len(one.function_l2) else None
+    if name == "raw":
+        return Space(one.min_l2, one.second_l2, one.nearest[:, 0]) if one.aligned_min_l2.size else None
+    return _weights(one)
+
+
+def _weights(one: Measured) -> Space:
+    return Space(one.distance, one.second, one.nearest_row)
+
+
+def _copied(one: Space, train: Space, thresholds: Thresholds, one_run: bool) -> np.ndarray:
+    """Which networks are copies: much nearer to a training network than to the next run or, where there is none, than
+    the network is to its own next checkpoint."""
+    second = train.distance[one.nearest.astype(np.int64)] if one_run else one.second
+    return (one.distance == 0) | (one.distance < thresholds.memorised_ratio * second)
+
+
+def _relative(residual: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    return np.divide(residual, distance, out=np.zeros(len(residual)), where=distance > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +200,7 @@ class _Judge:
         """Distances by run, and what mixtures explain; None where there is nothing to measure or to compare with."""
         by_run = {name: self._mean_of_known(getattr(one, name)) for name in ("same_run_l2", "other_run_l2")}
         residual, null = one.hull_residual, self.heldout.hull_residual
-        ratio = np.divide(residual, one.distance, out=np.zeros(len(residual)), where=one.distance > 0)
+        ratio = _relative(residual, one.distance)
         compared = None
         if len(one) and self._unexplained():
             compared = statistics.bootstrap_median_ratio(residual, null, self.resamples, self.rng).to_json()
@@ -158,54 +210,87 @@ class _Judge:
         }
 
     def tests(self, one: Measured) -> dict[str, Any]:
-        """Statistical tests of one series; `raw` holds the distance tests without alignment."""
-        train, heldout, limits = self.train, self.heldout, self.thresholds
-        aligned = bool(one.aligned_min_l2.size)
-        tests = self._distance_tests(one.distance, one.second, one.nearest_row, train.distance, heldout.distance)
-        tests["distance"] = "aligned" if aligned else "raw"
-        if aligned:
-            tests["raw"] = self._distance_tests(
-                one.min_l2, one.second_l2, one.nearest[:, 0], train.min_l2, heldout.min_l2
-            )
+        """Statistical tests of one series; `raw` holds the distance tests without alignment, `function` those of
+        outputs."""
+        train, heldout = self.train, self.heldout
+        spaces = {}
+        for name in ("weights", "raw", "function"):
+            ours, theirs, null = (_space(series, name) for series in (one, train, heldout))
+            if ours is not None and theirs is not None and null is not None:
+                spaces[name] = self._distance_tests(ours, theirs, null)
+        tests = spaces["weights"]
+        tests |= {name: spaces[name] for name in ("raw", "function") if name in spaces}
+        tests["distance"] = "aligned" if one.aligned_min_l2.size else "raw"
         tests["iou_above_heldout"] = self._same_errors(one)
-        # Without another run, the next network is the next checkpoint of the run itself.
-        second = train.distance[one.nearest_row] if self.one_run else one.second
-        copies = (one.distance == 0) | (one.distance < limits.memorised_ratio * second)
-        tests["copied_share"] = statistics.share(copies).to_json() if self.one_run else None
-        null = np.median(heldout.hull_residual)
-        mixtures = (one.hull_residual < limits.mixture_factor * null) & self._unexplained()
-        if self.one_run:
-            # Whatever stays near the run is near the hull of its checkpoints; mixing them has to explain more than
-            # being near one of them does.
-            mixtures &= one.hull_residual < limits.mixture_factor * one.distance
-        tests["interpolated_share"] = statistics.share(mixtures & ~copies).to_json()
+        tests["interpolated_share"] = self._share(*(self._explained(x, "hull_residual") for x in (one, heldout)))
+        tests["affine_share"] = self._share(*(self._explained(x, "affine_residual") for x in (one, heldout)))
+        if not len(one.affine_residual) or not self._unexplained("affine_residual"):
+            tests["affine_share"] = None
+        tests["collapsed_share"] = self._collapsed(one)
         return tests
 
-    def _distance_tests(self, distance, second, nearest, train_distance, heldout_distance) -> dict[str, Any]:
-        z_u = statistics.bootstrap_z_u(distance, heldout_distance, self.resamples, self.rng)
-        authentic = statistics.bootstrap_auth_pct(distance, nearest, train_distance, self.resamples, self.rng)
-        memorised = None
-        if not self.one_run:
-            memorised = statistics.nn_ratio_share(distance, second, self.thresholds.memorised_ratio).to_json()
+    def _distance_tests(self, one: Space, train: Space, heldout: Space) -> dict[str, Any]:
+        """Tests of distances to training networks; see `docs/audit.md`."""
+        z_u = statistics.bootstrap_z_u(one.distance, heldout.distance, self.resamples, self.rng)
+        authentic = statistics.bootstrap_auth_pct(one.distance, one.nearest, train.distance, self.resamples, self.rng)
+        share = self._share(*(_copied(x, train, self.thresholds, self.one_run) for x in (one, heldout)))
+        null = len(heldout.distance)
         return {
             "z_u": z_u.to_json(),
+            "novelty": {**statistics.win_rate(z_u, null).to_json(), "heldout": null},
+            "z_ratio": self._z_ratio(one, heldout),
             "auth_pct": authentic.to_json(),
-            "memorised_share": memorised,
-            "closer_than_heldout": statistics.share(distance < heldout_distance.min()).to_json(),
+            "memorised_share": None if self.one_run else share,
+            "copied_share": share if self.one_run else None,
+            "closer_than_heldout": statistics.share(one.distance < heldout.distance.min()).to_json(),
         }
+
+    def _z_ratio(self, one: Space, heldout: Space) -> dict[str, Any] | None:
+        """Z_U of the ratios of the distance to the nearest network to that to the next run: below 0 for networks that
+        are close to single training networks; None where there is no next run."""
+        ratios, null = (statistics.nn_ratio(x.distance, x.second) for x in (one, heldout))
+        if np.isnan(ratios).any() or np.isnan(null).any():
+            return None
+        return statistics.bootstrap_z_u(ratios, null, self.resamples, self.rng).to_json()
+
+    def _share(self, chosen: np.ndarray, null: np.ndarray) -> dict[str, Any]:
+        """A share with the limit that it has to exceed: that of the thresholds, or of the held-out runs."""
+        limit = max(self.thresholds.share, float(null.mean()) if len(null) else 0.0)
+        return {**statistics.share(chosen).to_json(), "limit": limit}
+
+    def _explained(self, one: Measured, residual: str) -> np.ndarray:
+        """Which networks are much closer to mixtures than held-out runs are, also relative to the nearest network:
+        whatever stays near a training network is near its mixtures, which then explain no more than it does."""
+        found, null = getattr(one, residual), getattr(self.heldout, residual)
+        if not len(found) or not self._unexplained(residual):
+            return np.zeros(len(one), bool)
+        factor = self.thresholds.mixture_factor
+        relative = np.median(_relative(null, self.heldout.distance))
+        near = (found < factor * np.median(null)) & (_relative(found, one.distance) < factor * relative)
+        return near & (one.distance > self.thresholds.explained * np.median(self.heldout.distance))
+
+    def _collapsed(self, one: Measured) -> dict[str, Any] | None:
+        """The share of networks that are near another one of their series; None where that was not measured."""
+        null = self.heldout.sibling_l2
+        if len(one) < 2 or not len(one.sibling_l2) or not len(null) or not np.median(null) > 0:
+            return None
+        return statistics.share(one.sibling_l2 < self.thresholds.memorised_ratio * np.median(null)).to_json()
 
     def _same_errors(self, one: Measured) -> dict[str, Any] | None:
         """The share of networks with a larger error IoU than most held-out runs; None without an evaluation."""
         if not len(one.max_error_iou):
             return None
-        limit = np.quantile(self.heldout.max_error_iou, self.thresholds.error_quantile)
-        return {**statistics.share(one.max_error_iou > limit).to_json(), "limit": float(limit)}
+        limit = float(np.quantile(self.heldout.max_error_iou, self.thresholds.error_quantile))
+        saturated = limit >= self.thresholds.saturated
+        return {**statistics.share(one.max_error_iou > limit).to_json(), "limit": limit, "saturated": saturated}
 
-    def _unexplained(self) -> bool:
-        """Whether held-out runs lie outside of the training networks' hull: one that fills the space explains
+    def _unexplained(self, residual: str = "hull_residual") -> bool:
+        """Whether held-out runs lie outside of the hull of training networks: one that fills the space explains
         anything."""
-        residual, distance = np.median(self.heldout.hull_residual), np.median(self.heldout.distance)
-        return bool(residual > self.thresholds.explained * distance)
+        found = getattr(self.heldout, residual)
+        if not len(found) or np.isnan(found).any():
+            return False
+        return bool(np.median(found) > self.thresholds.explained * np.median(self.heldout.distance))
 
     def _mean(self, values: np.ndarray) -> dict[str, Any] | None:
         return statistics.bootstrap_mean(values, self.resamples, self.rng).to_json("mean") if len(values) else None

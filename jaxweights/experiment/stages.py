@@ -110,10 +110,10 @@ def _stages(config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[St
         depends = bootstrap | use | {f"studies.{name}": chosen[name]}
         yield _stage(f"studies {name}", depends, ("zoo", *shown), (f"studies/{name}.*",))
     measuring = {f"audit.{key}": config["audit"][key] for key in _MEASURING} | use
-    for name in (auditing.TRAINING, auditing.HELDOUT, *series):
+    for name in (auditing.TRAINING, auditing.HELDOUT, auditing.NOISE_LADDER, *series):
         needs = f"sample {name}" if name in series else "zoo"
         yield _stage(f"measure {name}", measuring, (needs,), (f"audit/{name}.npz",))
-    found = tuple(f"measure {n}" for n in (auditing.TRAINING, auditing.HELDOUT, *series))
+    found = tuple(f"measure {n}" for n in (auditing.TRAINING, auditing.HELDOUT, auditing.NOISE_LADDER, *series))
     found += tuple(f"studies {n}" for n in (*studied, *compared))
     yield _stage("audit", {"audit": config["audit"]}, found, ("metrics.json",))
     yield _stage("report", {"report": config["report"]}, ("audit",), ("report.html", "figures"))
