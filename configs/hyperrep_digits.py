@@ -29,4 +29,5 @@ def get_config() -> ConfigDict:
     base.add_study(config, "autoencoder")
     config.generators = generators.hyperrep("hyperrep_small")
     config.generators.update(generators.baselines(0.02, 0.04))
+    config.audit.probe.size = 4096  # on the 360 test images networks err too seldom, and on the same ones
     return config

@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 
 from jaxweights.auditing import distances, hull, similarity, twins
 from jaxweights.auditing.affine import AffineHull
-from jaxweights.auditing.aligners import Alignment, aligner
+from jaxweights.auditing.aligners import Alignment, aligner, onto
 from jaxweights.auditing.coordinates import Coordinates
+from jaxweights.auditing.function import Functional, barriers
 from jaxweights.auditing.measurements import (
     HELDOUT,
     LEAKED_OUTPUTS,
@@ -23,7 +24,7 @@ from jaxweights.auditing.measurements import (
 from jaxweights.auditing.rows import MEMORY_BYTES
 from jaxweights.auditing.subject import AuditSettings, Subject
 from jaxweights.errors import UserError
-from jaxweights.evaluation import Evaluation
+from jaxweights.evaluation import Evaluation, PredictingEvaluator
 from jaxweights.population import Population
 
 # Neighbours in memory at a time. Small, so that the allocator recycles the buffers: fresh pages cost more than the
@@ -78,7 +79,11 @@ class Measurer:
         fields |= self._canonical(networks, training)
         result = self._result(networks, name)
         fields["leak"] = self._leaks(networks, result)
-        return Measured(hull_residual=residual, **self._evaluated(result, own), **fields)
+        fields |= self._evaluated(networks, result, name, own)
+        if result is not None:
+            fields |= self._functions(weights, result, training)
+            fields |= self._barriers(weights, result, fields)
+        return Measured(hull_residual=residual, **fields)
 
     def _canonical(self, networks: Population, training: bool) -> dict[str, np.ndarray]:
         """What is taken in canonical coordinates: the distances to siblings and to affine hulls."""
@@ -137,17 +142,85 @@ class Measurer:
         found[twins.equal_weights(networks.weights, unseen.weights, self.subject.train.spec)] = LEAKED_WEIGHTS
         return found
 
-    def _evaluated(self, result: Evaluation | None, own: dict[str, Any]) -> dict[str, np.ndarray]:
+    def _evaluated(
+        self, networks: Population, result: Evaluation | None, name: str, own: dict[str, Any]
+    ) -> dict[str, np.ndarray]:
         """Accuracy, loss and largest error IoU with a training network; empty where networks are not evaluated."""
         if result is None:
             return dict.fromkeys(("accuracy", "loss", "max_error_iou"), np.zeros(0))
-        examples = 8 * result.errors.shape[1]  # bits behind the last example are zero in all masks
-        iou, _ = similarity.max_error_iou(result.errors, self.trained.errors, examples, mesh=self.mesh, **own)
+        errors = self._probed(networks, result, name)
+        examples = 8 * errors.shape[1]  # bits behind the last example are zero in all masks
+        iou, _ = similarity.max_error_iou(errors, self.trained_errors, examples, mesh=self.mesh, **own)
         return {
             "accuracy": result.accuracy,
             "loss": result.loss,
             "max_error_iou": np.asarray(iou, np.float64),
+            "wrong": np.bitwise_count(errors).sum(axis=1, dtype=np.int64),
         }
+
+    def _probed(self, networks: Population, result: Evaluation, name: str) -> np.ndarray:
+        """Error masks `[n, ceil(T / 8)]` on the probe set; undefined networks are wrong on all of it."""
+        if self.probe is self.subject.evaluate:
+            return result.errors
+        if name == TRAINING:
+            return self.trained_errors
+        errors = self.probe(networks.weights).errors
+        wrong = np.packbits(np.ones(self.probe.examples, bool))
+        return np.where(result.undefined[:, None], wrong[None, :], errors)
+
+    @functools.cached_property
+    def probe(self) -> Any:
+        """The evaluation on the probe set; that on the test set where there is none.
+
+        Raises:
+          UserError: a probe set of inputs that cannot be changed.
+        """
+        evaluate, wanted = self.subject.evaluate, self.settings.probe
+        if isinstance(evaluate, PredictingEvaluator):
+            return evaluate.probing(wanted)
+        if wanted.size and evaluate is not None:
+            wanted.refuse("size", "the test set of these networks is not known, so set it to 0")
+        return evaluate
+
+    @functools.cached_property
+    def trained_errors(self) -> np.ndarray:
+        """The training networks' error masks on the probe set."""
+        return self.trained.errors if self.probe is self.subject.evaluate else self.probe(self.train).errors
+
+    @functools.cached_property
+    def functional(self) -> Functional | None:
+        """The comparison of predictions; None where these cannot be asked for."""
+        if not isinstance(self.probe, PredictingEvaluator):
+            return None
+        return Functional(self.probe, self.train, self.own, self.mesh)
+
+    def _functions(self, weights: Any, result: Evaluation, training: bool) -> dict[str, np.ndarray]:
+        if self.functional is None:
+            return {}
+        return self.functional.measure(weights, result, training, functools.partial(self._second, training=training))
+
+    def _barriers(self, weights: Any, result: Evaluation, fields: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Loss barriers to the nearest training networks, of some networks drawn at random."""
+        evaluate, known = self.subject.evaluate, np.flatnonzero(~result.undefined)
+        if not (self.settings.barriers and len(known) and len(result.loss)):
+            return {}
+        if not isinstance(evaluate, PredictingEvaluator):
+            return {}
+        rows = np.sort(np.random.default_rng(0).permutation(known)[: self.settings.barriers])
+        ours, nearest = weights[rows], fields["nearest"][rows, 0]
+        ends = {"barrier": (nearest, self.train[nearest])}
+        if self.aligner is not None:
+            nearest = fields["aligned_nearest"][rows, :1]
+            permutations, signs = fields["aligned_permutation"][rows, :1], fields["aligned_sign"]
+            signs = signs[rows, :1] if len(signs) else signs
+            theirs = onto(self.subject.train.spec, self.train[nearest], permutations, signs, ours)
+            ends["aligned_barrier"] = nearest[:, 0], theirs[:, 0]
+        found = {}
+        for name, (nearest, theirs) in ends.items():
+            found[name] = np.full(len(weights), np.nan)
+            losses = result.loss[rows], self.trained.loss[nearest]
+            found[name][rows] = barriers(evaluate.losses, ours, theirs, *losses)
+        return found
 
     @functools.cached_property
     def trained(self) -> Evaluation:

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxweights import tasks
 from jaxweights.auditing import twins
+from jaxweights.data.probe import ProbeSettings
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population
@@ -30,6 +31,8 @@ class AuditSettings(Settings):
       bootstrap: resamples of every interval.
       hull_neighbours: nearest training networks that a mixture may combine, 0 for all (up to 512).
       hull_aligned_neighbours: likewise, after alignment of the hidden units.
+      barriers: networks of a series whose loss barrier to the nearest training network is measured, 0 for none.
+      probe: images on which errors and outputs are compared.
     """
 
     SECTION = "audit"
@@ -37,6 +40,8 @@ class AuditSettings(Settings):
     bootstrap: int = setting(1000, at_least=1, at_most=1_000_000)
     hull_neighbours: int = setting(32, at_least=0, at_most=MOST_MIXED)
     hull_aligned_neighbours: int = setting(8, at_least=0, at_most=MOST_MIXED)
+    barriers: int = setting(32, at_least=0, at_most=1_000_000)
+    probe: ProbeSettings = ProbeSettings()
 
 
 @dataclasses.dataclass(frozen=True)

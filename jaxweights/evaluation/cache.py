@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 
@@ -9,14 +10,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import nets
+from jaxweights import nets, parallel
+from jaxweights.data.probe import ProbeSettings
 from jaxweights.evaluation.accuracy import Evaluation, evaluate
+from jaxweights.evaluation.base import PredictingEvaluator
 
 _BYTES = 512 << 20  # of cached masks
 _BLOCK_BYTES = 64 << 20  # of weights that are read and hashed at a time
+_TILE = 128  # inputs that predictions are made of at a time
 
 
-class Evaluator:
+class Evaluator(PredictingEvaluator):
     """`evaluate` of one network on one test set, with a cache of the weight vectors that it has seen.
 
     Args:
@@ -70,6 +74,38 @@ class Evaluator:
             jax.jit(jax.vmap(self._net.apply, (0, None)))(np.asarray(weights), self._arguments[0][:count])
         )
 
+    def predictions(self, weights, rows: np.ndarray) -> np.ndarray:
+        """Predictions `[N, S, K]` float32 of weight vectors `[N, P]` for the inputs `rows` `[S]`."""
+        inputs = np.asarray(self._arguments[0], np.float32)
+        size = min(_TILE, len(inputs))
+        mesh = parallel.resolve(self._arguments[2])
+        program, block = _predicting(self._net, size, mesh)
+        out = np.empty((len(weights), len(rows), self._net.num_classes), np.float32)
+        for start in range(0, len(weights), block):
+            vectors = np.asarray(weights[start : start + block], np.float32)
+            padded = parallel.pad_rows(vectors, block)
+            for first in range(0, len(rows), size):
+                chosen = rows[first : first + size]
+                found = program((self._net.frozen, parallel.pad_rows(inputs[chosen], size)), padded)
+                out[start : start + block, first : first + size] = found[: len(vectors), : len(chosen)]
+        return out
+
+    def decisions(self, predictions: np.ndarray) -> np.ndarray | None:
+        return self._net.task.decisions(self._net, predictions)
+
+    def quality(self, predictions: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
+        return self._net.task.quality(predictions, np.asarray(self._arguments[1])[rows])
+
+    def losses(self, weights) -> np.ndarray:
+        """Losses `[N]` of networks that will not be asked for again."""
+        return evaluate(self._net, weights, *self._arguments).loss
+
+    def probing(self, settings: ProbeSettings) -> Evaluator:
+        if not settings.size:
+            return self
+        images, labels = self._net.task.probe_set(*self._arguments[:2], settings)
+        return Evaluator(self._net, images, labels, self._arguments[2])
+
     def _keep(self, names: list[bytes], found: Evaluation) -> None:
         self._bytes += found.errors.nbytes
         if self._bytes > _BYTES:
@@ -85,3 +121,17 @@ def digests(weights) -> Iterator[bytes]:
     for start in range(0, len(weights), block):
         for row in np.ascontiguousarray(weights[start : start + block], np.float32):
             yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+
+
+@functools.lru_cache(maxsize=8)
+def _predicting(net: nets.TaskNet, inputs: int, mesh: Mesh):
+    """The compiled predictions of a tile of inputs, and how many networks it takes at a time."""
+    budget = (16 if jax.default_backend() == "cpu" else 1024) << 20
+    models = int(np.clip(budget // (4 * inputs * net.activation_size), 1, 64))
+
+    def predict(state, vectors):
+        bound = net.bind(state[0])
+        outputs = jax.vmap(bound.apply, (0, None))(vectors, bound.prepare(state[1]))
+        return net.task.predictions(net, outputs)
+
+    return parallel.map_rows(predict, mesh), models * mesh.size

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from jaxweights.data.probe import ProbeSettings
 from jaxweights.errors import UserError
 from jaxweights.evaluation.accuracy import Evaluation
+from jaxweights.evaluation.base import PredictingEvaluator
 
 BLOCK = 64
 """Networks that a batched function is given at a time."""
 _SUM_TOLERANCE = 1e-3  # of probabilities to one, which half precision keeps
 
 
-class Predictor:
+class Predictor(PredictingEvaluator):
     """Evaluates weight vectors by a function of weights and inputs.
 
     Of classifiers the accuracy is the share of examples with the right class, the loss the mean cross-entropy in nats,
@@ -56,7 +58,10 @@ class Predictor:
                 f"The targets of test = (inputs, targets) have shape {self._targets.shape} and type "
                 f"{self._targets.dtype}; give one {wanted} per example, [T]."
             )
-        self.examples = len(self._targets)
+
+    @property
+    def examples(self) -> int:
+        return len(self._targets)
 
     def __call__(self, weights: Any) -> Evaluation:
         """Evaluates `[N, P]` weight vectors; the loss is absent where the function returns class numbers. A network
@@ -78,11 +83,40 @@ class Predictor:
         return Evaluation(np.array(quality), np.array(loss), np.stack(errors))
 
     def outputs(self, weights: Any, count: int) -> np.ndarray:
-        """Predictions `[N, count, ...]` of weight vectors `[N, P]` for the first inputs."""
-        rows = np.asarray(weights, np.float32)
+        """What the function returns, `[N, count, ...]`, of weight vectors `[N, P]` for the first inputs."""
+        return self._first(weights, np.arange(min(count, self.examples))).astype(np.float64)
+
+    def predictions(self, weights: Any, rows: np.ndarray) -> np.ndarray | None:
+        found = self._first(weights, rows)
+        if self.task == "regression":
+            return found[..., None].astype(np.float32)
+        return np.exp(log_probabilities(found)).astype(np.float32) if found.ndim == 3 else None
+
+    def decisions(self, predictions: np.ndarray) -> np.ndarray | None:
+        return predictions.argmax(axis=-1) if self.task == "classification" else None
+
+    def quality(self, predictions: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        targets = self._targets[rows]
+        if self.task == "classification":
+            return (predictions.argmax(axis=-1) == targets).mean(axis=-1)
+        return r_squared(predictions[..., 0], targets)
+
+    def losses(self, weights: Any) -> np.ndarray:
+        found = self(weights)
+        return found.loss if found is not None and len(found.loss) else np.full(len(weights), np.nan)
+
+    def probing(self, settings: ProbeSettings) -> Predictor:
+        if settings.size:
+            settings.refuse(
+                "size", "with a function for predictions set it to 0, and give it test inputs on which networks err"
+            )
+        return self
+
+    def _first(self, weights: Any, chosen: np.ndarray) -> np.ndarray:
+        """What the function returns for some inputs, `[N, S, ...]`."""
         step = BLOCK if self._batched else 1
-        blocks = [self._predictions(rows[i : i + step])[:, :count] for i in range(0, len(rows), step)]
-        return np.concatenate(blocks).astype(np.float64)
+        blocks = (np.asarray(weights[i : i + step], np.float32) for i in range(0, len(weights), step))
+        return np.concatenate([self._predictions(block)[:, chosen] for block in blocks])
 
     def _predictions(self, rows: np.ndarray) -> np.ndarray:
         """Predictions `[n, T, ...]`, of the right shape."""
@@ -134,10 +168,21 @@ class Predictor:
 
 def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross-entropy in nats of `[T, K]` probabilities, if all rows are such, else of logits."""
+    return float(-log_probabilities(scores)[np.arange(len(labels)), labels].mean())
+
+
+def log_probabilities(scores: np.ndarray) -> np.ndarray:
+    """Logarithms `[..., K]` float64 of the probabilities of classes: of the scores, if all are such, else after a
+    softmax."""
     scores = scores.astype(np.float64)
-    if (scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1.0) < _SUM_TOLERANCE).all():
-        logs = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
-    else:
-        shifted = scores - scores.max(axis=1, keepdims=True)
-        logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return float(-logs[np.arange(len(labels)), labels].mean())
+    if (scores >= 0).all() and (np.abs(scores.sum(axis=-1) - 1.0) < _SUM_TOLERANCE).all():
+        return np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def r_squared(found: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """R² `[...]` of numbers `[..., S]`: the share of the variance of targets `[S]` that they explain."""
+    targets = targets.astype(np.float64)
+    spread = max(np.square(targets - targets.mean()).sum(), float(np.finfo(float).tiny))
+    return 1.0 - np.square(found - targets).sum(axis=-1) / spread

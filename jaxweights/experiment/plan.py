@@ -123,6 +123,7 @@ def make(settings: ExperimentSettings, config: Mapping[str, Any], examples: task
         zoo.base_recipe(base, examples.train)
         net = nets.partial(whole, np.zeros(whole.spec.num_params, np.float32), chosen.subset)  # type: ignore[attr-defined]
     recipe = Recipe.from_settings(chosen, examples.train)
+    task.check_probe(settings.audit.probe)
     rows, resolved = ZooRows.trained(chosen, recipe), generators.resolve(config["generators"])
     plan = Plan(settings, task, examples, whole, net, base, recipe, rows, resolved)
     if not chosen.import_npz:

@@ -21,7 +21,8 @@ CONTROLS: dict[str, dict[str, Any]] = {
     "permuted_copy": {"kind": "copy", "permute": True},
 }
 
-_MEASURING = ("hull_neighbours", "hull_aligned_neighbours")  # settings of the audit that its measurements depend on
+# Settings of the audit that its measurements depend on.
+_MEASURING = ("hull_neighbours", "hull_aligned_neighbours", "barriers", "probe")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _stages(config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[St
     for name in compared:
         depends = bootstrap | use | {f"studies.{name}": chosen[name]}
         yield _stage(f"studies {name}", depends, ("zoo", *shown), (f"studies/{name}.*",))
-    measuring = {f"audit.{key}": config["audit"][key] for key in _MEASURING} | use
+    measuring = {f"audit.{key}": config["audit"].get(key) for key in _MEASURING} | use
     for name in (auditing.TRAINING, auditing.HELDOUT, auditing.NOISE_LADDER, *series):
         needs = f"sample {name}" if name in series else "zoo"
         yield _stage(f"measure {name}", measuring, (needs,), (f"audit/{name}.npz",))

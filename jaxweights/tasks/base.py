@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from jaxweights import nets, operations
 from jaxweights.data import Dataset
+from jaxweights.data.probe import ProbeSettings
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.population import Population
@@ -170,6 +171,33 @@ class Task(abc.ABC):
         progress: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
         """Evaluates weight vectors; see `evaluation.evaluate`."""
+
+    def check_probe(self, settings: ProbeSettings) -> None:
+        """Raises `UserError` where a probe set is asked for, but test inputs are no images."""
+        if settings.size:
+            settings.refuse("size", f"the inputs of a {self.name} are no images that could be changed, so set it to 0")
+
+    def probe_set(
+        self, inputs: np.ndarray, targets: np.ndarray, settings: ProbeSettings
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Changed test inputs `[size, ...]` and their targets; see `data.probe`."""
+        self.check_probe(settings)
+        return inputs, targets
+
+    def predictions(self, net: nets.TaskNet, outputs: jax.Array) -> jax.Array:
+        """Natural outputs of a network's outputs `[..., K]`, by which functions are compared."""
+        del net
+        return outputs
+
+    def decisions(self, net: nets.TaskNet, predictions: np.ndarray) -> np.ndarray | None:
+        """Decisions `[...]` of predictions `[..., K]`, whole numbers from 0; None where there are no such."""
+        del net, predictions
+        return None
+
+    def quality(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
+        """The measure of quality `[...]` of predictions `[..., S, K]`; None where it is no function of them."""
+        del predictions, targets
+        return None
 
     def loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         """The loss `[B]` of a step, for counts of operations."""

@@ -13,6 +13,7 @@ import numpy as np
 from jaxweights import data as datasets
 from jaxweights import nets
 from jaxweights.data.known import ALIASES, KNOWN
+from jaxweights.data.probe import ProbeSettings, probe_set
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.evaluation.accuracy import totals, wrong_if_undefined
@@ -134,6 +135,28 @@ class Classification(Task):
         found = totals(net, weights, inputs, np.asarray(targets, np.int32), mesh, _score, progress)
         result = Evaluation(found.right / len(targets), found.loss / len(targets), found.errors)
         return wrong_if_undefined(result, len(targets))
+
+    def check_probe(self, settings: ProbeSettings) -> None:
+        """Images can be changed."""
+
+    def probe_set(
+        self, inputs: np.ndarray, targets: np.ndarray, settings: ProbeSettings
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if inputs.ndim != 4:
+            super().check_probe(settings)
+        return probe_set(inputs, targets, settings)
+
+    def predictions(self, net: nets.TaskNet, outputs: jax.Array) -> jax.Array:
+        """Probabilities of the classes."""
+        return jax.nn.softmax(outputs, axis=-1)
+
+    def decisions(self, net: nets.TaskNet, predictions: np.ndarray) -> np.ndarray:
+        """The class of the largest probability."""
+        return predictions.argmax(axis=-1)
+
+    def quality(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Accuracies."""
+        return (predictions.argmax(axis=-1) == targets).mean(axis=-1)
 
     def pictures(self, shown: Sequence[Shown], scene: Scene) -> Iterable[Picture]:
         """Decision regions; those of all series are computed together."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import jax
 import numpy as np
 
 from jaxweights import data as datasets
@@ -141,6 +142,14 @@ class FieldTask(Task):
         masks = fields.occupancy_masks(net, weights, inputs, targets, mesh, progress)
         quality = masks.iou.max(axis=1)
         return Evaluation(quality, np.where(masks.finite, 1.0 - quality, np.nan), masks.packed)
+
+    def predictions(self, net: nets.TaskNet, outputs: jax.Array) -> jax.Array:
+        """Probabilities that points are occupied, or values of an image."""
+        return jax.nn.sigmoid(outputs) if net.module.signal == "occupancy" else outputs  # type: ignore[union-attr]
+
+    def decisions(self, net: nets.TaskNet, predictions: np.ndarray) -> np.ndarray | None:
+        """Whether points are occupied; none of images."""
+        return predictions[..., 0] > 0.5 if net.module.signal == "occupancy" else None  # type: ignore[union-attr]
 
     def has_surfaces(self, net: nets.TaskNet) -> bool:
         return net.module.signal == "occupancy" and net.input_shape == (3,)  # type: ignore[union-attr]

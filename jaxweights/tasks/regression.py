@@ -14,6 +14,7 @@ from jaxweights import nets, parallel
 from jaxweights.data import Dataset
 from jaxweights.evaluation import Evaluation
 from jaxweights.evaluation.accuracy import totals, wrong_if_undefined
+from jaxweights.evaluation.predictions import r_squared
 from jaxweights.settings import Settings, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
 from jaxweights.tasks.terms import Terms
@@ -118,6 +119,10 @@ class Regression(Task):
         spread = np.square(targets[:, 0] - targets[:, 0].mean(dtype=np.float64)).sum(dtype=np.float64)
         quality = np.where(np.isfinite(found.loss), 1.0 - found.loss / spread, -np.inf)
         return wrong_if_undefined(Evaluation(quality, found.loss / len(targets), found.errors), len(targets))
+
+    def quality(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """R²."""
+        return r_squared(predictions[..., 0], targets[:, 0])
 
     def loss(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
         return jnp.square(outputs[:, 0] - targets)
