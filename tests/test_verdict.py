@@ -20,8 +20,9 @@ def share(value, limit=0.01, n=100):
     return {"value": value, "ci95": [value - 0.04, value + 0.04], "n": n, "limit": limit}
 
 
-def space(z=0.0, copies=0.0, ratio=0.0, novelty=0.5, one_run=False, limit=0.01):
+def space(z=0.0, copies=0.0, ratio=0.0, novelty=0.5, distance=1.0, one_run=False, limit=0.01):
     return {
+        "distance_ratio": {"value": distance, "ci95": [distance - 0.02, distance + 0.02], "n": 100},
         "z_u": {"value": z, "ci95": [z - 1, z + 1], "n": 100},
         "z_ratio": {"value": ratio, "ci95": [ratio - 1, ratio + 1], "n": 100},
         "novelty": {"value": novelty, "ci95": [novelty - 0.05, novelty + 0.05], "n": 100, "heldout": 100},
@@ -51,15 +52,22 @@ def series(accuracy=0.9, mixtures=0.0, errors=0.05, saturated=False, raw=None, f
         ({"copies": 0.3, "limit": 0.4}, "as novel as new runs", "novelty"),  # held-out runs have as many
         ({"copies": 0.1, "mixtures": 0.8, "accuracy": 0.3}, "interpolates", "mixtures"),
         ({"function": {"copies": 0.9}}, "copies", "copies"),
-        ({"z": -9, "novelty": 0.1}, "variations", "closer"),
+        ({"z": -9, "novelty": 0.1, "distance": 0.8}, "variations", "closer"),
+        ({"z": -9, "novelty": 0.1, "distance": 0.92}, "undecided", "novelty"),  # smaller weights
+        ({"z": -9, "novelty": 0.1, "distance": 0.92, "ratio": -9}, "variations", "closer"),
         ({"z": -9, "novelty": 0.47}, "as novel as new runs", "novelty"),  # significant, but small
-        ({"z": -9, "novelty": 0.1, "accuracy": 0.5}, "degrades", "accuracy"),  # near all of them, and does not work
+        (
+            {"z": -9, "novelty": 0.1, "distance": 0.8, "accuracy": 0.5},
+            "degrades",
+            "accuracy",
+        ),  # near all of them, and does not work
         ({"z": -9, "novelty": 0.1, "accuracy": 0.5, "ratio": -9}, "variations", "closer"),
         ({"raw": {"z": -9, "novelty": 0.1, "ratio": -9}}, "variations", "closer"),
-        ({"raw": {"z": -9, "novelty": 0.1}}, "as novel as new runs", "novelty"),
+        ({"raw": {"z": -9, "novelty": 0.1, "distance": 0.8}}, "as novel as new runs", "novelty"),
         ({"function": {"z": -9, "novelty": 0.1, "ratio": -9}}, "variations", "closer"),
         ({"errors": 1.0}, "variations", "errors"),  # permuted copies of a network without alignment
         ({"errors": 1.0, "saturated": True}, "as novel as new runs", "novelty"),
+        ({"errors": 1.0, "accuracy": 0.1}, "degrades", "accuracy"),  # wrong everywhere
         ({"errors": 0.3}, "as novel as new runs", "novelty"),
         ({"affine_share": 0.9, "z": -9, "novelty": 0.1}, "affine mixture", "affine"),
         ({"affine_share": 0.4}, "as novel as new runs", "novelty"),

@@ -49,6 +49,9 @@ class Thresholds(Settings):
       memorised_ratio: distance to the nearest training network over that to the next run below which a sample is a copy
         (Yoon et al. 2023; Gu et al. 2023); also distance to the next sample over that between held-out runs.
       mixture_factor: distance from the mixtures, in medians of the held-out runs' own, below which a sample is one.
+      variation_ratio: median distance to the training networks, in medians of the held-out runs' own, below which
+        networks that are near no single training network are still closer than new runs; other recipes give weights of
+        other norms, and smaller ones lie closer to everything.
       explained: share of the distance to the nearest network; mixtures that come closer than this explain a network.
       novelty: probability that a sample lies farther from training than a held-out run, of which the interval of novel
         samples lies above; one half is what new runs have.
@@ -63,6 +66,7 @@ class Thresholds(Settings):
     accuracy_quantile: float = setting(0.05, at_least=0, at_most=1)
     memorised_ratio: float = setting(1.0 / 3.0, above=0, at_most=1)
     mixture_factor: float = setting(0.5, above=0, at_most=1)
+    variation_ratio: float = setting(0.9, above=0, at_most=1)
     explained: float = setting(1e-6, above=0)
     novelty: float = setting(0.4, above=0, below=0.5)
 
@@ -146,6 +150,14 @@ def _undefined(e: Evidence) -> Finding | None:
     return None
 
 
+def _leaks(e: Evidence) -> Finding | None:
+    """More samples are held-out networks (lower limit above 1 %): copies of what the generator must not have seen."""
+    leaks = e.series.get("leaks", {"count": 0})
+    if not leaks["count"] or not e.exceeds(leaks["share"], e.thresholds.share):
+        return None
+    return Finding(COPIES, "Its networks are held-out networks.")
+
+
 def _copies(e: Evidence) -> Finding | None:
     """More samples are copies (lower limit above 1 % and above the share of held-out runs), and no fewer than are
     mixtures, some of which are near an end: their nearest training network, by weights or by outputs, is less than a
@@ -209,36 +221,36 @@ def _affine(e: Evidence) -> Finding | None:
 
 def _closer(e: Evidence) -> Finding | None:
     """The samples lie closer to training networks than held-out runs do, though nothing explains them one by one: Z_U
-    below -3 with an interval below 0, and the probability to lie farther than a held-out run not above its bound.
+    below -3 with an interval below 0, by weights in whatever order hidden units are, by weights as they are stored, or
+    by outputs; and they are close to single training networks (the same of the ratio to the next run).
 
-    Distances of weights as they are stored and of outputs count only where samples are close to single training
-    networks (the same statistic of the ratio to the next run): averages and shrunken networks are close to all. So do
-    all distances of networks that do not work.
+    Networks that are close to all training networks alike, as averages are, but also small weights of any other recipe,
+    are closer if they work and their median distance is below nine tenths of the held-out runs' (its upper limit).
     """
     for number, (words, tests) in enumerate(e.spaces()):
-        z, apart = tests["z_u"], tests.get("z_ratio")
-        single = e.one_run or (apart is not None and apart["value"] < e.thresholds.z_u and apart["ci95"][1] < 0)
-        needs_single = number > 0 or (e.evaluated and not e.works)
-        close = (
-            z["value"] < e.thresholds.z_u and z["ci95"][1] < 0 and tests["novelty"]["ci95"][0] < e.thresholds.novelty
-        )
-        if close and (single or not needs_single):
-            what = "outputs" if tests is e.tests.get("function") else "weights"
-            to = "those of newly trained ones" if what == "outputs" else "newly trained ones are"
-            variations = "variations of its checkpoints" if e.one_run else "variations of these"
-            if not single:
-                variations = "averages of these, or shrunken"
+        z, apart, ratio = tests["z_u"], tests["z_ratio"], tests["distance_ratio"]
+        if z["value"] >= e.thresholds.z_u or z["ci95"][1] >= 0:
+            continue
+        what = "outputs" if tests is e.tests.get("function") else "weights"
+        closer = f"Its networks' {what}{words} are closer to {e.training} than those of newly {e.terms.trained} ones"
+        if e.one_run:
+            return Finding(VARIATIONS, f"{closer}: variations of its checkpoints.")
+        if apart is not None and apart["value"] < e.thresholds.z_u and apart["ci95"][1] < 0:
+            return Finding(VARIATIONS, f"{closer}: variations of these.")
+        shrunken = ratio is not None and ratio["ci95"][1] < e.thresholds.variation_ratio
+        if number == 0 and shrunken and (e.works or not e.evaluated):
             return Finding(
-                VARIATIONS, f"Its networks' {what}{words} are closer to {e.training} than {to}: {variations}."
+                VARIATIONS, f"{closer}, though to none in particular: averages of these, or near their mean."
             )
     return None
 
 
 def _same_errors(e: Evidence) -> Finding | None:
-    """Most samples make the errors of a training network more closely than 95 % of held-out runs do. This sees through
-    symmetries that the distance does not know; it says nothing where held-out runs make the same errors."""
+    """Most samples make the errors of a training network more closely than 95 % of held-out runs do, and work as well.
+    This sees through symmetries that the distance does not know. It says nothing where held-out runs make the same
+    errors, nor of networks that are wrong nearly everywhere."""
     test = e.tests["iou_above_heldout"]
-    if test is None or test.get("saturated", False) or not e.exceeds(test, e.thresholds.most):
+    if test is None or test.get("saturated", False) or not e.works or not e.exceeds(test, e.thresholds.most):
         return None
     return Finding(VARIATIONS, f"Its {e.terms.repeats} {e.training}, more so than {e.terms.unlike}.")
 
@@ -260,6 +272,12 @@ def _novelty(e: Evidence) -> Finding | None:
     interval = f"95 % interval {100 * low:.0f} to {100 * high:.0f} %, of new runs 50 %"
     if low < bound:
         needed = _needed(found, bound)
+        if high < 0.5:
+            text = (
+                f"Its networks are a little closer to {e.training} than newly {e.terms.trained} ones, as networks of "
+                f"smaller weights are, and nothing shows that they are copies or mixtures: {farther} ({interval})."
+            )
+            return Finding(UNDECIDED, text)
         more = "" if needed is None else f" About {needed:,} samples and as many held-out runs would decide."
         return Finding(
             UNDECIDED,
@@ -289,6 +307,7 @@ def _needed(found: Mapping[str, Any], bound: float) -> int | None:
 
 RULES: Mapping[str, Callable[[Evidence], Finding | None]] = {
     "undefined": _undefined,
+    "leaks": _leaks,
     "copies": _copies,
     "mixtures": _interpolates,
     "collapsed": _collapsed,

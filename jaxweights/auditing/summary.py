@@ -239,6 +239,7 @@ class _Judge:
             "z_u": z_u.to_json(),
             "novelty": {**statistics.win_rate(z_u, null).to_json(), "heldout": null},
             "z_ratio": self._z_ratio(one, heldout),
+            "distance_ratio": self._distance_ratio(one, heldout),
             "auth_pct": authentic.to_json(),
             "memorised_share": None if self.one_run else share,
             "copied_share": share if self.one_run else None,
@@ -252,6 +253,12 @@ class _Judge:
         if np.isnan(ratios).any() or np.isnan(null).any():
             return None
         return statistics.bootstrap_z_u(ratios, null, self.resamples, self.rng).to_json()
+
+    def _distance_ratio(self, one: Space, heldout: Space) -> dict[str, Any] | None:
+        """The median distance over that of held-out runs; None where these are at 0."""
+        if not np.median(heldout.distance) > 0:
+            return None
+        return statistics.bootstrap_median_ratio(one.distance, heldout.distance, self.resamples, self.rng).to_json()
 
     def _share(self, chosen: np.ndarray, null: np.ndarray) -> dict[str, Any]:
         """A share with the limit that it has to exceed: that of the thresholds, or of the held-out runs."""
