@@ -4,6 +4,7 @@ rests on a control that failed."""
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,9 +13,10 @@ from jaxweights.api.audit import audit
 from jaxweights.auditing import twins
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
-from jaxweights.generators import ClosedFormGenerator
+from jaxweights.generators import ClosedFormGenerator, domain
 from jaxweights.population import Population, variance_spans
 from jaxweights.report import summary, tables
+from jaxweights.spec import FIXED, Leaf, WeightSpec
 
 NET = tasks.build({"name": "mlp", "hidden": (4,)}, (2, 2, 1), 3)
 P, SPEC = NET.spec.num_params, NET.spec
@@ -163,6 +165,20 @@ def test_variances_are_drawn_in_their_domain():
         )
         rest = np.setdiff1d(np.arange(net.spec.num_params), places)
         np.testing.assert_array_equal(drawn["clip"][:, rest], drawn["published"][:, rest])
+
+
+def test_generators_that_reorder_units_have_one_floor_per_tensor():
+    names = ("bn/running_mean", "bn/running_var", "fc/weight")
+    spec = WeightSpec(tuple(Leaf(name, (2,), (2,), (FIXED,), (0,), (0,)) for name in names))
+    weights = 1 + np.arange(12, dtype=np.float32).reshape(2, 6)
+    floors = domain.floors(Population.create(weights, spec), by_tensor=True)
+    drawn = jnp.asarray(weights - 2)
+    assert np.asarray(domain.inside(drawn, floors, "clip")).tolist() == [[-1, 0, 3, 3, 3, 4], [5, 6, 7, 8, 9, 10]]
+    assert domain.inside(drawn, floors, "published") is drawn and domain.inside(drawn, {}, "clip") is drawn
+    for kind in ("hyperrep", "gpt", "hyperdiffusion"):
+        made = generators.build("x", {"kind": kind})
+        assert "variances" in made.SAMPLING and made.variances == "clip"
+    assert domain.floors(Population.create(TRAIN, SPEC)) == {}
 
 
 def test_one_run_on_both_sides_is_refused():

@@ -107,6 +107,10 @@ def test_learned_generators_train_and_sample(kind):
     for rows in (np.arange(2), np.array([4, 1])):
         part = program(state, jax.tree.map(lambda x, rows=rows: x[rows], inputs))
         np.testing.assert_allclose(part.weights, np.asarray(whole.weights)[rows], atol=ROUNDING)
+    if "variances" in settings.plain(generator):
+        floor = np.where(np.arange(P) % 2, -np.inf, 0.1).astype(np.float32)
+        inside = program({**state, "constants": {**state["constants"], "variance_floor": floor}}, inputs)
+        np.testing.assert_allclose(inside.weights, np.maximum(whole.weights, floor[None, :]), atol=ROUNDING)
     check_abilities(generator, state, keys)
 
 

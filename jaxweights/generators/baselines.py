@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxweights.errors import UserError
+from jaxweights.generators import domain
 from jaxweights.generators.base import ClosedFormGenerator, Samples, Training, keys_for
-from jaxweights.population import Population, variance_spans
+from jaxweights.population import Population
 from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
-
-Variances = Literal["clip", "published"]
 
 
 class Baseline(ClosedFormGenerator):
@@ -83,7 +82,7 @@ class Noise(Baseline):
     """
 
     name: str = "noise"
-    variances: Variances = "clip"
+    variances: domain.Variances = "clip"
     sigma: float = setting(0.05, at_least=0)
     relative: bool = False
     relative_to: Literal["tensor", "all"] = "tensor"
@@ -100,14 +99,14 @@ class Noise(Baseline):
         return {
             "weights": jnp.asarray(weights),
             "amplitude": jnp.asarray(amplitude),
-            **_floor(training, self.variances),
+            **domain.floors(training),
         }
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Random training rows with fresh noise."""
         parents = _pick(keys_for(keys, 0), state["weights"].shape[0])
         noise = _normal(keys_for(keys, 1), state["amplitude"].shape[0]) * state["amplitude"][None, :]
-        return Samples(_in_domain(state["weights"][parents] + noise, state), parents)
+        return Samples(domain.inside(state["weights"][parents] + noise, state, self.variances), parents)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +163,7 @@ class Gaussian(Baseline):
     least: ClassVar[int] = 2
 
     name: str = "gaussian"
-    variances: Variances = "clip"
+    variances: domain.Variances = "clip"
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Mean and standard deviation of every entry."""
@@ -173,13 +172,13 @@ class Gaussian(Baseline):
         mean = weights.mean(axis=0, dtype=np.float64)
         std = weights.std(axis=0, dtype=np.float64, ddof=1)
         moments = {"mean": jnp.asarray(mean, jnp.float32), "std": jnp.asarray(std, jnp.float32)}
-        return moments | _floor(training, self.variances)
+        return moments | domain.floors(training)
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Fresh vectors; no parents."""
         noise = _normal(keys, state["mean"].shape[0])
         drawn = state["mean"][None, :] + state["std"][None, :] * noise
-        return Samples(_in_domain(drawn, state), jnp.full(keys.shape, -1, jnp.int32))
+        return Samples(domain.inside(drawn, state, self.variances), jnp.full(keys.shape, -1, jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +194,7 @@ class PCAGaussian(Baseline):
 
     name: str = "pca_gaussian"
     components: int = setting(0, at_least=0)
-    variances: Variances = "clip"
+    variances: domain.Variances = "clip"
 
     def check(self, training: Training) -> None:
         """Refuses fewer than two rows, and more components than the rows span."""
@@ -228,13 +227,13 @@ class PCAGaussian(Baseline):
         keep = np.argsort(values)[::-1][: self.components or most]
         basis = directions[keep] / np.sqrt(len(weights) - 1)
         parts = {"mean": jnp.asarray(mean, jnp.float32), "basis": jnp.asarray(basis, jnp.float32)}
-        return parts | _floor(training, self.variances)
+        return parts | domain.floors(training)
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Fresh vectors; no parents."""
         scores = _normal(keys, state["basis"].shape[0])
         drawn = state["mean"][None, :] + scores @ state["basis"]
-        return Samples(_in_domain(drawn, state), jnp.full(keys.shape, -1, jnp.int32))
+        return Samples(domain.inside(drawn, state, self.variances), jnp.full(keys.shape, -1, jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,22 +264,6 @@ class _Static:
     """A hashable value inside a state that is not an array."""
 
     value: WeightSpec
-
-
-def _floor(training: Population, variances: Variances) -> dict[str, jax.Array]:
-    """Places and smallest values of the running variances, for a generator's state; nothing where there are none."""
-    spans = variance_spans(training.spec) if variances == "clip" else []
-    if not spans:
-        return {}
-    places = np.concatenate([np.arange(span.start, span.stop) for span in spans])
-    return {"places": jnp.asarray(places), "floor": jnp.asarray(training.weights[:, places].min(axis=0))}
-
-
-def _in_domain(weights: jax.Array, state: Mapping[str, Any]) -> jax.Array:
-    """Weights `[n, P]` whose running variances are at least the smallest ones of the training networks."""
-    if "floor" not in state:
-        return weights
-    return weights.at[:, state["places"]].max(state["floor"][None, :])
 
 
 def _spanned(training: Training) -> int:

@@ -14,7 +14,7 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
-from jaxweights.generators import checks, factors
+from jaxweights.generators import checks, domain, factors
 from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for
 from jaxweights.generators.gpt import importer, network, pairs
 from jaxweights.generators.gpt.network import SCALARS, Transformer
@@ -75,10 +75,13 @@ class GPT(Prompted):
       sampling_steps: number of DDIM steps, or None for all.
       eta: noise of DDIM steps, from 0 (deterministic) to 1.
       recursion: number of times that a network is improved; the networks in between are measured.
+      variances: drawn running variances below the training networks', see `HyperDiffusion`.
     """
 
     TRAJECTORIES: ClassVar[bool] = True
-    SAMPLING: ClassVar[frozenset[str]] = frozenset({"prompt", "sampler", "sampling_steps", "eta", "recursion", "dtype"})
+    SAMPLING: ClassVar[frozenset[str]] = frozenset(
+        {"prompt", "sampler", "sampling_steps", "eta", "recursion", "dtype", "variances"}
+    )
     FACTORS: ClassVar[factors.Factors] = factors.GPT
     TINY: ClassVar[Mapping[str, Any]] = {
         "chunk": 5,
@@ -122,6 +125,7 @@ class GPT(Prompted):
     sampling_steps: int | None = setting(None, at_least=1)
     eta: float = setting(0.0, at_least=0, at_most=1)
     recursion: int = setting(1, at_least=1, at_most=1000)
+    variances: domain.Variances = "clip"
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
@@ -163,7 +167,7 @@ class GPT(Prompted):
         }
         scale = self.scale or _NORMALISED_STD / pairs.std(data["weights"])
         table = frequencies(self.num_frequencies, self.max_frequency_log2)
-        return data, self._constants(training.spec, scale, table)
+        return data, self._constants(training.spec, scale, table) | domain.floors(training, by_tensor=True)
 
     def stages(self) -> tuple[Stage, ...]:
         """Returns the one stage "transformer"."""
@@ -264,7 +268,7 @@ class GPT(Prompted):
         else:
             steps = self.sampling_steps
             out = diffusion_lib.sample_ddim(self.diffusion, predict, keys, shape, steps=steps, eta=self.eta, **given)
-        return out / constants["scale"]
+        return domain.inside(out / constants["scale"], constants, self.variances)
 
     def state_from_torch(self, checkpoint: Checkpoint, spec: WeightSpec) -> dict[str, Any]:
         """The state of a published model, ready for `sample`.

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
-from jaxweights.generators import checks, factors
+from jaxweights.generators import checks, domain, factors
 from jaxweights.generators.base import Augmented, Samples, Stage, Training, keys_for
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
@@ -71,9 +71,12 @@ class HyperDiffusion(Augmented):
         `Stage`.
       sampling_steps: number of DDIM steps, or None for all.
       eta: noise of DDIM steps, from 0 (deterministic) to 1.
+      variances: running variances of batch normalisation that fall below the smallest one of their tensor in the
+        training networks. clip: that one takes their place; published: they stay, and negative ones leave a network
+        without outputs.
     """
 
-    SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "eta", "dtype"})
+    SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "eta", "dtype", "variances"})
     FACTORS: ClassVar[factors.Factors] = factors.HYPERDIFFUSION
 
     TINY: ClassVar[Mapping[str, Any]] = {
@@ -115,6 +118,7 @@ class HyperDiffusion(Augmented):
     shard_parameters: bool = False
     sampling_steps: int | None = setting(None, at_least=1)
     eta: float = setting(0.0, at_least=0, at_most=1)
+    variances: domain.Variances = "clip"
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
@@ -152,7 +156,7 @@ class HyperDiffusion(Augmented):
         # What never changes stays as it is.
         std = np.where(std > 0, std, 1.0) / self.scale
         table = frequencies(self.num_frequencies, self.max_frequency_log2)
-        return weights, self._constants(spec, mean, std, orders, table)
+        return weights, self._constants(spec, mean, std, orders, table) | domain.floors(training, by_tensor=True)
 
     def stages(self) -> tuple[Stage, ...]:
         """Returns the one stage "transformer"."""
@@ -208,7 +212,8 @@ class HyperDiffusion(Augmented):
         shape = (constants["layout"].num_params,)
         given = {"steps": self.sampling_steps, "eta": self.eta, "initial": initial, "noise": noise}
         out = diffusion_lib.sample_ddim(self.diffusion, predict, keys, shape, **given)
-        return out * constants["std"][None, :] + constants["mean"][None, :]
+        weights = out * constants["std"][None, :] + constants["mean"][None, :]
+        return domain.inside(weights, constants, self.variances)
 
     def state_from_torch(self, checkpoint: Checkpoint, spec: WeightSpec) -> dict[str, Any]:
         """The state of a published model, ready for `sample`.

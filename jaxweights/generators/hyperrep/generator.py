@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from jaxweights.errors import UserError
+from jaxweights.generators import domain
 from jaxweights.generators.base import Samples, Stage, Training
 from jaxweights.generators.hyperrep import loss as losses
 from jaxweights.generators.hyperrep.latents import draw
@@ -71,6 +72,7 @@ class HyperRep(HyperRepSettings):
             "mean_loss": losses.mean_losses(layout, weights, mean, self._error_scale(std), **self._reconstruction()),
             "score": np.asarray(training.records["accuracy"], np.float32),
             "step": np.asarray(training.records["step"], np.int32),
+            **domain.floors(training, by_tensor=True),
         }
         if self.permutations == "table":
             constants["permutations"] = permutation_table(
@@ -120,7 +122,7 @@ class HyperRep(HyperRepSettings):
         constants, params = state["constants"], state[STAGE]["params"][STAGE]
         module: Any = self._module(constants)
         out = module.apply({"params": params}, latents, method="decode")
-        return out * self._feature_scale(constants)
+        return domain.inside(out * self._feature_scale(constants), constants, self.variances)
 
     def finish(self, state: Mapping[str, Any], data: np.ndarray) -> dict[str, Any]:
         """Returns `latents` `[N, latent_dim]` of the training rows, and the `weights` `[N, P]` themselves."""

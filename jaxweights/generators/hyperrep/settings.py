@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from jaxweights.generators import checks, factors
+from jaxweights.generators import checks, domain, factors
 from jaxweights.generators.base import Autoencoding
 from jaxweights.generators.hyperrep import loss as losses
 from jaxweights.generators.hyperrep.latents import MODES, LatentSampler, misfit
@@ -96,9 +96,12 @@ class HyperRepSettings(Autoencoding):
       bandwidth: bandwidth of kernel density estimates.
       mode: variant of the sampler, "" for its first one; "faithful" is the published S_KDE with the seed that all
         dimensions share.
+      variances: decoded running variances of batch normalisation that fall below the smallest one of their tensor in
+        the training networks. clip: that one takes their place; published: they stay, and negative ones leave a network
+        without outputs.
     """
 
-    SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampler", "top", "bandwidth", "mode"})
+    SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampler", "top", "bandwidth", "mode", "variances"})
     FACTORS: ClassVar[factors.Factors] = factors.HYPERREP
 
     TINY: ClassVar[Mapping[str, Any]] = {
@@ -174,6 +177,7 @@ class HyperRepSettings(Autoencoding):
     top: float = setting(0.3, above=0, at_most=1)
     bandwidth: float = setting(0.002, at_least=0)
     mode: str = ""
+    variances: domain.Variances = "clip"
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that no model can be built from."""
