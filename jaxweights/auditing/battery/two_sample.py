@@ -1,0 +1,199 @@
+"""Do two sets come from one distribution? MMD with a permutation test, 1-NN accuracy, and a classifier.
+
+Gretton et al. 2012 (JMLR 13); Lopez-Paz and Oquab 2017 (arXiv 1610.06545).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from jaxweights.auditing import statistics
+from jaxweights.auditing.battery.diversity import gaussian_kernel
+from jaxweights.auditing.battery.pairwise import Nearest, among
+from jaxweights.auditing.battery.sampling import Resampling, each
+from jaxweights.auditing.statistics import Estimate
+
+COMPONENTS = 64
+"""Principal components that the classifier sees."""
+_HIDDEN = 20  # of the published classifier
+
+
+class Pooled(NamedTuple):
+    """Distances of two sets.
+
+    Attributes:
+      first: `[n, n]` in the first set.
+      second: `[m, m]` in the second.
+      between: `[n, m]`.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    between: np.ndarray
+
+    def joined(self) -> np.ndarray:
+        """`[n + m, n + m]`, the first set first."""
+        return np.block([[self.first, self.between], [self.between.T, self.second]])
+
+
+def mmd_kernel(distances: Pooled) -> np.ndarray | None:
+    """The Gaussian kernel of both sets, of the median distance of all pairs; None where that is 0.
+
+    The kernel's mean is subtracted, which the unbiased MMD does not see, and the diagonal, which it leaves out, is 0.
+    """
+    joined = distances.joined()
+    above = np.triu_indices(len(joined), 1)
+    width = float(np.median(joined[above]))
+    if width == 0:
+        return None
+    kernel = gaussian_kernel(joined, width)
+    kernel -= kernel[above].mean()
+    np.fill_diagonal(kernel, 0.0)
+    return kernel.astype(np.float32)
+
+
+def mmd(kernel: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The unbiased squared MMD of pairs of subsets.
+
+    Args:
+      kernel: `[N, N]` float32 with zeros on the diagonal.
+      first: `[R, N]` bool, the first set of every pair.
+      second: `[R, N]` bool, the second, disjoint with it.
+
+    Returns:
+      `[R]` float64.
+    """
+    a, b = (x.astype(np.float32) for x in (first, second))
+    of_a, of_b = a @ kernel, b @ kernel
+    n, m = first.sum(axis=1, dtype=np.float64), second.sum(axis=1, dtype=np.float64)
+
+    def total(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        return np.einsum("rn,rn->r", rows, chosen, dtype=np.float64)
+
+    return total(of_a, a) / (n * (n - 1)) + total(of_b, b) / (m * (m - 1)) - 2.0 * total(of_a, b) / (n * m)
+
+
+def mmd_test(kernel: np.ndarray, size: int, permutations: int, resampling: Resampling) -> tuple[Estimate, float]:
+    """The squared MMD of the first `size` networks and the others, and the p-value of the permutation test.
+
+    Args:
+      kernel: `[N, N]` float32 of both sets, see `mmd_kernel`.
+      size: networks of the first set.
+      permutations: B, random divisions into sets of the same sizes.
+      resampling: how intervals are made.
+
+    Returns:
+      The estimate, with an interval from random halves of both sets, and `(1 + #{permuted >= observed}) / (1 + B)`.
+    """
+    total = len(kernel)
+    is_first = np.arange(total) < size
+    value = float(mmd(kernel, is_first[None, :], ~is_first[None, :])[0])
+    shuffled = resampling.rng.permuted(np.broadcast_to(is_first, (permutations, total)), axis=1)
+    p = (1.0 + np.sum(mmd(kernel, shuffled, ~shuffled) >= value)) / (1.0 + permutations)
+
+    def of_halves(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        empty = np.zeros_like(first), np.zeros_like(second)
+        return mmd(kernel, np.hstack([first, empty[1]]), np.hstack([empty[0], second]))
+
+    return resampling.of_halves(of_halves, value, [size, total - size]), float(p)
+
+
+def nearest_is_own(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether the nearest network is of a network's own set, `[n]` float64; half where both are as near.
+
+    Args:
+      own: `[n]` distance to the nearest network of its own set.
+      other: `[n]` distance to the nearest one of the other set.
+    """
+    return (own < other) + 0.5 * (own == other)
+
+
+def one_nna(
+    generated: Nearest,
+    to_train: np.ndarray,
+    train_own: np.ndarray,
+    train_to_generated: Nearest,
+    resampling: Resampling,
+) -> tuple[Estimate, float]:
+    """Leave-one-out accuracy of the 1-NN classifier that tells generated from training networks.
+
+    The mean of the accuracies on both sets, so that they may differ in size; 1/2 for sets of one distribution, below
+    it for copies, down to 0 where every training network has one, 1 for sets apart.
+
+    Args:
+      generated: neighbours of generated networks among themselves, as many as `pairwise.listed(1)`.
+      to_train: `[n]` distances of generated networks to the nearest training network.
+      train_own: `[N]` distances of training networks to the nearest other one.
+      train_to_generated: neighbours of training networks among generated ones, as many as `pairwise.listed(1)`.
+      resampling: how intervals are made.
+
+    Returns:
+      The estimate, with an interval from random halves of the generated networks, and the share of generated networks
+      whose nearest network is a generated one, `(n - 1) / (N + n - 1)` for sets of one distribution.
+    """
+    of_generated = nearest_is_own(generated.distances[:, 0], to_train)
+    of_train = nearest_is_own(train_own, train_to_generated.distances[:, 0])
+
+    def of_half(chosen: np.ndarray) -> float:
+        ours = nearest_is_own(among(generated, chosen, 1)[chosen][:, 0], to_train[chosen])
+        theirs = nearest_is_own(train_own, among(train_to_generated, chosen, 1)[:, 0])
+        return 0.5 * float(ours.mean() + theirs.mean())
+
+    value = 0.5 * float(of_generated.mean() + of_train.mean())
+    estimate = resampling.of_halves(each(of_half), value, [len(to_train)], (0.0, 1.0))
+    return estimate, float(of_generated.mean())
+
+
+def c2st(generated: np.ndarray, train: np.ndarray, seed: int) -> tuple[Estimate, float]:
+    """Accuracy on unseen networks of a classifier that tells generated from training networks.
+
+    A network of one hidden layer of 20 units, as published, on half of both sets. It sees their standardised principal
+    components, of which the other half knows nothing, and the logarithm of the distance to these.
+
+    Args:
+      generated: `[n, D]` floats.
+      train: `[n, D]` floats, as many.
+      seed: random seed of halves and classifier.
+
+    Returns:
+      The share of the other half that is told right, with its exact interval, and the p-value against chance by the
+      normal law `N(1/2, 1 / (4 n_test))`.
+    """
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from sklearn.neural_network import MLPClassifier
+
+    rng = np.random.default_rng(seed)
+    sets = [x[rng.permutation(len(x))] for x in (generated, train)]
+    half = len(generated) // 2
+    seen, unseen = (np.concatenate([x[part] for x in sets]) for part in (slice(half), slice(half, None)))
+    labels, truth = (np.repeat([1, 0], [len(x) // 2] * 2) for x in (seen, unseen))
+    features, others = _features(seen, unseen, seed)
+    classifier = MLPClassifier((_HIDDEN,), max_iter=100, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs, as published
+        classifier.fit(features, labels)
+    right = classifier.predict(others) == truth
+    estimate = statistics.share(right)
+    return estimate, float(stats.norm.sf((estimate.value - 0.5) * 2.0 * np.sqrt(len(right))))
+
+
+def _features(seen: np.ndarray, unseen: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Standardised features of the classifier, fitted to the networks that it sees."""
+    from sklearn.decomposition import PCA
+
+    components = min(COMPONENTS, len(seen) - 1, seen.shape[1])
+    model = PCA(components, svd_solver="randomized", random_state=seed).fit(seen)
+    features = []
+    for rows in (seen, unseen):
+        scores = model.transform(rows)
+        centred = rows - model.mean_
+        left = np.maximum(np.square(centred).sum(axis=1) - np.square(scores).sum(axis=1), 0.0)
+        # What the components do not explain; relative, so that rounding is not told apart.
+        floor = 1e-6 * np.square(centred).sum(axis=1) + np.finfo(np.float32).tiny
+        features.append(np.column_stack([scores, np.log(left + floor)]))
+    mean, deviation = features[0].mean(axis=0), features[0].std(axis=0)
+    return tuple((x - mean) / np.where(deviation > 0, deviation, 1.0) for x in features)  # type: ignore[return-value]
