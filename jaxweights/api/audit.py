@@ -152,7 +152,7 @@ def audit(
     for name, one in added.items():
         metrics["series"][name]["kind"] = kind_of(one)
     metrics["versions"] = provenance.versions()
-    return AuditResult(metrics, measured, subject, evaluators.examples(evaluate, trained), seed)
+    return AuditResult(metrics, measured, subject, evaluators.examples(evaluate, trained), seed, chosen.bootstrap)
 
 
 def _population(networks: Any, what: str, spec: WeightSpec | None, split: str = "") -> Population:

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 from jaxweights import files
 from jaxweights.auditing import Measured, Subject
 from jaxweights.errors import UserError
-from jaxweights.report import export, figures, heatmap, measures, page, pictures, style, summary, tables, weights
+from jaxweights.report import (
+    export,
+    figures,
+    heatmap,
+    measures,
+    methods,
+    page,
+    pictures,
+    style,
+    summary,
+    tables,
+    weights,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +40,7 @@ class AuditResult:
       subject: the networks.
       examples: examples of the test set, 0 where networks were not evaluated.
       seed: random seed of the audit.
+      bootstrap: resamples of every interval.
     """
 
     metrics: dict[str, Any]
@@ -35,13 +48,13 @@ class AuditResult:
     subject: Subject
     examples: int
     seed: int
+    bootstrap: int
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Label by series: "remembers", "interpolates", "invents" or "degrades"; "novel" for what would be one of the
-        latter two, where networks were not evaluated; "undefined" where most networks have no finite outputs;
-        "undecided" where a control failed on which the verdict rests. The given series come first, then baselines and
-        controls."""
+        """Label by series, one of `auditing.verdict.LABELS`, e.g. "copies" or "as novel as new runs"; "undecided" where
+        the numbers do not suffice, or a control failed on which the verdict rests. The given series come first, then
+        baselines and controls."""
         return {name: text["label"] for name, text in self._judged().items()}
 
     @property
@@ -90,16 +103,24 @@ class AuditResult:
         files.make_dir(path.parent)
         return page.write_audit(path, self._audited())
 
+    def methods(self) -> str:
+        """What was done, in sentences for a paper."""
+        return methods.text(page.facts_of(self._audited()))
+
+    def bibtex(self) -> str:
+        """BibTeX of the sources of `methods`."""
+        return methods.bibtex(page.facts_of(self._audited()))
+
     def write(self, folder: pathlib.Path | str) -> pathlib.Path:
-        """Writes everything to a folder: `report.html`, `metrics.json`, `table.csv` and `table.tex`.
+        """Writes everything to a folder: `report.html`, `metrics.json`, and for a paper `table.csv`, `table.tex`,
+        `methods.tex` and `references.bib`.
 
         Returns:
           The path of `report.html`.
         """
         folder = files.make_dir(folder)
         report = self.report(folder / "report.html")
-        self.to_csv(folder / "table.csv")
-        self.to_latex(folder / "table.tex")
+        page.write_tables(folder, page.facts_of(self._audited()))
         self.save(folder / "metrics.json")
         return report
 
@@ -118,7 +139,7 @@ class AuditResult:
             for name, entry in self._judged().items()
             if roles[name] == style.LEARNED
         )
-        numbers = tables.series_table(self.metrics, roles, measures.MAIN, True)
+        numbers = tables.series_table(self.metrics, roles, measures.main(self.metrics), True)
         parts = (texts, numbers, f"<p>{state}</p>")
         return "".join(parts if checks["controls_passed"] else parts[::-1])
 
@@ -133,6 +154,7 @@ class AuditResult:
             samples=subject.generated,
             examples=self.examples,
             seed=self.seed,
+            bootstrap=self.bootstrap,
         )
 
     def _judged(self) -> dict[str, dict[str, Any]]:

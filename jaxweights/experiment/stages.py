@@ -117,7 +117,10 @@ def _stages(config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[St
     found = tuple(f"measure {n}" for n in (auditing.TRAINING, auditing.HELDOUT, auditing.NOISE_LADDER, *series))
     found += tuple(f"studies {n}" for n in (*studied, *compared))
     yield _stage("audit", {"audit": config["audit"]}, found, ("metrics.json",))
-    yield _stage("report", {"report": config["report"]}, ("audit",), ("report.html", "figures"))
+    yield _stage("report", {"report": config["report"]}, ("audit",), _REPORT)
+
+
+_REPORT = ("report.html", "figures", "table.csv", "table.tex", "methods.tex", "references.bib")
 
 
 def _entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ samples/<name>/         population of generated networks
 audit/<series>.npz      per-network measurements
 studies/<name>.*        what was found out about a trained generator, or about all series
 figures/                PNG and SVG files
+table.csv   table.tex   methods.tex   references.bib    for a paper
 """
 
 from __future__ import annotations

@@ -61,9 +61,9 @@ def latex_table(metrics: Mapping[str, Any]) -> str:
     Columns without any number are left out, and so are the decimals that the intervals do not justify.
     """
     entries, terms = metrics["series"], tables.terms_of(metrics)
-    shown = [m for m in measures.MAIN if any(m.find(entry) for entry in entries.values())]
+    shown = [m for m in measures.main(metrics) if any(m.find(entry) for entry in entries.values())]
     columns = [_column(m, [m.find(entry) for entry in entries.values()]) for m in shown]
-    answers = [tables.answer_of(entry) for entry in entries.values()]
+    answers = [tables.answer_of(entry) if entry["role"] == "generator" else "" for entry in entries.values()]
     heads = ["series", "$n$", *(_head(m.head(terms)) for m in shown), "verdict"]
     lines = [
         [escape(style.label(name)), f"{measures.count(entry):,}", *cells, escape(tables.label_of(entry)) or _MISSING]

@@ -6,12 +6,13 @@ from the smallest to the largest value, so that none falls out, and every random
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxweights import auditing
+from jaxweights.auditing import front
 from jaxweights.report import style
 from jaxweights.report.style import Series
 from jaxweights.tasks import Terms
@@ -173,7 +174,12 @@ def accuracy_similarity(
 
 
 def accuracy_novelty(
-    series: Sequence[Series], examples: int, seed: int, limit: float, terms: Terms | None = None
+    series: Sequence[Series],
+    examples: int,
+    seed: int,
+    limit: float,
+    terms: Terms | None = None,
+    baselines: Mapping[str, Any] | None = None,
 ) -> Figure:
     """Accuracy against error similarity and against distance, at most 100 networks per series drawn with the seed.
 
@@ -185,6 +191,7 @@ def accuracy_novelty(
       seed: random seed that chooses the networks shown.
       limit: maximum error IoU that 5 % of the held-out runs exceed.
       terms: words of the task; those of classification by default.
+      baselines: what baselines reach, `baselines` of `metrics.json`, for their front.
     """
     terms = terms or Terms()
     rng = np.random.default_rng(seed)
@@ -208,6 +215,8 @@ def accuracy_novelty(
             if span is not None:
                 panel.set(ylim=span, title=_CLOSER)
             style.percent(panel.yaxis)
+        if baselines is not None:
+            _front(line[1], series, baselines)
         line[0].axvline(limit, color="#2b2b2b", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
         line[0].set_ylabel(terms.column)
     for panel, (_, name) in zip(axes[-1], panels, strict=True):
@@ -223,9 +232,29 @@ def accuracy_novelty(
         fontsize=7.5,
         color="#555555",
     )
-    entries = axes[0, 0].get_legend_handles_labels()
-    style.legend(figure, *entries, below=True, markerscale=1.3, handletextpad=0.2)
+    handles, labels = (list(found) for found in axes[0, 1].get_legend_handles_labels())
+    style.legend(figure, handles, labels, below=True, markerscale=1.3, handletextpad=0.4)
     return figure
+
+
+def _front(axes, series: Sequence[Series], baselines: Mapping[str, Any]) -> None:
+    """What baselines reach at every distance, and the means of the learned generators, each with its distance to it.
+
+    The novelty of a network is its distance in units of tau, at most 1, so that means lie left of tau.
+    """
+    tau = baselines["tau_run"]
+    points = np.array([(p["novelty"], p["accuracy"]) for p in baselines["points"].values()])
+
+    def reached(novelty: np.ndarray) -> np.ndarray:
+        return front.front(np.broadcast_to(points[:, None, :], (len(points), len(novelty), 2)), novelty)
+
+    grid = np.linspace(0.0, points[:, 0].max(), 200)
+    axes.plot(grid * tau, reached(grid), color="#2b2b2b", linewidth=1.5, zorder=5, label="front of the baselines")
+    for s in (s for s in series if s.role == style.LEARNED):
+        mean = front.Points.of(s.measured, tau)
+        x, y = float(mean.novelty.mean()), float(mean.accuracy.mean())
+        axes.plot([x * tau] * 2, [y, reached(np.array([x]))[0]], color=s.colour, linewidth=1.3, zorder=5)
+        axes.scatter(x * tau, y, s=260, color=s.colour, marker=s.marker, edgecolors="white", linewidths=1.6, zorder=6)
 
 
 def _zoom(series: Sequence[Series]) -> list[tuple[float, float] | None]:

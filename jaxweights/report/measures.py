@@ -132,37 +132,90 @@ class Estimate:
 
 MAIN = (
     Measure(("accuracy",), "{column}", 100),
-    Measure(("min_l2",), "min L2"),
     Measure(("aligned_min_l2",), "aligned min L2"),
-    Measure(("max_error_iou",), "max {overlap}"),
+    Measure(("min_l2",), "min L2"),
+    Measure(("tests", "novelty"), "farther than new runs (%)", 100, 0),
     Measure(("tests", "z_u"), "Z_U", 1, 1),
-    Measure(("tests", "auth_pct"), "AuthPct (%)", 1, 1),
-    Measure(("tests", "memorised_share"), "memorised (%)", 100, 1),
-    Measure(("tests", "copied_share"), "copied (%)", 100, 1),
-    Measure(("tests", "interpolated_share"), "interpolated (%)", 100, 1),
+    Measure(("tests", "memorised_share"), "copies (%)", 100, 0),
+    Measure(("tests", "copied_share"), "copies of checkpoints (%)", 100, 0),
+    Measure(("tests", "interpolated_share"), "mixtures (%)", 100, 0),
+    Measure(("tests", "affine_share"), "affine mixtures (%)", 100, 0),
+    Measure(("max_error_iou",), "max {overlap}", 1, 2),
 )
+"""What the verdict rests on; see `main`."""
 MORE = (
     Measure(("loss",), "loss"),
+    Measure(("tests", "auth_pct"), "AuthPct (%)", 1, 1),
+    Measure(("tests", "z_ratio"), "Z_U of distance ratios", 1, 1),
+    Measure(("tests", "collapsed_share"), "collapsed (%)", 100, 1),
+    Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
+    Measure(("tests", "iou_above_heldout"), "{overlap} above held-out (%)", 100, 1),
     Measure(("hull_residual",), "distance to mixtures"),
     Measure(("hull_residual_relative", "to_nearest"), "mixtures over nearest"),
     Measure(("hull_residual_relative", "to_heldout"), "mixtures over held-out's"),
     Measure(("by_run", "same_run_l2"), "min L2, own run"),
     Measure(("by_run", "other_run_l2"), "min L2, other runs"),
-    Measure(("tests", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
-    Measure(("tests", "iou_above_heldout"), "{overlap} above held-out (%)", 100, 1),
     Measure(("undefined", "share"), "undefined (%)", 100, 1),
     Measure(("leaks", "share"), "held-out networks (%)", 100, 1),
 )
+FUNCTION = (
+    Measure(("function", "function_l2"), "outputs: min L2"),
+    Measure(("function", "function_max"), "largest difference"),
+    Measure(("tests", "function", "novelty"), "farther than new runs (%)", 100, 0),
+    Measure(("tests", "function", "z_u"), "Z_U of outputs", 1, 1),
+    Measure(("tests", "function", "memorised_share"), "copies by outputs (%)", 100, 0),
+    Measure(("function", "nearest_disagreement"), "disagreement with nearest (%)", 100),
+    Measure(("function", "disagreement"), "disagreement within (%)", 100),
+    Measure(("function", "ensemble_gain"), "ensemble gain (points)", 100),
+    Measure(("function", "barrier"), "barrier"),
+    Measure(("function", "aligned_barrier"), "aligned barrier"),
+    Measure(("function", "wrong"), "errors behind {overlap}"),
+)
+"""Of what networks compute."""
+BATTERY = (
+    Measure(("battery", "c_t"), "C_T", 1, 1),
+    Measure(("battery", "calibrated_distance_share"), "calibrated distance (%)", 100, 0),
+    Measure(("battery", "nn_ratio_share"), "neighbour ratio (%)", 100, 0),
+    Measure(("battery", "precision"), "precision", 1, 2),
+    Measure(("battery", "recall"), "recall", 1, 2),
+    Measure(("battery", "density"), "density", 1, 2),
+    Measure(("battery", "coverage"), "coverage", 1, 2),
+    Measure(("battery", "fld"), "FLD"),
+    Measure(("battery", "fld_gap"), "generalization gap"),
+    Measure(("battery", "mmd"), "MMD\u00b2"),
+    Measure(("battery", "c2st"), "C2ST (%)", 100, 0),
+    Measure(("battery", "one_nna"), "1-NNA (%)", 100, 0),
+    Measure(("battery", "vendi"), "Vendi"),
+    Measure(("battery", "vendi_gaussian"), "Vendi, Gaussian"),
+    Measure(("battery", "twonn"), "dimension, TwoNN"),
+    Measure(("battery", "levina_bickel"), "dimension, Levina\u2013Bickel"),
+)
+"""Of a series as a population."""
+PERFORMANCE = (
+    Measure(("performance", "novelty"), "novelty"),
+    Measure(("performance", "excess"), "above the baselines (points)", 100),
+    Measure(("performance", "novel_and_performing", "tau_run", "1"), "novel and performing (%)", 100, 0),
+    Measure(("performance", "novel_and_performing", "of_heldout"), "of held-out's own (%)", 100, 0),
+    Measure(("performance", "novel_and_performing", "tau_all", "1"), "as published, 1\u03c4 (%)", 100, 0),
+    Measure(("performance", "novel_and_performing", "tau_all", "4"), "as published, 4\u03c4 (%)", 100, 0),
+)
+"""Against the baselines."""
+RAW = (
+    Measure(("min_l2",), "min L2"),
+    Measure(("tests", "raw", "novelty"), "farther than new runs (%)", 100, 0),
+    Measure(("tests", "raw", "z_u"), "Z_U", 1, 1),
+    Measure(("tests", "raw", "auth_pct"), "AuthPct (%)", 1, 1),
+    Measure(("tests", "raw", "memorised_share"), "copies (%)", 100, 1),
+    Measure(("tests", "raw", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
+)
+
+
+def main(metrics: Mapping[str, Any]) -> list[Measure]:
+    """`MAIN` without raw distances where there are aligned ones."""
+    aligned = any(entry.get("aligned_min_l2") for entry in metrics["series"].values())
+    return [m for m in MAIN if not (aligned and m.path == ("min_l2",))]
 
 
 def count(entry: Mapping[str, Any]) -> int:
     """Networks of a series."""
     return entry["n"] if "n" in entry else entry["min_l2"]["n"]
-
-
-RAW = (
-    Measure(("tests", "raw", "z_u"), "Z_U", 1, 1),
-    Measure(("tests", "raw", "auth_pct"), "AuthPct (%)", 1, 1),
-    Measure(("tests", "raw", "memorised_share"), "memorised (%)", 100, 1),
-    Measure(("tests", "raw", "closer_than_heldout"), "closer than any held-out (%)", 100, 1),
-)

@@ -14,7 +14,19 @@ import numpy as np
 
 from jaxweights import auditing, data, files, nets, population, settings, tasks
 from jaxweights.population import Population
-from jaxweights.report import explanations, measures, pictures, studies, style, tables, template, training
+from jaxweights.report import (
+    cards,
+    explanations,
+    export,
+    measures,
+    methods,
+    pictures,
+    studies,
+    style,
+    tables,
+    template,
+    training,
+)
 from jaxweights.report.settings import ReportSettings
 from jaxweights.report.style import Picture, Section
 
@@ -60,7 +72,8 @@ def write(
     folder = files.make_dir(scene.folder)
     series = style.collect(workdir, metrics)
     examples, seed = len(dataset.test_labels), config["seed"]
-    audited = pictures.Audited(metrics, series, train, heldout, heldout_checkpoints, samples, examples, seed)
+    resamples = _resamples(config)
+    audited = pictures.Audited(metrics, series, train, heldout, heldout_checkpoints, samples, examples, seed, resamples)
     with style.drawing():
         parts = [
             *pictures.of_measurements(audited, folder),
@@ -71,9 +84,23 @@ def write(
             *studies.parts(series, workdir, metrics, seed, folder),
         ]
     text = render(metrics, config, net, parts)
+    write_tables(workdir, methods.Facts(metrics, net.spec, resamples, seed))
     path = workdir / "report.html"
     _write(path, text)
     return path
+
+
+def _resamples(config: Mapping[str, Any]) -> int:
+    """Resamples of every interval of an experiment."""
+    return config.get("audit", {}).get("bootstrap", auditing.AuditSettings().bootstrap)
+
+
+def write_tables(folder: pathlib.Path, facts: methods.Facts) -> None:
+    """Writes what a paper needs: `table.csv` and `table.tex`, and `methods.tex` with its `references.bib`."""
+    files.write_text(folder / "table.csv", export.csv_table(facts.metrics))
+    files.write_text(folder / "table.tex", export.latex_table(facts.metrics))
+    files.write_text(folder / "methods.tex", methods.latex(facts))
+    files.write_text(folder / "references.bib", methods.bibtex(facts))
 
 
 def _task_pictures(audited: pictures.Audited, scene: tasks.Scene) -> Iterator[Picture]:
@@ -117,9 +144,14 @@ def write_audit(path: pathlib.Path, audited: pictures.Audited) -> pathlib.Path:
             for make in (pictures.of_measurements, pictures.of_samples, pictures.of_weights)
             for part in make(audited, pathlib.Path(folder))
         ]
-        text = _page(audited.metrics, "Invents or remembers?", _sizes(audited), parts, kept=False)
+        text = _page(facts_of(audited), "Audit of generated networks", _sizes(audited), parts, kept=False)
     _write(path, text)
     return path
+
+
+def facts_of(audited: pictures.Audited) -> methods.Facts:
+    """What the text on methods needs to know."""
+    return methods.Facts(audited.metrics, audited.train.spec, audited.bootstrap, audited.seed)
 
 
 def _sizes(audited: pictures.Audited) -> str:
@@ -143,15 +175,16 @@ def render(
     metrics: Mapping[str, Any], config: Mapping[str, Any], net: nets.TaskNet, parts: Sequence[Picture | Section]
 ) -> str:
     """The page as a string, with the figures and further parts between the results and the other measures."""
-    title = f"Invents or remembers? {config['data']['name']}, {net.name}"
-    facts = f"{_subject_matter(metrics, net)} {config['num_samples']:,} networks drawn from every generator."
-    return _page(metrics, title, facts, parts, config=config)
+    title = f"Audit of generated networks: {config['data']['name']}, {net.name}"
+    what = f"{_subject_matter(metrics, net)} {config['num_samples']:,} networks drawn from every generator."
+    facts = methods.Facts(metrics, net.spec, _resamples(config), config["seed"])
+    return _page(facts, title, what, parts, config=config)
 
 
 def _page(
-    metrics: Mapping[str, Any],
+    facts: methods.Facts,
     title: str,
-    facts: str,
+    what: str,
     parts: Sequence[Picture | Section],
     *,
     config: Mapping[str, Any] | None = None,
@@ -160,52 +193,123 @@ def _page(
     """The page as a string.
 
     Args:
-      metrics: numbers of the audit.
+      facts: numbers of the audit, and how it was made.
       title: heading.
-      facts: what was audited, in a sentence.
+      what: what was audited, in a sentence.
       parts: figures and sections after the results.
       config: the experiment's, if there is one.
       kept: whether the figures are files beside the page, too.
     """
-    roles, checks = style.roles(metrics), metrics["checks"]
-    aligned = any(e.get("aligned_min_l2") for e in metrics["series"].values())
-    state = "pass" if checks["controls_passed"] else "fail"
-    sign = "&#10003;" if checks["controls_passed"] else "&#10007;"
+    metrics = facts.metrics
+    roles = style.roles(metrics)
     sections = [
-        f'<p class="checks {state}"><b>{sign}</b> {html.escape(tables.controls_text(checks))}</p>',
-        *(f'<p class="checks fail">{html.escape(note)}</p>' for note in tables.notes(metrics)),
-        _verdicts(metrics, roles),
-        _section("results", "Results", _results(metrics, roles, aligned)),
-        *(
-            _figure(p, kept) if isinstance(p, Picture) else _section(html.escape(p.identity), p.title, p.content)
-            for p in parts
-        ),
-        _section("more", "More measures", tables.series_table(metrics, roles, measures.MORE, False)),
+        *_answers(metrics, roles),
+        _section("results", "Results", _results(metrics, roles)),
+        *(_part(p, kept) for p in parts if _leads(p)),
+        *_tables(metrics, roles, _TABLES),
+        *(_part(p, kept) for p in parts if not _leads(p)),
+        *_tables(metrics, roles, _FURTHER),
+        _section("measures", "What the measures mean", _meanings(metrics)),
+        _section("methods", "Methods and sources, to cite", _cited(facts)),
     ]
-    if aligned:
-        note = "<p>The same tests on distances between weight vectors as they are, blind to reordered hidden units.</p>"
-        sections.append(
-            _section("raw", "Tests on raw distances", note + tables.series_table(metrics, roles, measures.RAW, False))
-        )
-    explained = explanations.explanations(aligned, tables.terms_of(metrics))
-    meanings = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in explained)
-    sections.append(_section("measures", "What the measures mean", f"<dl>{meanings}</dl>"))
     if "zoo" in metrics:
         sections.append(_section("zoo-facts", "Zoo", tables.facts(metrics["zoo"])))
     sections.append(_section("versions", "Versions", tables.facts(metrics["versions"])))
     if config is not None:
-        sections.append(_section("config", "Config", _folded("every setting", tables.facts(config))))
+        sections.append(_section("config", "Config", tables.folded("every setting", tables.facts(config))))
     sections.append(
         _section(
             "numbers",
             "All numbers",
-            _folded("every number of metrics.json under series and studies", tables.every_number(metrics)),
+            tables.folded("every number of metrics.json under series and studies", tables.every_number(metrics)),
         )
     )
     body = "\n".join(sections)
     return template.PAGE.format(
-        title=html.escape(title), style=template.STYLE, facts=html.escape(facts), body=body, script=template.SCRIPT
+        title=html.escape(title), style=template.STYLE, facts=html.escape(what), body=body, script=template.SCRIPT
     )
+
+
+def _answers(metrics: Mapping[str, Any], roles: Mapping[str, str]) -> list[str]:
+    """The verdicts, and whether they can be believed: above them if not."""
+    checks, found = metrics["checks"], tables.notes(metrics)
+    passed = checks["controls_passed"]
+    sign, state = ("&#10003;", "pass") if passed else ("&#10007;", "fail")
+    line = f'<p class="checks {state}"><b>{sign}</b> {html.escape(tables.controls_text(checks))}</p>'
+    notes = [f'<p class="checks fail">{html.escape(note)}</p>' for note in found]
+    return [*notes, cards.of(metrics, roles), line] if passed else [line, *notes, cards.of(metrics, roles)]
+
+
+def _leads(part: Picture | Section) -> bool:
+    """Whether a part belongs to the results, before the further tables."""
+    return isinstance(part, Picture) and part.path.stem in _LEADING
+
+
+_LEADING = ("calibration", "accuracy_novelty")
+
+
+def _tables(metrics: Mapping[str, Any], roles: Mapping[str, str], wanted) -> list[str]:
+    """The tables of further measures; those without any number are left out."""
+    shown = []
+    for identity, title, note, columns in wanted:
+        # Distances alone are no tests: without alignment they are in the results.
+        found = [m for m in columns if any(m.find(entry) for entry in metrics["series"].values())]
+        if len(found) > (columns is measures.RAW):
+            content = f"<p>{note}</p>" * bool(note) + tables.series_table(metrics, roles, columns, False)
+            shown.append(_section(identity, title, content))
+    return shown
+
+
+_TABLES = (
+    (
+        "performance",
+        "Against the baselines",
+        "Novelty is the mean distance in units of that between training networks of different runs, at most 1. A "
+        "series beats the baselines if its accuracy lies above the best that baselines, alone or mixed, reach at its "
+        "novelty.",
+        measures.PERFORMANCE,
+    ),
+    (
+        "function",
+        "What the networks compute",
+        "On a probe set; held-out networks show what independent training gives, the controls what copies have.",
+        measures.FUNCTION,
+    ),
+    (
+        "battery",
+        "The series as populations",
+        "In coordinates modulo the symmetries. What depends on the number of networks is taken at that of the held-out "
+        "ones.",
+        measures.BATTERY,
+    ),
+)
+"""Anchor, title, note and columns of the tables below the first figures."""
+
+_FURTHER = (
+    ("more", "More measures", "", measures.MORE),
+    (
+        "raw",
+        "Raw distances",
+        "The same tests on distances between weight vectors as they are, blind to reordered hidden units.",
+        measures.RAW,
+    ),
+)
+"""Likewise, below all figures."""
+
+
+def _meanings(metrics: Mapping[str, Any]) -> str:
+    explained = explanations.explanations(metrics)
+    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in explained) + "</dl>"
+
+
+def _aligned(metrics: Mapping[str, Any]) -> bool:
+    return any(entry.get("aligned_min_l2") for entry in metrics["series"].values())
+
+
+def _cited(facts: methods.Facts) -> str:
+    """The methods in words and the sources as BibTeX."""
+    entries = f"<pre>{html.escape(methods.bibtex(facts))}</pre>"
+    return f'<div class="cite">{methods.page(facts)}{tables.folded("BibTeX", entries)}</div>'
 
 
 def _subject_matter(metrics: Mapping[str, Any], net: nets.TaskNet) -> str:
@@ -224,41 +328,24 @@ def _subject_matter(metrics: Mapping[str, Any], net: nets.TaskNet) -> str:
     )
 
 
-def _verdicts(metrics: Mapping[str, Any], roles: Mapping[str, str]) -> str:
-    """A card for every learned generator, and a line for every baseline."""
-
-    def text(name):
-        judged = metrics["series"][name]["verdict"]
-        head = f"{html.escape(style.label(name))} {tables.badge(judged['label'])}"
-        return f"<h3>{head}</h3><p>{html.escape(judged['text'])}</p>"
-
-    learned = [n for n, r in roles.items() if r == style.LEARNED]
-    cards = "".join(f'<article class="{metrics["series"][n]["verdict"]["label"]}">{text(n)}</article>' for n in learned)
-    if not learned:
-        cards = (
-            "<article><p>There is no learned generator in this experiment, only baselines and controls.</p></article>"
-        )
-    rest = [n for n, r in roles.items() if r == style.BASELINE]
-    lines = "".join(f"<article>{text(n)}</article>" for n in rest)
-    baselines = _folded("verdicts on the baselines", f'<div class="cards">{lines}</div>') if rest else ""
-    return f'<section id="verdicts"><div class="cards main">{cards}</div>{baselines}</section>'
-
-
-def _results(metrics, roles, aligned: bool) -> str:
-    which = "aligned" if aligned else "raw"
+def _results(metrics: Mapping[str, Any], roles: Mapping[str, str]) -> str:
+    which = "aligned" if _aligned(metrics) else "raw"
     note = (
         f"<p>Means with their 95&nbsp;% intervals. Tests use {which} distances. Baselines show what a verdict is "
-        "worth: a learned generator should do better than they do.</p>"
+        "worth: a learned generator should do better than they do. "
+        "Tables and text for a paper: table.csv, table.tex, methods.tex, references.bib.</p>"
     )
-    return note + tables.series_table(metrics, roles, measures.MAIN, True)
+    return note + tables.series_table(metrics, roles, measures.main(metrics), True)
+
+
+def _part(part: Picture | Section, kept: bool) -> str:
+    if isinstance(part, Picture):
+        return _figure(part, kept)
+    return _section(html.escape(part.identity), part.title, part.content)
 
 
 def _section(identity: str, title: str, content: str) -> str:
     return f'<section id="{identity}"><h2>{html.escape(title)}</h2>{content}</section>'
-
-
-def _folded(summary: str, content: str) -> str:
-    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
 
 
 def _figure(picture: Picture, kept: bool) -> str:

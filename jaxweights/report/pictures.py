@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxweights import auditing
 from jaxweights.population import Population
-from jaxweights.report import figures, heatmap, style, tables, weights
+from jaxweights.report import figures, heatmap, strip, style, tables, weights
 from jaxweights.report.style import Picture, Series
 
 
@@ -32,7 +32,8 @@ class Audited:
       heldout_checkpoints: all checkpoints of the held-out runs, likewise.
       samples: generated networks by series name.
       examples: examples that an accuracy is a share of.
-      seed: random seed of which networks and parameters are drawn.
+      seed: random seed of the audit, and of which networks and parameters are drawn.
+      bootstrap: resamples of every interval.
     """
 
     metrics: Mapping[str, Any]
@@ -43,6 +44,7 @@ class Audited:
     samples: Mapping[str, Population]
     examples: int
     seed: int
+    bootstrap: int
 
     @property
     def evaluated(self) -> bool:
@@ -70,6 +72,7 @@ class Audited:
 def of_measurements(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
     """Distances, novelty and mixtures of every series, written to the folder."""
     series = audited.series
+    yield from _calibration(audited, folder)
     yield Picture(
         style.save(figures.min_distance(series), folder, "min_distance"),
         "Distance to the nearest training network",
@@ -90,18 +93,36 @@ def of_measurements(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]
         )
 
 
+def _calibration(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
+    """Where every series falls between copies and held-out runs, test by test."""
+    terms = tables.terms_of(audited.metrics)
+    figure = strip.draw(audited.metrics, audited.series, terms)
+    if figure is not None:
+        _, blind = strip.lines(audited.metrics)
+        heads = ", ".join(html.escape(test.measure.head(terms)) for test in blind)
+        silent = f" Not drawn, for they do not tell these two apart here: {heads}." if heads else ""
+        yield Picture(
+            style.save(figure, folder, "calibration"),
+            "Between copies and new runs, test by test",
+            "On every line copies of training networks lie at the red line (for mixtures: the baseline that is named), "
+            "held-out runs at the black one; grey is the held-out runs&rsquo; 95&nbsp;% interval. Generators are above "
+            f"the line with their intervals, baselines and controls are below.{silent}",
+        )
+
+
 def _of_accuracies(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
     """Accuracy against similarity and distance."""
     series, examples, seed = audited.with_accuracy, audited.examples, audited.seed
     terms = tables.terms_of(audited.metrics)
-    figure = figures.accuracy_novelty(series, examples, seed, audited.error_limit, terms)
+    found = audited.metrics.get("baselines")
+    figure = figures.accuracy_novelty(series, examples, seed, audited.error_limit, terms, found)
     yield Picture(
         style.save(figure, folder, "accuracy_novelty"),
         f"{terms.quality.capitalize()} against novelty",
         f"At most {style.MAX_POINTS} networks per series, spread by a third of one {terms.example}. "
         f"Left: {terms.likeness}; right of the dashed line lies what only 5 % of held-out runs "
         f"reach. Right: distance of weights. {terms.good.capitalize()} and novel is up and left in the first column, "
-        "up and right in the second.",
+        "up and right in the second. The line there is what baselines reach, alone or mixed; large markers are means.",
     )
     figure = figures.accuracy_similarity(series, examples, seed, terms)
     if figure is not None:

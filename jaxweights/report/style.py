@@ -327,7 +327,7 @@ def alike(values: np.ndarray) -> list[str]:
     return [f"{value:.{decimals}f}" for value in values]
 
 
-def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> None:
+def scatter(axes, s: Series, x: Any, y: Any, scale: float = 1.0, order: float | None = None) -> None:
     """Draws the networks of a series as n points, with its marker, colour and legend label.
 
     Args:
@@ -335,11 +335,12 @@ def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -
       s: the series.
       x, y: `[n]` coordinates.
       scale: factor of the markers' areas.
+      order: what is drawn later lies above; by default that of the role.
     """
     lines = s.marker in "x+12"
     edge = {"linewidths": 1.0} if lines else {"edgecolors": "black", "linewidths": 0.2}
     size = {"*": 70, "P": 42, "p": 42, "X": 42, "h": 42}.get(s.marker, 32)
-    order = {auditing.TRAINING: 2, auditing.HELDOUT: 3, BASELINE: 2.5, CONTROL: 3.5, LEARNED: 4}[s.role]
+    usual = {auditing.TRAINING: 2, auditing.HELDOUT: 3, BASELINE: 2.5, CONTROL: 3.5, LEARNED: 4}[s.role]
     axes.scatter(
         x,
         y,
@@ -347,7 +348,7 @@ def scatter(axes, s: Series, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -
         color=s.colour,
         marker=s.marker,
         alpha=0.7,
-        zorder=order,
+        zorder=usual if order is None else order,
         label=s.label,
         rasterized=True,
         **edge,

@@ -79,9 +79,24 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> 
     return f'<div class="scroll"><table class="{kind}">\n{content}</table></div>'
 
 
+def folded(summary: str, content: str) -> str:
+    """HTML that is shown on a click."""
+    return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"
+
+
 def badge(text: str) -> str:
     """A verdict's label as a coloured badge."""
-    return f'<span class="badge {html.escape(text)}">{html.escape(text)}</span>' if text else ""
+    return f'<span class="badge {css_class(text)}">{html.escape(text)}</span>' if text else ""
+
+
+def css_class(label: str) -> str:
+    """The class of a verdict's label in the style sheet."""
+    return html.escape(label.replace(" ", "-"))
+
+
+def answer(text: str) -> str:
+    """Whether a series beats the baselines, as a badge."""
+    return f'<span class="badge beats-{css_class(text)}">{html.escape(text)}</span>' if text else ""
 
 
 def cells(measure: Measure, entries: Sequence[Mapping[str, Any]], counts: Sequence[int | None]) -> list[str]:
@@ -127,9 +142,16 @@ def series_table(
         first = (
             f'{html.escape(style.label(name))}<small class="role">{role_text(roles[name])}, n&nbsp;=&nbsp;{n:,}</small>'
         )
-        verdict_cell = [badge(label_of(entries[name]))] if judged else []
+        entry = entries[name]
+        verdict_cell = [badge(label_of(entry)) + "<br>" + _beaten(entry)] if judged else []
         rows.append([first, *verdict_cell, *numbers])
     return grid(["series", *(["verdict"] if judged else []), *(m.head(terms) for m in measures)], rows, "numbers")
+
+
+def _beaten(entry: Mapping[str, Any]) -> str:
+    """What the main table says of the baselines below a verdict."""
+    said = {"yes": "beats the baselines", "no": "does not beat the baselines"}.get(answer_of(entry), "")
+    return f"<small>{said}</small>" if said and entry["role"] == "generator" else ""
 
 
 def role_text(role: str) -> str:

@@ -2,11 +2,11 @@
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #5a646e; --line: #dfe3e8; --ground: #f6f7f9;
-  --card: #fff; --accent: #1f6fb2; --remembers: #b3261e; --interpolates: #a15c00; --invents: #1a7f45;
-  --degrades: #5a646e; --novel: #1f6fb2; --shade: rgba(0, 0, 0, .28); }
+  --card: #fff; --accent: #1f6fb2; --copies: #b3261e; --variations: #c2410c; --mixtures: #a15c00;
+  --collapsed: #7b3fa0; --novel: #1a7f45; --none: #5a646e; --shade: rgba(0, 0, 0, .28); }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #a3adb7; --line: #363d45; --ground: #14171a;
-  --card: #1d2125; --accent: #7db8ea; --remembers: #ff8a80; --interpolates: #ffbf66; --invents: #6fd39a;
-  --degrades: #a3adb7; --novel: #7db8ea; --shade: rgba(255, 255, 255, .3); } }
+  --card: #1d2125; --accent: #7db8ea; --copies: #ff8a80; --variations: #ff9e66; --mixtures: #ffbf66;
+  --collapsed: #d3a4f0; --novel: #6fd39a; --none: #a3adb7; --shade: rgba(255, 255, 255, .3); } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.5; overflow-wrap: break-word;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -19,25 +19,37 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
   margin: 1rem 0; }
 #verdicts { background: none; border: 0; padding: 0; }
 .checks { border-radius: .7rem; padding: .6rem 1rem; border: 1px solid; margin: 1rem 0; }
-.pass { color: var(--invents); }
-.fail { color: var(--remembers); font-weight: 600; }
+.pass { color: var(--novel); }
+.fail { color: var(--copies); font-weight: 600; }
 .cards { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
 article { background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .8rem 1rem; }
 article p { margin: 0; }
-.main article { border-left: .4rem solid var(--degrades); }
-.main h3 { font-size: 1.25rem; }
-.main article.remembers { border-left-color: var(--remembers); }
-.main article.interpolates { border-left-color: var(--interpolates); }
-.main article.invents { border-left-color: var(--invents); }
-.main article.novel { border-left-color: var(--novel); }
+.copies { --tone: var(--copies); }
+.variations { --tone: var(--variations); }
+.interpolates, .affine-mixture { --tone: var(--mixtures); }
+.collapsed { --tone: var(--collapsed); }
+.as-novel-as-new-runs, .beats-yes { --tone: var(--novel); }
+.beats-no { --tone: var(--copies); }
+.main article { border-left: .4rem solid var(--tone, var(--none)); padding: 1rem 1.2rem; }
+.main h3 { font-size: 1.05rem; font-weight: 500; color: var(--soft); }
+.answer { font-size: 1.5rem; font-weight: 700; line-height: 1.25; color: var(--tone, var(--none)); margin: 0 0 .1rem; }
+.second { font-size: 1.02rem; font-weight: 600; margin: 0 0 .6rem; }
+.second b { color: var(--tone, var(--none)); }
+.keys { display: flex; flex-wrap: wrap; gap: .2rem 1.6rem; margin: .2rem 0 .6rem; }
+.keys div { font-size: .82rem; color: var(--soft); }
+.keys b { display: block; font-size: 1.1rem; color: var(--ink); font-variant-numeric: tabular-nums; }
+.scale { position: relative; height: 1.1rem; margin: .5rem 0 .1rem; border-radius: .55rem; background:
+  linear-gradient(to right, color-mix(in srgb, var(--copies) 45%, transparent), var(--line) 40%, var(--line) 60%,
+  color-mix(in srgb, var(--novel) 30%, transparent)); }
+.scale i { position: absolute; top: 0; bottom: 0; background: var(--tone, var(--none)); opacity: .45; }
+.scale b { position: absolute; top: -.15rem; bottom: -.15rem; width: .3rem; margin-left: -.15rem; border-radius: .15rem;
+  background: var(--tone, var(--none)); }
+.scale u { position: absolute; top: -.1rem; bottom: -.1rem; left: 50%; border-left: 2px dashed var(--ink); }
+.ends { display: flex; justify-content: space-between; font-size: .78rem; color: var(--soft); margin: 0 0 .7rem; }
 .badge { display: inline-block; border: 1px solid; border-radius: 1rem; padding: 0 .6rem; font-size: .82rem;
-  font-weight: 600; white-space: nowrap; }
-.badge.remembers { color: var(--remembers); }
-.badge.interpolates { color: var(--interpolates); }
-.badge.invents { color: var(--invents); }
-.badge.degrades { color: var(--degrades); }
-.badge.novel { color: var(--novel); }
-.badge.undecided, .badge.undefined { color: var(--soft); }
+  font-weight: 600; white-space: nowrap; color: var(--tone, var(--soft)); }
+.cite pre { overflow-x: auto; background: var(--ground); border: 1px solid var(--line); border-radius: .4rem;
+  padding: .7rem; font-size: .8rem; white-space: pre-wrap; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; background:
   linear-gradient(to right, var(--card) 30%, transparent) left / 2.5rem 100% local,
   linear-gradient(to left, var(--card) 30%, transparent) right / 2.5rem 100% local,
@@ -48,6 +60,7 @@ article p { margin: 0; }
 .hint.wide { display: block; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td { padding: .35rem .4rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+.numbers thead th:nth-child(n+3) { min-width: 4.4rem; }
 thead th { font-size: .8rem; color: var(--soft); vertical-align: bottom; }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--card); }
 .numbers small { display: block; font-size: .7rem; white-space: nowrap; font-weight: 400; }

@@ -8,23 +8,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxweights.report import style
-from jaxweights.report.measures import MAIN, Estimate, Measure, count
-from jaxweights.report.tables import controls_text, label_of, notes, terms_of
+from jaxweights.report.measures import MAIN, Estimate, Measure, count, main
+from jaxweights.report.tables import answer_of, controls_text, label_of, notes, terms_of
 
 TEXT_WIDTH = 110
 _DIGITS_SHARE = 0.5  # of the series with all digits that their intervals justify; more do not fit
-# Head, measure, and whether with its interval, for the plain-text table.
+# Head, path of the measure, its decimals, and whether with its interval, for the plain-text table.
 _TEXT = (
-    ("{quality} %", MAIN[0], True),
-    ("min L2", MAIN[1], True),
-    ("aligned L2", MAIN[2], True),
-    ("{overlap}", dataclasses.replace(MAIN[3], digits=2), True),
-    ("Z_U", MAIN[4], True),
-    ("Auth %", dataclasses.replace(MAIN[5], digits=0), True),
-    ("mem. %", dataclasses.replace(MAIN[6], digits=0), False),
-    ("copy %", dataclasses.replace(MAIN[7], digits=0), False),
-    ("mix %", dataclasses.replace(MAIN[8], digits=0), False),
+    ("{quality} %", ("accuracy",), None, True),
+    ("min L2", ("min_l2",), None, False),
+    ("aligned L2", ("aligned_min_l2",), None, True),
+    ("{overlap}", ("max_error_iou",), 2, False),
+    ("Z_U", ("tests", "z_u"), 1, True),
+    ("far %", ("tests", "novelty"), 0, False),
+    ("copy %", ("tests", "memorised_share"), 0, False),
+    ("copy %", ("tests", "copied_share"), 0, False),
+    ("mix %", ("tests", "interpolated_share"), 0, False),
 )
+_ANSWERS = {"yes": "yes", "no": "no", "undecided": "?"}
+"""Whether a series beats the baselines, in the table."""
 
 
 def summary(metrics: Mapping[str, Any]) -> str:
@@ -38,10 +40,12 @@ def summary(metrics: Mapping[str, Any]) -> str:
       of the controls, and the verdict on every generator.
     """
     entries, words = metrics["series"], dataclasses.asdict(terms_of(metrics))
-    rows = [["series", "n", *(head.format(**words) for head, _, _ in _TEXT), "verdict"]]
-    columns = [_column(measure, interval, list(entries.values())) for _, measure, interval in _TEXT]
+    shown = [one for one in _TEXT if any(one[1] == m.path for m in main(metrics))]
+    rows = [["series", "n", *(head.format(**words) for head, *_ in shown), "verdict", "beats"]]
+    columns = [_column(_measure(path, digits), interval, list(entries.values())) for _, path, digits, interval in shown]
     for (name, entry), *cells in zip(entries.items(), *columns, strict=True):
-        rows.append([style.label(name), str(count(entry)), *cells, label_of(entry)])
+        beats = _ANSWERS.get(answer_of(entry), "") if entry["role"] == "generator" else ""
+        rows.append([style.label(name), str(count(entry)), *cells, label_of(entry), beats])
     used = [i for i in range(len(rows[0])) if any(row[i] not in ("", "-") for row in rows[1:])]
     rows = [[row[i] for i in used] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(used))]
@@ -50,11 +54,22 @@ def summary(metrics: Mapping[str, Any]) -> str:
     lines.insert(1, "-" * (sum(widths) + len(widths) - 1))
     lines += ["", _wrap(controls_text(metrics["checks"])), *map(_wrap, notes(metrics))]
     lines += [
-        _wrap(f"{style.label(name)} {entry['verdict']['label'].upper()}: {entry['verdict']['text']}")
+        _wrap(f"{style.label(name)} {label_of(entry).upper()}: {entry['verdict']['text']}{_beside(entry)}")
         for name, entry in entries.items()
         if entry["role"] in ("generator", "baseline")
     ]
     return "\n".join(lines)
+
+
+def _beside(entry: Mapping[str, Any]) -> str:
+    """Whether a generator beats the baselines, as a further sentence."""
+    found = entry["verdict"].get("beats_baselines") if entry["role"] == "generator" else None
+    return f" {found['text']}" if found else ""
+
+
+def _measure(path: Sequence[str], digits: int | None) -> Measure:
+    """A measure of the page's main table with other decimals."""
+    return dataclasses.replace(next(m for m in MAIN if m.path == path), digits=digits)
 
 
 def _column(measure: Measure, interval: bool, entries: Sequence[Mapping[str, Any]]) -> list[str]:
