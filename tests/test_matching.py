@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from jaxweights import parallel, tasks
 from jaxweights.api.audit import audit
-from jaxweights.auditing import canonical, matching, quotient, reordering
+from jaxweights.auditing import assignment, canonical, climbing, matching, quotient, reordering
 from jaxweights.errors import UserError
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.normalization import is_statistic
@@ -111,8 +112,8 @@ def test_distances_never_grow_from_sweep_to_sweep():
 
 
 def test_groups_without_a_common_tensor_are_updated_together():
-    assert matching.phases(dense((4, 5, 6, 7, 3))) == ((0, 2), (1,))
-    assert matching.phases(residual(3, 3, 5)) == ((0,), (1,))
+    assert climbing.phases(dense((4, 5, 6, 7, 3))) == ((0, 2), (1,))
+    assert climbing.phases(residual(3, 3, 5)) == ((0,), (1,))
 
 
 NETWORKS = {
@@ -217,3 +218,31 @@ def test_mistakes_are_named():
         matching.match(spec, draw(spec, 1), draw(spec, 1), starts=("zero",))
     with pytest.raises(UserError, match="numbers and the reference vectors"):
         quotient.quotient_nearest(draw(spec, 2)[:, :-1], draw(spec, 2), spec)
+
+
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_assignments_equal_scipys(warm):
+    """From any prices, of costs with ties too; problems that are not wanted are left alone."""
+    rng = np.random.default_rng(0)
+    costs = rng.normal(size=(9, 7, 7)).astype(np.float32)
+    costs[:3] = rng.integers(0, 3, (3, 7, 7))
+    prices = (rng.normal(size=(9, 7)) if warm else np.full((9, 7), np.nan)).astype(np.float32)
+    wanted = np.arange(9) != 5
+    columns, prices = (np.asarray(x) for x in jax.jit(assignment.assign)(costs, prices, wanted))
+    assert (columns[5] == np.arange(7)).all() and (np.sort(columns, axis=1) == np.arange(7)).all()
+    for cost, chosen, price in zip(costs[wanted], columns[wanted], prices[wanted], strict=True):
+        best = linear_sum_assignment(cost)
+        assert cost[np.arange(7), chosen].sum() == pytest.approx(cost[best].sum(), abs=1e-5)
+        reduced = cost - price[None, :]
+        np.testing.assert_allclose(reduced[np.arange(7), chosen], reduced.min(axis=1), atol=1e-5)
+
+
+def test_pairs_go_on_in_other_blocks(monkeypatch):
+    """Where there is memory for a few of them, and where they outlast the rest of their block."""
+    spec = dense((6, 7, 7, 3))
+    ours, theirs = draw(spec, 20), draw(spec, 20, 1)
+    whole = matching.match(spec, ours, theirs, mesh=ONE)
+    monkeypatch.setattr(matching, "_BLOCK_PAIRS", {"cpu": (8,)})
+    monkeypatch.setattr(matching, "_BLOCK_PAIRS_ACCELERATOR", (8,))
+    parts = matching.match(spec, ours, theirs, mesh=ONE)
+    np.testing.assert_allclose(parts.squared, whole.squared, rtol=1e-5)

@@ -1,0 +1,310 @@
+"""Coordinate ascent of weight matching on the devices, many pairs of networks at once.
+
+Given the orders of all other groups, the best order of one group is a linear assignment. Its scores are batched
+products, in which the network whose units move is laid out so that only whole slices change places; products of tensors
+that one group alone reorders (first layers, by far the largest) do not change and are taken once. Groups that share no
+tensor do not see each other and are updated at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxweights import parallel
+from jaxweights.auditing.assignment import assign
+from jaxweights.auditing.canonical import by_group, stored_groups, unit_offsets
+from jaxweights.nn.normalization import is_statistic
+from jaxweights.spec import FIXED, WeightSpec
+
+_TIE = 1e-6  # of the largest score, or of the score of a match: what float32 products may gain or lose by rounding
+
+
+class State(NamedTuple):
+    """Where the search for the match of every pair is.
+
+    Attributes:
+      permutations: `[S, U]` int32, group after group: unit u of the matched network is unit `permutations[u]`.
+      signs: `[S, U]` int8, which units changed sign.
+      prices: `[S, U]` float32 of the units in assignments, see `assign`; NaN before the first.
+      known: `[S, G]` booleans, groups whose order says something of others.
+      active: `[S]` booleans, pairs whose last sweep gained something.
+      sweeps: `[S]` int32, sweeps that are left.
+    """
+
+    permutations: Any
+    signs: Any
+    prices: Any
+    known: Any
+    active: Any
+    sweeps: Any
+
+    def rows(self, rows: np.ndarray) -> State:
+        """That of some pairs."""
+        return State(*(x[rows] for x in self))
+
+
+class _Tensor(NamedTuple):
+    """A tensor that several groups reorder, as seen from one of them.
+
+    Attributes:
+      leaf: number of the leaf.
+      order: axes of `leaf.stored_axes`: the others that are reordered, those that are not, that group's own.
+      others: groups of the first of them.
+    """
+
+    leaf: int
+    order: tuple[int, ...]
+    others: tuple[int, ...]
+
+
+@functools.cache
+def phases(spec: WeightSpec) -> tuple[tuple[int, ...], ...]:
+    """The groups in sets that are updated at once: no two of a set share a tensor."""
+    neighbours: list[set[int]] = [set() for _ in spec.groups]
+    for leaf in spec.leaves:
+        members = set(leaf.groups) - {FIXED}
+        for group in members:
+            neighbours[group] |= members - {group}
+    sets: list[list[int]] = []
+    for group, others in enumerate(neighbours):
+        free = next((members for members in sets if not others & set(members)), None)
+        if free is None:
+            sets.append([group])
+        else:
+            free.append(group)
+    return tuple(map(tuple, sets))
+
+
+@functools.cache
+def grows(spec: WeightSpec) -> bool:
+    """Whether all groups are known in the end if none is at first, see `State.known`."""
+    known = np.zeros((1, len(spec.groups)), bool)
+    for _ in spec.groups:
+        known = _learned(spec, known, range(len(spec.groups)), np)
+    return bool(known.all())
+
+
+def pair_bytes(spec: WeightSpec) -> int:
+    """Memory that a climb takes per pair."""
+    seen = sum(spec.leaves[t.leaf].size for tensors in _tensors(spec).values() for t in tensors)
+    return 16 * spec.num_params + 16 * seen + 24 * sum(group.size**2 for group in spec.groups)
+
+
+@functools.cache
+def climb_program(spec: WeightSpec, mesh: Mesh) -> Callable[..., State]:
+    """Builds the program that sweeps over all groups of a block of pairs, spread over devices.
+
+    It takes `ours` and `theirs` `[S, P]` float32, a `State`, and a number of pairs `[devices]`, and sweeps until no
+    more than so many pairs of a device are active.
+    """
+
+    def climb(ours, theirs, state, few):
+        constants, moving = _prepared(spec, ours, theirs)
+
+        def unfinished(state):
+            return jnp.sum(state.active, dtype=jnp.int32) > few[0]
+
+        return jax.lax.while_loop(unfinished, lambda state: _sweep(spec, constants, moving, state), state)
+
+    split = PartitionSpec(parallel.AXIS)
+    return jax.jit(jax.shard_map(climb, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
+
+
+@functools.cache
+def reordering_program(spec: WeightSpec, mesh: Mesh) -> Callable[..., jax.Array]:
+    """Builds the program that reorders networks `[S, P, ...]`, each by its own `[S, U]` permutations; signs aside."""
+
+    def reordered(rows, permutations):
+        orders = by_group(spec, permutations)
+        parts = []
+        for leaf, span in spec.spans():
+            values = rows[:, span].reshape((len(rows), *leaf.stored_axes, *rows.shape[2:]))
+            for axis, group in enumerate(stored_groups(leaf), 1):
+                if group != FIXED:
+                    values = _taken(values, orders[group], axis)
+            parts.append(values.reshape((len(rows), -1, *rows.shape[2:])))
+        return jnp.concatenate(parts, axis=1)
+
+    split = PartitionSpec(parallel.AXIS)
+    return jax.jit(jax.shard_map(reordered, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
+
+
+@functools.cache
+def _tensors(spec: WeightSpec) -> dict[int, list[_Tensor]]:
+    """By group, the tensors that other groups, or it once more, reorder too."""
+    found: dict[int, list[_Tensor]] = {group: [] for group in range(len(spec.groups))}
+    for number, leaf in enumerate(spec.leaves):
+        groups = stored_groups(leaf)
+        places = [p for p, g in enumerate(groups) if g != FIXED]
+        if is_statistic(leaf.name) or len(places) < 2:
+            continue
+        for place in places:
+            others = tuple(p for p in places if p != place)
+            fixed = tuple(p for p, g in enumerate(groups) if g == FIXED)
+            found[groups[place]].append(_Tensor(number, (*others, *fixed, place), tuple(groups[p] for p in others)))
+    return found
+
+
+def _learned(spec: WeightSpec, known, groups, xp) -> Any:
+    """What is known `[S, G]` after an update of some groups: those of which a tensor says something, all of its other
+    groups being known."""
+    columns = [known[:, g] for g in range(len(spec.groups))]
+    for group in groups:
+        for leaf in spec.leaves:
+            if group in leaf.groups and not is_statistic(leaf.name):
+                others = [known[:, g] for g in set(leaf.groups) - {group, FIXED}]
+                columns[group] = columns[group] | functools.reduce(xp.logical_and, others, xp.ones_like(columns[group]))
+    return xp.stack(columns, axis=1)
+
+
+# Within the program. Tensors are in stored order, `[S, ...]`; scores of a group are `[S, n, n]`, ours by theirs.
+
+
+def _prepared(spec: WeightSpec, ours: jax.Array, theirs: jax.Array) -> tuple[list, list]:
+    """Per group, the products of the tensors that it alone reorders, and the others of both networks."""
+    constants: list[Any] = [jnp.zeros((len(ours), g.size, g.size)) for g in spec.groups]
+    pairs = []
+    for leaf, span in spec.spans():
+        groups = stored_groups(leaf)
+        pairs.append([x[:, span].reshape((len(x), *leaf.stored_axes)) for x in (ours, theirs)])
+        places = [p for p, g in enumerate(groups) if g != FIXED]
+        if not is_statistic(leaf.name) and len(places) == 1:
+            constants[groups[places[0]]] += _products(*(jnp.moveaxis(x, 1 + places[0], -1) for x in pairs[-1]))
+
+    def laid_out(tensor: _Tensor) -> tuple[jax.Array, ...]:
+        return tuple(x.transpose(0, *(1 + p for p in tensor.order)) for x in pairs[tensor.leaf])
+
+    return constants, [[laid_out(tensor) for tensor in tensors] for tensors in _tensors(spec).values()]
+
+
+def _products(ours: jax.Array, theirs: jax.Array) -> jax.Array:
+    """Inner products `[S, n, n]` of all slices along the last axis."""
+    parts = [x.reshape(len(x), -1, x.shape[-1]) for x in (ours, theirs)]
+    return jnp.einsum("sfi,sfj->sij", *parts, precision=jax.lax.Precision.HIGHEST)
+
+
+def _sweep(spec: WeightSpec, constants: list, moving: list, state: State) -> State:
+    """Updates every group of the active pairs once."""
+    learning = ~jnp.all(state.known, axis=1)
+    before, improved = state.known, jnp.zeros_like(state.active)
+    for groups in phases(spec):
+        scores = [_scores(spec, g, constants, moving, state) for g in groups]
+        state, gained = _update(spec, groups, scores, moving, state)
+        improved |= gained
+        state = state._replace(known=_learned(spec, state.known, groups, jnp))
+    settled = jnp.all(state.known == before, axis=1, keepdims=True)
+    sweeps = state.sweeps - state.active
+    return state._replace(
+        known=state.known | settled, active=state.active & (improved | learning) & (sweeps > 0), sweeps=sweeps
+    )
+
+
+def _scores(spec: WeightSpec, group: int, constants: list, moving: list, state: State) -> jax.Array:
+    """The scores of a group with theirs in the present order, so that the diagonal is the present match."""
+    orders, signs = by_group(spec, state.permutations), by_group(spec, state.signs)
+    total = constants[group]
+    for tensor, (ours, theirs) in zip(_tensors(spec)[group], moving[group], strict=True):
+        weight = jnp.ones(len(theirs))
+        theirs = _in_order(spec, theirs, enumerate(tensor.others, 1), orders, signs)
+        for other in tensor.others:
+            if other != group:
+                weight = weight * state.known[:, other]
+        total = total + weight[:, None, None] * _products(ours, theirs)
+    return _taken(total, orders[group], 2)
+
+
+def _update(
+    spec: WeightSpec, groups: tuple[int, ...], scores: list, moving: list, state: State
+) -> tuple[State, jax.Array]:
+    """Assigns the units of some groups anew; returns with the state which pairs gained."""
+    known, gained = dict(zip(groups, scores, strict=True)), jnp.zeros_like(state.active)
+    for size in sorted({spec.groups[g].size for g in groups}):
+        members = [g for g in groups if spec.groups[g].size == size]
+        costs = jnp.concatenate([_costs(spec, g, known[g]) for g in members])
+        start = jnp.concatenate([by_group(spec, state.prices)[g] for g in members])
+        found = assign(costs, start, jnp.tile(state.active, len(members)))
+        for group, columns, own in zip(members, *(jnp.split(x, len(members)) for x in found), strict=True):
+            changed, better = _moved(spec, group, known[group], columns, state)
+            if _repeated(spec, group):
+                # The score is quadratic in an order that a tensor has twice: a better assignment may be a worse match.
+                better &= _match(spec, group, moving, changed) > _match(spec, group, moving, state)
+            kept = [jnp.where(better[:, None], new, old) for new, old in zip(changed[:2], state[:2], strict=True)]
+            own = jnp.where(better[:, None], _taken(own, columns, 1), own)
+            prices = _with_part(spec, group, state.prices, own)
+            state = state._replace(permutations=kept[0], signs=kept[1], prices=prices)
+            gained |= better
+    return state, gained
+
+
+def _moved(
+    spec: WeightSpec, group: int, scores: jax.Array, columns: jax.Array, state: State
+) -> tuple[State, jax.Array]:
+    """The state with other columns `[S, n]` for the units of a group, and which active pairs gain by them."""
+    order: Any = by_group(spec, state.permutations)[group]
+    sign: Any = by_group(spec, state.signs)[group]
+    present = jnp.diagonal(scores, axis1=1, axis2=2) * sign
+    matched = jnp.take_along_axis(scores, columns[:, :, None], axis=2)[:, :, 0]
+    flips = spec.groups[group].scaling == "sign"
+    worth = jnp.abs(matched) if flips else matched
+    better = jnp.sum(worth - present, axis=1) > _TIE * jnp.sum(jnp.abs(matched), axis=1)
+    changed = state._replace(permutations=_with_part(spec, group, state.permutations, _taken(order, columns, 1)))
+    if flips:
+        sign = jnp.where(matched < 0, -1, 1).astype(sign.dtype)
+        changed = changed._replace(signs=_with_part(spec, group, state.signs, sign))
+    return changed, better & state.active
+
+
+def _costs(spec: WeightSpec, group: int, scores: jax.Array) -> jax.Array:
+    """Costs of an assignment; the present match is the cheaper by what rounding may pretend."""
+    worth = jnp.abs(scores) if spec.groups[group].scaling == "sign" else scores
+    slack = _TIE * jnp.max(jnp.abs(scores), axis=(1, 2), keepdims=True)
+    return -worth - slack * jnp.eye(scores.shape[1])[None]
+
+
+def _match(spec: WeightSpec, group: int, moving: list, state: State) -> jax.Array:
+    """Inner products `[S]` of the tensors that a group and others reorder."""
+    total = jnp.zeros(len(state.active))
+    orders, signs = by_group(spec, state.permutations), by_group(spec, state.signs)
+    seen = set()
+    for tensor, (ours, theirs) in zip(_tensors(spec)[group], moving[group], strict=True):
+        if tensor.leaf not in seen:
+            axes = (*enumerate(tensor.others, 1), (theirs.ndim - 1, group))
+            theirs = _in_order(spec, theirs, axes, orders, signs)
+            total += jnp.sum(ours * theirs, axis=tuple(range(1, ours.ndim)))
+        seen.add(tensor.leaf)
+    return total
+
+
+def _repeated(spec: WeightSpec, group: int) -> bool:
+    return any(leaf.groups.count(group) > 1 for leaf in spec.leaves)
+
+
+def _in_order(
+    spec: WeightSpec, values: jax.Array, axes: Iterable[tuple[int, int]], orders: list, signs: list
+) -> jax.Array:
+    """A tensor `[S, ...]` with the units along some axes, given with their groups, in order and with signs."""
+    for axis, group in axes:
+        values = _taken(values, orders[group], axis)
+        if spec.groups[group].scaling == "sign":
+            shape = [len(values)] + [1] * (values.ndim - 1)
+            shape[axis] = -1
+            values = values * signs[group].reshape(shape).astype(jnp.float32)
+    return values
+
+
+def _taken(values: jax.Array, order: Any, axis: int) -> jax.Array:
+    """Every pair's values `[S, ...]` in an order of its own `[S, n]` along an axis."""
+    return jax.vmap(functools.partial(jnp.take, axis=axis - 1, mode="clip"))(values, order)
+
+
+def _with_part(spec: WeightSpec, group: int, units: jax.Array, part: jax.Array) -> jax.Array:
+    """An array over all hidden units `[S, U]` with other values for those of a group."""
+    start, stop = unit_offsets(spec)[group : group + 2].tolist()
+    return units.at[:, start:stop].set(part)
