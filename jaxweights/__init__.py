@@ -23,14 +23,18 @@ if TYPE_CHECKING:
     from jaxweights.api.zoo import evaluate as evaluate
     from jaxweights.api.zoo import train_zoo as train_zoo
     from jaxweights.errors import UserError as UserError
+    from jaxweights.nn.leaves import Leaves as Leaves
     from jaxweights.population import Population as Population
     from jaxweights.spec import WeightSpec as WeightSpec
+    from jaxweights.state_dicts import from_state_dicts as from_state_dicts
+    from jaxweights.state_dicts import to_state_dict as to_state_dict
 
 __version__ = "0.1.0"
 
 # Imported when they are first used, so that `--help` and the like do not wait for JAX.
 _PUBLIC = {
     "AuditResult": "jaxweights.api.audit",
+    "Leaves": "jaxweights.nn.leaves",
     "Model": "jaxweights.api.generators",
     "Population": "jaxweights.population",
     "UserError": "jaxweights.errors",
@@ -38,7 +42,9 @@ _PUBLIC = {
     "audit": "jaxweights.api.audit",
     "evaluate": "jaxweights.api.zoo",
     "fit": "jaxweights.api.generators",
+    "from_state_dicts": "jaxweights.state_dicts",
     "sample": "jaxweights.api.generators",
+    "to_state_dict": "jaxweights.state_dicts",
     "train_zoo": "jaxweights.api.zoo",
 }
 __all__ = list(_PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]

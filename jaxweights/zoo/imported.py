@@ -9,14 +9,17 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from jaxweights import array_files, arrays, nets
+from jaxweights import array_files, arrays, nets, state_dicts
 from jaxweights.data import Dataset
 from jaxweights.errors import UserError
 from jaxweights.population import check_variances
 from jaxweights.spec import Leaf, WeightSpec
 
 _SETTING = "zoo.base.import_npz"
-_COUNTER = "num_batches_tracked"
+_OTHER = (
+    "Set net as the file was made, and give the state dict of such a network under PyTorch's names, or its flat vector "
+    "as `weights`."
+)
 
 
 def read_weights(path: pathlib.Path | str, net: nets.TaskNet, seed: int) -> np.ndarray:
@@ -81,71 +84,24 @@ def _vector(path: pathlib.Path | str, content: Mapping[str, np.ndarray], net: ne
 def _from_state_dict(
     path: pathlib.Path | str, tensors: dict[str, np.ndarray], net: nets.TaskNet, seed: int
 ) -> np.ndarray:
-    tensors = {name: value for name, value in tensors.items() if not name.endswith(_COUNTER)}
-    theirs = _names(path, tensors, net)
+    what, tensors = f"The base network {path}", state_dicts.without_counters(tensors)
+    theirs = state_dicts.names(what, tensors, net.spec, _OTHER)
     head, fresh, parts = _head(net.spec), [], []
     for leaf, span in net.spec.spans():
         name = theirs[leaf.name]
         value = arrays.float32(tensors[name], f"The tensor {name} of {path}")
-        if _fits(value.shape, leaf):
+        if state_dicts.fits(value.shape, leaf):
             parts.append(value.ravel())
         elif leaf.name.rpartition("/")[0] == head and value.ndim and value.shape[1:] == leaf.stored_axes[1:]:
             fresh.append(f"{leaf.name} {value.shape} -> {leaf.shape}")
             parts.append(np.asarray(jax.jit(net.init)(jax.random.key(seed)))[span])
         else:
-            raise UserError(
-                f"The base network {path}: {name} has shape {value.shape}, this network needs {leaf.stored_axes}. "
-                f"{_cure(value.shape, leaf)}"
-            )
+            cure = "Set net, and the size and colours of the images, as the file was made."
+            raise UserError(f"{what}: {name} {state_dicts.misfit(value.shape, leaf, cure)}")
     if fresh:
         name = pathlib.Path(path).name
         print(f"base: {name} has another last layer, which is initialised: {', '.join(fresh)}", file=sys.stderr)
     return np.concatenate(parts)
-
-
-def _names(path: pathlib.Path | str, tensors: Mapping[str, np.ndarray], net: nets.TaskNet) -> dict[str, str]:
-    """The name in the file of every leaf."""
-    dotted = {leaf.name: leaf.name.replace("/", ".") for leaf in net.spec.leaves}
-    prefix = _prefix(tensors, dotted[net.spec.leaves[0].name])
-    theirs = {name: prefix + dotted[name] for name in dotted}
-    missing = [name for name in theirs.values() if name not in tensors]
-    extra = sorted(set(tensors) - set(theirs.values()))
-    if len(missing) == len(theirs):
-        raise UserError(
-            f"The base network {path} has none of the tensors of {net.name!r} ({', '.join(missing[:3])}, ...), but "
-            f"{', '.join(extra[:5]) or 'no arrays'}. Give the state dict of such a network under PyTorch's names, or "
-            "its flat vector as `weights`."
-        )
-    if missing or extra:
-        raise UserError(
-            f"The base network {path} is not {net.name!r}: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:5])}), {len(extra)} are left over ({', '.join(extra[:5])}). Set net as the file was "
-            "made."
-        )
-    return theirs
-
-
-def _fits(found: tuple[int, ...], leaf: Leaf) -> bool:
-    """Whether a tensor of this shape is the leaf's in a state dict: the output axis first, and flattened where a dense
-    layer reads a feature map. Some formats (MATLAB) add axes of size 1 to vectors and leave them out of tensors."""
-    shapes = leaf.stored_shapes
-    return found in shapes or any(len(found) != len(shape) and _squeezed(found) == _squeezed(shape) for shape in shapes)
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
-
-
-def _cure(found: tuple[int, ...], leaf: Leaf) -> str:
-    if found == leaf.shape:
-        return "Its axes are in Flax's order; store them in PyTorch's, the output axis first."
-    return "Set net, and the size and colours of the images, as the file was made."
-
-
-def _prefix(names: Mapping[str, np.ndarray], first: str) -> str:
-    """What stands before a top-level tensor's name."""
-    found = [name[: -len(first)] for name in names if name == first or name.endswith(f".{first}")]
-    return min(found, key=len, default="")
 
 
 def _head(spec: WeightSpec) -> str:
