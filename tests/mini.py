@@ -1,5 +1,7 @@
 """The demo in miniature: same code path, seconds instead of minutes."""
 
+import copy
+
 from configs import digits
 
 
@@ -28,3 +30,15 @@ def shrink(pdiff) -> None:
     pdiff.batch_size = 16
     pdiff.autoencoder_steps = 20
     pdiff.diffusion_steps = 20
+
+
+def changed(config, changes):
+    """A config as a dict with some settings changed, by dotted name."""
+    config = copy.deepcopy(config)
+    for path, value in changes.items():
+        *sections, last = path.split(".")
+        node = config
+        for section in sections:
+            node = node[section]
+        node[last] = value
+    return config

@@ -1,6 +1,5 @@
 """The whole experiment in miniature, as a library and from the command line, and what it says to impossible input."""
 
-import copy
 import json
 import os
 import pathlib
@@ -28,14 +27,7 @@ MEASURED = [f"measure {name}" for name in SERIES]
 
 def changed(**values):
     """The mini config with dotted keys replaced."""
-    config = copy.deepcopy(CONFIG)
-    for key, value in values.items():
-        *path, last = key.split("__")
-        node = config
-        for part in path:
-            node = node[part]
-        node[last] = value
-    return config
+    return mini.changed(CONFIG, {name.replace("__", "."): value for name, value in values.items()})
 
 
 def stamps(folder):

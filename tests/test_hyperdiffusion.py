@@ -3,13 +3,14 @@
 import dataclasses
 import itertools
 import json
-import pathlib
 
+import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from goldens import RELATIVE, agree, draw
 from trees import length
 
 from configs.paper import hyperdiffusion_plane
@@ -23,11 +24,7 @@ from jaxweights.population import Population
 from jaxweights.spec import FIXED
 from jaxweights.training import StageTrainer
 
-GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "hyperdiffusion_reference.npz"
 NET = tasks.build({"name": "mlp", "hidden": (8, 8)}, (2, 2, 2), 2)
-# Float32 sums in another order: a few units of the last place of the largest entry per operation, some hundred
-# operations deep.
-RELATIVE = 2e-5
 
 
 def field_spec(features, width, layers):
@@ -47,28 +44,7 @@ P = SPEC.num_params
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def draw(shapes, seed):
-    """The weights and inputs of the golden runs, in the order that tests/golden/README.md documents."""
-    rng = np.random.RandomState(seed)
-    return {
-        name: ((1.0 if "ln" in name and name.endswith("weight") else 0.0) + 0.3 * rng.normal(size=shapes[name])).astype(
-            np.float32
-        )
-        for name in sorted(shapes)
-    }
-
-
-def agree(found, expected, relative=RELATIVE, scale=None):
-    """All leaves agree relative to the largest entry (of each leaf, or `scale`)."""
-    found, expected = (dict(jax.tree_util.tree_leaves_with_path(t)) for t in (found, expected))
-    assert found.keys() == expected.keys()
-    for path, value in expected.items():
-        size = scale or np.abs(value).max()
-        np.testing.assert_allclose(found[path], value, rtol=0, atol=relative * size, err_msg=jax.tree_util.keystr(path))
+    return goldens.load("hyperdiffusion")
 
 
 def golden_model(golden, seed, extra, **settings):

@@ -1,28 +1,27 @@
-"""Hyper-Representations' autoencoder against the published modules, its published sizes, and the laws of its views and
-losses."""
+"""Hyper-Representations' autoencoder against the published modules, its published sizes, and the laws of its losses."""
 
 import dataclasses
 import functools
 import json
-import pathlib
 
+import goldens
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from goldens import agree, draw
 from scipy import stats
 from trees import length
 
 from configs.paper import hyperrep_svhn
 from jaxweights import parallel, tasks
 from jaxweights.errors import UserError
-from jaxweights.generators.hyperrep import HyperRep, importer, loss, network, views
+from jaxweights.generators.hyperrep import HyperRep, importer, loss, network
 from jaxweights.generators.hyperrep.layout import UnitLayout
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
 
-GOLDEN = pathlib.Path(__file__).resolve().parent / "golden" / "hyperrep_reference.npz"
 NETS = {
     "cnn": tasks.build(
         {"name": "cnn", "channels": (3, 2), "windows": (3, 2), "pools": (True, False), "hidden": 4}, (10, 10, 1), 3
@@ -45,10 +44,8 @@ DEFAULTS = {
     "weight_decay": 3e-5,
     "scheduler": None,
 }
+ONES = "alpha$"  # tensors that are drawn around 1
 SMALL = {"width": 8, "feed_forward": 6, "blocks": 2, "heads": 2, "latent_dim": 5, "permutations_number": 16}
-# Float32 sums in another order: a few units of the last place of the largest entry per operation, some hundred
-# operations deep.
-RELATIVE = 2e-5
 
 
 def hyperrep(**settings):
@@ -57,22 +54,7 @@ def hyperrep(**settings):
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
-def draw(shapes, seed):
-    """The weights and inputs of the golden runs, in the order that tests/golden/README.md documents."""
-    rng = np.random.RandomState(seed)
-    return {
-        name: ((1.0 if name.endswith("alpha") else 0.0) + 0.3 * rng.normal(size=shapes[name])).astype(np.float32)
-        for name in sorted(shapes)
-    }
-
-
-def agree(found, expected, scale=None):
-    expected = np.asarray(expected)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=RELATIVE * (scale or np.abs(expected).max()))
+    return goldens.load("hyperrep")
 
 
 def population(rows, net=NET):
@@ -88,7 +70,7 @@ def test_encoder_and_decoder_agree_with_the_published_ones(golden, number, name)
     settings = json.loads(str(golden[f"{name}/settings"]))
     net = NETS[settings.pop("net")]
     shapes = json.loads(str(golden[f"{name}/shapes"]))
-    drawn = draw({**shapes, "x": (6, net.spec.num_params)}, number)
+    drawn = draw({**shapes, "x": (6, net.spec.num_params)}, number, ONES)
     x = drawn.pop("x")
     generator = hyperrep(**settings)
     params = importer.from_torch(drawn, UnitLayout(net.spec), generator.architecture)
@@ -118,9 +100,8 @@ def published(golden):
     shapes = json.loads(str(golden["plain/shapes"]))
     head = json.loads(str(golden["head_shapes"]))
     p = NET.spec.num_params
-    drawn = draw(
-        {**shapes, **{f"head.{k}": s for k, s in head.items()}, "x_i": (6, p), "x_j": (6, p), "training": (9, p)}, 100
-    )
+    given = {**{f"head.{k}": s for k, s in head.items()}, "x_i": (6, p), "x_j": (6, p), "training": (9, p)}
+    drawn = draw({**shapes, **given}, 100, ONES)
     generator = hyperrep(**SMALL, **TRAINING)
     params = {
         "autoencoder": importer.from_torch({k: drawn[k] for k in shapes}, layout, generator.architecture),
@@ -383,114 +364,6 @@ def test_dropout_keeps_the_share_that_was_asked_for():
         assert abs(np.mean(keep == other) - 0.58) < 0.02
 
 
-PLAIN = views.Views("none", 0.0, "additive", "none", 0.5, (0.02, 0.33), 0.0, "view")
-
-
-def make_views(count=4, net=NET, rows=None, seed=0, table=None, **settings):
-    """The weight vectors, their views and the targets, as NumPy arrays."""
-    rows = random_rows(1, net)[np.zeros(count, int)] if rows is None else rows
-    keys = jax.random.split(jax.random.key(seed), len(rows))
-    settings = dataclasses.replace(PLAIN, **settings)
-    made = jax.jit(lambda x, k: views.two_views(x, k, net.spec, settings, table))(rows, keys)
-    return rows, *(np.asarray(x) for x in made)
-
-
-logits_of = jax.jit(jax.vmap(NET.apply, in_axes=(0, None)))
-
-
-@pytest.mark.parametrize("permutations", ["table", "fresh"])
-def test_permuted_views_compute_the_same_function(permutations):
-    table = views.permutation_table(NET.spec, 50, seed=0) if permutations == "table" else None
-    rows, inputs, targets = make_views(200, permutations=permutations, table=table)
-    np.testing.assert_array_equal(inputs, targets)
-    images = np.random.default_rng(0).normal(size=(3, 10, 10, 1)).astype(np.float32)
-    logits = logits_of(np.concatenate([rows[:1], inputs.reshape(400, -1)]), images)
-    # Sums of some dozen products in another order.
-    np.testing.assert_allclose(logits, np.broadcast_to(logits[:1], logits.shape), atol=1e-4)
-    # Every unit of a group of four comes to every place equally often (chi-squared test), and the two views differ.
-    places = np.argmax(np.isclose(inputs.reshape(400, -1)[:, 128:132], rows[0, 128]), axis=1)
-    if permutations == "fresh":
-        assert stats.chisquare(np.bincount(places, minlength=4)).pvalue > 1e-3
-    else:
-        counts = np.bincount(np.argmax(table[:, 128:132] == 128, axis=1), minlength=4)
-        assert stats.chisquare(np.bincount(places, minlength=4), counts * 400 / 50).pvalue > 1e-3
-    assert (np.any(inputs[0] != inputs[1], axis=-1)).mean() > 0.9
-
-
-def test_views_depend_on_the_examples_keys_alone():
-    rows, keys = random_rows(8), jax.random.split(jax.random.key(0), 8)
-    settings = dataclasses.replace(PLAIN, permutations="fresh", noise=0.1, erase="block", erase_value="random")
-    run = jax.jit(lambda x, k: views.two_views(x, k, NET.spec, settings)[0])
-    part = np.array([5, 1, 1, 7, 0, 2, 3, 3])
-    np.testing.assert_array_equal(run(rows[part], keys[part]), run(rows, keys)[:, part])
-
-
-def test_noise_has_its_deviation_and_views_differ():
-    rows, inputs, _ = make_views(200, noise=0.2)
-    noise = np.ravel(inputs - rows[None])
-    assert stats.kstest(noise, stats.norm(scale=0.2).cdf).pvalue > 1e-3
-    assert abs(np.corrcoef(np.ravel(inputs[0] - rows), np.ravel(inputs[1] - rows))[0, 1]) < 0.03
-    rows, inputs, _ = make_views(200, noise=0.2, noise_kind="multiplicative")
-    assert stats.kstest(np.ravel(inputs / rows[None]) - 1, stats.norm(scale=0.2).cdf).pvalue > 1e-3
-
-
-def block_lengths(size, low, high, probability, draws, seed=0):
-    """The published erasing, one vector after the other: `(start, length)` of what is erased, or `(0, 0)`."""
-    rng = np.random.default_rng(seed)
-    found = np.zeros((draws, 2), int)
-    for i in range(draws):
-        if rng.random() < probability:
-            for _ in range(10):
-                length, start = int(size * rng.uniform(low, high)), rng.integers(size)
-                if start + length < size:
-                    found[i] = start, length
-                    break
-    return found
-
-
-def test_block_erasing_has_the_published_distribution():
-    """Range up to nearly the whole vector, so that all ten tries fail now and then."""
-    size, low, high = NET.spec.num_params, 0.3, 0.99
-    rows = np.ones((4000, size), np.float32)
-    _, inputs, _ = make_views(rows=rows, erase="block", erase_probability=0.8, erase_range=(low, high))
-    gone = inputs.reshape(8000, size) == 0
-    edges = np.diff(np.pad(gone.astype(int), ((0, 0), (1, 1))), axis=1)
-    assert ((edges == 1).sum(axis=1) <= 1).all() and not gone[:, -1].any()
-    expected = block_lengths(size, low, high, 0.8, 8000)
-    assert stats.ks_2samp(gone.sum(axis=1), expected[:, 1]).pvalue > 1e-3
-    starts = np.argmax(gone, axis=1)[gone.any(axis=1)]
-    assert stats.ks_2samp(starts, expected[expected[:, 1] > 0, 0]).pvalue > 1e-3
-    untouched, tries = np.mean(~gone.any(axis=1)), np.mean(expected[:, 1] == 0)
-    assert abs(untouched - tries) < 4 * (2 * 0.25 / 8000) ** 0.5
-
-
-def test_scattered_erasing_draws_with_replacement():
-    size, rows = NET.spec.num_params, np.ones((4000, NET.spec.num_params), np.float32)
-    _, inputs, _ = make_views(rows=rows, erase="scatter", erase_probability=1.0, erase_range=(0.2, 0.6))
-    gone = inputs.reshape(8000, size) == 0
-    rng = np.random.default_rng(0)
-    lengths = (size * rng.uniform(0.2, 0.6, 8000)).astype(int)
-    expected = [len(np.unique(rng.integers(size, size=n))) for n in lengths]
-    assert stats.ks_2samp(gone.sum(axis=1), expected).pvalue > 1e-3
-    assert stats.chisquare(gone.sum(axis=0)).pvalue > 1e-3
-
-
-def test_random_values_replace_erased_ones():
-    rows = np.full((500, NET.spec.num_params), 7, np.float32)
-    _, inputs, _ = make_views(rows=rows, erase="block", erase_value="random")
-    assert stats.kstest(inputs[inputs != 7], stats.norm.cdf).pvalue > 1e-3
-
-
-def test_clean_targets_are_the_permuted_vectors():
-    table = views.permutation_table(NET.spec, 50, seed=0)
-    settings = {"permutations": "table", "noise": 0.1, "erase": "block", "erase_probability": 1.0}
-    rows, inputs, targets = make_views(50, table=table, target="clean", **settings)
-    np.testing.assert_array_equal(np.sort(targets, axis=-1), np.sort(np.broadcast_to(rows, targets.shape), axis=-1))
-    kept = inputs != 0
-    noise = (inputs - targets)[kept]
-    assert kept.mean() < 1 and stats.kstest(noise, stats.norm(scale=0.1).cdf).pvalue > 1e-3
-
-
 def test_features_are_normalised_on_both_sides(initialised):
     generator, constants, params, *_ = initialised
     std = np.linspace(0.5, 2, NET.spec.num_params, dtype=np.float32)
@@ -540,7 +413,7 @@ def test_impossible_settings_are_refused(settings, message):
 def test_settings_that_do_not_fit_the_task_network_are_refused(golden):
     with pytest.raises(UserError, match=r"4 layers \(conv1, conv2, fc1, fc2\)"):
         hyperrep(layer_weights=(1.0, 2.0)).prepare(population(random_rows(2)))
-    drawn = draw(json.loads(str(golden["plain/shapes"])), 0)
+    drawn = draw(json.loads(str(golden["plain/shapes"])), 0, ONES)
     for settings, message in (
         ({}, "does not have: decoder.decoder_bias"),
         ({"decoder_bias": True, "blocks": 3}, r"no tensor 'encoder.layers.2"),

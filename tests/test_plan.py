@@ -1,6 +1,5 @@
 """What cannot be done is refused before anything is trained, loaded or allocated, with the number and the cure."""
 
-import copy
 import re
 import shutil
 import types
@@ -80,14 +79,7 @@ REFUSED = [
 
 
 def changed(name, changes):
-    config = copy.deepcopy(CONFIGS[name])
-    for path, value in changes.items():
-        *parts, last = path.split(".")
-        node = config
-        for part in parts:
-            node = node[part]
-        node[last] = value
-    return config
+    return mini.changed(CONFIGS[name], changes)
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), REFUSED)
