@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_matching import ONE, dense, draw, shuffles
 
-from jaxweights.auditing import canonical, quotient, reordering
+from jaxweights.auditing import canonical, coordinates, quotient, reordering
 from jaxweights.auditing.affine import AffineHull
 from jaxweights.auditing.aligners import aligner, onto
 from jaxweights.auditing.coordinates import Coordinates
@@ -76,10 +76,13 @@ def test_networks_of_one_start_keep_their_order():
     np.testing.assert_allclose(found._reference, balanced[1::2].mean(axis=0), rtol=1e-12)
 
 
-def test_coordinates_without_groups_are_the_weights():
+def test_coordinates_without_groups_are_the_weights(monkeypatch):
     spec = dense((4, 3))
     rows = draw(spec, 5)
-    np.testing.assert_array_equal(Coordinates(spec, rows, ONE)(rows), rows)
+    monkeypatch.setattr(coordinates, "_HELD_BYTES", 0)  # so that they are in a file
+    found = Coordinates(spec, rows, ONE)(rows)
+    assert isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, rows)
 
 
 def test_affine_residual_is_that_of_least_squares():

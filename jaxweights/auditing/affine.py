@@ -37,10 +37,11 @@ class AffineHull:
           memory_bytes: working memory beside inputs and results.
         """
         count, width = points.shape
-        self._points, self._memory, self.dimensions = points, memory_bytes, 0
+        self._count, self._memory, self.dimensions = count, memory_bytes, 0
         self.filled = not 2 <= count <= min(MOST_SPANNING, width)
         if self.filled:
             return
+        self._points = points
         gram, varying = np.zeros((count, count)), 0
         for span in self._spans(count):
             near = self._around_mean(span)[0]
@@ -79,7 +80,7 @@ class AffineHull:
         The gradients of the weights that give a point are perpendicular to the hull of all the others, and the inverse
         holds their products: where one point alone is left out, its distance is one over its gradient's length.
         """
-        found = np.full(len(self._points), np.nan)
+        found = np.full(self._count, np.nan)
         if self.filled:
             return found
         for group in np.unique(groups):

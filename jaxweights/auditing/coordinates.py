@@ -10,6 +10,8 @@ verdicts. What is taken in coordinates is what needs a vector space: densities, 
 
 from __future__ import annotations
 
+import math
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from jaxweights.spec import WeightSpec
 _ROUNDS = 4
 _REFERENCES = 256  # training networks that the reference is the mean of
 _BLOCK_BYTES = 64 << 20
+_HELD_BYTES = 1 << 30
 
 
 class Coordinates:
@@ -63,8 +66,12 @@ class Coordinates:
         return cls(train.spec, train.weights, mesh, rows)
 
     def __call__(self, weights: Any) -> np.ndarray:
-        """Coordinates `[n, D]`, float32, of finite networks `[n, P]`; needs `shape` and slicing by rows."""
-        out = np.empty((len(weights), self.width), np.float32)
+        """Coordinates `[n, D]`, float32, of finite networks `[n, P]`; needs `shape` and slicing by rows.
+
+        More than 1 GiB of them are in a temporary file, mapped into memory.
+        """
+        shape = len(weights), self.width
+        out = np.empty(shape, np.float32) if 4 * math.prod(shape) <= _HELD_BYTES else _on_disk(shape)
         for rows in row_blocks(len(weights), max(1, _BLOCK_BYTES // (8 * self.spec.num_params))):
             found = read_rows(weights, rows)
             if self.spec.groups:
@@ -90,3 +97,9 @@ class Coordinates:
         found = matching.match(self.spec, targets, rows, mesh=self._mesh)
         moved = reordering.reordered(self.spec, rows, found.permutations, found.signs)
         return moved, np.concatenate([found.permutations, found.signs], axis=1)
+
+
+def _on_disk(shape: tuple[int, int]) -> np.ndarray:
+    """An array in a file without a name, which goes with the array."""
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)

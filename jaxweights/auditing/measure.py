@@ -107,7 +107,9 @@ class Measurer:
     def spans(self) -> tuple[AffineHull, ...]:
         """Affine hulls of the training networks as weights and, where these differ, in canonical coordinates."""
         raw = AffineHull(self.train)
-        return (raw, AffineHull(self.coordinates(self.train))) if self.aligner is not None else (raw,)
+        if raw.filled or self.aligner is None:
+            return (raw,)
+        return raw, AffineHull(self.coordinates(self.train))
 
     def _result(self, networks: Population, name: str) -> Evaluation | None:
         """The evaluation of a series; None where its networks are not evaluated.
