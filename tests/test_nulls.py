@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_coordinates import disguised
 
 from jaxweights import auditing, generators, tasks
 from jaxweights.api.audit import audit
@@ -41,9 +42,13 @@ def predict(weights, x):
     return np.maximum(x @ first.reshape(4, 4).T + bias, 0) @ second.reshape(3, 4).T + last
 
 
-def test_networks_are_known_in_any_order_of_their_units_and_no_other_way():
-    assert twins.equal_weights(shuffled(TRAIN), TRAIN, SPEC).all()
-    assert not twins.equal_weights(FRESH, TRAIN, SPEC).any()
+def test_networks_are_known_in_any_order_and_scale_of_their_units_and_no_other_way():
+    known = np.concatenate([TRAIN, -TRAIN])  # of the same lengths
+    assert twins.equal_weights(disguised(SPEC, TRAIN), known, SPEC).all()
+    noise = 1e-4 * networks(3, 20)
+    assert not twins.equal_weights(np.concatenate([FRESH, TRAIN + noise]), known, SPEC).any()
+    again = Population.create(np.concatenate([known, disguised(SPEC, known), TRAIN + noise]), SPEC)
+    np.testing.assert_array_equal(twins.first_of_each(again), [*range(40), *range(80, 100)])
     moved = np.roll(TRAIN, 1, axis=1)
     assert not twins.equal_weights(moved, TRAIN, SPEC).any()
     fixed = dataclasses.replace(
@@ -80,9 +85,9 @@ def test_held_out_networks_among_samples_are_leaks(leaked):
 
 
 def test_a_training_set_twice_is_one_training_set():
-    """Every network again in another order of its units, as a run of its own."""
+    """Every network again with its units in another order and scale, as a run of its own."""
     once = audit(TRAIN, HELDOUT, FRESH, **ALONE)
-    twice = audit(np.concatenate([TRAIN, shuffled(TRAIN)]), HELDOUT, FRESH, **ALONE)
+    twice = audit(np.concatenate([TRAIN, disguised(SPEC, TRAIN)]), HELDOUT, FRESH, **ALONE)
     assert twice.metrics["training"]["duplicates"] == 20
     assert twice.metrics["training"]["duplicate_rows"] == list(range(20, 40))
     assert twice.metrics["series"] == once.metrics["series"]

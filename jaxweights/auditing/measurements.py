@@ -49,9 +49,9 @@ class Measured:
       same_run_l2: `[n]` distance to the nearest other checkpoint of its own run, in training or, for held-out networks,
         among the held-out checkpoints; NaN where there is none, as for samples without parents.
       other_run_l2: `[n]` distance to the nearest training network of any run but its own; NaN where there is none.
-      leak: `[n]` `LEAKED_WEIGHTS` if it has the weights of a held-out network, in whatever order its hidden units are,
-        `LEAKED_OUTPUTS` if it has the outputs of one, else 0.
-      aligned_sign: `[n, 3, units]`, which units change sign with `aligned_permutation`; empty for one group of units.
+      leak: `[n]` `LEAKED_WEIGHTS` if it has the weights of a held-out network, whatever the order, scale and signs of
+        its hidden units, `LEAKED_OUTPUTS` if it has the outputs of one, else 0.
+      aligned_sign: `[n, 3, units]`, which units change sign with `aligned_permutation`; empty where none may.
       affine_residual: `[n]` distance to the affine hull of all training networks, raw or aligned, the smaller; NaN
         where the hull fills the space.
       sibling_l2: `[n]` distance to the nearest other network of the same series.

@@ -111,16 +111,17 @@ def quotient_nearest(
     return QuotientNeighbours(*found, proven_share=proven / len(queries))
 
 
-def features(spec: WeightSpec, rows: Any, memory_bytes: int = MEMORY_BYTES) -> np.ndarray:
+def features(spec: WeightSpec, rows: Any, memory_bytes: int = MEMORY_BYTES, *, statistics: bool = False) -> np.ndarray:
     """Invariant features `[N, F]`, float32, of networks `[N, P]` that are balanced already.
 
-    Their Euclidean distances are lower bounds of those over all permutations and sign flips.
+    Their Euclidean distances are lower bounds of those over all permutations and sign flips. Running statistics count
+    only where that is wanted.
     """
     parts = []
     for block in row_blocks(len(rows), max(1, memory_bytes // (32 * rows.shape[1]))):
         values, described = read_rows(rows, block).astype(np.float32), []
         for leaf, span in spec.spans():
-            if is_statistic(leaf.name):
+            if is_statistic(leaf.name) and not statistics:
                 continue
             groups = stored_groups(leaf)
             tensor = values[:, span].reshape((-1, *leaf.stored_axes))

@@ -80,7 +80,7 @@ class Subject:
 
 def distinct(train: Population) -> tuple[np.ndarray, tuple[int, ...]]:
     """Rows of training networks without duplicates, and the rows of these: networks with the weights of one before
-    them, in whatever order their hidden units are."""
+    them, whatever the order, scale and signs of their hidden units."""
     rows = twins.first_of_each(train)
     return rows, tuple(np.setdiff1d(np.arange(len(train)), rows).tolist())
 

@@ -1,4 +1,4 @@
-"""Networks that are one another: equal weights, up to the order of the hidden units where the spec has any, or equal
+"""Networks that are one another: equal weights, whatever the order, scale and signs of hidden units, or equal
 outputs."""
 
 from __future__ import annotations
@@ -8,53 +8,90 @@ from typing import Any
 
 import numpy as np
 
+from jaxweights.auditing import canonical, quotient
+from jaxweights.auditing.rows import read_rows, row_blocks
 from jaxweights.evaluation import Evaluation, Evaluator, Predictor
 from jaxweights.population import Population
-from jaxweights.spec import FIXED, WeightSpec
+from jaxweights.spec import WeightSpec
 
 _BLOCK_BYTES = 64 << 20  # of weights that are read at a time
-_MIX, _SHIFT = np.uint64(0x9E3779B97F4A7C15), np.uint64(29)
 _PROBES = 64  # test inputs on which outputs are compared
 _OUTPUTS, _LOSS = 1e-5, 1e-4  # relative to the largest output, and to the loss: sums in another order
 _PAIRS = 1024  # most pairs whose outputs are compared
 
 
-def fingerprints(weights: Any, spec: WeightSpec) -> np.ndarray:
-    """`[N, leaves]` uint64 that are equal for equal networks, in whatever order their hidden units are.
-
-    Within a tensor with permuted axes the order of the values does not count; so the values have to agree, tensor by
-    tensor, which no two networks of separate training do.
-    """
-    out = np.empty((len(weights), len(spec.leaves)), np.uint64)
-    block = max(1, _BLOCK_BYTES // (8 * spec.num_params))
-    for start in range(0, len(weights), block):
-        rows = np.asarray(weights[start : start + block], np.float32) + np.float32(0)  # one zero
-        bits = rows.view(np.uint32).astype(np.uint64) + np.uint64(1)
-        for i, (leaf, span) in enumerate(spec.spans()):
-            part = bits[:, span]
-            if set(leaf.groups) <= {FIXED}:
-                part = part + (np.arange(leaf.size, dtype=np.uint64) << np.uint64(32))[None, :]
-            out[start : start + block, i] = _mixed(part).sum(axis=1, dtype=np.uint64)
-    return out
-
-
-def _mixed(values: np.ndarray) -> np.ndarray:
-    """A hash of every number; arithmetic is modulo 2^64."""
-    for _ in range(2):
-        values = values * _MIX
-        values ^= values >> _SHIFT
-    return values * _MIX
-
-
 def first_of_each(train: Population) -> np.ndarray:
-    """Rows of the networks without their duplicates: the first of those that are equal, ascending."""
-    return np.sort(np.unique(fingerprints(train.weights, train.spec), axis=0, return_index=True)[1])
+    """Rows of the networks without their duplicates, ascending: the first of those that are one network."""
+    spec, norms = train.spec, _norms(train.weights, train.spec)
+    found = [
+        members[group]
+        for members in _alike(norms)
+        for group in ([np.array([0])] if len(members) == 1 else _alike(_features(train.weights, members, spec)))
+    ]
+    return np.sort([group.min() for group in found])
 
 
 def equal_weights(networks: Any, reference: Any, spec: WeightSpec) -> np.ndarray:
-    """`[n]` bool: whether a network is one of the reference, in whatever order its hidden units are."""
-    known = {row.tobytes() for row in fingerprints(reference, spec)}
-    return np.array([row.tobytes() in known for row in fingerprints(networks, spec)], bool)
+    """`[n]` bool: whether a network is one of the reference, whatever the order, scale and signs of its hidden units.
+
+    Two networks are one if no number tells them apart that symmetries leave alone: all values of every tensor, in
+    order of size where its axes are permuted, of the balanced networks. They have to agree up to what the rounding of
+    float32 weights explains, `canonical.COPY_TOLERANCE` of the length; no two networks of separate training do.
+    """
+    ours, theirs = _norms(networks, spec), _norms(reference, spec)
+    lengths = np.linalg.norm(theirs, axis=1)
+    order, own = np.argsort(lengths), np.linalg.norm(ours, axis=1)
+    near = 2 * canonical.COPY_TOLERANCE * own
+    first = np.searchsorted(lengths[order], own - near, "left")
+    last = np.searchsorted(lengths[order], own + near, "right")
+    found = np.zeros(len(ours), bool)
+    pairs = []
+    for i in np.flatnonzero(first < last):
+        close = order[first[i] : last[i]]
+        pairs += [(i, j) for j in close[_equal(theirs[close], ours[i], own[i])]]
+    for block in row_blocks(len(pairs), _rows_at_once(spec)):
+        i, j = np.array(pairs[block]).T
+        a, b = _features(networks, i, spec), _features(reference, j, spec)
+        found[i] |= np.linalg.norm(a - b, axis=1) <= canonical.COPY_TOLERANCE * own[i]
+    return found
+
+
+def _alike(described: np.ndarray) -> list[np.ndarray]:
+    """Networks in groups `[n]` of rows whose descriptions `[N, F]` agree with those of the shortest."""
+    lengths = np.linalg.norm(described, axis=1)
+    groups: list[list[int]] = []
+    start = 0  # of the groups that may still get members
+    for row in np.argsort(lengths, kind="stable"):
+        while start < len(groups) and lengths[groups[start][0]] < (1 - 2 * canonical.COPY_TOLERANCE) * lengths[row]:
+            start += 1
+        known = next((g for g in groups[start:] if _equal(described[g[:1]], described[row], lengths[row])[0]), None)
+        if known is None:
+            groups.append([row])
+        else:
+            known.append(row)
+    return [np.array(group) for group in groups]
+
+
+def _equal(described: np.ndarray, one: np.ndarray, length: float) -> np.ndarray:
+    """`[n]` bool: which descriptions `[n, F]` are that of a network of this length, as far as rounding lets one see."""
+    return np.linalg.norm(described - one, axis=1) <= canonical.COPY_TOLERANCE * length
+
+
+def _norms(weights: Any, spec: WeightSpec) -> np.ndarray:
+    """Lengths of every tensor `[N, leaves]` of the balanced networks: they differ by no more than the networks do."""
+    parts = []
+    for rows in row_blocks(len(weights), _rows_at_once(spec)):
+        balanced = canonical.balance(spec, read_rows(weights, rows))
+        parts.append(np.stack([np.linalg.norm(balanced[:, span], axis=1) for _, span in spec.spans()], axis=1))
+    return np.concatenate(parts)
+
+
+def _features(weights: Any, rows: np.ndarray, spec: WeightSpec) -> np.ndarray:
+    return quotient.features(spec, canonical.balance(spec, read_rows(weights, rows)), statistics=True)
+
+
+def _rows_at_once(spec: WeightSpec) -> int:
+    return max(1, _BLOCK_BYTES // (8 * spec.num_params))
 
 
 def equal_outputs(

@@ -8,7 +8,8 @@ import sys
 
 import numpy as np
 
-from jaxweights import nets, population, store
+from jaxweights import population, store
+from jaxweights.auditing import twins
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.experiment.config import MIN_HELDOUT
@@ -30,12 +31,7 @@ def check_files(context: Context) -> None:
     """
     for name, (generator, _) in context.generators.items():
         if isinstance(generator, Imported) and not (context.workdir / "samples" / name / store.INDEX).exists():
-            net = context.task.build(
-                context.config["net"], context.dataset.train_images.shape[1:], context.dataset.num_classes
-            )
-            if context.task.base(context.zoo_settings) is not None:
-                net = nets.partial(net, np.zeros(net.spec.num_params, np.float32), context.zoo_settings.subset)
-            rows = len(generator.read(net.spec, context.settings.num_samples))
+            rows = len(generator.read(context.outline.spec, context.settings.num_samples))
             _say(f"{name}: the first {context.settings.num_samples} of {rows} networks of {generator.path}")
 
 
@@ -154,9 +150,9 @@ def with_splits(read: Population, num_heldout: int, path: str, given: bool = Fal
             f"{path} has {counts[TRAIN]} training and {counts[HELDOUT]} held-out runs, but an audit needs at least one "
             f"and {MIN_HELDOUT}. Change its column split, or give a file of more runs."
         )
-    seen = {row.tobytes() for row in read.weights[split == TRAIN]}
-    copies = [i for i in np.flatnonzero(split == HELDOUT).tolist() if read.weights[i].tobytes() in seen]
-    if copies:
+    unseen = np.flatnonzero(split == HELDOUT)
+    copies = unseen[twins.equal_weights(read.weights[unseen], read.weights[split == TRAIN], read.spec)]
+    if copies.size:
         raise UserError(
             f"{path} has {len(copies)} held-out networks that are training networks, too (first: row {copies[0]}). "
             "Held-out runs have to be new to a generator: remove these rows."
