@@ -22,6 +22,8 @@ def baselines(sigma_low: float = 0.05, sigma_high: float = 0.1) -> ConfigDict:
             "gaussian": {"kind": "gaussian"},
             "pca_gaussian": {"kind": "pca_gaussian"},
             "interpolation": {"kind": "interpolation"},
+            "aligned_interpolation": {"kind": "aligned_interpolation"},
+            "soup": {"kind": "soup", "k": 16},
         }
     )
 
@@ -42,9 +44,11 @@ def gpt_baselines() -> ConfigDict:
 def pdiff_baselines() -> ConfigDict:
     """`baselines` with the memorization paper's amplitudes for P-diff, its average as released, P-diff's own noise.
 
-    P-diff's evaluator (arXiv 2402.13144) multiplies its amplitudes by the standard deviation of each tensor.
+    P-diff's evaluator (arXiv 2402.13144) multiplies its amplitudes by the standard deviation of each tensor. Baselines
+    that align are left out: checkpoints of one run have their units in one order, and parts of networks have none.
     """
     config = baselines(0.06, 0.12)
+    del config.aligned_interpolation, config.soup
     config.average_faithful = {"kind": "average", "k": 16, "faithful": True}
     for permille in (1, 50, 150):
         config[f"noise_{permille}_permille"] = {"kind": "noise", "sigma": permille / 1000, "relative": True}

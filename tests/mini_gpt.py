@@ -1,6 +1,6 @@
 """configs/gpt_digits.py in miniature: same code path, seconds instead of minutes."""
 
-from configs import gpt_digits
+from configs import generators, gpt_digits
 
 
 def get_config():
@@ -34,6 +34,6 @@ def get_config():
     one.batch_size = 16
     one.ema_decay = 0.9
     config.generators.gpt_recursive.recursion = 2
-    for name in ("noise_high", "average", "gaussian", "pca_gaussian", "interpolation"):
+    for name in set(generators.baselines()) - {"noise_low"}:
         del config.generators[name]
     return config

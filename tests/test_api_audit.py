@@ -19,7 +19,7 @@ SPEC = WeightSpec(
         Leaf("fc1/weight", (UNITS, INPUTS), (UNITS, INPUTS), (0, FIXED), (1, 0), (0, 1)),
         Leaf("fc2/weight", (CLASSES, UNITS), (CLASSES, UNITS), (FIXED, 0), (0, -1), (0, 1)),
     ),
-    (Group(UNITS),),
+    (Group(UNITS, "positive"),),
 )
 
 
@@ -64,7 +64,9 @@ def alone():
 @pytest.fixture(scope="module")
 def evaluated():
     """With symmetries and a function."""
-    return audit(TRAIN, HELDOUT, COPIES, spec=SPEC, predict=predict, test=(X, Y), baselines=("average",), **QUICK)
+    return audit(
+        TRAIN, HELDOUT, COPIES, spec=SPEC, predict=predict, test=(X, Y), baselines=("average", "soup"), **QUICK
+    )
 
 
 def test_copies_are_flagged_and_fresh_draws_are_not(alone):
@@ -73,7 +75,7 @@ def test_copies_are_flagged_and_fresh_draws_are_not(alone):
     assert alone.metrics["series"]["mine"]["verdict"]["needed"] > 0
     assert alone.metrics["series"]["mine"]["verdict"]["beats_baselines"]["answer"] == "not evaluated"
     assert list(alone.verdicts)[:2] == ["mine", "theirs"]
-    assert set(alone.verdicts) == {"mine", "theirs", *BASELINES, "copy", "noised_copy", "heldout_control"}
+    assert set(alone.verdicts) == {"mine", "theirs", *BASELINES[:6], "copy", "noised_copy", "heldout_control"}
     assert alone.checks == {"controls_passed": True, "failed_controls": []}
 
 
@@ -92,7 +94,8 @@ def test_a_function_of_any_framework_adds_accuracy_and_errors(evaluated):
     assert entry["tests"]["distance"] == "aligned" and evaluated.verdicts["permuted_copy"] == "copies"
     assert evaluated.verdicts["generated"] == "copies" and entry["max_error_iou"]["mean"] > 0.9
     roles = {name: one["role"] for name, one in evaluated.metrics["series"].items()}
-    assert roles["average"] == "baseline" and {roles[name] for name in CONTROLS} == {"control"}
+    assert roles["average"] == roles["soup"] == "baseline" and {roles.get(name) for name in CONTROLS[:4]} == {"control"}
+    assert CONTROLS[4] == "sign_flipped_copy" not in roles and evaluated.verdicts["rescaled_copy"] == "copies"
 
 
 def test_batches_classes_and_probabilities_give_the_same_accuracy(evaluated):

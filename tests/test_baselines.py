@@ -1,13 +1,20 @@
 """Baselines draw from the distribution that they name, one sample per key, and never touch their input."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from test_coordinates import disguised
+from test_matching import dense, residual, shuffles
+from test_matching import draw as random_networks
 
-from jaxweights import generators, tasks
+from jaxweights import generators, parallel, tasks
+from jaxweights.auditing import canonical, matching, reordering
 from jaxweights.errors import UserError
+from jaxweights.generators import aligned
 from jaxweights.population import Population
 
 NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
@@ -59,6 +66,46 @@ def test_copies_are_copies_up_to_their_symmetry(rows):
         same = jax.jit(jax.vmap(NET.apply, in_axes=(0, None)))
         np.testing.assert_allclose(same(weights, images), same(rows[parents], images), atol=2e-4)
         assert len(set(parents.tolist())) > 10
+
+
+@pytest.mark.parametrize(("scaling", "moves"), [("positive", "rescale"), ("sign", "flip")])
+def test_units_are_moved_as_they_admit(scaling, moves):
+    spec = dense((3, 4, 2), scaling)
+    train = Population.create(np.arange(1, 1 + spec.num_params, dtype=np.float32)[None].repeat(2, 0), spec)
+    for setting in ("rescale", "flip"):
+        copy = generators.baselines.Copy(**{setting: True})
+        drawn = np.asarray(copy.sample(copy.fit(train), jax.random.split(jax.random.key(0), 3)).weights)
+        moved = ~np.isclose(drawn, train.weights[0]).all(axis=1)
+        assert moved.all() == moved.any() == (setting == moves)
+        if setting == "flip":
+            np.testing.assert_array_equal(np.abs(drawn), np.broadcast_to(train.weights[0], drawn.shape))
+        else:
+            balanced = canonical.balance(spec, drawn), canonical.balance(spec, train.weights[[0, 0, 0]])
+            np.testing.assert_allclose(*balanced, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [dense((4, 6, 3), "positive"), dense((4, 5, 6, 3), "sign"), residual(3, 3, 5)])
+def test_units_are_brought_into_the_order_of_others(spec):
+    """Reordered copies come back, and independent networks as near as by matching on the host."""
+    rows, others = random_networks(spec, 24), random_networks(spec, 24, 1)
+    others[:8] = reordering.reordered(spec, rows[:8], *shuffles(spec, 8))
+    found = np.asarray(jax.jit(jax.vmap(functools.partial(aligned.bring, spec)))(rows, others))
+    np.testing.assert_allclose(found[:8], rows[:8], rtol=1e-6)
+    for name in ("abs", "square"):  # nothing but order and signs has changed
+        change = getattr(np, name)
+        np.testing.assert_allclose(np.sort(change(found), axis=1), np.sort(change(others), axis=1), rtol=1e-6)
+    host = matching.match(spec, rows[8:], others[8:], mesh=parallel.make_mesh(1)).squared
+    assert np.square(found - rows)[8:].sum(axis=1).mean() < 1.05 * host.mean()
+
+
+@pytest.mark.parametrize("config", [{"kind": "aligned_interpolation"}, {"kind": "soup", "k": 4}])
+def test_mixtures_of_one_network_in_disguise_are_that_network(config, rows):
+    one = np.repeat(rows[:1], 6, axis=0)
+    weights, _ = draw(config, disguised(NET.spec, one), 20)
+    ends = np.repeat(canonical.balance(NET.spec, rows[:1]), 20, axis=0)
+    distances = np.sqrt(matching.match(NET.spec, ends, weights, mesh=parallel.make_mesh(1)).squared)
+    assert (distances < 1e-5 * np.linalg.norm(ends, axis=1)).all()
+    assert np.linalg.norm(weights - weights[0], axis=1).max() > 1  # in several orders
 
 
 def test_noise_has_its_amplitude(rows):

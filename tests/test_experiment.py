@@ -18,11 +18,21 @@ from jaxweights.experiment.stages import stale_stages
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = mini.get_config().to_dict()
-GENERATORS = ["pdiff", "noise_low", "noise_high", "average", "gaussian", "pca_gaussian", "interpolation"]
+GENERATORS = [
+    "pdiff",
+    "noise_low",
+    "noise_high",
+    "average",
+    "gaussian",
+    "pca_gaussian",
+    "interpolation",
+    "aligned_interpolation",
+]
 
-
-SERIES = [*GENERATORS, *experiment.CONTROLS]
-MEASURED = [f"measure {name}" for name in SERIES]
+CONTROLS = [name for name in experiment.CONTROLS if name != "sign_flipped_copy"]  # its units are no odd ones
+SERIES = [*GENERATORS, *CONTROLS]
+PLANNED = [*GENERATORS, *experiment.CONTROLS]  # by the config alone
+MEASURED = [f"measure {name}" for name in PLANNED]
 
 
 def changed(**values):
@@ -50,7 +60,7 @@ def metrics(workdir):
 
 def test_metrics_hold_every_number(metrics):
     assert list(metrics["series"])[:2] == ["training", "heldout"]
-    assert set(metrics["series"]) == {"training", "heldout", "heldout_control", *GENERATORS, *experiment.CONTROLS}
+    assert set(metrics["series"]) == {"training", "heldout", "heldout_control", *SERIES}
     for name, series in metrics["series"].items():
         for measure in ("accuracy", "min_l2", "aligned_min_l2", "max_error_iou"):
             entry = series[measure]
@@ -74,11 +84,12 @@ def test_metrics_hold_every_number(metrics):
 
 def test_controls_are_flagged_and_heldout_runs_are_not(metrics):
     assert metrics["checks"] == {"controls_passed": True, "failed_controls": []}
-    for control in experiment.CONTROLS:
+    for control in CONTROLS:
         assert metrics["series"][control]["verdict"]["label"] == "copies"
     assert not metrics["series"]["heldout_control"]["verdict"]["flagged"]
     permuted, copied = metrics["series"]["permuted_copy"], metrics["series"]["copy"]
-    assert permuted["aligned_min_l2"]["mean"] < 1e-5 < permuted["min_l2"]["mean"]
+    for series in (permuted, metrics["series"]["rescaled_copy"]):
+        assert series["aligned_min_l2"]["mean"] < 1e-5 < series["min_l2"]["mean"]
     assert copied["min_l2"]["mean"] == 0 and copied["max_error_iou"]["mean"] == 1
     for name in ("average", "interpolation"):
         assert metrics["series"][name]["verdict"]["label"] in (
@@ -123,7 +134,7 @@ def test_a_changed_config_is_refused_by_naming_the_keys(workdir):
 STAGES = [
     ({"audit__bootstrap": 50}, ["studies shapes", "audit", "report"]),
     ({"report__boundary_resolution": 10}, ["report"]),
-    ({"num_samples": 8}, [*(f"sample {n}" for n in SERIES), "studies shapes", *MEASURED, "audit", "report"]),
+    ({"num_samples": 8}, [*(f"sample {n}" for n in PLANNED), "studies shapes", *MEASURED, "audit", "report"]),
     (
         {"audit__hull_neighbours": 4},
         [*(f"measure {n}" for n in ("training", "heldout", "noise_ladder")), *MEASURED, "audit", "report"],

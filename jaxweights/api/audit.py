@@ -15,9 +15,10 @@ from jaxweights import arrays as array_checks
 from jaxweights import auditing, population, provenance
 from jaxweights.api import arguments, evaluators, sources
 from jaxweights.api.result import AuditResult
-from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject
+from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject, symmetry, twins
 from jaxweights.errors import UserError
 from jaxweights.generators import kind_of
+from jaxweights.generators.aligned import AlignedInterpolation, Soup
 from jaxweights.generators.baselines import (
     Average,
     Baseline,
@@ -33,8 +34,19 @@ from jaxweights.spec import WeightSpec
 
 GENERATED = "generated"
 """Name of the series where only one is given."""
-BASELINES = ("noise_low", "noise_high", "average", "interpolation", "gaussian", "pca_gaussian")
-CONTROLS = ("copy", "noised_copy", "permuted_copy")
+BASELINES = (
+    "noise_low",
+    "noise_high",
+    "average",
+    "interpolation",
+    "gaussian",
+    "pca_gaussian",
+    "aligned_interpolation",
+    "soup",
+)
+ALIGNED = ("aligned_interpolation", "soup")
+"""Baselines that are those without alignment for networks without symmetries."""
+CONTROLS = ("copy", "noised_copy", "permuted_copy", "rescaled_copy", "sign_flipped_copy")
 NOISE = {"noised_copy": 0.05, "noise_low": 0.1, "noise_high": 0.5}
 """Standard deviations of noise in units of the spread between training networks (root mean square over parameters of
 the standard deviation over networks). Copies with noise of less than 0.47 lie within a third of the distance between
@@ -95,7 +107,8 @@ def audit(
         mean.
       batched: whether `predict` takes several vectors `[n, P]` at a time (at most 64) and returns `[n, T, K]` or
         `[n, T]`.
-      baselines: names among `BASELINES`; True for all, False for none.
+      baselines: names among `BASELINES`; True for all (those with alignment where there are symmetries), False for
+        none.
       controls: whether copies of training networks are audited besides.
       seed: random seed of baselines, controls and bootstrap.
       mesh: devices; None for all.
@@ -223,9 +236,8 @@ def _null(heldout: Any, train: Population, seed: int) -> tuple[Population, Popul
             f"heldout has {len(rows)} {kind}, but an audit needs at least {MIN_HELDOUT}: they show how far networks of "
             "independent training are from the training networks, and half of them are judged against the other half."
         )
-    seen = {row.tobytes() for row in train.weights}
-    copies = [i for i, row in enumerate(found.weights) if row.tobytes() in seen]
-    if copies:
+    copies = np.flatnonzero(twins.equal_weights(found.weights, train.weights, train.spec))
+    if copies.size:
         raise UserError(
             f"heldout has {len(copies)} networks that are in train (first: row {copies[0]}). Held-out networks have to "
             "be new to the generator."
@@ -281,7 +293,8 @@ def _added(baselines: bool | Iterable[str], controls: bool, train: Population) -
     """Generators of the baselines that are asked for, and of the controls, by series."""
     if isinstance(baselines, str) or not isinstance(baselines, (bool, Iterable)):
         raise UserError(f"baselines is {baselines!r}; give True, False, or a list of {', '.join(BASELINES)}.")
-    names = (BASELINES if baselines else ()) if isinstance(baselines, bool) else tuple(baselines)
+    every = [name for name in BASELINES if train.spec.groups or name not in ALIGNED]
+    names = (every if baselines else ()) if isinstance(baselines, bool) else tuple(baselines)
     unknown = [name for name in names if name not in BASELINES]
     if unknown:
         raise UserError(f"There is no baseline {unknown[0]!r}; there are {', '.join(BASELINES)}.")
@@ -293,10 +306,14 @@ def _added(baselines: bool | Iterable[str], controls: bool, train: Population) -
         "interpolation": Interpolation(),
         "gaussian": Gaussian(),
         "pca_gaussian": PCAGaussian(),
+        "aligned_interpolation": AlignedInterpolation(),
+        "soup": Soup(k=min(_AVERAGED, len(train))),
         "copy": Copy(),
         "permuted_copy": Copy(name="permuted_copy", permute=True),
+        "rescaled_copy": Copy(name="rescaled_copy", rescale=True),
+        "sign_flipped_copy": Copy(name="sign_flipped_copy", flip=True),
     }
-    copies = [name for name in CONTROLS if name != "permuted_copy" or train.spec.groups] if controls else []
+    copies = symmetry.applicable(CONTROLS, train.spec) if controls else []
     return {name: known[name] for name in (*names, *copies)}
 
 

@@ -7,7 +7,7 @@ has learnt this reconstructs both vectors as the same function; one that stores 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -31,6 +31,13 @@ def transformations(spec: WeightSpec) -> tuple[str, ...]:
     """The transformations that keep every function of a network: reorderings, and rescalings or sign flips if any."""
     found = {group.scaling for group in spec.groups}
     return (PERMUTED,) * bool(spec.groups) + tuple(name for kind, name in _SCALED.items() if kind in found)
+
+
+def applicable(controls: Iterable[str], spec: WeightSpec) -> list[str]:
+    """The controls that networks of a spec can have: `permuted_copy`, `rescaled_copy` and `sign_flipped_copy` need the
+    symmetry that they show."""
+    absent = {PERMUTED, *_SCALED.values()} - set(transformations(spec))
+    return [name for name in controls if name.removesuffix("_copy") not in absent]
 
 
 def transform(

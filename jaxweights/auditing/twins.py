@@ -52,7 +52,7 @@ def equal_weights(networks: Any, reference: Any, spec: WeightSpec) -> np.ndarray
     for block in row_blocks(len(pairs), _rows_at_once(spec)):
         i, j = np.array(pairs[block]).T
         a, b = _features(networks, i, spec), _features(reference, j, spec)
-        found[i] |= np.linalg.norm(a - b, axis=1) <= canonical.COPY_TOLERANCE * own[i]
+        found[i[np.linalg.norm(a - b, axis=1) <= canonical.COPY_TOLERANCE * own[i]]] = True
     return found
 
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxweights import data, files, generators, nets, parallel, provenance, tasks, zoo
+from jaxweights.auditing import symmetry
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluator
 from jaxweights.experiment.config import complete, parse
@@ -93,6 +94,14 @@ class Context:
         return nets.partial(whole, base, self.zoo_settings.subset)
 
     @functools.cached_property
+    def outline(self) -> nets.TaskNet:
+        """The task network, or the part of it that runs train, before there is a base: zeros are frozen."""
+        whole = self.task.build(self.config["net"], self.dataset.train_images.shape[1:], self.dataset.num_classes)
+        if self.task.base(self.zoo_settings) is None:
+            return whole
+        return nets.partial(whole, np.zeros(whole.spec.num_params, np.float32), self.zoo_settings.subset)
+
+    @functools.cached_property
     def test_images(self) -> np.ndarray:
         """Standardised test inputs `[T, ...]` float32."""
         return np.asarray(data.standardise(self.dataset.test_images, self.dataset.scale, self.dataset.shift))
@@ -109,7 +118,8 @@ class Context:
         resolved = generators.resolve(self.config["generators"])
         learned = {k: v for k, v in resolved.items() if isinstance(v[0], generators.LearnedGenerator)}
         rest = {k: v for k, v in resolved.items() if k not in learned}
-        return {**learned, **rest, **generators.resolve(CONTROLS)}
+        controls = {name: CONTROLS[name] for name in symmetry.applicable(CONTROLS, self.outline.spec)}
+        return {**learned, **rest, **generators.resolve(controls)}
 
     @functools.cached_property
     def _streams(self) -> dict[str, int]:

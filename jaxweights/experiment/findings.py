@@ -42,7 +42,7 @@ def judge(
             heldout=opened.view(zoo_stage.heldout_rows(context, opened)),
             generated={name: s.read() for name, s in drawn.items()},
             duplicates=tuple(rows[list(duplicates)].tolist()),
-            controls=tuple(CONTROLS),
+            controls=tuple(name for name in drawn if name in CONTROLS),
             baselines=tuple(baselines),
             heldout_checkpoints=opened.view(zoo_stage.heldout_checkpoints(opened)),
             evaluate=context.evaluate,
@@ -57,9 +57,10 @@ def judge(
 
 def is_done(context: Context) -> bool:
     """Whether there is everything that a report is made of, but for the studies."""
+    if not (context.workdir / "metrics.json").exists():
+        return False
     names = (auditing.TRAINING, auditing.HELDOUT, *context.generators)
-    measured = [context.workdir / "audit" / f"{name}.npz" for name in names]
-    return all(path.exists() for path in (context.workdir / "metrics.json", *measured))
+    return all((context.workdir / "audit" / f"{name}.npz").exists() for name in names)
 
 
 def study(

@@ -14,11 +14,14 @@ from typing import Any
 from jaxweights import auditing, generators, provenance, settings, studies
 from jaxweights.generators.imported import Imported
 
-# The positive controls of every audit: an audit that does not flag them is worth nothing.
+# The positive controls of an audit, as far as networks have these symmetries: one that does not flag them is worth
+# nothing.
 CONTROLS: dict[str, dict[str, Any]] = {
     "copy": {"kind": "copy"},
     "noised_copy": {"kind": "noise", "sigma": 0.05, "relative": True},
     "permuted_copy": {"kind": "copy", "permute": True},
+    "rescaled_copy": {"kind": "copy", "rescale": True},
+    "sign_flipped_copy": {"kind": "copy", "flip": True},
 }
 
 # Settings of the audit that its measurements depend on.

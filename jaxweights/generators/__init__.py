@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxweights import parallel, settings
 from jaxweights.errors import UserError
-from jaxweights.generators import baselines, gpt, hyperdiffusion, hyperrep, imported, pdiff
+from jaxweights.generators import aligned, baselines, gpt, hyperdiffusion, hyperrep, imported, pdiff
 from jaxweights.generators.base import (
     Augmented,
     Autoencoding,
@@ -53,6 +53,8 @@ GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
     "gaussian": baselines.Gaussian,
     "pca_gaussian": baselines.PCAGaussian,
     "interpolation": baselines.Interpolation,
+    "aligned_interpolation": aligned.AlignedInterpolation,
+    "soup": aligned.Soup,
     "file": imported.Imported,
     "pdiff": pdiff.PDiff,
     "hyperrep": hyperrep.HyperRep,

@@ -6,7 +6,8 @@ Each is a closed-form generator (`base.ClosedFormGenerator`): fitted on training
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -43,28 +44,37 @@ class Copy(Baseline):
     Attributes:
       permute: whether the hidden units of each copy are reordered at random; the function stays, the raw distance does
         not.
-      rescale: whether the hidden units are rescaled (ReLU-like) or flipped (tanh) at random, likewise.
+      rescale: whether hidden units of ReLU-like activations are rescaled at random, likewise.
+      flip: whether hidden units of odd activations (tanh, sine) change sign at random, likewise.
     """
 
     name: str = "copy"
     permute: bool = False
     rescale: bool = False
+    flip: bool = False
 
     def fit(self, training: Population) -> dict[str, Any]:
         """Keeps the training rows and the spec."""
         self.check(Training.of(training))
-        return {"weights": jnp.asarray(training.weights), "spec": _Static(training.spec)}
+        return {"weights": jnp.asarray(training.weights), "spec": Static(training.spec)}
 
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Random training rows under random symmetries."""
         spec = state["spec"].value
         parents = _pick(keys_for(keys, 0), state["weights"].shape[0])
         rows = state["weights"][parents]
-        if self.rescale:
-            rows = jax.vmap(lambda k, row: spec.rescale(row, spec.random_scales(k)))(keys_for(keys, 1), rows)
+        kinds = ("positive",) * self.rescale + ("sign",) * self.flip
+        if kinds:
+            rows = jax.vmap(functools.partial(_rescaled, spec, kinds))(keys_for(keys, 1), rows)
         if self.permute:
             rows = jax.vmap(lambda k, row: spec.permute(row, spec.random_permutation(k)))(keys_for(keys, 2), rows)
         return Samples(rows, parents)
+
+
+def _rescaled(spec: WeightSpec, kinds: Collection[str], key: jax.Array, row: jax.Array) -> jax.Array:
+    """A network `[P]` with the units of these kinds rescaled at random."""
+    drawn = zip(spec.groups, spec.random_scales(key), strict=True)
+    return spec.rescale(row, [x if group.scaling in kinds else jnp.ones_like(x) for group, x in drawn])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,8 +270,8 @@ class Interpolation(Baseline):
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class _Static:
-    """A hashable value inside a state that is not an array."""
+class Static:
+    """A spec inside a state of arrays."""
 
     value: WeightSpec
 
