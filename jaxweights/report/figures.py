@@ -45,7 +45,7 @@ def _distance_kinds(series: Sequence[Series]) -> list[tuple[str, str]]:
     """Field and title of every distance that was measured, the one that the tests use first."""
     kinds = [("min_l2", "raw")]
     if all(s.measured.aligned_min_l2.size for s in series):
-        kinds.insert(0, ("aligned_min_l2", "modulo permutations"))
+        kinds.insert(0, ("aligned_min_l2", "modulo symmetries"))
     return kinds
 
 
