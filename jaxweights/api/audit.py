@@ -161,7 +161,7 @@ def audit(
         task=evaluators.task_of(evaluate),
     )
     measured = auditing.measure(subject, chosen, mesh)
-    metrics = auditing.describe(subject, measured, chosen, seed)
+    metrics = auditing.describe(subject, measured, chosen, seed, mesh)
     for name, one in added.items():
         metrics["series"][name]["kind"] = kind_of(one)
     metrics["versions"] = provenance.versions()

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import files, parallel
-from jaxweights.auditing import front, measurements
+from jaxweights.auditing import battery, front, measurements
+from jaxweights.auditing.coordinates import Coordinates
 from jaxweights.auditing.measure import Measurer
 from jaxweights.auditing.measurements import HELDOUT, NOISE_LADDER, TRAINING, Measured
 from jaxweights.auditing.subject import AuditSettings, Subject, check
@@ -45,7 +46,7 @@ def run(
       UserError: see `subject.check`.
     """
     settings = settings or AuditSettings()
-    return describe(subject, measure(subject, settings, mesh, folder), settings, seed)
+    return describe(subject, measure(subject, settings, mesh, folder), settings, seed, mesh)
 
 
 def measure(
@@ -77,7 +78,9 @@ def measure(
     return measured
 
 
-def describe(subject: Subject, measured: dict[str, Measured], settings: AuditSettings, seed: int = 0) -> dict[str, Any]:
+def describe(
+    subject: Subject, measured: dict[str, Measured], settings: AuditSettings, seed: int = 0, mesh: Mesh | None = None
+) -> dict[str, Any]:
     """Tests and verdicts of measured series, as JSON data; see `run`."""
     metrics = summarise(
         measured,
@@ -95,4 +98,28 @@ def describe(subject: Subject, measured: dict[str, Measured], settings: AuditSet
         "duplicates": len(subject.duplicates),
         "duplicate_rows": list(subject.duplicates),
     }
+    for name, found in _battery(subject, measured, settings, seed, mesh).items():
+        metrics["series"][name]["battery"] = found
     return metrics | {"task": subject.task.name}
+
+
+def _battery(
+    subject: Subject, measured: dict[str, Measured], settings: AuditSettings, seed: int, mesh: Mesh | None
+) -> dict[str, dict[str, Any]]:
+    """What is said of whole series, in canonical coordinates; undefined networks have none."""
+    chart = Coordinates.of(subject.train, parallel.resolve(mesh))
+    populations = {TRAINING: subject.train, HELDOUT: subject.heldout, **subject.generated}
+    coordinates, nearest = {}, {}
+    for name, networks in populations.items():
+        one, rows = measured[name], np.flatnonzero(measured[name].defined)
+        coordinates[name] = chart(networks.weights if len(rows) == len(one) else networks.weights[rows])
+        nearest[name] = battery.NearestRuns(one.distance[rows], one.second[rows])
+    with Progress(len(populations), "battery", "series") as bar:
+        return battery.describe(
+            coordinates,
+            settings.battery,
+            seed,
+            runs=subject.train.records["run"],
+            nearest=nearest,
+            progress=lambda done, _: bar.update(done),
+        )

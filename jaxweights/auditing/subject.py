@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxweights import tasks
 from jaxweights.auditing import twins
+from jaxweights.auditing.battery import BatterySettings
 from jaxweights.data.probe import ProbeSettings
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
@@ -33,6 +34,7 @@ class AuditSettings(Settings):
       hull_aligned_neighbours: likewise, after alignment of the hidden units.
       barriers: networks of a series whose loss barrier to the nearest training network is measured, 0 for none.
       probe: images on which errors and outputs are compared.
+      battery: how whole series are compared.
     """
 
     SECTION = "audit"
@@ -42,6 +44,7 @@ class AuditSettings(Settings):
     hull_aligned_neighbours: int = setting(8, at_least=0, at_most=MOST_MIXED)
     barriers: int = setting(32, at_least=0, at_most=1_000_000)
     probe: ProbeSettings = ProbeSettings()
+    battery: BatterySettings = BatterySettings()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxweights.auditing import front, statistics, verdict
+from jaxweights.auditing import front, function, statistics, verdict
 from jaxweights.auditing.measurements import (
     HELDOUT,
     HELDOUT_CONTROL,
@@ -60,6 +60,7 @@ def summarise(
         if name not in (TRAINING, HELDOUT):
             entry["tests"] = judge.tests(known) if len(known) else None
         entry |= judge.neighbourhood(known)
+        entry["function"] = function.describe(known, resamples, np.random.default_rng([seed, number, 1]))
         entry["role"] = _role(name, controls, baselines)
         series[name] = entry | counts(one)
     # The negative control: half of the held-out runs stand in for a generator's samples and are judged against the
