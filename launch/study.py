@@ -15,7 +15,10 @@ _FACTORS = flags.DEFINE_list(
     "factors",
     ["all"],
     "Factors, or single levels of them: training (33 %, 50 %), width, depth, dropout, noise, set (training set x 3, "
-    "x 10), seeds (two more of the default); all is what the generator has.",
+    "x 10), seeds (three of the default); all is what the generator has.",
+)
+_TRAININGS = flags.DEFINE_integer(
+    "seeds", 1, "Trainings of every level, each from other random numbers.", lower_bound=1
 )
 _GENERATOR = flags.DEFINE_string("generator", None, "Name of the generator in the config, if it has several.")
 _LIST = flags.DEFINE_boolean("list", False, "Print the cells with their sizes, and compute nothing.")
@@ -28,11 +31,12 @@ def main(argv) -> None:
     common.setup_jax()
     from jaxweights import factors, progress
 
+    asked = (_FACTORS.value, _GENERATOR.value, _TRAININGS.value, stages.data_dir())
     if workdir is None:
-        print(factors.plan_of(config, _FACTORS.value, _GENERATOR.value, stages.data_dir()))
+        print(factors.plan_of(config, *asked))
         return
     progress.set_quiet(common.QUIET.value)
-    print(factors.text(factors.run(config, workdir, _FACTORS.value, _GENERATOR.value, stages.data_dir())))
+    print(factors.text(factors.run(config, workdir, *asked)))
     print(f"tables and figure: {workdir}/study.md, study.csv, study.png, study.svg")
 
 

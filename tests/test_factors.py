@@ -20,6 +20,7 @@ from jaxweights.experiment import parse, samples
 from jaxweights.experiment.config import complete
 from jaxweights.factors import cells as cells_lib
 from jaxweights.factors import study
+from jaxweights.factors import table as table_lib
 from jaxweights.generators import LearnedGenerator, Samples, Stage, factors
 
 LEARNED = [kind for kind, made in generators.GENERATORS.items() if issubclass(made, LearnedGenerator)]
@@ -65,7 +66,7 @@ def config(monkeypatch):
 
 
 def table(folder):
-    return {row["level"]: row for row in csv.DictReader(io.StringIO((folder / "study.csv").read_text()))}
+    return {row["level"] + row["seed"]: row for row in csv.DictReader(io.StringIO((folder / "study.csv").read_text()))}
 
 
 def test_cells_resume_one_by_one_and_failures_are_named(config, tmp_path, monkeypatch):
@@ -82,21 +83,27 @@ def test_cells_resume_one_by_one_and_failures_are_named(config, tmp_path, monkey
     monkeypatch.setattr(samples, "_draw", draw)
     with pytest.raises(KeyboardInterrupt):
         study.run(config, tmp_path, ["training"])
-    found = study.run(config, tmp_path, ["absurd"])
+    found = study.run(config, tmp_path, ["absurd"], seeds=2)
     # What had begun is finished, and what was done stays.
-    assert [row["level"] for row in found["rows"]] == ["default", "training_50", "absurd"]
+    trained = [(row["level"], row["seed"]) for row in found["rows"]]
+    assert trained == [("default", 0), ("default", 1), ("training_50", 0), ("absurd", 0), ("absurd", 1)]
     assert drawn.count("default") == 1 and drawn.count("training_50") == 2 and "absurd" not in drawn
     rows = table(tmp_path)
-    assert list(rows) == ["training", "heldout", "default", "training_50", "absurd"]
-    assert rows["absurd"]["verdict"] == "failed" and "not finite" in rows["absurd"]["failed"]
-    assert rows["training_50"]["settings"] == "steps 10" and rows["default"]["parameters"] == "385"
-    for name in ("heldout", "default", "training_50"):
+    assert list(rows) == ["training0", "heldout0", "default0", "default1", "training_500", "absurd0", "absurd1"]
+    assert rows["absurd1"]["verdict"] == "failed" and "not finite" in rows["absurd1"]["failed"]
+    assert rows["training_500"]["settings"] == "steps 10" and rows["default0"]["parameters"] == "385"
+    for name in ("heldout0", "default0", "training_500"):
         low, value, high = (float(rows[name][f"aligned_min_l2{end}"]) for end in ("_low", "", "_high"))
         assert low <= value <= high
     # Half of the steps leave the mean farther from where it goes.
-    assert float(rows["training_50"]["min_l2_low"]) > float(rows["default"]["min_l2_high"])
+    assert float(rows["training_500"]["min_l2_low"]) > float(rows["default0"]["min_l2_high"])
+    default = table_lib.lines(found)[2].find(table_lib.RAW)
+    values = [float(rows[name]["min_l2"]) for name in ("default0", "default1")]
+    # Student's t with one degree of freedom.
+    assert default.half_width == pytest.approx(12.706 * np.std(values, ddof=1) / np.sqrt(2), rel=1e-4)
+    assert default.value == pytest.approx(np.mean(values))
     text = (tmp_path / "study.md").read_text()
-    assert text.count("\n| ") == 6 and "training 50 % (steps 10)" in text and "Absurd" not in text
+    assert text.count("\n| ") == 6 and "| training 50 % (steps 10) |" in text and "| failed |" in text
     assert (tmp_path / "study.png").stat().st_size > 10_000
     before = (tmp_path / "set_1" / "study.json").stat().st_mtime_ns
     study.run(config, tmp_path, ["training"])
@@ -111,9 +118,9 @@ def test_every_level_of_every_generator_is_another_possible_one(kind):
     assert {"training_33", "training_50", "wide", "narrow", "deep", "shallow", "more_noise"} <= set(levels)
     assert len(set(levels)) == len(levels)
     found, _ = cells_lib.choose({"zoo": {}}, preset, ["all"])
-    for cell in found[1:]:
-        changed = preset.replace(**cell.changes)
-        assert changed != preset or cell.factor in ("set", "seeds")
+    assert {cell.level for cell in found} == {"default", "set_3", "set_10", *levels}
+    for cell in found:
+        assert (preset.replace(**cell.changes) != preset) == (cell.level in levels)
 
 
 def test_published_widths_of_pdiff():
@@ -135,6 +142,7 @@ def test_larger_training_sets_have_more_runs_or_more_steps():
         config = complete(config, parse(config))
         name, generator = cells_lib.generator_of(config, None)
         found, _ = cells_lib.choose(config, generator, ["set_3"])
+        assert [cell.name for cell in found] == ["default", "set_3"]
         zoo = cells_lib.experiment(config, name, found[1:])["zoo"]
         assert zoo == {**config["zoo"], **expected}
 
@@ -142,7 +150,7 @@ def test_larger_training_sets_have_more_runs_or_more_steps():
 def test_impossible_studies_are_refused(config):
     gpt = generators.GENERATORS["gpt"](dropout=0.1)
     found, notes = cells_lib.choose({"zoo": {}}, gpt, ["dropout"])
-    assert [cell.level for cell in found] == ["default", "dropout_20"] and "dropout 10 %" in notes[0]
+    assert [cell.name for cell in found] == ["default", "dropout_20"] and "dropout 10 %" in notes[0]
     with pytest.raises(UserError, match="no factor or level 'widht'; did you mean width"):
         cells_lib.choose({"zoo": {}}, gpt, ["widht"])
     with pytest.raises(UserError, match="no factor or level 'dropout'"):
@@ -156,9 +164,10 @@ def test_impossible_studies_are_refused(config):
 
 
 def test_the_plan_counts_parameters(config):
-    lines = study.plan_of(config, ["slow", "training"], None, None).splitlines()
-    assert [line.split()[-1] for line in lines] == ["settings", "32", "10", "has"]
-    assert all(" 385 " in line for line in lines[1:3]) and np.all([len(line) < 110 for line in lines])
+    lines = study.plan_of(config, ["slow", "training", "seeds"]).splitlines()
+    assert [line.split()[-1] for line in lines] == ["settings", "32", "32", "32", "10", "has"]
+    assert [line.split()[0] for line in lines[1:5]] == ["default", "default-1", "default-2", "training_50"]
+    assert all(" 385 " in line for line in lines[1:5])
 
 
 def test_sizes_share_the_base_network(tmp_path):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxweights import generators
+from jaxweights import auditing, generators
 from jaxweights.checks import suggest
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator
@@ -16,8 +16,10 @@ DEFAULT = "default"
 SET, SEEDS = "set", "seeds"
 ALL = "all"
 _SIZES = {"set_3": 3, "set_10": 10}
-_SEEDS = ("seed_1", "seed_2")
+_SEEDS = 3  # trainings of the default that the factor "seeds" asks for
 _LABELS = {
+    auditing.TRAINING: "training networks",
+    auditing.HELDOUT: "held-out runs",
     "training_33": "training 33 %",
     "training_50": "training 50 %",
     "wide": "wider",
@@ -38,15 +40,22 @@ class Cell:
 
     Attributes:
       factor: what is changed; "default" where nothing is.
-      level: how; the generator's name in the experiment.
+      level: how.
       changes: settings of the generator that differ, by field name.
       size: training networks, in multiples of the config's.
+      seed: number of the training among those of the same level.
     """
 
     factor: str
     level: str
     changes: Mapping[str, Any]
     size: int = 1
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The generator's name in the experiment."""
+        return f"{self.level}-{self.seed}" if self.seed else self.level
 
     @property
     def label(self) -> str:
@@ -92,14 +101,20 @@ def generator_of(config: Mapping[str, Any], name: str | None = None) -> tuple[st
 
 
 def choose(
-    config: Mapping[str, Any], generator: LearnedGenerator, wanted: Sequence[str]
+    config: Mapping[str, Any],
+    generator: LearnedGenerator,
+    wanted: Collection[str],
+    seeds: int = 1,
+    begun: Collection[str] = (),
 ) -> tuple[list[Cell], list[str]]:
-    """The cells of a study, the default first.
+    """The cells of a study, those of the default first.
 
     Args:
       config: of an experiment.
       generator: what is varied.
       wanted: factors, or single levels; "all" are all that the generator and the zoo have.
+      seeds: trainings of every level.
+      begun: names of cells that are there and stay.
 
     Returns:
       The cells, and sentences about levels that are none.
@@ -113,22 +128,26 @@ def choose(
         every += [Cell(factor, level, change(generator)) for level, change in levels.items()]
     if not config["zoo"].get("import_npz"):
         every += [Cell(SET, level, {}, size) for level, size in _SIZES.items()]
-    every += [Cell(SEEDS, level, {}) for level in _SEEDS]
     _refuse_unknown(wanted, every)
-    chosen, notes = every[:1], []
-    for cell in every[1:]:
-        if not {ALL, cell.factor, cell.level}.intersection(wanted):
-            continue
-        if cell.changes and all(getattr(generator, name) == value for name, value in cell.changes.items()):
+    chosen, notes = [], []
+    for cell in every:
+        if cell.level == DEFAULT:
+            count = max(seeds, _SEEDS if {ALL, SEEDS}.intersection(wanted) else 1)
+        else:
+            count = seeds if {ALL, cell.factor, cell.level}.intersection(wanted) else 0
+        if count and cell.changes and all(getattr(generator, name) == value for name, value in cell.changes.items()):
             notes.append(f"{cell.label} is what the default has")
             continue
-        generator.replace(**cell.changes)  # refuses what is impossible before anything is trained
-        chosen.append(cell)
+        known = [seed for seed in range(len(begun) + 1) if dataclasses.replace(cell, seed=seed).name in begun]
+        trainings = sorted({*range(count), *known})
+        if trainings:
+            generator.replace(**cell.changes)  # refuses what is impossible before anything is trained
+        chosen += [dataclasses.replace(cell, seed=seed) for seed in trainings]
     return chosen, notes
 
 
 def _refuse_unknown(wanted: Iterable[str], every: Iterable[Cell]) -> None:
-    names = list(dict.fromkeys([ALL, *(cell.factor for cell in every), *(cell.level for cell in every)]))
+    names = list(dict.fromkeys([ALL, SEEDS, *(cell.factor for cell in every), *(cell.level for cell in every)]))
     for name in set(wanted).difference(names):
         if name in (SET, *_SIZES):
             raise UserError(
@@ -147,7 +166,7 @@ def experiment(config: Mapping[str, Any], name: str, chosen: Sequence[Cell]) -> 
       chosen: the cells.
     """
     changed, entry = copy.deepcopy(dict(config)), config["generators"][name]
-    changed["generators"] = {cell.level: {**entry, **cell.changes} for cell in chosen}
+    changed["generators"] = {cell.name: {**entry, **cell.changes} for cell in chosen}
     changed["zoo"] = _larger(changed["zoo"], chosen[0].size)
     return changed
 

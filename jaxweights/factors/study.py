@@ -3,6 +3,7 @@ cells, so that all cells of a size share the zoo and the audit's null."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -26,6 +27,7 @@ def run(
     workdir: pathlib.Path | str,
     wanted: Sequence[str] = (ALL,),
     generator: str | None = None,
+    seeds: int = 1,
     data_dir: str | None = None,
 ) -> dict[str, Any]:
     """Trains, samples and audits every cell that is not done, and writes the tables and the figure.
@@ -39,6 +41,7 @@ def run(
         and `study.svg`.
       wanted: factors or levels, see `choose`.
       generator: name of the generator; may be None where there is one alone.
+      seeds: trainings of every level.
       data_dir: see `Experiment`.
 
     Returns:
@@ -51,7 +54,7 @@ def run(
     config = complete(config, parse(config))
     name, chosen = generator_of(config, generator)
     folder = files.make_dir(workdir)
-    found, notes = choose(config, chosen, [*wanted, *_begun(folder)])
+    found, notes = choose(config, chosen, wanted, seeds, _begun(folder))
     study: dict[str, Any] = {
         "generator": name,
         "kind": config["generators"][name]["kind"],
@@ -70,17 +73,23 @@ def run(
         study["rows"] += rows
         study["references"][str(size)] = reference
         # The order of the factors, not of the sizes.
-        order = [cell.level for cell in found]
-        study["rows"].sort(key=lambda row: order.index(row["level"]))
+        order = [(cell.level, cell.seed) for cell in found]
+        study["rows"].sort(key=lambda row: order.index((row["level"], row["seed"])))
         _write(folder, study)
     return study
 
 
-def plan_of(config: Mapping[str, Any], wanted: Sequence[str], generator: str | None, data_dir: str | None) -> str:
+def plan_of(
+    config: Mapping[str, Any],
+    wanted: Sequence[str],
+    generator: str | None = None,
+    seeds: int = 1,
+    data_dir: str | None = None,
+) -> str:
     """The cells with their parameters, training networks and changed settings, as lines; nothing is computed."""
     config = complete(config, parse(config))
     name, chosen = generator_of(config, generator)
-    found, notes = choose(config, chosen, wanted)
+    found, notes = choose(config, chosen, wanted, seeds)
     rows = [("cell", "parameters", "training networks", "settings")]
     for size in sorted({cell.size for cell in found}):
         members = [cell for cell in found if cell.size == size]
@@ -89,14 +98,14 @@ def plan_of(config: Mapping[str, Any], wanted: Sequence[str], generator: str | N
         task = tasks.get(parsed.task)
         planned = plan.make(parsed, changed, task.examples(parsed.data, net=changed["net"], data_dir=data_dir))
         for cell in members:
-            built: Any = planned.generators[cell.level][0]
+            built: Any = planned.generators[cell.name][0]
             params = plan.num_params(built, planned.net.spec)
-            rows.append((cell.label, f"{params:,}", f"{planned.training(built).rows:,}", cell.text))
+            rows.append((cell.name, f"{params:,}", f"{planned.training(built).rows:,}", cell.text))
     return "\n".join([*table.aligned(rows), *notes])
 
 
 def _begun(folder: pathlib.Path) -> list[str]:
-    """The levels whose training has begun in former calls; an experiment does not give up what it has trained."""
+    """The cells whose training has begun in former calls; an experiment does not give up what it has trained."""
     return sorted(path.name for path in folder.glob("set_*/generators/*") if path.is_dir())
 
 
@@ -114,27 +123,20 @@ def _size(bound: Experiment, members: Sequence[Cell]) -> tuple[list[dict[str, An
     failed: dict[str, str] = {}
     for cell in members:
         try:
-            samples.run(bound, [cell.level])
+            samples.run(bound, [cell.name])
         except UserError as error:
-            failed[cell.level] = str(error)
-    done = [cell.level for cell in members if cell.level not in failed]
+            failed[cell.name] = str(error)
+    done = [cell.name for cell in members if cell.name not in failed]
     metrics = _metrics(bound, [*done, *CONTROLS])
     series, timing = metrics["series"], bound.folder.timing
     networks = len(zoo_stage.training_rows(bound, opened))
     rows = []
     for cell in members:
-        built: Any = bound.generators[cell.level][0]
-        row: dict[str, Any] = {
-            "factor": cell.factor,
-            "level": cell.level,
-            "size": cell.size,
-            "changes": dict(cell.changes),
-        }
+        built: Any = bound.generators[cell.name][0]
+        row: dict[str, Any] = {**dataclasses.asdict(cell), "training_networks": networks}
         row["num_params"] = plan.num_params(built, bound.net.spec)
-        row["training_networks"] = networks
-        row["seconds"] = timing.get(f"train {cell.level}", 0.0)
-        row["failed"] = failed.get(cell.level)
-        rows.append(row | {"entry": series.get(cell.level)})
+        row["seconds"] = timing.get(f"train {cell.name}", 0.0)
+        rows.append(row | {"failed": failed.get(cell.name), "entry": series.get(cell.name)})
     references = {name: series[name] for name in (auditing.TRAINING, auditing.HELDOUT)}
     return rows, {**references, "checks": metrics["checks"], "training_networks": networks}
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import csv as csv_lib
+import dataclasses
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from jaxweights import auditing, tasks
-from jaxweights.factors.cells import DEFAULT, SEEDS, Cell, label
+from jaxweights.auditing.statistics import CONFIDENCE
+from jaxweights.factors.cells import DEFAULT, Cell
 from jaxweights.report.measures import Estimate, Measure
 
 ACCURACY = Measure(("accuracy",), "{column}", 100)
@@ -17,155 +25,162 @@ Z_U = Measure(("tests", "z_u"), "Z_U", 1, 1)
 NOVELTY = Measure(("tests", "novelty"), "novelty", 1, 2)
 MEASURES = (ACCURACY, RAW, ALIGNED, Z_U, NOVELTY)
 _NONE = "-"
+_FACTS = ("factor", "level", "seed", "size", "settings", "parameters", "training_networks", "seconds", "n", "verdict")
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A level of a factor, or what generated networks are compared with.
+
+    Attributes:
+      cell: the level; for networks of the zoo, a cell without a factor.
+      num_params: parameters of the generator; None where there is none.
+      networks: training networks.
+      entries: what the audit says of every training.
+      failures: why trainings have no samples.
+    """
+
+    cell: Cell
+    num_params: int | None
+    networks: int
+    entries: Sequence[Mapping[str, Any]]
+    failures: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The line's head."""
+        size = f" (x {self.cell.size})" if not self.cell.factor and self.cell.size > 1 else ""
+        return self.cell.label + size + (f" ({self.cell.text})" if self.cell.changes else "")
+
+    @property
+    def verdict(self) -> str:
+        """The verdicts, with how many trainings have them where they differ."""
+        found = collections.Counter((entry.get("verdict") or {}).get("label", "") for entry in self.entries)
+        found["failed"] += len(self.failures)
+        known = {name: count for name, count in found.items() if name and count}
+        return ", ".join(name if len(known) == 1 else f"{name} ({count})" for name, count in known.items())
+
+    def find(self, measure: Measure) -> Estimate | None:
+        """A measure: of a single training with its interval over networks, of several the mean with Student's interval
+        over trainings."""
+        found = [e for e in map(measure.find, self.entries) if e is not None]
+        if len(found) < 2:
+            return found[0] if found else None
+        values = np.array([e.value for e in found])
+        half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+        mean = float(values.mean())
+        return Estimate(mean, mean - half, mean + half, sum(e.n or 0 for e in found))
+
+
+def lines(study: Mapping[str, Any]) -> list[Line]:
+    """The levels of a study, each size of the training set after its training and held-out networks."""
+    out, seen = [], set()
+    for _, rows in itertools.groupby(study["rows"], key=lambda row: row["level"]):
+        line = _line(list(rows))
+        size, reference = line.cell.size, study["references"][str(line.cell.size)]
+        if size not in seen:
+            seen.add(size)
+            for name in (auditing.TRAINING, auditing.HELDOUT):
+                out.append(Line(Cell("", name, {}, size), None, line.networks, [reference[name]]))
+        out.append(line)
+    return out
 
 
 def text(study: Mapping[str, Any]) -> str:
     """The study for a terminal: half the width of the 95 % interval after "+-"."""
-    return "\n".join([*aligned(_rows(study, lambda m, e, d: f"{m.number(e.value, d)}{_half(m, e, d)}")), *notes(study)])
+
+    def show(measure: Measure, found: Estimate, decimals: int) -> str:
+        half = "" if found.low is None else f"+-{measure.number(found.half_width, decimals)}"
+        return f"{measure.number(found.value, decimals)}{half}"
+
+    return "\n".join([*aligned(_columns(study, show)), "", *notes(study)]).rstrip()
 
 
 def markdown(study: Mapping[str, Any]) -> str:
     """The study as a Markdown table with 95 % intervals, and what there is to say about it."""
-    head, *rows = _rows(study, lambda m, e, d: f"{m.number(e.value, d)}{_interval(m, e, d)}")
-    lines = [head, ["---", *["---:"] * (len(head) - 2), "---"], *rows]
-    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *notes(study)]) + "\n"
+
+    def show(measure: Measure, found: Estimate, decimals: int) -> str:
+        ends = [measure.number(end, decimals) for end in (found.low, found.high) if end is not None]
+        return measure.number(found.value, decimals) + (f" [{', '.join(ends)}]" if ends else "")
+
+    head, *rows = _columns(study, show)
+    table = [head, ["---", *["---:"] * (len(head) - 2), "---"], *rows]
+    said = [f"* {note}" for note in notes(study)]
+    return "\n".join(["| " + " | ".join(row) + " |" for row in table] + ["", *said]).rstrip() + "\n"
 
 
 def csv(study: Mapping[str, Any]) -> str:
-    """One line per cell, and for every size of the training set one for the training and one for the held-out
-    networks, with every number and the ends of its 95 % interval."""
+    """One line per training, and for every size of the training set one for the training and one for the held-out
+    networks, with every number and the ends of its 95 % interval over networks."""
     out = io.StringIO()
     measured = [f"{'_'.join(m.path)}{end}" for m in MEASURES for end in ("", "_low", "_high")]
-    facts = (
-        "factor",
-        "level",
-        "size",
-        "settings",
-        "parameters",
-        "training_networks",
-        "seconds",
-        "n",
-        "verdict",
-        "failed",
-    )
     writer = csv_lib.writer(out, lineterminator="\n")
-    writer.writerow([*facts, *measured])
-    for row in _with_references(study):
-        entry, found = row["entry"] or {}, [m.find(row["entry"] or {}) for m in MEASURES]
-        numbers = [x for e in found for x in (("", "", "") if e is None else (e.value, e.low, e.high))]
-        own = [row["factor"], row["level"], row["size"], _settings(row), row["num_params"], row["training_networks"]]
-        own += [row["seconds"], entry.get("n", ""), _verdict(row), row["failed"] or ""]
-        writer.writerow([*own, *numbers])
+    writer.writerow([*_FACTS, *measured, "failed"])
+    zoo = [(line, "") for line in lines(study) if not line.cell.factor]
+    for line, seconds in [*zoo, *((_line([row]), row["seconds"]) for row in study["rows"])]:
+        cell, entry = line.cell, line.entries[0] if line.entries else {}
+        facts = [cell.factor, cell.level, cell.seed, cell.size, cell.text, line.num_params, line.networks, seconds]
+        found = [m.find(entry) for m in MEASURES]
+        numbers = [x for e in found for x in ((None,) * 3 if e is None else (e.value, e.low, e.high))]
+        writer.writerow([*facts, entry.get("n"), line.verdict, *numbers, *line.failures])
     return out.getvalue()
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines with columns of equal width: the first and the last at the left, numbers between them at the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    last = len(widths) - 1
-    padded = [
-        [c.rjust(w) if 0 < i < last else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))]
-        for r in rows
-    ]
-    return ["  ".join(row).rstrip() for row in padded]
-
-
-def notes(study: Mapping[str, Any]) -> list[str]:
-    """Sentences about a study: what varies with the seed alone, which controls failed, which cells there are not."""
-    out = [f"{note[0].upper()}{note[1:]}." for note in study["notes"]]
-    seeds = seeds_range(study)
-    if seeds:
-        terms = tasks.get(study["task"]).terms
-        shown = [f"{m.head(terms)} {m.text(low)} to {m.text(high)}" for m, (low, high) in seeds.items()]
-        out.append(f"Over the seeds of the default: {', '.join(shown)}.")
-    for size, reference in study["references"].items():
-        failed = reference["checks"]["failed_controls"]
-        if failed:
-            out.append(f"Controls that failed with {_size(int(size))}: {', '.join(failed)}.")
-    return out + [f"{label(row['level'])}: {row['failed']}" for row in study["rows"] if row["failed"]]
-
-
-def seeds_range(study: Mapping[str, Any]) -> dict[Measure, tuple[Estimate, Estimate]]:
-    """The smallest and the largest value of each measure over the seeds of the default; empty for a single seed."""
-    entries = [row["entry"] for row in study["rows"] if row["factor"] in (DEFAULT, SEEDS) and row["entry"]]
-    if len(entries) < 2:
-        return {}
-    out = {}
-    for measure in MEASURES:
-        found = sorted((e for e in map(measure.find, entries) if e is not None), key=lambda e: e.value)
-        if found:
-            out[measure] = found[0], found[-1]
+    out = []
+    for first, *middle, last in rows:
+        numbers = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
+        out.append("  ".join([first.ljust(widths[0]), *numbers, last]).rstrip())
     return out
 
 
-def _rows(study: Mapping[str, Any], show) -> list[list[str]]:
-    """Head and cells of a table; columns without a number are left out."""
-    terms = tasks.get(study["task"]).terms
-    lines = list(_with_references(study))
-    columns = [["", *(_name(row) for row in lines)], ["parameters", *(_count(row["num_params"]) for row in lines)]]
-    columns.append(["networks", *(_count(row["training_networks"]) for row in lines)])
+def notes(study: Mapping[str, Any]) -> list[str]:
+    """Sentences about a study: which levels there are not, what the seed alone changes, which controls failed, and why
+    trainings have no samples."""
+    out = [f"{note[0].upper()}{note[1:]}." for note in study["notes"]]
+    seeds, terms = seeds_range(study), tasks.get(study["task"]).terms
+    if seeds:
+        shown = [f"{m.head(terms)} {m.text(low)} to {m.text(high)}" for m, (low, high) in seeds.items()]
+        out.append(f"Trainings of the default: {', '.join(shown)}.")
+    for size, reference in study["references"].items():
+        failed = reference["checks"]["failed_controls"]
+        if failed:
+            place = "" if size == "1" else f" beside {size} times the training set"
+            out.append(f"Controls that failed{place}: {', '.join(failed)}.")
+    return out + [f"{line.name}: {failure}" for line in lines(study) for failure in line.failures]
+
+
+def seeds_range(study: Mapping[str, Any]) -> dict[Measure, tuple[Estimate, Estimate]]:
+    """The smallest and the largest value of each measure over the trainings of the default; empty for a single one."""
+    entries = [row["entry"] for row in study["rows"] if row["level"] == DEFAULT and row["entry"]]
+    if len(entries) < 2:
+        return {}
+    found = {m: sorted((e for e in map(m.find, entries) if e is not None), key=lambda e: e.value) for m in MEASURES}
+    return {m: (each[0], each[-1]) for m, each in found.items() if each}
+
+
+def _columns(study: Mapping[str, Any], show: Callable[[Measure, Estimate, int], str]) -> list[list[str]]:
+    """Head and rows of a table; columns without a number are left out."""
+    terms, shown = tasks.get(study["task"]).terms, lines(study)
+    columns = [["", *(line.name for line in shown)]]
+    columns.append(["parameters", *(f"{line.num_params:,}" if line.num_params else _NONE for line in shown)])
+    columns.append(["networks", *(f"{line.networks:,}" for line in shown)])
+    columns.append(["trainings", *(str(len(line.entries)) if line.cell.factor else _NONE for line in shown)])
     for measure in MEASURES:
-        found = [measure.find(row["entry"] or {}) for row in lines]
+        found = [line.find(measure) for line in shown]
         decimals = measure.shared([e for e in found if e is not None])
         if any(found):
-            shown = [_NONE if e is None else show(measure, e, decimals) for e in found]
-            columns.append([measure.head(terms), *shown])
-    columns.append(["verdict", *(_verdict(row) or _NONE for row in lines)])
+            cells = [_NONE if e is None else show(measure, e, decimals) for e in found]
+            columns.append([measure.head(terms), *cells])
+    columns.append(["verdict", *(line.verdict or _NONE for line in shown)])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _with_references(study: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The rows, each size of the training set after its training and held-out networks."""
-    seen: set[str] = set()
-    for row in study["rows"]:
-        size = str(row["size"])
-        if size not in seen:
-            seen.add(size)
-            reference = study["references"][size]
-            for name in (auditing.TRAINING, auditing.HELDOUT):
-                known = {
-                    "factor": "",
-                    "level": name,
-                    "size": row["size"],
-                    "num_params": "",
-                    "seconds": "",
-                    "failed": None,
-                }
-                networks = reference["training_networks"]
-                yield {**known, "changes": {}, "training_networks": networks, "entry": reference[name]}
-        yield row
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    names = {auditing.TRAINING: "training networks", auditing.HELDOUT: "held-out runs"}
-    if row["level"] in names:
-        return names[row["level"]] + (f" (x {row['size']})" if row["size"] > 1 else "")
-    return label(row["level"]) + (f" ({_settings(row)})" if row["changes"] else "")
-
-
-def _settings(row: Mapping[str, Any]) -> str:
-    return Cell(row["factor"], row["level"], row["changes"]).text
-
-
-def _size(size: int) -> str:
-    return "the config's training set" if size == 1 else f"the training set x {size}"
-
-
-def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else _NONE
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    if row["failed"]:
-        return "failed"
-    return ((row["entry"] or {}).get("verdict") or {}).get("label", "")
-
-
-def _half(measure: Measure, found: Estimate, decimals: int) -> str:
-    return "" if found.low is None else f"+-{measure.number(found.half_width, decimals)}"
-
-
-def _interval(measure: Measure, found: Estimate, decimals: int) -> str:
-    if found.low is None or found.high is None:
-        return ""
-    return f" [{measure.number(found.low, decimals)}, {measure.number(found.high, decimals)}]"
+def _line(rows: Sequence[Mapping[str, Any]]) -> Line:
+    """The trainings of one level."""
+    first = rows[0]
+    cell = Cell(first["factor"], first["level"], first["changes"], first["size"], first["seed"])
+    entries, failures = [row["entry"] for row in rows if row["entry"]], [row["failed"] for row in rows if row["failed"]]
+    return Line(cell, first["num_params"], first["training_networks"], entries, failures)
