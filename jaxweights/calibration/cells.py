@@ -1,0 +1,110 @@
+"""One experiment of the calibration: measured once, judged under any thresholds."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxweights import auditing, files, parallel
+from jaxweights.auditing import HELDOUT, TRAINING, AuditSettings, Measured, Subject, Thresholds, measurements
+from jaxweights.auditing.measure import Measurer
+from jaxweights.auditing.summary import summarise
+from jaxweights.calibration import controls
+from jaxweights.calibration.kinds import Kind
+from jaxweights.calibration.pools import Parts
+from jaxweights.population import Population
+from jaxweights.tasks import Terms
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The measurements of one experiment.
+
+    Attributes:
+      kind: of its zoo.
+      seed: random seed of its parts and series.
+      measured: by series, with "training" and "heldout".
+      terms: words of the task.
+    """
+
+    kind: Kind
+    seed: int
+    measured: dict[str, Measured]
+    terms: Terms
+
+
+def measure(
+    kind: Kind,
+    parts: Parts,
+    seed: int,
+    settings: AuditSettings,
+    mesh: Mesh | None = None,
+    folder: pathlib.Path | None = None,
+) -> Cell:
+    """Measures the controls of one experiment.
+
+    Noise is in units of the held-out networks' distance, so these are measured first.
+
+    Args:
+      kind: of the zoo.
+      parts: of its pool.
+      seed: random seed of the series.
+      settings: how to measure.
+      mesh: devices; None for all.
+      folder: folder of the measurements; what is there already is not measured again. None keeps nothing.
+    """
+    subject = Subject(
+        train=parts.train, heldout=parts.heldout, generated={}, evaluate=parts.train.evaluator, task=parts.task
+    )
+    measurer = Measurer(subject, settings, parallel.resolve(mesh))
+
+    def measured(name: str, networks: Population) -> Measured:
+        path = folder / f"{name}.npz" if folder is not None else None
+        if path is not None and path.exists():
+            return measurements.load(path, len(networks))
+        found = measurer(networks, name)
+        if path is not None:
+            measurements.save(path, found)
+        return found
+
+    if folder is not None:
+        files.make_dir(folder)
+    null = {TRAINING: measured(TRAINING, parts.train), HELDOUT: measured(HELDOUT, parts.heldout)}
+    scale = float(np.median(null[HELDOUT].distance))
+    made = controls.series(parts, scale, seed, kind.one_run)
+    return Cell(
+        kind, seed, null | {name: measured(name, networks) for name, networks in made.items()}, parts.task.terms
+    )
+
+
+def judge(cell: Cell, settings: AuditSettings, thresholds: Thresholds = auditing.THRESHOLDS) -> dict[str, Any]:
+    """Verdicts of all series.
+
+    Args:
+      cell: the measurements.
+      settings: how to judge.
+      thresholds: where the verdicts draw their lines.
+
+    Returns:
+      Control to `{"label", "flagged", "leaked"}`; `leaked` is whether most of its networks are held-out ones.
+    """
+    found = summarise(
+        cell.measured,
+        (),
+        settings.bootstrap,
+        cell.seed,
+        cell.terms,
+        cell.kind.one_run,
+        thresholds,
+    )["series"]
+    return {name: _verdict(entry) for name, entry in found.items() if name not in (TRAINING, HELDOUT)}
+
+
+def _verdict(entry: dict[str, Any]) -> dict[str, Any]:
+    verdict = entry["verdict"]
+    leaked = 2 * entry["leaks"]["count"] > entry["n"]
+    return {"label": verdict["label"], "flagged": verdict["flagged"], "leaked": leaked}

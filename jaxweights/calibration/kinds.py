@@ -1,0 +1,142 @@
+"""Kinds of zoos that the audit is calibrated on: what is trained, how, and under which other recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+CALIBRATION, REPORT = "calibration", "report"
+PARTS = (CALIBRATION, REPORT)
+"""Zoos that thresholds are chosen on, and those that they are reported on."""
+
+_USUAL_SHARE = 3  # of four runs; the others have the other learning rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of zoo.
+
+    Attributes:
+      title: what it is, for tables.
+      source: data set.
+      options: arguments of `train_zoo` for the zoos that thresholds are chosen on.
+      changes: what differs in the zoos that are reported.
+      rates: learning rate of most runs, and that of runs with other hyper-parameters, by part.
+      runs: runs of the pool that training, held-out and new networks are drawn from.
+      one_run: whether training networks are the checkpoints of a single run of the pool.
+      initial: whether runs have initialisations of their own, as untrained networks then have.
+    """
+
+    title: str
+    source: str
+    options: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    rates: Mapping[str, tuple[float, float]]
+    runs: int = 512
+    one_run: bool = False
+
+    def arguments(self, part: str) -> dict[str, Any]:
+        """Arguments of `train_zoo` beside the data set, the number of runs and the seed.
+
+        Args:
+          part: one of `PARTS`.
+        """
+        usual, other = self.rates[part]
+        rate = {"kind": "choice", "values": (*(usual,) * _USUAL_SHARE, other)}
+        return {**self.options, **(self.changes if part == REPORT else {}), "learning_rate": rate}
+
+
+_DIGITS = {"epochs": 15, "nesterov": True, "weight_decay": 5e-4}
+_MORE = {"epochs": 25, "weight_decay": 1e-4}
+_SGD = {CALIBRATION: (0.1, 0.03), REPORT: (0.05, 0.15)}
+_PLANES = {"samples": 4096, "unseen": 24, "probes": 1024}
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "mlp_own": Kind("MLP, own initialisations", "digits", _DIGITS, {**_MORE, "hidden": (20,)}, _SGD),
+        "mlp_shared": Kind(
+            "MLP, shared initialisation",
+            "digits",
+            {**_DIGITS, "start": "shared"},
+            {**_MORE, "hidden": (20,)},
+            _SGD,
+        ),
+        "mlp_deep": Kind(
+            "MLP, two hidden layers", "digits", {**_DIGITS, "hidden": (16, 16)}, {**_MORE, "hidden": (20, 12)}, _SGD
+        ),
+        "mlp_tanh": Kind("MLP, tanh", "digits", {**_DIGITS, "activation": "tanh"}, {**_MORE, "hidden": (20,)}, _SGD),
+        "cnn": Kind(
+            "CNN, tanh",
+            "digits",
+            {
+                "network": "cnn",
+                "channels": (6, 6),
+                "windows": (3, 2),
+                "pools": (True, False),
+                "hidden": 12,
+                "epochs": 25,
+                "optimizer": "adam",
+                "momentum": 0.0,
+            },
+            {"channels": (8, 6), "hidden": 10, "epochs": 30},
+            {CALIBRATION: (2e-2, 1e-2), REPORT: (1.5e-2, 2.5e-2)},
+        ),
+        "resnet": Kind(
+            "ResNet with batch normalisation",
+            "digits",
+            {
+                "network": "resnet18",
+                "stem": "cifar",
+                "widths": (4, 8),
+                "depths": (1, 1),
+                "epochs": 10,
+                "optimizer": "adam",
+                "momentum": 0.0,
+            },
+            {"widths": (6, 6), "epochs": 8},
+            {CALIBRATION: (3e-2, 1e-2), REPORT: (2e-2, 4e-2)},
+            runs=192,
+        ),
+        "field": Kind(
+            "occupancy fields",
+            "planes",
+            {
+                "network": "field",
+                "hidden": (16, 16, 16),
+                "epochs": 40,
+                "batch_size": 256,
+                "optimizer": "adam",
+                "momentum": 0.0,
+                "signals": _PLANES,
+            },
+            {"hidden": (20, 20), "epochs": 30},
+            {CALIBRATION: (1e-2, 3e-3), REPORT: (7e-3, 2e-2)},
+        ),
+        "actor": Kind(
+            "CartPole actor",
+            "cartpole",
+            {
+                "network": "actor",
+                "hidden": (16, 16),
+                "steps": 200,
+                "epochs": 0,
+                "batch_size": 16,
+                "momentum": 0.0,
+            },
+            {"hidden": (20, 12), "steps": 240},
+            {CALIBRATION: (2e-3, 1e-3), REPORT: (3e-3, 1.5e-3)},
+            runs=256,
+        ),
+        "one_run": Kind(
+            "checkpoints of a single run",
+            "digits",
+            {**_DIGITS, "start": "shared", "snapshot_range": (240, 287)},
+            {**_MORE, "hidden": (20,), "snapshot_range": (440, 487)},
+            _SGD,
+            runs=192,
+            one_run=True,
+        ),
+    }
+)
