@@ -11,14 +11,8 @@ import jax
 import numpy as np
 
 from jaxweights.calibration.pools import Parts
-from jaxweights.generators.baselines import (
-    Average,
-    Baseline,
-    Copy,
-    Interpolation,
-    Noise,
-    PCAGaussian,
-)
+from jaxweights.generators.aligned import AlignedInterpolation, Soup
+from jaxweights.generators.baselines import Average, Baseline, Copy, Interpolation, Noise, PCAGaussian
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 
@@ -29,6 +23,7 @@ NOVEL = "as novel as new runs"
 NOISE = (0.03, 0.1, 0.2, 1 / 3, 0.5, 0.8)
 """Norms of the noise on copies, in median distances of held-out networks to the nearest training network."""
 _TARGET = 1 / 3  # of that distance: the largest noise that copies have to be found under
+_HIDDEN, _COLLAPSED = 0.2, 0.05  # the same, of copies that are reordered as well, and of copies of one new network
 _COPIES = ("copies",)
 _NEAR = ("copies", "variations")
 _PAIRED = ("interpolates", "copies")
@@ -87,7 +82,19 @@ def _drawn(generator: Callable[[Parts, float], Baseline]) -> Callable[[Parts, fl
 
 
 def _noisy(share: float) -> Callable[[Parts, float, int], Population]:
-    return _drawn(lambda parts, scale: Noise(sigma=share * scale / float(np.sqrt(parts.train.spec.num_params))))
+    return _drawn(lambda parts, scale: Noise(sigma=_deviation(parts, share * scale)))
+
+
+def _deviation(parts: Parts, norm: float) -> float:
+    """Standard deviation per parameter of noise of a norm."""
+    return norm / float(np.sqrt(parts.train.spec.num_params))
+
+
+def _hidden(parts: Parts, scale: float, seed: int) -> Population:
+    """Copies with noise, their units reordered."""
+    reordered = dataclasses.replace(parts, train=_drawn(lambda parts, scale: Copy(permute=True))(parts, scale, seed))
+    noisy = _noisy(_HIDDEN)(reordered, scale, seed)
+    return _unrelated(parts, noisy.weights, "permuted")
 
 
 def _average(parts: Parts, scale: float, seed: int, k: int = 4) -> Population:
@@ -109,7 +116,7 @@ def _leaked(parts: Parts, scale: float, seed: int) -> Population:
 def _collapsed(parts: Parts, scale: float, seed: int) -> Population:
     """One new network under a little noise."""
     rng, shape = np.random.default_rng(seed), parts.new.weights.shape
-    noise = 0.05 * scale / np.sqrt(shape[1]) * rng.normal(size=shape)
+    noise = _deviation(parts, _COLLAPSED * scale) * rng.normal(size=shape)
     return _unrelated(parts, parts.new.weights[rng.integers(0, len(parts.new))] + noise, "collapsed")
 
 
@@ -142,6 +149,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         "permuted": Control(
             "copies, units reordered", _COPIES, _drawn(lambda parts, scale: Copy(permute=True)), applies=_grouped
         ),
+        "permuted_20": Control(f"copies, units reordered, noise of {_HIDDEN:.2f}", _NEAR, _hidden, applies=_grouped),
         "rescaled": Control(
             "copies, units rescaled",
             _COPIES,
@@ -149,14 +157,19 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
             applies=_scaled("positive"),
         ),
         "flipped": Control(
-            "copies, signs flipped", _COPIES, _drawn(lambda parts, scale: Copy(rescale=True)), applies=_scaled("sign")
+            "copies, signs flipped", _COPIES, _drawn(lambda parts, scale: Copy(flip=True)), applies=_scaled("sign")
         ),
         "pair": Control("mixtures of two", _PAIRED, _drawn(lambda parts, scale: Interpolation())),
+        "pair_aligned": Control(
+            "mixtures of two, aligned", _PAIRED, _drawn(lambda parts, scale: AlignedInterpolation()), applies=_grouped
+        ),
         "average_4": Control("mixtures of 4", _MIXED, _average),
         "average_16": Control("means of 16", _MIXED, _drawn(lambda parts, scale: Average(k=16))),
+        "soup_4": Control("means of 4, aligned", _MIXED, _drawn(lambda parts, scale: Soup(k=4)), applies=_grouped),
+        "soup_16": Control("means of 16, aligned", _MIXED, _drawn(lambda parts, scale: Soup(k=16)), applies=_grouped),
         "affine": Control("affine mixtures of all", _MIXED, _drawn(lambda parts, scale: PCAGaussian())),
         "leak": Control("copies of held-out networks", (LEAK,), _leaked),
-        "collapsed": Control("one new network, noise of 0.05", ("collapsed",), _collapsed),
+        "collapsed": Control(f"one new network, noise of {_COLLAPSED:.2f}", ("collapsed",), _collapsed),
         "untrained": Control("untrained networks", ("degrades",), lambda parts, scale, seed: parts.untrained),
         "new_runs": Control("new runs", (NOVEL, "undecided"), lambda parts, scale, seed: parts.new, positive=False),
         "other_runs": Control(
