@@ -47,7 +47,9 @@ class Thresholds(Settings):
       saturated: the same quantile from which errors tell nothing apart.
       accuracy_quantile: quantile of the held-out runs' accuracies that a generator's mean has to reach.
       memorised_ratio: distance to the nearest training network over that to the next run below which a sample is a copy
-        (Yoon et al. 2023; Gu et al. 2023); also distance to the next sample over that between held-out runs.
+        (Yoon et al. 2023; Gu et al. 2023).
+      collapsed_ratio: distance to the next sample over the median of that between held-out runs below which a sample is
+        one of a few networks; small steps from a common start alone leave runs at a third.
       mixture_factor: distance from the mixtures, in medians of the held-out runs' own, below which a sample is one.
       variation_ratio: median distance to the training networks, in medians of the held-out runs' own, below which
         networks that are near no single training network are still closer than new runs; other recipes give weights of
@@ -65,6 +67,7 @@ class Thresholds(Settings):
     saturated: float = setting(0.99, above=0, at_most=1)
     accuracy_quantile: float = setting(0.05, at_least=0, at_most=1)
     memorised_ratio: float = setting(1.0 / 3.0, above=0, at_most=1)
+    collapsed_ratio: float = setting(0.2, above=0, at_most=1)
     mixture_factor: float = setting(0.5, above=0, at_most=1)
     variation_ratio: float = setting(0.9, above=0, at_most=1)
     explained: float = setting(1e-6, above=0)
@@ -193,7 +196,7 @@ def _interpolates(e: Evidence) -> Finding | None:
 
 
 def _collapsed(e: Evidence) -> Finding | None:
-    """Most samples are less than a third as far from another sample as held-out runs are from one another."""
+    """Most samples are less than a fifth as far from another sample as held-out runs are from one another."""
     share = e.tests.get("collapsed_share")
     if not e.exceeds(share, e.thresholds.most):
         return None

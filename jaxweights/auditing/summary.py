@@ -282,7 +282,7 @@ class _Judge:
         null = self.heldout.sibling_l2
         if len(one) < 2 or not len(one.sibling_l2) or not len(null) or not np.median(null) > 0:
             return None
-        return statistics.share(one.sibling_l2 < self.thresholds.memorised_ratio * np.median(null)).to_json()
+        return statistics.share(one.sibling_l2 < self.thresholds.collapsed_ratio * np.median(null)).to_json()
 
     def _same_errors(self, one: Measured) -> dict[str, Any] | None:
         """The share of networks with a larger error IoU than most held-out runs; None without an evaluation."""
