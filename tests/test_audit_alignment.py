@@ -61,7 +61,7 @@ def test_equals_scipy_on_every_pair(mesh, k, dtype, monkeypatch):
 
 @pytest.mark.parametrize("hidden, outputs", [(1, 2), (20, 3), (64, 2)])
 def test_any_number_of_units(hidden, outputs):
-    """One, and more than the bounds are written out for."""
+    """One, few, and more than minima alone bound."""
     units, rest = layout(5, hidden, outputs)
     queries, reference = networks(0, 5, units, rest), networks(1, 14, units, rest)
     found = alignment.aligned_nearest(queries, reference, units, rest, 2)
@@ -126,6 +126,27 @@ def test_units_that_may_change_sign(monkeypatch):
     aligned[..., units] *= found.signs[..., None]
     np.testing.assert_allclose(np.linalg.norm(aligned - queries[:, None], axis=2), found.distances, **EXACT)
     assert (found.signs < 0).any() and found.solved_share < 1
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_sharper_bounds_lie_right_below_the_distances(odd, monkeypatch):
+    """And the search that asks for them is exact; where two networks are the same, too."""
+    monkeypatch.setattr(alignment, "_FEW_PAIRS", 0)
+    monkeypatch.setattr(alignment_bounds, "_SHARPENED_PAIRS", 64)
+    units, rest = layout(5, 4, 2)
+    queries, reference = networks(0, 9, units, rest), networks(1, 12, units, rest)
+    reference[5] = queries[0]
+    expected = by_scipy(queries, reference, units, rest, odd)
+    found = alignment.aligned_nearest(queries, reference, units, rest, 2, odd=odd)
+    np.testing.assert_allclose(found.distances, np.sort(expected, axis=1)[:, :2], **EXACT)
+    hidden = HiddenUnits(units, rest)
+    frame = unit_frame(products.reference_frame(queries, reference, 1 << 20), hidden, odd)
+    screen = alignment_bounds.LowerBounds(hidden, frame, parallel.make_mesh(), len(reference), 1 << 20, odd)
+    rows, columns = (x.reshape(-1) for x in np.indices(expected.shape))
+    bounds = screen.sharper(queries, reference, rows, columns)
+    squared = np.square(frame.scale * expected).reshape(-1)
+    assert (bounds <= squared).all()
+    np.testing.assert_allclose(bounds, squared, rtol=1e-4, atol=1e-5)
 
 
 def test_groups_blocks_and_panels(mesh, monkeypatch):

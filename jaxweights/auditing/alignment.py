@@ -4,8 +4,9 @@ Per hidden unit, the incoming row, the bias and the outgoing column move togethe
 of two networks minimised over permutations is then a linear assignment on the costs `|a_u - b_v|^2` plus the distance
 of the entries that do not move; units of odd activations may also change sign, and cost the smaller of
 `|a_u - b_v|^2` and `|a_u + b_v|^2`. Most assignments need not be solved: one product gives rigorous lower bounds of the
-costs of all pairs at once, a round of row and column reduction turns them into a lower bound of the assignment, and
-only pairs whose bound beats the best distance found so far are solved (in float64, by SciPy), most promising first.
+costs of all pairs at once, a round of row and column reduction turns them into a lower bound of the assignment. Pairs
+whose bound beats the best distance found so far get a sharp one, by assignments on the devices, and only those that
+still do are solved (in float64, by SciPy), most promising first.
 
 The product may take bfloat16 inputs: what rounding took away from every unit is measured and charged to the bound.
 Where networks are so close together that such bounds decide nothing, the search goes on with float32 products.
@@ -21,14 +22,16 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
-from jaxweights.auditing.alignment_bounds import HOST_BYTES, LowerBounds
+from jaxweights.auditing import products
+from jaxweights.auditing.alignment_bounds import LowerBounds
 from jaxweights.auditing.groups import ExclusionGroups, exclusion_groups
 from jaxweights.auditing.hidden_units import HiddenUnits, unit_frame
 from jaxweights.auditing.products import reference_frame
 from jaxweights.auditing.rows import MEMORY_BYTES, Progress, check_sets, counter, data_mesh, read_rows, row_blocks
 
+_SOLVED_BYTES = 1 << 22  # of pairs that are solved at a time; more of them would wait for memory
+_FEW_PAIRS = 512  # that are solved at once
 _UNDECIDED_SHARE = 0.02  # of the pairs; above it sharper bounds are cheaper than assignments
 
 
@@ -158,15 +161,26 @@ class _Best:
 def _assign(ours: np.ndarray, theirs: np.ndarray, odd: bool = False) -> tuple[float, np.ndarray]:
     """Returns the smallest sum of squared distances of units `[n, F]`, one to one, and the places of theirs; of units
     that change sign, see `_Best`."""
-    costs = cdist(ours, theirs, "sqeuclidean")
-    if not odd:
-        rows, places = linear_sum_assignment(costs)
-        return float(costs[rows, places].sum()), places
-    flipped = cdist(ours, -theirs, "sqeuclidean")
-    both = np.minimum(costs, flipped)
-    rows, places = linear_sum_assignment(both)
-    flips = flipped[rows, places] < costs[rows, places]
-    return float(both[rows, places].sum()), np.where(flips, ~places, places)
+    squared, places = _matched(ours[None], theirs[None], odd)
+    return float(squared[0]), places[0]
+
+
+def _matched(ours: np.ndarray, theirs: np.ndarray, odd: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The same for pairs `[S, n, F]`: products choose, and differences are measured."""
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    centre = theirs.mean(axis=1, keepdims=True) * (not odd)  # products of far-away units would cancel
+    near, far = ours - centre, theirs - centre
+    inner = near @ far.transpose(0, 2, 1)
+    costs = (products.squared_norms(far)[:, None, :] + products.squared_norms(near)[:, :, None]) - 2.0 * (
+        np.abs(inner) if odd else inner
+    )
+    places = np.array([linear_sum_assignment(cost)[1] for cost in costs])
+    moved = np.take_along_axis(theirs, places[:, :, None], axis=1)
+    if odd:
+        flips = np.take_along_axis(inner, places[:, :, None], axis=2) < 0
+        moved, places = np.where(flips, -moved, moved), np.where(flips[:, :, 0], ~places, places)
+    difference = ours - moved
+    return np.einsum("snf,snf->s", difference, difference), places
 
 
 def _solve(
@@ -176,16 +190,15 @@ def _solve(
     squared = np.empty(len(rows))
     places = np.empty((len(rows), len(hidden.units)), np.int64)
     order = np.argsort(indices, kind="stable")
-    for part in row_blocks(len(order), max(1, HOST_BYTES // (32 * tile.shape[1]))):
+    for part in row_blocks(len(order), max(1, _SOLVED_BYTES // (32 * tile.shape[1]))):
         pairs = order[part]
         unique, position = np.unique(indices[pairs], return_inverse=True)
+        position = position.reshape(-1)
         their_units, their_rest = hidden.split(read_rows(reference, unique))
         our_units, our_rest = hidden.split(tile[rows[pairs]])
-        difference = our_rest - their_rest[position.reshape(-1)]
-        squared[pairs] = np.einsum("si,si->s", difference, difference)
-        for pair, ours, at in zip(pairs, our_units, position.reshape(-1), strict=True):
-            matched, places[pair] = _assign(ours, their_units[at], odd)
-            squared[pair] += matched
+        matched, places[pairs] = _matched(our_units, their_units[position], odd)
+        difference = our_rest - their_rest[position]
+        squared[pairs] = matched + np.einsum("si,si->s", difference, difference)
     return squared, places
 
 
@@ -226,7 +239,10 @@ def _search_tile(
             bounds = np.where(np.isinf(bounds), np.inf, screen.lower_bounds(reference, panel, None))
             doubtful = bounds < screen.limits(best.squared)[:, None]
         rows, columns = np.nonzero(doubtful)
-        best = _solve_in_rounds(best, bounds[rows, columns], rows, panel.start + columns, solve, screen.limits)
+        left = bounds[rows, columns]
+        if len(rows) > _FEW_PAIRS:
+            left = screen.sharper(tile, reference, rows, panel.start + columns)
+        best = _solve_in_rounds(best, left, rows, panel.start + columns, solve, screen.limits)
     return best, (solved, admissible)
 
 

@@ -18,8 +18,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
 from jaxweights.auditing import products
+from jaxweights.auditing.assignment import assign
 from jaxweights.auditing.hidden_units import HiddenUnits
-from jaxweights.auditing.rows import placed, read_rows, row_blocks
+from jaxweights.auditing.rows import padded_rows, placed, read_rows, row_blocks, rows_within
 
 HOST_BYTES = 1 << 23
 """Host arithmetic on more than this at a time waits for memory."""
@@ -27,11 +28,11 @@ HOST_BYTES = 1 << 23
 _BFLOAT16_ROUNDOFF = 2.0**-9
 _SMALLEST_MEASURED = 2.0**-80  # squared length below which the squares of rounding errors may underflow
 _PANEL_COLUMNS = 1 << 15  # references whose bounds are held at a time
-_LEVEL = 0.3  # between a column's minimum and its mean; near the best for trained and random networks of 10 to 64 units
-# XLA's CPU code takes twice as long over minima along an axis as over minima written out. For GPUs it compiles the
-# latter for a minute.
-_UNROLLED_UNITS = 16
-_TILE_ROWS = {"cpu": (640, 5120)}
+_LEVEL = 0.3  # between a column's minimum and its mean; near the best for random networks of 32 to 64 units
+_FEW_UNITS = 16  # up to here minima alone are as sharp on trained networks, and twice as fast
+_SHARPENED_PAIRS = 4096  # at a time
+_SHARPENED_BYTES = 1 << 26
+_TILE_ROWS = {"cpu": (160, 2560)}  # units of either set at a time: costs that stay in cache
 _TILE_ROWS_ACCELERATOR = (2560, 20480)
 
 
@@ -97,6 +98,30 @@ class LowerBounds:
             if tick is not None:
                 tick()
         collect()
+        return bounds
+
+    def sharper(self, tile: np.ndarray, reference: Any, rows: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Returns bounds `[S]` of single pairs as those of `lower_bounds`, but sharp up to the rounding of float32.
+
+        Args:
+          tile: the queries, see `load_queries`.
+          reference: the references.
+          rows: `[S]` rows of the tile.
+          indices: `[S]` rows of the reference.
+        """
+        program, bounds = _sharp_program(self._mesh, self.odd), np.empty(len(rows), np.float32)
+        pair_bytes = 8 * tile.shape[1] + 32 * len(self.hidden.units) ** 2
+        size = rows_within(_SHARPENED_BYTES, pair_bytes, _SHARPENED_PAIRS, self._mesh.size)
+        order = np.argsort(indices, kind="stable")
+        for part in row_blocks(len(order), size):
+            pairs = order[part]
+            arrays = []
+            for source, chosen in ((tile, rows[pairs]), (reference, indices[pairs])):
+                unique, place = np.unique(chosen, return_inverse=True)
+                units, norms, rest, _ = self._framed(read_rows(source, unique), len(unique))
+                arrays += [padded_rows(x[place.reshape(-1)], size) for x in (units, norms, rest)]
+            found = program(*(placed(self._mesh, x, parallel.AXIS) for x in arrays))
+            bounds[pairs] = np.asarray(found)[: len(pairs)]
         return bounds
 
     def _framed(self, rows: np.ndarray, padded: int) -> tuple[np.ndarray, ...]:
@@ -168,37 +193,49 @@ def _lowered(units: jax.Array, norms: jax.Array, dtype: str) -> tuple[jax.Array,
     return low.astype(dtype), 1.01 * jnp.sqrt(jnp.max(lost))
 
 
+@functools.cache
+def _sharp_program(mesh: Mesh, odd: bool) -> Callable[..., jax.Array]:
+    """Builds the program that bounds the distances of pairs, spread over devices, by the duals of their assignments."""
+
+    def bound(units_a, norms_a, rest_a, units_b, norms_b, rest_b):
+        _, count, width = units_a.shape
+        roundoff = products.FLOAT32_ROUNDOFF
+        keep = 1.0 - (products.product_error(width) + 16 * roundoff)
+        product = jnp.einsum("siw,sjw->sij", units_a, units_b, precision=jax.lax.Precision.HIGHEST)
+        product = jnp.abs(product) if odd else product
+        norms = keep * norms_a[:, :, None] + (keep * norms_b - width * products.FLOAT32_UNDERFLOW)[:, None, :]
+        costs = norms - 2.0 * product
+        _, prices = assign(costs, jnp.full_like(norms_a, jnp.nan), jnp.ones(len(costs), bool))
+        lows = jnp.min(costs - prices[:, None, :], axis=2)
+        # Any prices give a bound; what sums of them may round up is charged to it.
+        size = jnp.sum(jnp.abs(prices), axis=1) + jnp.sum(jnp.abs(lows), axis=1) + jnp.sum(norms_a + norms_b, axis=1)
+        total = jnp.sum(prices, axis=1) + jnp.sum(lows, axis=1) - 4 * (count + 4) * roundoff * size
+        difference = rest_a - rest_b
+        rest_keep = 1.0 - 2.0 * (rest_a.shape[1] + 4) * roundoff
+        return total + rest_keep * jnp.sum(difference * difference, axis=1)
+
+    split = PartitionSpec(parallel.AXIS)
+    return jax.jit(jax.shard_map(bound, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
+
+
 def _dual_bound(costs: jax.Array) -> jax.Array:
     """Bounds the smallest assignment of `[Q, n, n, B]` costs from below: `[Q, B]`.
 
     A feasible point of the dual of the assignment problem: a level per column, then row minima of what is left, then
-    column minima of what is left; and the same with rows and columns exchanged, whichever is larger. The level lies
-    between a column's minimum and its mean, which leaves up to 40 % fewer assignments to solve than the minimum. Units
-    are on the slow axes so that minima run along whole vectors of references.
+    column minima of what is left; and the same with rows and columns exchanged, whichever is larger. For few units the
+    level is the column's minimum, and nothing is left in the end. Otherwise it lies between that and the column's mean.
+    Units are on the slow axes so that minima run along whole vectors of references.
     """
     count = costs.shape[1]
-    if count > _UNROLLED_UNITS or jax.default_backend() != "cpu":
 
-        def along(row_axis: int, column_axis: int) -> jax.Array:
-            lows = jnp.min(costs, axis=row_axis, keepdims=True)
-            levels = lows + _LEVEL * (jnp.mean(costs, axis=row_axis, keepdims=True) - lows)
-            lows = jnp.min(costs - levels, axis=column_axis, keepdims=True)
-            left = jnp.min(costs - levels - lows, axis=row_axis, keepdims=True)
-            total: Any = sum(jnp.sum(part, axis=(1, 2)) for part in (levels, lows, left))
-            return total
-
-        return jnp.maximum(along(1, 2), along(2, 1))
-
-    def unrolled(rows: list[list[jax.Array]]) -> jax.Array:
-        lows = [functools.reduce(jnp.minimum, column) for column in zip(*rows, strict=True)]
-        means = [sum(column) / count for column in zip(*rows, strict=True)]
-        levels = [low + _LEVEL * (mean - low) for low, mean in zip(lows, means, strict=True)]
-        rows = [[cost - level for cost, level in zip(row, levels, strict=True)] for row in rows]
-        lows = [functools.reduce(jnp.minimum, row) for row in rows]
-        rows = [[cost - low for cost in row] for row, low in zip(rows, lows, strict=True)]
-        left = [functools.reduce(jnp.minimum, column) for column in zip(*rows, strict=True)]
-        total: Any = sum(levels) + sum(lows) + sum(left)
+    def along(row_axis: int, column_axis: int) -> jax.Array:
+        levels = jnp.min(costs, axis=row_axis, keepdims=True)
+        if count > _FEW_UNITS:
+            levels += _LEVEL * (jnp.mean(costs, axis=row_axis, keepdims=True) - levels)
+        lows = jnp.min(costs - levels, axis=column_axis, keepdims=True)
+        total: Any = jnp.sum(levels, axis=(1, 2)) + jnp.sum(lows, axis=(1, 2))
+        if count > _FEW_UNITS:
+            total += jnp.sum(jnp.min(costs - levels - lows, axis=row_axis), axis=1)
         return total
 
-    rows = [[costs[:, u, v] for v in range(count)] for u in range(count)]
-    return jnp.maximum(unrolled(rows), unrolled([list(column) for column in zip(*rows, strict=True)]))
+    return jnp.maximum(along(1, 2), along(2, 1))
