@@ -57,8 +57,8 @@ def test_random_halves_give_the_interval_of_a_mean():
     values = rng().normal(size=400)
     estimate = resampling(1).of_halves(lambda chosen: chosen @ values / 200, values.mean(), [400])
     half_width = 1.96 * values.std() / np.sqrt(400)
-    # The standard error of a 2.5 % quantile of 200 draws is about a sixth of a deviation, and there are two.
-    assert (estimate.high - estimate.low) / 2 == pytest.approx(half_width, rel=0.2)
+    # The standard error of a 2.5 % quantile of 100 draws is about a fifth of a deviation, and there are two.
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(half_width, rel=0.25)
     assert estimate.low < estimate.value < estimate.high
 
 
@@ -95,22 +95,21 @@ def test_expected_coverage():
 
 
 def test_vendi_score_in_closed_form():
-    assert diversity.vendi(diversity.cosine_kernel(np.ones((7, 3)))).value == pytest.approx(1)
-    assert diversity.vendi(diversity.cosine_kernel(np.eye(6))).value == pytest.approx(6)
-    assert diversity.vendi(diversity.cosine_kernel(np.zeros((4, 3)))).value == pytest.approx(1)
-    groups = np.repeat(np.eye(3), [5, 3, 2], axis=0)
-    estimate = diversity.vendi(diversity.cosine_kernel(groups))
+    assert diversity.vendi(diversity.cosine_kernel(np.ones((7, 3)))) == pytest.approx(1)
+    assert diversity.vendi(diversity.cosine_kernel(np.eye(6))) == pytest.approx(6)
+    assert diversity.vendi(diversity.cosine_kernel(np.zeros((4, 3)))) == pytest.approx(1)
+    groups = diversity.cosine_kernel(np.repeat(np.eye(3), [50, 30, 20], axis=0))
+    estimate = diversity.estimate(groups, resampling())
     assert estimate.value == pytest.approx(np.exp(stats.entropy([0.5, 0.3, 0.2])))
     # The delta method on the entropy of shares: the deviation of -log p over the networks.
-    spread = np.repeat(-np.log([0.5, 0.3, 0.2]), [5, 3, 2]).std()
-    assert np.log(estimate.low) == pytest.approx(np.log(estimate.value) - 1.95996 * spread / np.sqrt(10), abs=1e-4)
+    error = np.repeat(-np.log([0.5, 0.3, 0.2]), [50, 30, 20]).std() / np.sqrt(100)
+    assert np.log(estimate.high / estimate.low) == pytest.approx(2 * 1.96 * error, rel=0.3)
 
 
 def test_vendi_score_is_that_of_vendi_score():
     vendi = pytest.importorskip("vendi_score.vendi")
     rows = rng().normal(size=(30, 8))
-    found = diversity.vendi(diversity.cosine_kernel(rows)).value
-    assert found == pytest.approx(vendi.score_dual(rows), rel=1e-6)
+    assert diversity.vendi(diversity.cosine_kernel(rows)) == pytest.approx(vendi.score_dual(rows), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_dimensions_are_those_of_scikit_dimension():
     rows = rng(3).normal(size=(120, 3))
     found = dimension.estimates(between(rows, rows), resampling())
     assert found["twonn"].value == pytest.approx(skdim.id.TwoNN().fit_transform(rows), rel=1e-5)
-    assert found["levina_bickel"].value == pytest.approx(skdim.id.MLE(K=20).fit_transform(rows), rel=1e-5)
+    assert found["levina_bickel"].value == pytest.approx(skdim.id.MLE().fit(rows, n_neighbors=20).dimension_, rel=1e-5)
 
 
 def test_duplicates_do_not_change_a_dimension():
@@ -204,10 +203,9 @@ def test_mmd_under_the_null_and_beyond():
 
 def nearest_neighbour_accuracy(a, b):
     """`one_nna` of generated networks `a` and training networks `b`."""
-    own = pairwise.nearest(between(a, a), pairwise.listed(1), within=True)
-    theirs = pairwise.nearest(between(b, b), 1, within=True).distances[:, 0]
-    columns = pairwise.nearest(between(b, a), pairwise.listed(1))
-    return two_sample.one_nna(own, between(a, b).min(axis=1), theirs, columns, resampling())
+    own = [pairwise.nearest(between(x, x), pairwise.listed(1), within=True) for x in (a, b)]
+    across = [pairwise.nearest(between(x, y), pairwise.listed(1)) for x, y in ((a, b), (b, a))]
+    return two_sample.one_nna(own[0], across[0], own[1], across[1], resampling())
 
 
 def test_nearest_neighbour_accuracy():

@@ -27,7 +27,7 @@ NAMES = (*COPYING, *COMPARED, *LIKELIHOOD, *ALONE)
 """What is computed of every series; of the training networks `ALONE`."""
 
 _FEWEST = 8
-_LARGEST_SPECTRUM = 1000  # eigenvectors cost the cube
+_LARGEST_SPECTRUM = 500  # eigenvectors cost the cube
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,8 @@ class BatterySettings(Settings):
       permutations: random divisions of the MMD's test.
       bootstrap: resamples of bootstrap intervals.
       halves: random halves of intervals that cannot be bootstrapped.
-      largest: most networks of a series; of larger ones a random part is taken.
+      largest: most networks of a series, and most training networks that cells are found of; of more a random part is
+        taken.
       largest_train: most training networks; likewise, but for the distance to the nearest.
     """
 
@@ -52,8 +53,8 @@ class BatterySettings(Settings):
     components: int = setting(64, at_least=1)
     permutations: int = setting(999, at_least=1)
     bootstrap: int = setting(1000, at_least=1)
-    halves: int = setting(200, at_least=2)
-    largest: int = setting(2000, at_least=8)
+    halves: int = setting(100, at_least=2)
+    largest: int = setting(1000, at_least=8)
     largest_train: int = setting(10_000, at_least=8)
 
 
@@ -129,8 +130,10 @@ class _Battery:
         self._settings, self._seed, self._nearest = settings, seed, nearest
         rng = self._resampling(TRAINING).rng
         sizes = (settings.largest_train, settings.largest)
-        self._reference = Reference(train, runs, sizes, settings.neighbours, rng)
-        self._cells = copying.Cells(self._reference.train, settings.cells, settings.components, _seed(rng))
+        self._reference = Reference(train, runs, sizes, max(settings.neighbours, pairwise.listed(1)), rng)
+        self._cells = copying.Cells(
+            self._reference.train[: settings.largest], settings.cells, settings.components, _seed(rng)
+        )
         self._heldout = self._reference.sample(heldout, self._resampling(HELDOUT).rng)
         self._half = len(self._heldout) // 2
         self._likelihood = None
@@ -224,12 +227,13 @@ class _Battery:
         found: dict[str, Entry] = {}
         if min(size, len(reference.train)) < max(2 * (k + 1), _FEWEST):
             return found
-        radii, own = reference.radii[:, -1], pairwise.nearest(ours.within, pairwise.listed(k), within=True)
+        own = pairwise.nearest(ours.within, pairwise.listed(k), within=True)
+        radii = reference.nearest.distances[:, k - 1]
         balls = manifolds.estimates(ours.to_train, radii, own, k, resampling)
         found |= {name: estimate.to_json() for name, estimate in balls.items()}
         found["coverage"]["expected"] = manifolds.expected_coverage(len(reference.train), size, k)
-        columns = pairwise.nearest(ours.to_train.T, pairwise.listed(1))
-        nna, share = two_sample.one_nna(own, ours.to_train.min(axis=1), reference.radii[:, 0], columns, resampling)
+        across = [pairwise.nearest(x, pairwise.listed(1)) for x in (ours.to_train, ours.to_train.T)]
+        nna, share = two_sample.one_nna(own, across[0], reference.nearest, across[1], resampling)
         total = len(reference.train) + size
         expected = {"expected": 0.5 * (total - 2) / (total - 1), "generated_share": share}
         found["one_nna"] = nna.to_json() | expected | {"generated_expected": (size - 1) / (total - 1)}
@@ -254,9 +258,9 @@ class _Battery:
         count = min(len(rows), _LARGEST_SPECTRUM)
         if count > 1:
             rows, within = rows[:count] - self._reference.centre, within[:count, :count]
-            found["vendi"] = diversity.vendi(diversity.cosine_kernel(rows))
+            found["vendi"] = diversity.estimate(diversity.cosine_kernel(rows), resampling)
             if self._width:
-                found["vendi_gaussian"] = diversity.vendi(diversity.gaussian_kernel(within, self._width))
+                found["vendi_gaussian"] = diversity.estimate(diversity.gaussian_kernel(within, self._width), resampling)
         return {name: estimate.to_json() for name, estimate in found.items()}
 
 

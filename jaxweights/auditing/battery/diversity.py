@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from scipy import linalg, stats
+from scipy import linalg
 
-from jaxweights.auditing.statistics import CONFIDENCE, Estimate
+from jaxweights.auditing.battery.sampling import Resampling, each
+from jaxweights.auditing.statistics import Estimate
 
 
 def cosine_kernel(rows: np.ndarray) -> np.ndarray:
@@ -24,22 +23,27 @@ def gaussian_kernel(distances: np.ndarray, width: float) -> np.ndarray:
     return np.exp(-0.5 * np.square(distances.astype(np.float64) / width))
 
 
-def vendi(kernel: np.ndarray) -> Estimate:
+def vendi(kernel: np.ndarray) -> float:
     """The Vendi score of n networks: the exponential of the entropy of the eigenvalues of `kernel / n`.
 
-    It is 1 for equal networks and n for networks without similarity. The interval is that of the delta method on the
-    logarithm: with eigenvectors u, a network's influence on the entropy is `-sum_a n λ_a u_ia^2 log λ_a` less the
-    entropy. A score depends on n, so sets are compared at equal size.
+    It is 1 for equal networks and n for networks without similarity. It depends on n, so sets are compared at equal
+    size.
 
     Args:
       kernel: `[n, n]` similarities, positive semidefinite, with ones on the diagonal.
     """
-    count = len(kernel)
-    values, vectors = linalg.eigh(kernel / count)
-    values = np.maximum(values, 0.0)
-    logs = np.log(values, out=np.zeros(count), where=values > 0)
-    entropy = -float(values @ logs)
-    influence = -count * (np.square(vectors) @ (values * logs)) - entropy
-    error = stats.norm.ppf(0.5 + CONFIDENCE / 2.0) * influence.std() / math.sqrt(count)
-    low, high = (min(max(math.exp(entropy + sign * error), 1.0), count) for sign in (-1.0, 1.0))
-    return Estimate(math.exp(entropy), low, high, count)
+    values = linalg.eigvalsh(kernel / len(kernel), check_finite=False)
+    values = values[values > 0]
+    return float(np.exp(-values @ np.log(values)))
+
+
+def estimate(kernel: np.ndarray, resampling: Resampling) -> Estimate:
+    """The Vendi score with an interval from random halves, see `sampling`; those of its logarithm, since scores may
+    grow with the size of the set."""
+
+    def of_half(chosen: np.ndarray) -> float:
+        return float(np.log(vendi(kernel[np.ix_(chosen, chosen)])))
+
+    found = resampling.of_halves(each(of_half), np.log(vendi(kernel)), [len(kernel)], (0.0, np.log(len(kernel))))
+    value, low, high = np.exp([found.value, found.low, found.high]).tolist()
+    return Estimate(value, low, high, found.n)

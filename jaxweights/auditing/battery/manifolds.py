@@ -12,6 +12,8 @@ from jaxweights.auditing.battery.pairwise import Nearest, among
 from jaxweights.auditing.battery.sampling import Resampling, each
 from jaxweights.auditing.statistics import Estimate
 
+_SOME = 1000  # training networks, which are in random order, that the scatter of the recall is taken of
+
 
 def precision(between: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Whether a generated network lies in the ball of a training network, `[n]` float64; the mean is the precision.
@@ -73,7 +75,7 @@ def estimates(
     `sampling`.
 
     Args:
-      between: `[n, N]` distances of generated to training networks.
+      between: `[n, N]` distances of generated to training networks, these in random order.
       train_radii: `[N]` radii of the training networks' balls.
       own: neighbours of generated networks among themselves, as many as `pairwise.listed(k)`.
       k: the neighbour that a ball reaches to.
@@ -82,8 +84,10 @@ def estimates(
     count = len(between)
     covered = (between < train_radii[None, :]).astype(np.float32)
 
+    some = np.ascontiguousarray(between[:, :_SOME])
+
     def half_recall(chosen: np.ndarray) -> float:
-        return recall(between[chosen], among(own, chosen, k)[chosen][:, -1])
+        return recall(some[chosen], among(own, chosen, k)[chosen][:, -1])
 
     def half_coverage(chosen: np.ndarray) -> np.ndarray:
         return (chosen.astype(np.float32) @ covered > 0).mean(axis=1)

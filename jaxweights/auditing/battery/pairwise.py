@@ -98,8 +98,9 @@ def listed(k: int) -> int:
 
 def among(lists: Nearest, chosen: np.ndarray, k: int) -> np.ndarray:
     """Distances `[A, k]` to the k nearest rows among those `chosen`, `[B]` bool, of lists long enough for it."""
-    last = np.argsort(~chosen[lists.indices], axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(lists.distances, last, axis=1)
+    found = chosen[lists.indices]
+    places = found.argmax(axis=1)[:, None] if k == 1 else np.argsort(~found, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(lists.distances, places, axis=1)
 
 
 def distinct(within: np.ndarray) -> np.ndarray:

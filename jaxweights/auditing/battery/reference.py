@@ -52,7 +52,7 @@ class Reference:
       train: `[N, D]` training networks in random order, one per run.
       several_runs: whether networks have others of another run.
       centre: `[D]` float64 mean of all training networks.
-      radii: `[N, k]` distances of `train` to their nearest others, ascending.
+      nearest: the neighbours of `train` among themselves.
       within: `[m, m]` distances of the first m among themselves.
     """
 
@@ -63,15 +63,17 @@ class Reference:
           train: `[T, D]` floats.
           runs: `[T]` integers; networks of one run are its checkpoints. None, or a single run: all are apart.
           sizes: most training networks, and most networks of a series.
-          k: neighbours of `radii`.
+          k: neighbours of training networks.
           rng: random generator.
         """
         self.several_runs = runs is None or len(np.unique(runs)) > 1
         if runs is None or not self.several_runs:
             runs = np.arange(len(train))
-        by_run = np.argsort(runs, kind="stable")
-        self._all, self._largest = np.asarray(train, np.float32)[by_run], sizes[1]
-        self._starts = np.unique(np.asarray(runs)[by_run], return_index=True)[1]
+        self._all, self._largest, runs = np.asarray(train, np.float32), sizes[1], np.asarray(runs)
+        if (np.diff(runs) < 0).any():
+            by_run = np.argsort(runs, kind="stable")
+            self._all, runs = self._all[by_run], runs[by_run]
+        self._starts = np.unique(runs, return_index=True)[1]
         counts = np.diff(np.append(self._starts, len(train)))
         chosen = self._starts + rng.integers(0, counts)
         self._kept = rng.permutation(chosen)[: sizes[0]]
@@ -79,15 +81,16 @@ class Reference:
         self.centre = self._all.mean(axis=0, dtype=np.float64)
         first = self.train[: sizes[1]]
         self.within = pairwise.distances(first, first, self.centre)
-        self.radii = np.concatenate([self._nearest_others(rows, k) for rows in self._blocks(len(self.train))])
+        parts = [self._nearest_others(rows, k) for rows in self._blocks(len(self.train))]
+        self.nearest = Nearest(*(np.concatenate(x) for x in zip(*parts, strict=True)))
 
     def sample(self, networks: Any, rng: np.random.Generator) -> Sample:
         """Networks of a series `[n, D]`, a random part where there are too many, with their distances."""
         order = rng.permutation(len(networks))[: self._largest]
         rows = np.asarray(networks[order], np.float32)
         parts = [self._measured(rows[block]) for block in self._blocks(len(rows))]
-        to_runs = Nearest(*(np.concatenate([part[1][i] for part in parts]) for i in range(2)))
-        to_train = np.concatenate([part[0] for part in parts])
+        to_train = np.concatenate([part for part, _ in parts])
+        to_runs = Nearest(*(np.concatenate(x) for x in zip(*(part for _, part in parts), strict=True)))
         return Sample(rows, order, to_train, to_runs, pairwise.distances(rows, rows, self.centre))
 
     def _measured(self, rows: np.ndarray) -> tuple[np.ndarray, Nearest]:
@@ -97,10 +100,10 @@ class Reference:
             to_runs = np.minimum.reduceat(to_all, self._starts, axis=1)
         return to_all[:, self._kept], pairwise.nearest(to_runs, CALIBRATED_NEIGHBOURS)
 
-    def _nearest_others(self, rows: slice, k: int) -> np.ndarray:
+    def _nearest_others(self, rows: slice, k: int) -> Nearest:
         between = pairwise.distances(self.train[rows], self.train, self.centre)
         between[np.arange(len(between)), np.arange(rows.start, rows.stop)] = np.inf
-        return pairwise.nearest(between, min(k, len(self.train) - 1)).distances
+        return pairwise.nearest(between, min(k, len(self.train) - 1))
 
     def _blocks(self, count: int):
         return row_blocks(count, max(1, _BLOCK_BYTES // (4 * len(self._all))))

@@ -30,7 +30,7 @@ class Resampling:
 
     rng: np.random.Generator
     bootstrap: int = 1000
-    halves: int = 200
+    halves: int = 100
 
     def mean(self, values: np.ndarray) -> Estimate:
         """The mean of `[n]` values, with a bootstrap interval."""

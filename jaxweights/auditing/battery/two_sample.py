@@ -20,6 +20,7 @@ from jaxweights.auditing.statistics import Estimate
 COMPONENTS = 64
 """Principal components that the classifier sees."""
 _HIDDEN = 20  # of the published classifier
+_SOME = 500  # networks that components are found of
 
 
 class Pooled(NamedTuple):
@@ -114,9 +115,9 @@ def nearest_is_own(own: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def one_nna(
     generated: Nearest,
-    to_train: np.ndarray,
-    train_own: np.ndarray,
-    train_to_generated: Nearest,
+    to_train: Nearest,
+    train: Nearest,
+    to_generated: Nearest,
     resampling: Resampling,
 ) -> tuple[Estimate, float]:
     """Leave-one-out accuracy of the 1-NN classifier that tells generated from training networks.
@@ -124,28 +125,30 @@ def one_nna(
     The mean of the accuracies on both sets, so that they may differ in size; 1/2 for sets of one distribution, below
     it for copies, down to 0 where every training network has one, 1 for sets apart.
 
+    All neighbours are as many as `pairwise.listed(1)`.
+
     Args:
-      generated: neighbours of generated networks among themselves, as many as `pairwise.listed(1)`.
-      to_train: `[n]` distances of generated networks to the nearest training network.
-      train_own: `[N]` distances of training networks to the nearest other one.
-      train_to_generated: neighbours of training networks among generated ones, as many as `pairwise.listed(1)`.
+      generated: those of generated networks among themselves.
+      to_train: those of generated networks among training networks.
+      train: those of training networks among themselves.
+      to_generated: those of training networks among generated ones.
       resampling: how intervals are made.
 
     Returns:
-      The estimate, with an interval from random halves of the generated networks, and the share of generated networks
-      whose nearest network is a generated one, `(n - 1) / (N + n - 1)` for sets of one distribution.
+      The estimate, with an interval from random halves of both sets, and the share of generated networks whose nearest
+      network is a generated one, `(n - 1) / (N + n - 1)` for sets of one distribution.
     """
-    of_generated = nearest_is_own(generated.distances[:, 0], to_train)
-    of_train = nearest_is_own(train_own, train_to_generated.distances[:, 0])
+    lists = (generated, to_train), (train, to_generated)
+    shares = [float(nearest_is_own(own.distances[:, 0], other.distances[:, 0]).mean()) for own, other in lists]
 
-    def of_half(chosen: np.ndarray) -> float:
-        ours = nearest_is_own(among(generated, chosen, 1)[chosen][:, 0], to_train[chosen])
-        theirs = nearest_is_own(train_own, among(train_to_generated, chosen, 1)[:, 0])
-        return 0.5 * float(ours.mean() + theirs.mean())
+    def of_halves(*chosen: np.ndarray) -> float:
+        halves = []
+        for (own, other), ours, theirs in zip(lists, chosen, chosen[::-1], strict=True):
+            halves.append(nearest_is_own(among(own, ours, 1)[ours], among(other, theirs, 1)[ours]).mean())
+        return 0.5 * float(sum(halves))
 
-    value = 0.5 * float(of_generated.mean() + of_train.mean())
-    estimate = resampling.of_halves(each(of_half), value, [len(to_train)], (0.0, 1.0))
-    return estimate, float(of_generated.mean())
+    sizes = [len(own.distances) for own, _ in lists]
+    return resampling.of_halves(each(of_halves), 0.5 * sum(shares), sizes, (0.0, 1.0)), shares[0]
 
 
 def c2st(generated: np.ndarray, train: np.ndarray, seed: int) -> tuple[Estimate, float]:
@@ -185,8 +188,9 @@ def _features(seen: np.ndarray, unseen: np.ndarray, seed: int) -> tuple[np.ndarr
     """Standardised features of the classifier, fitted to the networks that it sees."""
     from sklearn.decomposition import PCA
 
-    components = min(COMPONENTS, len(seen) - 1, seen.shape[1])
-    model = PCA(components, svd_solver="randomized", random_state=seed).fit(seen)
+    some = seen[np.random.default_rng(seed).permutation(len(seen))[:_SOME]]
+    components = min(COMPONENTS, len(some) - 1, seen.shape[1])
+    model = PCA(components, svd_solver="randomized", random_state=seed).fit(some)
     features = []
     for rows in (seen, unseen):
         scores = model.transform(rows)
