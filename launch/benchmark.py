@@ -1,6 +1,6 @@
 """Benchmarks on this machine: our rates, those of plain implementations in the same run, and their ratios.
 
-    python -m launch.benchmark --suite=zoo   # or evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, all
+    python -m launch.benchmark --suite=zoo   # `--help` names the others, `--suite=all` runs all
     python -m launch.benchmark --suite=all --json=benchmarks/mine.json
 
 Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them equally.
@@ -16,7 +16,7 @@ from absl import flags
 
 from launch import common
 
-SUITES = ("zoo", "evaluate", "partial", "audit", "sample", "hyperrep", "gpt", "fields", "shapes")
+SUITES = ("zoo", "evaluate", "partial", "audit", "sample", "hyperrep", "gpt", "fields", "shapes", "growth")
 _SUITE = flags.DEFINE_enum("suite", "zoo", (*SUITES, "all"), "What to measure.")
 _JSON = flags.DEFINE_string("json", None, "Also write the rows to this file.")
 _CASE = flags.DEFINE_string("case", "", "Only the cases whose name contains this text.")
@@ -31,10 +31,10 @@ def main(argv) -> None:
     import jax
 
     from jaxweights import files
-    from launch.benchmarks import audit, evaluate, fields, gpt, hyperrep, measure, partial, sample, shapes, zoo
+    from launch.benchmarks import audit, evaluate, fields, gpt, growth, hyperrep, measure, partial, sample, shapes, zoo
 
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are part of what is measured
-    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes)
+    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth)
     suites = {name: module.cases for name, module in zip(SUITES, modules, strict=True)}
     peak = measure.matmul_peak()
     print(measure.machine(peak))
