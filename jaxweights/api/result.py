@@ -20,6 +20,7 @@ from jaxweights.report import (
     methods,
     page,
     pictures,
+    strip,
     style,
     summary,
     tables,
@@ -135,7 +136,8 @@ class AuditResult:
         if not checks["controls_passed"]:
             state = f"<b>{state}</b>"
         texts = "".join(
-            f"<p><b>{html.escape(style.label(name))} {entry['label']}</b>: {html.escape(entry['text'])}</p>"
+            f"<p><b>{html.escape(style.label(name))} {entry['label']}</b>: {html.escape(entry['text'])} "
+            f"{html.escape(entry['beats_baselines']['text'])}</p>"
             for name, entry in self._judged().items()
             if roles[name] == style.LEARNED
         )
@@ -166,6 +168,16 @@ class Plots:
     """Figures of an audit; notebooks show them, and `figure.savefig(path)` keeps them."""
 
     audited: pictures.Audited
+
+    def calibration(self) -> Figure:
+        """Where every series falls between copies and held-out networks, test by test.
+
+        Raises:
+          UserError: no test tells the two apart, or the audit has no controls.
+        """
+        a = self.audited
+        problem = "No test of this audit tells copies from held-out networks; were the controls left out?"
+        return _drawn(lambda: strip.draw(a.metrics, a.series, tables.terms_of(a.metrics)), problem)
 
     def distances(self) -> Figure:
         """Distances to the nearest training network: histograms, and every series on one axis."""

@@ -122,7 +122,7 @@ def spec(path: Any) -> WeightSpec:
     Raises:
       UserError: no such file, or one of something else.
     """
-    cure = "Write it with json.dump(spec.to_json(), file), or save what print(zoo.spec.to_json()) shows as JSON."
+    cure = "Write it with json.dump(spec.to_json(), file), e.g. of zoo.spec."
     what = "spec of weights"
     data = files.read_json(pathlib.Path(path).expanduser(), what, cure, _SPEC_SHAPE)
     try:

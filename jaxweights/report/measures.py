@@ -23,12 +23,14 @@ class Measure:
       title: column head, in which {names in braces} are the task's terms.
       scale: factor for display, 100 for shares.
       digits: number of decimals; None for as many as the interval justifies.
+      beside: whether tables show what stands beside the value: that of held-out networks at the same number, and p.
     """
 
     path: tuple[str, ...]
     title: str
     scale: float = 1.0
     digits: int | None = None
+    beside: bool = False
 
     def head(self, terms: Terms) -> str:
         """The title in the words of a task."""
@@ -78,10 +80,22 @@ class Measure:
 
     def find(self, entry: Mapping[str, Any]) -> Estimate | None:
         """The measure's estimate in a series' entry, or None where it was not measured."""
+        return Estimate.of(self._node(entry))
+
+    def besides(self, entry: Mapping[str, Any], decimals: int) -> list[str]:
+        """What stands beside the estimate, as it is displayed; see `beside`."""
+        node = self._node(entry) if self.beside else None
+        if not isinstance(node, Mapping):
+            return []
+        null, p = node.get("heldout"), node.get("p")
+        texts = [] if null is None else [f"new runs {self.number(null, decimals)}"]
+        return texts if p is None else [*texts, f"p = {p:.3f}"]
+
+    def _node(self, entry: Mapping[str, Any]) -> Any:
         node: Any = entry
         for key in self.path:
             node = node.get(key) if isinstance(node, Mapping) else None
-        return Estimate.of(node)
+        return node
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,34 +175,34 @@ MORE = (
 FUNCTION = (
     Measure(("function", "function_l2"), "outputs: min L2"),
     Measure(("function", "function_max"), "largest difference"),
-    Measure(("tests", "function", "novelty"), "farther than new runs (%)", 100, 0),
+    Measure(("tests", "function", "novelty"), "outputs farther (%)", 100, 0),
     Measure(("tests", "function", "z_u"), "Z_U of outputs", 1, 1),
     Measure(("tests", "function", "memorised_share"), "copies by outputs (%)", 100, 0),
     Measure(("function", "nearest_disagreement"), "disagreement with nearest (%)", 100),
     Measure(("function", "disagreement"), "disagreement within (%)", 100),
     Measure(("function", "ensemble_gain"), "ensemble gain (points)", 100),
-    Measure(("function", "barrier"), "barrier"),
-    Measure(("function", "aligned_barrier"), "aligned barrier"),
+    Measure(("function", "barrier"), "barrier", 1, 4),
+    Measure(("function", "aligned_barrier"), "aligned barrier", 1, 4),
     Measure(("function", "wrong"), "errors behind {overlap}"),
 )
 """Of what networks compute."""
 BATTERY = (
-    Measure(("battery", "c_t"), "C_T", 1, 1),
-    Measure(("battery", "calibrated_distance_share"), "calibrated distance (%)", 100, 0),
-    Measure(("battery", "nn_ratio_share"), "neighbour ratio (%)", 100, 0),
-    Measure(("battery", "precision"), "precision", 1, 2),
-    Measure(("battery", "recall"), "recall", 1, 2),
-    Measure(("battery", "density"), "density", 1, 2),
-    Measure(("battery", "coverage"), "coverage", 1, 2),
-    Measure(("battery", "fld"), "FLD"),
-    Measure(("battery", "fld_gap"), "generalization gap"),
-    Measure(("battery", "mmd"), "MMD\u00b2"),
-    Measure(("battery", "c2st"), "C2ST (%)", 100, 0),
-    Measure(("battery", "one_nna"), "1-NNA (%)", 100, 0),
-    Measure(("battery", "vendi"), "Vendi"),
-    Measure(("battery", "vendi_gaussian"), "Vendi, Gaussian"),
-    Measure(("battery", "twonn"), "dimension, TwoNN"),
-    Measure(("battery", "levina_bickel"), "dimension, Levina\u2013Bickel"),
+    Measure(("battery", "c_t"), "C_T", 1, 1, True),
+    Measure(("battery", "calibrated_distance_share"), "calibrated distance (%)", 100, 0, True),
+    Measure(("battery", "nn_ratio_share"), "neighbour ratio (%)", 100, 0, True),
+    Measure(("battery", "precision"), "precision", 1, 2, True),
+    Measure(("battery", "recall"), "recall", 1, 2, True),
+    Measure(("battery", "density"), "density", 1, 2, True),
+    Measure(("battery", "coverage"), "coverage", 1, 2, True),
+    Measure(("battery", "fld"), "FLD", 1, None, True),
+    Measure(("battery", "fld_gap"), "generalization gap", 1, None, True),
+    Measure(("battery", "mmd"), "MMD\u00b2", 1, None, True),
+    Measure(("battery", "c2st"), "C2ST (%)", 100, 0, True),
+    Measure(("battery", "one_nna"), "1-NNA (%)", 100, 0, True),
+    Measure(("battery", "vendi"), "Vendi", 1, None, True),
+    Measure(("battery", "vendi_gaussian"), "Vendi, Gaussian", 1, None, True),
+    Measure(("battery", "twonn"), "dimension, TwoNN", 1, None, True),
+    Measure(("battery", "levina_bickel"), "dimension, Levina\u2013Bickel", 1, None, True),
 )
 """Of a series as a population."""
 PERFORMANCE = (

@@ -279,7 +279,8 @@ _TABLES = (
         "battery",
         "The series as populations",
         "In coordinates modulo the symmetries. What depends on the number of networks is taken at that of the held-out "
-        "ones.",
+        "ones, whose own value stands beside; theirs is that of one half against the other where it takes a second "
+        "set.",
         measures.BATTERY,
     ),
 )

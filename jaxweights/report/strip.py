@@ -34,7 +34,7 @@ class Test:
     Attributes:
       group: heading that it is below.
       measure: where its value is.
-      found: kinds of series, or names of controls, that it is there to find; the one farthest from new runs is at 0.
+      found: names (or else kinds) of series that it is there to find; the one farthest from new runs is at 0.
     """
 
     group: str
@@ -118,12 +118,10 @@ def of_heldout(measure: Measure, entries: Mapping[str, Any]) -> Estimate | None:
 
 def _anchor(test: Test, entries: Mapping[str, Any], null: float) -> tuple[str, Estimate] | None:
     """The series that the test is there to find and that it sets apart most, with its value."""
-    known = [
-        (name, found)
-        for name, entry in entries.items()
-        if entry["role"] != "generator" and {name, entry.get("kind")} & set(test.found)
-        if (found := test.measure.find(entry)) is not None
-    ]
+    others = {name: entry for name, entry in entries.items() if entry["role"] != "generator"}
+    named = [name for name in others if name in test.found]
+    chosen = named or [name for name, entry in others.items() if entry.get("kind") in test.found]
+    known = [(name, found) for name in chosen if (found := test.measure.find(others[name])) is not None]
     return max(known, key=lambda one: abs(one[1].value - null), default=None)
 
 

@@ -33,8 +33,9 @@ def controls_text(checks: Mapping[str, Any]) -> str:
     """Whether the audit can be believed, in a sentence."""
     if checks["controls_passed"]:
         return (
-            "Controls pass: copies of training networks are flagged, also with noise and with their hidden units, if "
-            "they have any, in another order; held-out runs judged against other held-out runs are not."
+            "Controls pass: copies of training networks are flagged, also with noise and with hidden units in another "
+            "order, or rescaled, where that leaves the function as it is; held-out runs judged against other held-out "
+            "runs are not."
         )
     failed = [
         "held-out runs are flagged as copies" if n == auditing.HELDOUT_CONTROL else f"{style.label(n)} is not flagged"
@@ -109,13 +110,14 @@ def cells(measure: Measure, entries: Sequence[Mapping[str, Any]], counts: Sequen
     """
     found = [measure.find(entry) for entry in entries]
     decimals = measure.shared([e for e in found if e is not None])
-    return [_cell(measure, e, decimals, n) for e, n in zip(found, counts, strict=True)]
+    besides = [measure.besides(entry, decimals) for entry in entries]
+    return [_cell(measure, e, decimals, n, b) for e, n, b in zip(found, counts, besides, strict=True)]
 
 
-def _cell(measure: Measure, found: Estimate | None, decimals: int, n: int | None) -> str:
+def _cell(measure: Measure, found: Estimate | None, decimals: int, n: int | None, besides: Sequence[str]) -> str:
     if found is None:
         return '<span class="none">&ndash;</span>'
-    small = [] if found.n == n else [f"n&nbsp;=&nbsp;{found.n:,}"]
+    small = [*besides, *([] if found.n == n or found.n is None else [f"n&nbsp;=&nbsp;{found.n:,}"])]
     if found.low is not None and found.high is not None:
         small.insert(0, f"[{measure.number(found.low, decimals)}, {measure.number(found.high, decimals)}]")
     return f"<b>{measure.number(found.value, decimals)}</b><small>{'<br>'.join(small)}</small>"
