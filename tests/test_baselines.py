@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from test_coordinates import disguised
-from test_matching import dense, residual, shuffles
+from test_matching import dense, shuffles
 from test_matching import draw as random_networks
 
 from jaxweights import generators, parallel, tasks
@@ -84,24 +84,23 @@ def test_units_are_moved_as_they_admit(scaling, moves):
             np.testing.assert_allclose(*balanced, rtol=1e-5)
 
 
-@pytest.mark.parametrize("spec", [dense((4, 6, 3), "positive"), dense((4, 5, 6, 3), "sign"), residual(3, 3, 5)])
-def test_units_are_brought_into_the_order_of_others(spec):
-    """Reordered copies come back, and independent networks as near as by matching on the host."""
+def test_units_are_brought_into_the_order_of_others():
+    """Reordered copies come back, and independent networks as near as the audit's matches are."""
+    spec = dense((4, 5, 6, 3), "sign")
     rows, others = random_networks(spec, 24), random_networks(spec, 24, 1)
     others[:8] = reordering.reordered(spec, rows[:8], *shuffles(spec, 8))
-    found = np.asarray(jax.jit(jax.vmap(functools.partial(aligned.bring, spec)))(rows, others))
+    found = np.asarray(jax.jit(functools.partial(aligned.bring, spec))(rows, others))
     np.testing.assert_allclose(found[:8], rows[:8], rtol=1e-6)
     for name in ("abs", "square"):  # nothing but order and signs has changed
         change = getattr(np, name)
         np.testing.assert_allclose(np.sort(change(found), axis=1), np.sort(change(others), axis=1), rtol=1e-6)
-    host = matching.match(spec, rows[8:], others[8:], mesh=parallel.make_mesh(1)).squared
-    assert np.square(found - rows)[8:].sum(axis=1).mean() < 1.05 * host.mean()
+    matched = matching.match(spec, rows[8:], others[8:], mesh=parallel.make_mesh(1)).squared
+    assert np.square(found - rows)[8:].sum(axis=1).mean() < 1.01 * matched.mean()
 
 
-@pytest.mark.parametrize("config", [{"kind": "aligned_interpolation"}, {"kind": "soup", "k": 4}])
-def test_mixtures_of_one_network_in_disguise_are_that_network(config, rows):
+def test_mixtures_of_one_network_in_disguise_are_that_network(rows):
     one = np.repeat(rows[:1], 6, axis=0)
-    weights, _ = draw(config, disguised(NET.spec, one), 20)
+    weights, _ = draw({"kind": "soup", "k": 4}, disguised(NET.spec, one), 20)
     ends = np.repeat(canonical.balance(NET.spec, rows[:1]), 20, axis=0)
     distances = np.sqrt(matching.match(NET.spec, ends, weights, mesh=parallel.make_mesh(1)).squared)
     assert (distances < 1e-5 * np.linalg.norm(ends, axis=1)).all()

@@ -105,35 +105,52 @@ def climb_program(spec: WeightSpec, mesh: Mesh) -> Callable[..., State]:
     more than so many pairs of a device are active.
     """
 
-    def climb(ours, theirs, state, few):
-        constants, moving = _prepared(spec, ours, theirs)
-
-        def unfinished(state):
-            return jnp.sum(state.active, dtype=jnp.int32) > few[0]
-
-        return jax.lax.while_loop(unfinished, lambda state: _sweep(spec, constants, moving, state), state)
+    def program(ours, theirs, state, few):
+        return climb(spec, ours, theirs, state, few[0])
 
     split = PartitionSpec(parallel.AXIS)
-    return jax.jit(jax.shard_map(climb, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
+    return jax.jit(jax.shard_map(program, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
+
+
+def climb(spec: WeightSpec, ours: jax.Array, theirs: jax.Array, state: State, few: Any = 0) -> State:
+    """Sweeps over all groups of pairs `[S, P]`, float32, until no more than a few are active."""
+    constants, moving = _prepared(spec, ours, theirs)
+
+    def unfinished(state):
+        return jnp.sum(state.active, dtype=jnp.int32) > few
+
+    return jax.lax.while_loop(unfinished, lambda state: _sweep(spec, constants, moving, state), state)
+
+
+def unordered(spec: WeightSpec, count: int, sweeps: int) -> State:
+    """Where the search for the matches of so many pairs starts that knows no order."""
+    groups = [jnp.arange(group.size, dtype=jnp.int32) for group in spec.groups]
+    permutations = jnp.tile(jnp.concatenate(groups)[None], (count, 1))
+    signs, prices = jnp.ones(permutations.shape, jnp.int8), jnp.full(permutations.shape, jnp.nan, jnp.float32)
+    known, active = jnp.zeros((count, len(groups)), bool), jnp.ones(count, bool)
+    return State(permutations, signs, prices, known, active, jnp.full(count, sweeps, jnp.int32))
+
+
+def reordered(spec: WeightSpec, rows: jax.Array, permutations: Any, signs: Any = None) -> jax.Array:
+    """Networks `[S, P, ...]`, each in an order and with signs `[S, U]` of its own; None leaves signs as they are."""
+    orders, flips = by_group(spec, permutations), None if signs is None else by_group(spec, signs)
+    parts = []
+    for leaf, span in spec.spans():
+        values = rows[:, span].reshape((len(rows), *leaf.stored_axes, *rows.shape[2:]))
+        axes = [(axis, group) for axis, group in enumerate(stored_groups(leaf), 1) if group != FIXED]
+        parts.append(_in_order(spec, values, axes, orders, flips).reshape((len(rows), -1, *rows.shape[2:])))
+    return jnp.concatenate(parts, axis=1)
 
 
 @functools.cache
 def reordering_program(spec: WeightSpec, mesh: Mesh) -> Callable[..., jax.Array]:
     """Builds the program that reorders networks `[S, P, ...]`, each by its own `[S, U]` permutations; signs aside."""
 
-    def reordered(rows, permutations):
-        orders = by_group(spec, permutations)
-        parts = []
-        for leaf, span in spec.spans():
-            values = rows[:, span].reshape((len(rows), *leaf.stored_axes, *rows.shape[2:]))
-            for axis, group in enumerate(stored_groups(leaf), 1):
-                if group != FIXED:
-                    values = _taken(values, orders[group], axis)
-            parts.append(values.reshape((len(rows), -1, *rows.shape[2:])))
-        return jnp.concatenate(parts, axis=1)
+    def program(rows, permutations):
+        return reordered(spec, rows, permutations)
 
     split = PartitionSpec(parallel.AXIS)
-    return jax.jit(jax.shard_map(reordered, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
+    return jax.jit(jax.shard_map(program, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
 
 
 @functools.cache
@@ -287,12 +304,12 @@ def _repeated(spec: WeightSpec, group: int) -> bool:
 
 
 def _in_order(
-    spec: WeightSpec, values: jax.Array, axes: Iterable[tuple[int, int]], orders: list, signs: list
+    spec: WeightSpec, values: jax.Array, axes: Iterable[tuple[int, int]], orders: list, signs: list | None
 ) -> jax.Array:
     """A tensor `[S, ...]` with the units along some axes, given with their groups, in order and with signs."""
     for axis, group in axes:
         values = _taken(values, orders[group], axis)
-        if spec.groups[group].scaling == "sign":
+        if signs is not None and spec.groups[group].scaling == "sign":
             shape = [len(values)] + [1] * (values.ndim - 1)
             shape[axis] = -1
             values = values * signs[group].reshape(shape).astype(jnp.float32)

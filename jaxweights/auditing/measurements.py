@@ -39,9 +39,9 @@ class Measured:
       nearest: `[n, 3]` rows of the training population, nearest first.
       second_l2: `[n]` distance to the nearest training network of another run than the nearest one's; NaN where there
         is none, and for training networks.
-      aligned_min_l2, aligned_nearest, aligned_second_l2: the same modulo the symmetries of the hidden units: exact over
-        permutations for one group of units, upper bounds over permutations, rescalings and sign flips for several, and
-        empty for a spec without groups.
+      aligned_min_l2, aligned_nearest, aligned_second_l2: the same of balanced networks over the permutations and sign
+        flips of their hidden units, without running statistics: exact for one group of units, upper bounds for several,
+        and empty for a spec without groups.
       aligned_permutation: `[n, 3, units]`, what brings the nearest networks' units onto the sample's, group after
         group.
       hull_residual: `[n]` distance to the best convex combination of nearest (or of all) training networks, raw or
@@ -52,9 +52,11 @@ class Measured:
       leak: `[n]` `LEAKED_WEIGHTS` if it has the weights of a held-out network, whatever the order, scale and signs of
         its hidden units, `LEAKED_OUTPUTS` if it has the outputs of one, else 0.
       aligned_sign: `[n, 3, units]`, which units change sign with `aligned_permutation`; empty where none may.
-      affine_residual: `[n]` distance to the affine hull of all training networks, raw or aligned, the smaller; NaN
-        where the hull fills the space.
-      sibling_l2: `[n]` distance to the nearest other network of the same series.
+      affine_residual: `[n]` distance to the affine hull of all training networks (of other runs, for training ones), as
+        weights or in canonical coordinates (`coordinates`), the smaller; NaN where the hull fills the space, see
+        `affine`.
+      sibling_l2: `[n]` distance to the nearest other network of the series (of another run, for training networks),
+        in canonical coordinates; NaN for one alone.
       wrong: `[n]` int64, misclassified examples that `max_error_iou` rests on; empty where networks were not evaluated.
       function_l2: `[n]` root mean square of the differences between a network's outputs on the probe set (of
         classifiers probabilities) and those of the training network where it is smallest; NaN for undefined networks,
