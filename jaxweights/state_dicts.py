@@ -28,6 +28,10 @@ def from_state_dicts(networks: Iterable[Mapping[str, Any]], spec: WeightSpec) ->
     Raises:
       UserError: no networks; tensors that are missing, left over or of another shape; values that are not finite.
     """
+    _check_spec(spec)
+    if isinstance(networks, Mapping) or not isinstance(networks, Iterable):
+        one = " in a list" if isinstance(networks, Mapping) else ", not " + type(networks).__name__
+        raise UserError(f"The networks are given by their state dicts, one each{one}.")
     rows = [_vector(f"State dict {number}", network, spec) for number, network in enumerate(networks)]
     if not rows:
         raise UserError("There are no state dicts; give at least one network.")
@@ -38,9 +42,10 @@ def to_state_dict(vector: Any, spec: WeightSpec) -> dict[str, np.ndarray]:
     """The tensors of a weight vector `[P]` by PyTorch's names, float32; the inverse of `from_state_dicts`.
 
     Raises:
-      UserError: a vector of another size.
+      UserError: a vector of another size, or of something else than numbers.
     """
-    vector = np.array(arrays.as_array(vector, "The weight vector"), np.float32)
+    _check_spec(spec)
+    vector = np.array(arrays.real(vector, "The weight vector"), np.float32)
     if vector.shape != (spec.num_params,):
         raise UserError(f"The weight vector has shape {vector.shape}, but the spec describes [{spec.num_params}].")
     return {dotted(leaf): vector[span].reshape(leaf.stored_shapes[-1]) for leaf, span in spec.spans()}
@@ -97,6 +102,11 @@ def misfit(found: tuple[int, ...], leaf: Leaf, cure: str) -> str:
     if found == leaf.shape:
         cure = "Its axes are in Flax's order; store them in PyTorch's, the output axis first."
     return f"has shape {found}, this network needs {leaf.stored_shapes[-1]}. {cure}"
+
+
+def _check_spec(spec: Any) -> None:
+    if not isinstance(spec, WeightSpec):
+        raise UserError(f"spec is of type {type(spec).__name__}; give a WeightSpec, e.g. of jw.Leaves.")
 
 
 def _vector(what: str, network: Any, spec: WeightSpec) -> np.ndarray:

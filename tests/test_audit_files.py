@@ -106,7 +106,10 @@ def but(**changes):
         ({"heldout": "text.npz"}, "heldout .* has no network of the split 'heldout': all are train"),
         ({"spec": "predictions.npz"}, "predictions.npz is not a spec of weights"),
         ({"train": "mine.safetensors", "spec": None}, "has no array `weights`"),
-        ({"generated": {"mine": "predictions.npz"}}, "neither `weights` nor the tensors of spec: 2 are missing"),
+        (
+            {"generated": {"mine": "predictions.npz"}},
+            "none of the tensors of this network .*Give `weights`, or the tensors of spec stacked",
+        ),
         ({"predictions": but(yours=Y)}, "predictions has 'yours'; give an array for each of train, heldout, mine"),
         ({"predictions": {"labels": Y}}, "predictions lacks 'train', 'heldout', 'mine'"),
         ({"predictions": but(mine=PREDICTIONS["mine"][:9])}, r'"mine"\] has shape \(9, 60, 3\).*n = 30 networks'),

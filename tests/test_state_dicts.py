@@ -40,6 +40,8 @@ def test_kernels_have_the_output_axis_first():
     ("networks", "message"),
     [
         ([], "no state dicts; give at least one"),
+        (TENSORS, "given by their state dicts, one each in a list"),
+        (3, "one each, not int"),
         ([np.zeros(P)], r"State dict 0 is of type ndarray; .*module.state_dict\(\)"),
         ([TENSORS, {**TENSORS, LAST: None}], "Tensor .* of state dict 1 is None"),
         ([{k: v for k, v in TENSORS.items() if k != LAST}], rf"1 tensors are missing \({LAST}\), 0 are left over"),
@@ -57,6 +59,11 @@ def test_other_networks_are_refused(networks, message):
 def test_vectors_of_another_size_are_refused():
     with pytest.raises(UserError, match=rf"shape \({P - 1},\), but the spec describes \[{P}\]"):
         jw.to_state_dict(np.zeros(P - 1), SPEC)
+    with pytest.raises(UserError, match="It holds text"):
+        jw.to_state_dict(["a"], SPEC)
+    for call in (lambda: jw.to_state_dict(np.zeros(P), None), lambda: jw.from_state_dicts([TENSORS], None)):
+        with pytest.raises(UserError, match="spec is of type NoneType; give a WeightSpec"):
+            call()
 
 
 def test_a_module_of_pytorch_has_the_outputs_of_its_vector():

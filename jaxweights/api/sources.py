@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import array_files, files, population, store, tensor_files
+from jaxweights import array_files, files, population, state_dicts, store, tensor_files
 from jaxweights.errors import UserError
 from jaxweights.population import TRAIN, Population
 from jaxweights.spec import WeightSpec
 
-_COUNTER = "num_batches_tracked"  # of batch normalisation in PyTorch; no part of the vector
 _SPEC_SHAPE = {
     "leaves": [{"name": str, "shape": [int], "axes": [int], "groups": [int], "roles": [int], "order": [int]}],
     "groups": [{"size": int}],
@@ -96,23 +95,19 @@ def _arrays(path: pathlib.Path, wanted: array_files.Wanted) -> dict[str, np.ndar
 def _joined(content: Mapping[str, np.ndarray], spec: WeightSpec, what: str) -> dict[str, np.ndarray]:
     """`weights` `[N, P]` of stacked tensors by name, with the columns beside them."""
     columns = {n: a for n, a in content.items() if n in population.COLUMNS or n.startswith(population.HYPER)}
-    tensors = {n.replace("/", "."): a for n, a in content.items() if n not in columns and not n.endswith(_COUNTER)}
-    names = [leaf.name.replace("/", ".") for leaf in spec.leaves]
-    missing, extra = [n for n in names if n not in tensors], sorted(set(tensors) - set(names))
-    if missing or extra:
-        raise UserError(
-            f"{what} has neither `weights` nor the tensors of spec: {len(missing)} are missing "
-            f"({', '.join(missing[:_SHOWN])}), {len(extra)} are left over ({', '.join(extra[:_SHOWN])})."
-        )
-    parts = []
-    for name, leaf in zip(names, spec.leaves, strict=True):
+    tensors = {n.replace("/", "."): a for n, a in content.items() if n not in columns}
+    tensors = state_dicts.without_counters(tensors)
+    theirs = state_dicts.names(what, tensors, spec, "Give `weights`, or the tensors of spec stacked over networks.")
+    count, parts = len(np.atleast_1d(tensors[theirs[spec.leaves[0].name]])), []
+    for leaf in spec.leaves:
+        name = theirs[leaf.name]
         tensor = tensors[name]
-        if tensor.ndim < 1 or tensor.shape[1:] not in leaf.stored_shapes or len(tensor) != len(tensors[names[0]]):
+        if tensor.ndim < 1 or tensor.shape[1:] not in leaf.stored_shapes or len(tensor) != count:
             raise UserError(
-                f"{what}: {name} has shape {tensor.shape}; give {(len(tensors[names[0]]), *leaf.stored_axes)}, the "
-                "tensors of all networks stacked along a first axis."
+                f"{what}: {name} has shape {tensor.shape}; give {(count, *leaf.stored_axes)}, the tensors of all "
+                "networks stacked along a first axis."
             )
-        parts.append(tensor.reshape(len(tensor), -1))
+        parts.append(tensor.reshape(count, -1))
     return {"weights": np.concatenate(parts, axis=1), **columns}
 
 
