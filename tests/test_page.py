@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from test_report import NET, make_experiment
+from reports import NET, make_experiment
 
 from jaxweights import auditing, report
 from jaxweights.auditing import rules

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from test_report import CONTROLS, Page, make_dataset, make_measured, sketched
+from reports import CONTROLS, Page, make_dataset, make_measured, sketched
 
 from jaxweights import auditing, generators, nets, parallel, report, settings, tasks
 from jaxweights.errors import UserError

@@ -8,7 +8,7 @@ import json
 import matplotlib
 import numpy as np
 import pytest
-from test_report import Page, make_experiment, sketched
+from reports import Page, make_experiment, sketched
 
 from jaxweights import report
 from jaxweights.auditing import statistics
