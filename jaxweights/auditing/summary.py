@@ -188,12 +188,15 @@ class _Judge:
         if accuracy is not None:
             accuracy["q05"] = float(np.quantile(qualities, self.thresholds.accuracy_quantile))
         one = one if one.defined.all() else one.rows(one.defined)
+        overlap = self._mean(one.max_error_iou)
+        if overlap is not None and len(one.wrong):
+            overlap["errors"] = float(one.wrong.mean())
         return {
             "accuracy": accuracy,
             "loss": self._mean(one.loss),
             "min_l2": self._mean(one.min_l2),
             "aligned_min_l2": self._mean(one.aligned_min_l2),
-            "max_error_iou": self._mean(one.max_error_iou),
+            "max_error_iou": overlap,
             "hull_residual": self._mean(one.hull_residual),
         }
 
