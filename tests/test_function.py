@@ -10,8 +10,9 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
 from jaxweights import auditing, parallel, tasks
-from jaxweights.auditing import function, measure
+from jaxweights.auditing import function
 from jaxweights.auditing.hidden_units import apply_permutation
+from jaxweights.auditing.measure import Measurer
 from jaxweights.data import probe
 from jaxweights.data.probe import ProbeSettings
 from jaxweights.errors import UserError
@@ -59,7 +60,7 @@ def subject():
 @pytest.fixture(scope="module")
 def measurer(subject):
     settings = auditing.AuditSettings(barriers=4, hull_neighbours=4, hull_aligned_neighbours=3, probe=PROBE)
-    return measure.Measurer(subject, settings, parallel.make_mesh(2))
+    return Measurer(subject, settings, parallel.make_mesh(2))
 
 
 @pytest.fixture(scope="module")
@@ -166,9 +167,11 @@ def test_the_interval_of_disagreement_is_the_jackknife_over_networks(heldout):
         means.append(rest.sum() / ((count - 1) * (count - 2)))
     deviation = np.sqrt((count - 1) / count * np.square(np.array(means) - np.mean(means)).sum())
     found = function._pairwise(function.disagreement(decisions, np.arange(count)))
+    assert found is not None
     assert found["mean"] == pytest.approx(differ.sum() / (count * (count - 1)))
     np.testing.assert_allclose(found["ci95"], found["mean"] + 1.96 * deviation * np.array([-1, 1]))
     described = function.describe(heldout, 50, 0)
+    assert described is not None
     assert described["ensemble_gain"] is None and described["barrier"]["n"] == 4
     assert described["function_l2"]["mean"] == pytest.approx(heldout.function_l2.mean())
 
@@ -196,4 +199,4 @@ def test_a_probe_set_needs_images_of_a_known_test_set(subject):
         Predictor(lambda w, x: x, np.zeros(3), np.zeros(3, int)).probing(PROBE)
     plain = auditing.Subject(subject.train, subject.heldout, {}, evaluate=lambda weights: None)
     with pytest.raises(UserError, match=r"the test set of these networks is not known"):
-        _ = measure.Measurer(plain, auditing.AuditSettings(probe=PROBE), parallel.make_mesh(1)).probe
+        _ = Measurer(plain, auditing.AuditSettings(probe=PROBE), parallel.make_mesh(1)).probe
