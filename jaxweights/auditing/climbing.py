@@ -143,17 +143,6 @@ def reordered(spec: WeightSpec, rows: jax.Array, permutations: Any, signs: Any =
 
 
 @functools.cache
-def reordering_program(spec: WeightSpec, mesh: Mesh) -> Callable[..., jax.Array]:
-    """Builds the program that reorders networks `[S, P, ...]`, each by its own `[S, U]` permutations; signs aside."""
-
-    def program(rows, permutations):
-        return reordered(spec, rows, permutations)
-
-    split = PartitionSpec(parallel.AXIS)
-    return jax.jit(jax.shard_map(program, mesh=mesh, in_specs=split, out_specs=split, check_vma=False))
-
-
-@functools.cache
 def _tensors(spec: WeightSpec) -> dict[int, list[_Tensor]]:
     """By group, the tensors that other groups, or it once more, reorder too."""
     found: dict[int, list[_Tensor]] = {group: [] for group in range(len(spec.groups))}

@@ -20,9 +20,10 @@ from jax.sharding import Mesh
 
 from jaxweights import parallel
 from jaxweights.auditing import climbing
-from jaxweights.auditing.canonical import by_group, unit_offsets, weight_places
+from jaxweights.auditing.canonical import by_group, unit_offsets
 from jaxweights.auditing.reordering import squared_distances
-from jaxweights.auditing.rows import MEMORY_BYTES, data_mesh, padded_rows, placed, row_blocks, rows_within
+from jaxweights.auditing.rows import MEMORY_BYTES, data_mesh, placed, row_blocks, rows_within
+from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import WeightSpec
 
 GROWN, IDENTITY, RANDOM = "grown", "identity", "random"
@@ -105,7 +106,7 @@ def match(
         if active.any():
             state = _started(spec, start, active, sweeps, rng if start == RANDOM or number else None)
             _climb(spec, ours, theirs, state, mesh, memory_bytes)
-            squared = _squared(spec, ours, theirs, state, mesh)
+            squared = squared_distances(spec, ours, theirs, state.permutations, state.signs)
             better = active & (squared < best.squared)
             best.squared[better] = squared[better]
             permutations[better], signs[better] = state.permutations[better], state.signs[better]
@@ -117,28 +118,12 @@ def match(
 
 def _unmatched(spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Squared distances `[S]` of networks as they are, float64, summed in the precision of the networks."""
-    squared, weights = np.empty(len(ours)), weight_places(spec)
+    squared = np.zeros(len(ours))
+    spans = [span for leaf, span in spec.spans() if not is_statistic(leaf.name)]
     for part in row_blocks(len(ours), _MEASURED):
         difference = ours[part] - theirs[part]
-        difference = difference if weights is None else difference[:, weights]
-        squared[part] = np.einsum("sp,sp->s", difference, difference)
-    return squared
-
-
-def _squared(spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray, state: climbing.State, mesh: Mesh) -> np.ndarray:
-    """Squared distances `[S]`, float64, of matched networks; reordered on the devices."""
-    if (state.signs < 0).any() or theirs.dtype.itemsize % 4:
-        return squared_distances(spec, ours, theirs, state.permutations, state.signs)
-    squared, weights = np.empty(len(ours)), weight_places(spec)
-    program, size = climbing.reordering_program(spec, mesh), mesh.size * math.ceil(_MEASURED / mesh.size)
-    words = np.ascontiguousarray(theirs).view(np.uint32).reshape(*theirs.shape, -1)
-    for part in row_blocks(len(ours), size):
-        arrays = (padded_rows(x[part], size) for x in (words, state.permutations))
-        moved = np.asarray(program(*(placed(mesh, x, parallel.AXIS) for x in arrays)))
-        moved = moved.reshape(size, -1).view(theirs.dtype)[: part.stop - part.start]
-        difference = np.subtract(ours[part], moved, dtype=np.float64)
-        difference = difference if weights is None else difference[:, weights]
-        squared[part] = np.einsum("sp,sp->s", difference, difference)
+        for span in spans:
+            squared[part] += np.einsum("sp,sp->s", difference[:, span], difference[:, span])
     return squared
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from jaxweights.auditing.canonical import by_group, stored_groups, weight_places
+from jaxweights.auditing.canonical import by_group, stored_groups
 from jaxweights.auditing.rows import row_blocks
-from jaxweights.spec import FIXED, WeightSpec
+from jaxweights.nn.normalization import is_statistic
+from jaxweights.spec import FIXED, Leaf, WeightSpec
 
 
 def reordered(spec: WeightSpec, rows: np.ndarray, permutations: np.ndarray, signs: np.ndarray) -> np.ndarray:
@@ -20,31 +23,49 @@ def reordered(spec: WeightSpec, rows: np.ndarray, permutations: np.ndarray, sign
     Returns:
       `[S, P]`, a copy.
     """
-    result, flipped = np.empty_like(rows), bool((signs < 0).any())
+    result = np.empty_like(rows)
     orders, factors = by_group(spec, permutations), by_group(spec, signs)
-    pairs = np.arange(len(rows))[:, None]
     for leaf, span in spec.spans():
-        values = rows[:, span].reshape((len(rows), *leaf.stored_axes))
-        for place, group in enumerate(stored_groups(leaf)):
-            if group != FIXED:
-                moved = np.moveaxis(values, 1 + place, 1)[pairs, orders[group]]
-                if flipped and spec.groups[group].scaling == "sign":
-                    moved = moved * factors[group].reshape(factors[group].shape + (1,) * (moved.ndim - 2))
-                values = np.moveaxis(moved, 1, 1 + place)
-        result[:, span] = values.reshape(len(rows), -1)
+        result[:, span] = _reordered_leaf(spec, leaf, rows[:, span], orders, factors)
     return result
+
+
+def _reordered_leaf(
+    spec: WeightSpec, leaf: Leaf, rows: np.ndarray, orders: list[np.ndarray], factors: list[np.ndarray]
+) -> np.ndarray:
+    """The weights of one leaf `[S, size]` reordered; what lies behind the last reordered axis moves as a whole."""
+    groups, shape = stored_groups(leaf), (len(rows), *leaf.stored_axes)
+    moved = [axis for axis, group in enumerate(groups, 1) if group != FIXED]
+    if not moved:
+        return rows
+    lead = shape[: moved[-1] + 1]
+    index: np.ndarray = np.array(0, np.intp)
+    for axis, size in enumerate(lead):
+        wide = [1] * len(lead)
+        wide[axis] = size
+        if axis in moved:
+            wide[0] = len(rows)
+        index = index * size + (orders[groups[axis - 1]] if axis in moved else np.arange(size)).reshape(wide)
+    values = np.take(rows.reshape(math.prod(lead), -1), index.reshape(-1), axis=0).reshape(shape)
+    for axis in moved:
+        group = groups[axis - 1]
+        if spec.groups[group].scaling == "sign" and (factors[group] < 0).any():
+            wide = [len(rows)] + [1] * (values.ndim - 1)
+            wide[axis] = -1
+            values = values * factors[group].reshape(wide).astype(rows.dtype)
+    return values.reshape(len(rows), -1)
 
 
 def squared_distances(
     spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray, permutations: np.ndarray, signs: np.ndarray
 ) -> np.ndarray:
     """Squared distances `[S]`, float64, of networks and others reordered; running statistics do not count."""
-    squared = np.empty(len(ours))
-    weights = weight_places(spec)
+    squared = np.zeros(len(ours))
+    leaves = [(leaf, span) for leaf, span in spec.spans() if not is_statistic(leaf.name)]
     for part in row_blocks(len(ours), 32):  # differences that stay in cache
-        moved = reordered(spec, theirs[part], permutations[part], signs[part])
-        difference = ours[part].astype(np.float64) - moved
-        if weights is not None:
-            difference = difference[:, weights]
-        squared[part] = np.einsum("sp,sp->s", difference, difference)
+        orders, factors = by_group(spec, permutations[part]), by_group(spec, signs[part])
+        for leaf, span in leaves:
+            moved = _reordered_leaf(spec, leaf, theirs[part, span], orders, factors)
+            difference = np.subtract(ours[part, span], moved, dtype=np.float64)
+            squared[part] += np.einsum("sp,sp->s", difference, difference)
     return squared
