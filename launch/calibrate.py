@@ -16,7 +16,8 @@ from launch import common
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of zoos, measurements, verdicts and calibration.json.")
 _KINDS = flags.DEFINE_string("kinds", "all", "Kinds of zoos, by name: NAME,NAME; all by default.")
-_SEEDS = flags.DEFINE_integer("seeds", 20, "Experiments of every kind and recipe.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer("seeds", 20, "Experiments of every kind of zoo.", lower_bound=1)
+_TUNING = flags.DEFINE_integer("tuning_seeds", 10, "Those that thresholds are chosen on.", lower_bound=1)
 _PAGE = flags.DEFINE_string("page", None, "Folder of the page, its picture and its numbers; the workdir by default.")
 _ANEW = flags.DEFINE_boolean("anew", False, "Judge again what was measured: after a change of rules or thresholds.")
 
@@ -36,7 +37,7 @@ def main(argv) -> None:
     folder = files.make_dir(_WORKDIR.value)
     kinds = tuple(calibration.KINDS) if _KINDS.value == "all" else tuple(_KINDS.value.split(","))
     with locks.locked(folder):
-        result = calibration.run(folder, kinds, _SEEDS.value, anew=_ANEW.value)
+        result = calibration.run(folder, kinds, _SEEDS.value, _TUNING.value, anew=_ANEW.value)
     path = page.write(result, folder if _PAGE.value is None else pathlib.Path(_PAGE.value))
     print(page.outcome(result))
     print(f"page: {path}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxweights import auditing, calibration, files, parallel, tasks
-from jaxweights.calibration import calibrate, controls, page, pools, rates
+from jaxweights.calibration import calibrate, cells, controls, page, pools, rates
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluator
 from jaxweights.population import Population
@@ -45,7 +45,7 @@ def few(tmp_path_factory):
 
 def run(folder, **options):
     audit = dataclasses.replace(calibrate.AUDIT, bootstrap=20)
-    return calibration.run(folder, ("mlp_shared",), 1, SIZES, audit, MESH, runs=64, **options)
+    return calibration.run(folder, ("mlp_shared",), 1, 1, SIZES, audit, MESH, runs=64, **options)
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,21 @@ def test_a_second_call_does_nothing_again_and_verdicts_are_made_anew_from_measur
     def refuse(*args):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(calibrate.cells.Measurer, "__call__", refuse)
+    monkeypatch.setattr(cells.Measurer, "__call__", refuse)
     assert run(few) == result == run(few, anew=True)
+
+
+def test_controls_are_measured_together_as_they_are_alone(few):
+    kind, audit = calibration.KINDS["mlp_shared"], calibrate.AUDIT
+    parts = pools.divide(kind, pools.pool(kind, calibration.REPORT, mesh=MESH, runs=64), SIZES, 5)
+    cell = cells.measure(kind, parts, 5, audit, MESH)
+    one = controls.series(parts, float(np.median(cell.measured["heldout"].distance)), 5)["noise_33"]
+    evaluate = parts.train.evaluator
+    alone = cells.Measurer(auditing.Subject(parts.train, parts.heldout, {}, evaluate=evaluate), audit, MESH)(one, "one")
+    for field in dataclasses.fields(alone):
+        if field.name not in ("disagreement", "ensemble_gain"):
+            together = getattr(cell.measured["noise_33"], field.name)
+            np.testing.assert_allclose(together, getattr(alone, field.name), rtol=1e-5, atol=1e-6, err_msg=field.name)
 
 
 def test_the_page_is_made_of_the_numbers(few, result, tmp_path):

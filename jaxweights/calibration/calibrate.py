@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 from jaxweights import auditing, files, parallel, provenance
 from jaxweights.auditing import AuditSettings
 from jaxweights.calibration import cells, pools, rates
-from jaxweights.calibration.kinds import CALIBRATION, KINDS, PARTS
+from jaxweights.calibration.kinds import CALIBRATION, KINDS, PARTS, REPORT
 from jaxweights.calibration.pools import Sizes
 from jaxweights.errors import UserError
 from jaxweights.population import Population
@@ -21,7 +22,7 @@ from jaxweights.progress import Progress
 from jaxweights.settings import plain
 
 RESULT = "calibration.json"
-AUDIT = AuditSettings(bootstrap=200, barriers=0)
+AUDIT = AuditSettings(bootstrap=100, barriers=0)
 
 _DEFAULT = "default"
 _CURE = "Remove it and run launch.calibrate again."
@@ -31,6 +32,7 @@ def run(
     folder: pathlib.Path,
     kinds: Sequence[str] = tuple(KINDS),
     seeds: int = 20,
+    tuning_seeds: int = 10,
     sizes: Sizes | None = None,
     audit: AuditSettings = AUDIT,
     mesh: Mesh | None = None,
@@ -42,7 +44,8 @@ def run(
     Args:
       folder: of pools, measurements, verdicts and `calibration.json`. What is there is not done again.
       kinds: names among `KINDS`.
-      seeds: experiments of every kind, in each of `PARTS`.
+      seeds: experiments of every kind that rates are reported of.
+      tuning_seeds: those that thresholds are chosen on.
       sizes: networks of an experiment.
       audit: how to measure and judge.
       mesh: devices; None for all.
@@ -57,28 +60,28 @@ def run(
       UserError: unknown kinds, too few seeds or runs.
     """
     unknown = [name for name in kinds if name not in KINDS]
-    if unknown or not kinds or seeds < 1:
+    if unknown or not kinds or min(seeds, tuning_seeds) < 1:
         wrong = f"There is no kind of zoo {unknown[0]!r}" if unknown else "There is nothing to calibrate"
         raise UserError(f"{wrong}; give kinds among {', '.join(KINDS)} and at least one seed.")
     sizes, mesh = sizes or Sizes(), parallel.resolve(mesh)
     facts: dict[str, Any] = {}
     judged: dict[str, dict[str, list[dict[str, Any]]]] = {part: {} for part in PARTS}
-    with Progress(len(PARTS) * len(kinds) * seeds, "calibration", "experiments") as bar:
-        for name in kinds:
-            for part in PARTS:
-                place = files.make_dir(folder / name / part)
-                networks = pools.pool(KINDS[name], part, place / "pool", mesh, **changes)
-                facts.setdefault(name, {})[part] = _described(networks)
-                judged[part][name] = []
-                for seed in range(seeds):
-                    one = _Experiment(name, part, seed, place / f"seed_{seed:03d}", sizes, audit, mesh)
-                    judged[part][name].append(one.verdicts(networks, anew))
-                    bar.update(sum(len(v) for p in judged.values() for v in p.values()), name)
+    each = {REPORT: seeds, CALIBRATION: tuning_seeds}
+    with Progress(len(kinds) * sum(each.values()), "calibration", "experiments") as bar:
+        for part, name in itertools.product(each, kinds):
+            place = files.make_dir(folder / name / part)
+            networks = pools.pool(KINDS[name], part, place / "pool", mesh, **changes)
+            facts.setdefault(name, {})[part] = _described(networks)
+            judged[part][name] = []
+            for seed in range(each[part]):
+                one = _Experiment(name, part, seed, place / f"seed_{seed:03d}", sizes, audit, mesh)
+                judged[part][name].append(one.verdicts(networks, anew))
+                bar.update(sum(len(v) for p in judged.values() for v in p.values()), name)
     result = {
         "sizes": plain(sizes),
         "audit": plain(audit),
         "thresholds": plain(auditing.THRESHOLDS),
-        "seeds": seeds,
+        "seeds": each,
         "kinds": facts,
         "counts": {part: _counts(found) for part, found in judged.items()},
         "summary": {part: rates.summary(_by_kind(found)) for part, found in judged.items()},
@@ -118,7 +121,8 @@ class _Experiment:
         found = {_DEFAULT: cells.judge(cell, self.audit)}
         if self.part == CALIBRATION:
             for name, value, thresholds in rates.settings():
-                found[_key(name, value)] = cells.judge(cell, self.audit, thresholds)
+                same = thresholds == auditing.THRESHOLDS
+                found[_key(name, value)] = found[_DEFAULT] if same else cells.judge(cell, self.audit, thresholds)
         files.write_json(path, found)
         return found
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import auditing, files, parallel
-from jaxweights.auditing import HELDOUT, TRAINING, AuditSettings, Measured, Subject, Thresholds, measurements
+from jaxweights.auditing import HELDOUT, TRAINING, AuditSettings, Measured, Subject, Thresholds, distances, measurements
 from jaxweights.auditing.measure import Measurer
 from jaxweights.auditing.summary import summarise
 from jaxweights.calibration import controls
@@ -18,6 +20,9 @@ from jaxweights.calibration.kinds import Kind
 from jaxweights.calibration.pools import Parts
 from jaxweights.population import Population
 from jaxweights.tasks import Terms
+
+# What depends on the other networks that are measured at the same time, besides siblings; no verdict needs it.
+_UNKNOWN = {name: np.zeros(0) for name in ("disagreement", "ensemble_gain")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +52,7 @@ def measure(
 ) -> Cell:
     """Measures the controls of one experiment.
 
-    Noise is in units of the held-out networks' distance, so these are measured first.
+    Noise is in units of the held-out networks' distance, so these are measured first, and all controls together.
 
     Args:
       kind: of the zoo.
@@ -62,23 +67,44 @@ def measure(
     )
     measurer = Measurer(subject, settings, parallel.resolve(mesh))
 
-    def measured(name: str, networks: Population) -> Measured:
+    def kept(name: str, networks: Population, measured: Callable[[], Measured]) -> Measured:
         path = folder / f"{name}.npz" if folder is not None else None
         if path is not None and path.exists():
             return measurements.load(path, len(networks))
-        found = measurer(networks, name)
+        found = measured()
         if path is not None:
             measurements.save(path, found)
         return found
 
     if folder is not None:
         files.make_dir(folder)
-    null = {TRAINING: measured(TRAINING, parts.train), HELDOUT: measured(HELDOUT, parts.heldout)}
-    scale = float(np.median(null[HELDOUT].distance))
-    made = controls.series(parts, scale, seed, kind.one_run)
-    return Cell(
-        kind, seed, null | {name: measured(name, networks) for name, networks in made.items()}, parts.task.terms
-    )
+    null = {
+        name: kept(name, networks, functools.partial(measurer, networks, name))
+        for name, networks in ((TRAINING, parts.train), (HELDOUT, parts.heldout))
+    }
+    made = controls.series(parts, float(np.median(null[HELDOUT].distance)), seed, kind.one_run)
+    series = np.repeat(list(made), len(parts.new))
+    weights = np.concatenate([networks.weights for networks in made.values()])
+    parents = np.concatenate([networks.records["parent"] for networks in made.values()])
+    together = parts.train.derive(weights, parents, "control")
+    found = kept("controls", together, functools.partial(_together, measurer, together, series))
+    return Cell(kind, seed, null | {name: found.rows(series == name) for name in made}, parts.task.terms)
+
+
+def _together(measurer: Measurer, networks: Population, series: np.ndarray) -> Measured:
+    """Measures several series at once.
+
+    Args:
+      measurer: compares with the training networks.
+      networks: of all series.
+      series: `[n]` names of the series that they belong to.
+    """
+    coordinates, siblings = measurer.coordinates(networks.weights), np.empty(len(networks))
+    for name in np.unique(series):
+        rows = np.flatnonzero(series == name)
+        ours, own = coordinates[rows], np.arange(len(rows))
+        siblings[rows] = distances.nearest(ours, ours, 1, own, own, mesh=measurer.mesh).distances[:, 0]
+    return dataclasses.replace(measurer(networks, "controls"), sibling_l2=siblings, **_UNKNOWN)
 
 
 def judge(cell: Cell, settings: AuditSettings, thresholds: Thresholds = auditing.THRESHOLDS) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import numpy as np
@@ -69,20 +71,39 @@ def series(parts: Parts, scale: float, seed: int, one_run: bool = False) -> dict
     }
 
 
-def _drawn(generator: Callable[[Parts, float], Baseline]) -> Callable[[Parts, float, int], Population]:
+def _drawn(made: Baseline) -> Callable[[Parts, float, int], Population]:
     """As many networks of a baseline as there are new ones."""
 
     def make(parts: Parts, scale: float, seed: int) -> Population:
-        made = generator(parts, scale)
-        keys = jax.random.split(jax.random.key(seed), len(parts.new))
-        drawn = jax.jit(made.sample)(made.fit(parts.train), keys)
-        return parts.train.derive(np.asarray(drawn.weights), np.asarray(drawn.parents), made.name)
+        del scale
+        return _sampled(made, made.fit(parts.train), parts, seed)
 
     return make
 
 
 def _noisy(share: float) -> Callable[[Parts, float, int], Population]:
-    return _drawn(lambda parts, scale: Noise(sigma=_deviation(parts, share * scale)))
+    """Copies with noise of a share of the held-out networks' distance."""
+    unit = Noise(sigma=1.0)  # scaled afterwards, so that all amplitudes share one program
+
+    def make(parts: Parts, scale: float, seed: int) -> Population:
+        state = unit.fit(parts.train)
+        return _sampled(
+            unit, {**state, "amplitude": _deviation(parts, share * scale) * state["amplitude"]}, parts, seed
+        )
+
+    return make
+
+
+def _sampled(made: Baseline, state: Mapping[str, Any], parts: Parts, seed: int) -> Population:
+    keys = jax.random.split(jax.random.key(seed), len(parts.new))
+    drawn = _program(made)(state, keys)
+    return parts.train.derive(np.asarray(drawn.weights), np.asarray(drawn.parents), made.name)
+
+
+@functools.lru_cache(maxsize=32)
+def _program(made: Baseline) -> Callable[..., Any]:
+    """The compiled sampler, once for all experiments."""
+    return jax.jit(made.sample)
 
 
 def _deviation(parts: Parts, norm: float) -> float:
@@ -92,7 +113,7 @@ def _deviation(parts: Parts, norm: float) -> float:
 
 def _hidden(parts: Parts, scale: float, seed: int) -> Population:
     """Copies with noise, their units reordered."""
-    reordered = dataclasses.replace(parts, train=_drawn(lambda parts, scale: Copy(permute=True))(parts, scale, seed))
+    reordered = dataclasses.replace(parts, train=_drawn(Copy(permute=True))(parts, scale, seed))
     noisy = _noisy(_HIDDEN)(reordered, scale, seed)
     return _unrelated(parts, noisy.weights, "permuted")
 
@@ -144,30 +165,24 @@ def _noise_controls() -> dict[str, Control]:
 
 CONTROLS: Mapping[str, Control] = MappingProxyType(
     {
-        "copy": Control("copies", _COPIES, _drawn(lambda parts, scale: Copy())),
+        "copy": Control("copies", _COPIES, _drawn(Copy())),
         **_noise_controls(),
-        "permuted": Control(
-            "copies, units reordered", _COPIES, _drawn(lambda parts, scale: Copy(permute=True)), applies=_grouped
-        ),
+        "permuted": Control("copies, units reordered", _COPIES, _drawn(Copy(permute=True)), applies=_grouped),
         "permuted_20": Control(f"copies, units reordered, noise of {_HIDDEN:.2f}", _NEAR, _hidden, applies=_grouped),
         "rescaled": Control(
             "copies, units rescaled",
             _COPIES,
-            _drawn(lambda parts, scale: Copy(rescale=True)),
+            _drawn(Copy(rescale=True)),
             applies=_scaled("positive"),
         ),
-        "flipped": Control(
-            "copies, signs flipped", _COPIES, _drawn(lambda parts, scale: Copy(flip=True)), applies=_scaled("sign")
-        ),
-        "pair": Control("mixtures of two", _PAIRED, _drawn(lambda parts, scale: Interpolation())),
-        "pair_aligned": Control(
-            "mixtures of two, aligned", _PAIRED, _drawn(lambda parts, scale: AlignedInterpolation()), applies=_grouped
-        ),
+        "flipped": Control("copies, signs flipped", _COPIES, _drawn(Copy(flip=True)), applies=_scaled("sign")),
+        "pair": Control("mixtures of two", _PAIRED, _drawn(Interpolation())),
+        "pair_aligned": Control("mixtures of two, aligned", _PAIRED, _drawn(AlignedInterpolation()), applies=_grouped),
         "average_4": Control("mixtures of 4", _MIXED, _average),
-        "average_16": Control("means of 16", _MIXED, _drawn(lambda parts, scale: Average(k=16))),
-        "soup_4": Control("means of 4, aligned", _MIXED, _drawn(lambda parts, scale: Soup(k=4)), applies=_grouped),
-        "soup_16": Control("means of 16, aligned", _MIXED, _drawn(lambda parts, scale: Soup(k=16)), applies=_grouped),
-        "affine": Control("affine mixtures of all", _MIXED, _drawn(lambda parts, scale: PCAGaussian())),
+        "average_16": Control("means of 16", _MIXED, _drawn(Average(k=16))),
+        "soup_4": Control("means of 4, aligned", _MIXED, _drawn(Soup(k=4)), applies=_grouped),
+        "soup_16": Control("means of 16, aligned", _MIXED, _drawn(Soup(k=16)), applies=_grouped),
+        "affine": Control("affine mixtures of all", _MIXED, _drawn(PCAGaussian())),
         "leak": Control("copies of held-out networks", (LEAK,), _leaked),
         "collapsed": Control(f"one new network, noise of {_COLLAPSED:.2f}", ("collapsed",), _collapsed),
         "untrained": Control("untrained networks", ("degrades",), lambda parts, scale, seed: parts.untrained),

@@ -26,7 +26,6 @@ class Kind:
       rates: learning rate of most runs, and that of runs with other hyper-parameters, by part.
       runs: runs of the pool that training, held-out and new networks are drawn from.
       one_run: whether training networks are the checkpoints of a single run of the pool.
-      initial: whether runs have initialisations of their own, as untrained networks then have.
     """
 
     title: str
@@ -95,7 +94,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 "optimizer": "adam",
                 "momentum": 0.0,
             },
-            {"widths": (6, 6), "epochs": 8},
+            {"widths": (4, 6), "epochs": 6, "runs": 152},
             {CALIBRATION: (3e-2, 1e-2), REPORT: (2e-2, 4e-2)},
             runs=192,
         ),

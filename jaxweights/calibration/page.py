@@ -9,7 +9,7 @@ from typing import Any
 from jaxweights import files
 from jaxweights.auditing.statistics import Estimate
 from jaxweights.calibration import rates
-from jaxweights.calibration.kinds import KINDS, REPORT
+from jaxweights.calibration.kinds import CALIBRATION, KINDS, REPORT
 from jaxweights.calibration.rates import JUDGED, Count
 from jaxweights.report import style
 
@@ -80,11 +80,12 @@ def _set_up(result: Mapping[str, Any]) -> Iterator[str]:
     sizes, seeds = result["sizes"], result["seeds"]
     yield "## What was run\n"
     yield (
-        f"{seeds} experiments per kind and recipe, each with {sizes['train']} training networks, {sizes['heldout']} "
+        f"{seeds[REPORT]} experiments per kind, each with {sizes['train']} training networks, {sizes['heldout']} "
         f"held-out ones and {sizes['samples']} of every control, drawn as disjoint random parts of a pool of trained "
-        "runs. Thresholds were chosen on the zoos of one recipe and seed; all rates below are of zoos of another seed "
-        "and another recipe (width, epochs, learning rate, weight decay: `jaxweights/calibration/kinds.py`). "
-        "Experiments of one pool share runs, so the exact intervals (Clopper-Pearson) are somewhat too narrow.\n"
+        f"runs. Thresholds were chosen on zoos of one recipe and seed ({seeds[CALIBRATION]} experiments per kind); "
+        "all rates below are of zoos of another seed and another recipe (width, epochs, learning rate, weight decay: "
+        "`jaxweights/calibration/kinds.py`). Experiments of one pool share runs, so the exact intervals "
+        "(Clopper-Pearson) are somewhat too narrow.\n"
     )
     yield "| kind | parameters | runs of the pool | quality: median, 5 to 95 % |"
     yield "|---|---|---|---|"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import auditing
+from jaxweights import auditing, nets
 from jaxweights.api.zoo import train_zoo
 from jaxweights.calibration.kinds import PARTS, Kind
 from jaxweights.errors import UserError
@@ -111,7 +113,7 @@ def divide(kind: Kind, networks: Population, sizes: Sizes, seed: int) -> Parts:
         every = _of_runs(networks, chosen)
         return every.select(auditing.at_training_steps(every.records, steps, rng))
 
-    init = jax.jit(jax.vmap(networks.evaluator.net.init))  # type: ignore[union-attr]
+    init = _initialisation(networks.evaluator.net)  # type: ignore[union-attr]
     untrained = np.asarray(init(jax.random.split(jax.random.key(seed), sizes.samples)))
     return Parts(
         train=trained,
@@ -120,6 +122,11 @@ def divide(kind: Kind, networks: Population, sizes: Sizes, seed: int) -> Parts:
         other=single(others[: sizes.samples]),
         untrained=networks.derive(untrained, np.full(len(untrained), -1), "untrained"),
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _initialisation(net: nets.TaskNet) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jax.vmap(net.init))
 
 
 def _of_runs(networks: Population, runs: np.ndarray) -> Population:
