@@ -27,7 +27,7 @@ NAMES = (*COPYING, *COMPARED, *LIKELIHOOD, *ALONE)
 """What is computed of every series; of the training networks `ALONE`."""
 
 _FEWEST = 8
-_LARGEST_SPECTRUM = 500  # eigenvectors cost the cube
+_LARGEST_SPECTRUM = 256  # eigenvalues cost the cube, and every half has its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class BatterySettings(Settings):
     bootstrap: int = setting(1000, at_least=1)
     halves: int = setting(100, at_least=2)
     largest: int = setting(1000, at_least=8)
-    largest_train: int = setting(10_000, at_least=8)
+    largest_train: int = setting(5000, at_least=8)
 
 
 class NearestRuns(NamedTuple):
