@@ -34,7 +34,8 @@ class State(NamedTuple):
       signs: `[S, U]` int8, which units changed sign.
       prices: `[S, U]` float32 of the units in assignments, see `assign`; NaN before the first.
       known: `[S, G]` booleans, groups whose order says something of others.
-      active: `[S]` booleans, pairs whose last sweep gained something.
+      open: `[S, G]` booleans, groups whose neighbours changed since their own order was found.
+      active: `[S]` booleans, pairs with such groups and sweeps left.
       sweeps: `[S]` int32, sweeps that are left.
     """
 
@@ -42,6 +43,7 @@ class State(NamedTuple):
     signs: Any
     prices: Any
     known: Any
+    open: Any
     active: Any
     sweeps: Any
 
@@ -65,15 +67,22 @@ class _Tensor(NamedTuple):
 
 
 @functools.cache
+def _neighbours(spec: WeightSpec) -> tuple[frozenset[int], ...]:
+    """By group, those that share a tensor with it; itself where a tensor has it twice."""
+    found: list[set[int]] = [set() for _ in spec.groups]
+    for leaf in spec.leaves:
+        members = [group for group in leaf.groups if group != FIXED]
+        for group in members:
+            found[group] |= {other for other in members if other != group or members.count(group) > 1}
+    return tuple(map(frozenset, found))
+
+
+@functools.cache
 def phases(spec: WeightSpec) -> tuple[tuple[int, ...], ...]:
     """The groups in sets that are updated at once: no two of a set share a tensor."""
-    neighbours: list[set[int]] = [set() for _ in spec.groups]
-    for leaf in spec.leaves:
-        members = set(leaf.groups) - {FIXED}
-        for group in members:
-            neighbours[group] |= members - {group}
     sets: list[list[int]] = []
-    for group, others in enumerate(neighbours):
+    for group, others in enumerate(_neighbours(spec)):
+        others = others - {group}
         free = next((members for members in sets if not others & set(members)), None)
         if free is None:
             sets.append([group])
@@ -127,8 +136,8 @@ def unordered(spec: WeightSpec, count: int, sweeps: int) -> State:
     groups = [jnp.arange(group.size, dtype=jnp.int32) for group in spec.groups]
     permutations = jnp.tile(jnp.concatenate(groups)[None], (count, 1))
     signs, prices = jnp.ones(permutations.shape, jnp.int8), jnp.full(permutations.shape, jnp.nan, jnp.float32)
-    known, active = jnp.zeros((count, len(groups)), bool), jnp.ones(count, bool)
-    return State(permutations, signs, prices, known, active, jnp.full(count, sweeps, jnp.int32))
+    known, left = jnp.zeros((count, len(groups)), bool), jnp.full(count, sweeps, jnp.int32)
+    return State(permutations, signs, prices, known, ~known, left > 0, left)
 
 
 def reordered(spec: WeightSpec, rows: jax.Array, permutations: Any, signs: Any = None) -> jax.Array:
@@ -199,17 +208,16 @@ def _products(ours: jax.Array, theirs: jax.Array) -> jax.Array:
 def _sweep(spec: WeightSpec, constants: list, moving: list, state: State) -> State:
     """Updates every group of the active pairs once."""
     learning = ~jnp.all(state.known, axis=1)
-    before, improved = state.known, jnp.zeros_like(state.active)
+    before = state.known
     for groups in phases(spec):
         scores = [_scores(spec, g, constants, moving, state) for g in groups]
-        state, gained = _update(spec, groups, scores, moving, state)
-        improved |= gained
+        state = _update(spec, groups, scores, moving, state)
         state = state._replace(known=_learned(spec, state.known, groups, jnp))
     settled = jnp.all(state.known == before, axis=1, keepdims=True)
     sweeps = state.sweeps - state.active
-    return state._replace(
-        known=state.known | settled, active=state.active & (improved | learning) & (sweeps > 0), sweeps=sweeps
-    )
+    left = state.open | learning[:, None]
+    active = state.active & jnp.any(left, axis=1) & (sweeps > 0)
+    return state._replace(known=state.known | settled, open=left, active=active, sweeps=sweeps)
 
 
 def _scores(spec: WeightSpec, group: int, constants: list, moving: list, state: State) -> jax.Array:
@@ -226,27 +234,34 @@ def _scores(spec: WeightSpec, group: int, constants: list, moving: list, state: 
     return _taken(total, orders[group], 2)
 
 
-def _update(
-    spec: WeightSpec, groups: tuple[int, ...], scores: list, moving: list, state: State
-) -> tuple[State, jax.Array]:
-    """Assigns the units of some groups anew; returns with the state which pairs gained."""
-    known, gained = dict(zip(groups, scores, strict=True)), jnp.zeros_like(state.active)
+def _update(spec: WeightSpec, groups: tuple[int, ...], scores: list, moving: list, state: State) -> State:
+    """Assigns the units of some groups anew."""
+    known = dict(zip(groups, scores, strict=True))
     for size in sorted({spec.groups[g].size for g in groups}):
         members = [g for g in groups if spec.groups[g].size == size]
         costs = jnp.concatenate([_costs(spec, g, known[g]) for g in members])
         start = jnp.concatenate([by_group(spec, state.prices)[g] for g in members])
-        found = assign(costs, start, jnp.tile(state.active, len(members)))
+        wanted = jnp.concatenate([state.active & state.open[:, g] for g in members])
+        found = assign(costs, start, wanted)
         for group, columns, own in zip(members, *(jnp.split(x, len(members)) for x in found), strict=True):
             changed, better = _moved(spec, group, known[group], columns, state)
-            if _repeated(spec, group):
+            if group in _neighbours(spec)[group]:
                 # The score is quadratic in an order that a tensor has twice: a better assignment may be a worse match.
                 better &= _match(spec, group, moving, changed) > _match(spec, group, moving, state)
             kept = [jnp.where(better[:, None], new, old) for new, old in zip(changed[:2], state[:2], strict=True)]
             own = jnp.where(better[:, None], _taken(own, columns, 1), own)
             prices = _with_part(spec, group, state.prices, own)
-            state = state._replace(permutations=kept[0], signs=kept[1], prices=prices)
-            gained |= better
-    return state, gained
+            left = _reopened(spec, group, state.open, better)
+            state = state._replace(permutations=kept[0], signs=kept[1], prices=prices, open=left)
+    return state
+
+
+def _reopened(spec: WeightSpec, group: int, left: jax.Array, changed: jax.Array) -> jax.Array:
+    """What is open `[S, G]` after an update of a group: its neighbours where it changed, and not the group itself."""
+    groups = range(len(spec.groups))
+    own = jnp.array([[g == group for g in groups]])
+    neighbours = jnp.array([[g in _neighbours(spec)[group] for g in groups]])
+    return (left & ~own) | (changed[:, None] & neighbours)
 
 
 def _moved(
@@ -286,10 +301,6 @@ def _match(spec: WeightSpec, group: int, moving: list, state: State) -> jax.Arra
             total += jnp.sum(ours * theirs, axis=tuple(range(1, ours.ndim)))
         seen.add(tensor.leaf)
     return total
-
-
-def _repeated(spec: WeightSpec, group: int) -> bool:
-    return any(leaf.groups.count(group) > 1 for leaf in spec.leaves)
 
 
 def _in_order(

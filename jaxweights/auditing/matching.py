@@ -141,9 +141,8 @@ def _started(
             order[:] = rng.permuted(order, axis=1)
     known = np.full((len(active), len(spec.groups)), start != GROWN)
     prices, signs = np.full(permutations.shape, np.nan, np.float32), np.ones(permutations.shape, np.int8)
-    return climbing.State(
-        permutations, signs, prices, known, active & (sweeps > 0), np.full(len(active), sweeps, np.int32)
-    )
+    left = np.full(len(active), sweeps, np.int32)
+    return climbing.State(permutations, signs, prices, known, np.full(known.shape, True), active & (left > 0), left)
 
 
 def _climb(
