@@ -20,7 +20,9 @@ _FACTORS = flags.DEFINE_list(
 _TRAININGS = flags.DEFINE_integer(
     "seeds", 1, "Trainings of every level, each from other random numbers.", lower_bound=1
 )
-_GENERATOR = flags.DEFINE_string("generator", None, "Name of the generator in the config, if it has several.")
+_GENERATOR = flags.DEFINE_string(
+    "generator", None, "Name of the generator, or of a way of sampling from it, if the config has several."
+)
 _LIST = flags.DEFINE_boolean("list", False, "Print the cells with their sizes, and compute nothing.")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import gpt_digits, pdiff_digits
+from configs import gpt_digits, hyperrep_digits, pdiff_digits
 from jaxweights import generators
 from jaxweights.auditing import statistics
 from jaxweights.errors import UserError
@@ -168,6 +168,17 @@ def test_larger_training_sets_have_more_runs_or_more_steps():
         assert [cell.name for cell in found] == ["default", "set_3"]
         zoo = cells_lib.experiment(config, name, found[1:])["zoo"]
         assert zoo == {**config["zoo"], **expected}
+
+
+def test_other_ways_of_sampling_are_studied_by_their_names():
+    config = hyperrep_digits.get_config().to_dict()
+    config = complete(config, parse(config))
+    assert cells_lib.generator_of(config)[0] == "hyperrep"
+    name, generator = cells_lib.generator_of(config, "hyperrep_gaussian")
+    found, _ = cells_lib.choose(config, generator, ["narrow"])
+    entries = cells_lib.experiment(config, name, found)["generators"]
+    assert entries["default"] == {**config["generators"]["hyperrep"], "sampler": "gaussian"}
+    assert entries["narrow"] == {**entries["default"], "width": 48, "heads": 3}
 
 
 def test_impossible_studies_are_refused(config):

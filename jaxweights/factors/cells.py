@@ -84,19 +84,20 @@ def generator_of(config: Mapping[str, Any], name: str | None = None) -> tuple[st
 
     Args:
       config: of an experiment.
-      name: of the generator; may be None where there is one alone.
+      name: of the generator, or of another way of sampling from it; may be None where one alone is trained.
 
     Raises:
       UserError: there is none, several and no name, or another kind of that name.
     """
     resolved = generators.resolve(config.get("generators", {}))
-    learned = {n: g for n, (g, trained) in resolved.items() if n == trained and isinstance(g, LearnedGenerator)}
+    learned = {n: g for n, (g, _) in resolved.items() if isinstance(g, LearnedGenerator)}
     known = ", ".join(learned) or "none"
-    if name is None and len(learned) != 1:
+    trained = [n for n in learned if resolved[n][1] == n]
+    if name is None and len(trained) != 1:
         raise UserError(f"A study is about one learned generator; this config has: {known}. Name it with --generator.")
     if name is not None and name not in learned:
         raise UserError(f"{name!r} is no learned generator of this config; there are: {known}. Name one of them.")
-    chosen = next(iter(learned)) if name is None else name
+    chosen = trained[0] if name is None else name
     return chosen, learned[chosen]
 
 
@@ -165,10 +166,16 @@ def experiment(config: Mapping[str, Any], name: str, chosen: Sequence[Cell]) -> 
       name: of its generator.
       chosen: the cells.
     """
-    changed, entry = copy.deepcopy(dict(config)), config["generators"][name]
+    changed, entry = copy.deepcopy(dict(config)), _entry(config, name)
     changed["generators"] = {cell.name: {**entry, **cell.changes} for cell in chosen}
     changed["zoo"] = _larger(changed["zoo"], chosen[0].size)
     return changed
+
+
+def _entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings of a generator; with all of those of the one whose training it uses."""
+    entry = dict(config["generators"][name])
+    return {**config["generators"][entry.pop("of")], **entry} if "of" in entry else entry
 
 
 def _larger(zoo: Mapping[str, Any], size: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from jaxweights.experiment import zoo as zoo_stage
 from jaxweights.experiment.config import complete
 from jaxweights.factors import picture, table
 from jaxweights.factors.cells import ALL, Cell, choose, experiment, generator_of
+from jaxweights.generators import kind_of
 from jaxweights.zoo import base
 
 _STUDY = "study.json"
@@ -40,7 +41,7 @@ def run(
       workdir: folder of the study: `set_<size>` for the experiments, `study.json`, `study.csv`, `study.md`, `study.png`
         and `study.svg`.
       wanted: factors or levels, see `choose`.
-      generator: name of the generator; may be None where there is one alone.
+      generator: name of the generator, see `generator_of`.
       seeds: trainings of every level.
       data_dir: see `Experiment`.
 
@@ -57,7 +58,7 @@ def run(
     found, notes = choose(config, chosen, wanted, seeds, _begun(folder))
     study: dict[str, Any] = {
         "generator": name,
-        "kind": config["generators"][name]["kind"],
+        "kind": kind_of(chosen),
         "task": config["task"],
         "notes": notes,
         "rows": [],
