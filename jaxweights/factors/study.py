@@ -128,7 +128,7 @@ def _size(bound: Experiment, members: Sequence[Cell]) -> tuple[list[dict[str, An
         except UserError as error:
             failed[cell.name] = str(error)
     done = [cell.name for cell in members if cell.name not in failed]
-    metrics = _metrics(bound, [*done, *CONTROLS])
+    metrics = _metrics(bound, [*done, *(name for name in bound.generators if name in CONTROLS)])
     series, timing = metrics["series"], bound.folder.timing
     networks = len(zoo_stage.training_rows(bound, opened))
     rows = []
