@@ -74,6 +74,7 @@ def summarise(
         **judge.estimates(stand_in),
         "tests": judge.tests(stand_in),
         **judge.neighbourhood(stand_in),
+        "function": function.describe(stand_in, resamples, np.random.default_rng([seed, 10_000, 1])),
         "role": "control",
         **counts(stand_in),
     }
