@@ -108,6 +108,15 @@ def test_rates_are_counted_by_hand():
     assert found["least_of"] == ["leak", "b"] and found["found"]["n"] == 12 and found["most"] == 1
 
 
+def test_power_is_what_a_simulation_has():
+    """Ranks of equal laws: 40 against 60 networks, 4,000 draws."""
+    rng = np.random.default_rng(0)
+    ranks = rng.random((4000, 100)).argsort(axis=1).argsort(axis=1)[:, :40]
+    wins = (ranks.sum(axis=1) - 40 * 39 / 2) / (40 * 60)
+    low = wins - 1.96 * np.sqrt(101 / (12 * 40 * 60))
+    assert abs((low > auditing.THRESHOLDS.novelty).mean() - rates.power(40, 60)) < 0.03
+
+
 def test_thresholds_that_are_tried_exist_and_their_defaults_are_among_the_values():
     for name, values in rates.GRID.items():
         assert getattr(auditing.THRESHOLDS, name) in values, name

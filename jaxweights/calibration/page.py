@@ -9,12 +9,14 @@ from typing import Any
 from jaxweights import files
 from jaxweights.auditing.statistics import Estimate
 from jaxweights.calibration import rates
+from jaxweights.calibration.controls import NOVEL
 from jaxweights.calibration.kinds import CALIBRATION, KINDS, REPORT
 from jaxweights.calibration.rates import JUDGED, Count
 from jaxweights.report import style
 
 PAGE, PICTURE, TABLE = "calibration.md", "calibration.png", "calibration.json"
 
+_MORE = (64, 128, 256)  # networks for which it is said how often new runs are found to be such
 _INTRODUCTION = """\
 # Calibration
 
@@ -70,6 +72,7 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield from _set_up(result)
     yield "## Outcome\n"
     yield from _outcome(counts, everywhere)
+    yield from _decided(result, everywhere["new_runs"])
     yield f"\n![rates of all controls]({PICTURE})\n"
     yield from _rates_table(counts, everywhere)
     yield from _labels_table(everywhere)
@@ -128,6 +131,17 @@ def _outcome(counts: Mapping[str, Mapping[str, Count]], everywhere: Mapping[str,
     ]
     yield f"* Below the target in a kind of zoo: {'; '.join(missed) or 'none'}."
     yield f"* Flagged too often in a kind of zoo: {'; '.join(false) or 'none'}."
+
+
+def _decided(result: Mapping[str, Any], found: Count) -> Iterator[str]:
+    """How many networks it takes to be called as novel as new runs."""
+    sizes, novel = result["sizes"], found.labels.get(NOVEL, 0)
+    more = ", ".join(f"{100 * rates.power(n, n):.0f} % with {n}" for n in _MORE)
+    yield (
+        f"* With {sizes['samples']} networks against {sizes['heldout']}, new runs were called {NOVEL!r} in {novel} of "
+        f"{found.n} experiments and else *undecided*; the normal approximation of the Mann-Whitney statistic gives "
+        f"{100 * rates.power(sizes['samples'], sizes['heldout']):.0f} %, and {more} of either."
+    )
 
 
 def _rates_table(counts: Mapping[str, Mapping[str, Count]], everywhere: Mapping[str, Count]) -> Iterator[str]:

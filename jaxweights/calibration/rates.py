@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
+
+from scipy import stats
 
 from jaxweights.auditing import HELDOUT_CONTROL, THRESHOLDS, Thresholds
 from jaxweights.auditing.statistics import Estimate, share_interval
@@ -101,6 +104,19 @@ def settings() -> Iterator[tuple[str, float, Thresholds]]:
     for name, values in GRID.items():
         for value in values:
             yield name, value, dataclasses.replace(THRESHOLDS, **{name: value})
+
+
+def power(samples: int, heldout: int, thresholds: Thresholds = THRESHOLDS) -> float:
+    """Probability that networks of new runs are called as novel as new runs, by the normal approximation of the
+    Mann-Whitney statistic.
+
+    Args:
+      samples: networks of the series.
+      heldout: held-out networks.
+      thresholds: where the verdicts draw their lines.
+    """
+    deviation = math.sqrt((samples + heldout + 1) / (12 * samples * heldout))
+    return float(stats.norm.cdf((0.5 - thresholds.novelty) / deviation - stats.norm.ppf(0.975)))
 
 
 def summary(by_kind: Mapping[str, Mapping[str, Count]]) -> dict[str, Any]:
