@@ -33,7 +33,7 @@ _PREDICTIONS = flags.DEFINE_string(
 _OUT = flags.DEFINE_string("out", None, "Folder of report.html, metrics.json, tables and references; none by default.")
 _TASK = flags.DEFINE_string("task", "classification", "What the predictions are of: classification or regression.")
 _BASELINES = flags.DEFINE_string("baselines", "all", "Baselines beside the generated networks: all, none, or names.")
-_SETTINGS = flags.DEFINE_string("settings", "", "Settings of the audit of files, e.g. bootstrap=200,hull_neighbours=8.")
+_SETTINGS = flags.DEFINE_string("settings", "", "Settings of the audit of files, e.g. bootstrap=200,barriers=0.")
 
 _NAME = re.compile(r"[^=,/\\]+=.+")
 _OF_FILES = ("train", "heldout", "generated", "spec", "predictions", "out", "task", "baselines", "settings")
@@ -105,22 +105,26 @@ def series(text: str) -> str | dict[str, str]:
 
 
 def changes(text: str) -> dict[str, Any]:
-    """The value of `--settings`: values by name.
+    """The value of `--settings`: values by name, nested where names have dots.
 
     Raises:
       UserError: a part that is no NAME=VALUE.
     """
     from jaxweights.errors import UserError
 
-    found = {}
+    found: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value
-        if not equals or not name.isidentifier():
+        *sections, last = name.split(".")
+        if not equals or not all(key.isidentifier() for key in (*sections, last)):
             raise UserError(f"--settings={text}: {part!r} is no NAME=VALUE, e.g. bootstrap=200.")
+        node = found
+        for key in sections:
+            node = node.setdefault(key, {})
+        try:
+            node[last] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            node[last] = value
     return found
 
 

@@ -15,6 +15,8 @@ from jaxweights.population import Population
 from launch import audit as program
 from launch import common
 
+SMALL = {"battery": {"permutations": 9, "bootstrap": 9, "halves": 2}, "barriers": 0, **QUICK}
+
 PREDICTIONS = {
     "labels": Y,
     **{
@@ -61,7 +63,7 @@ def found(folder):
         spec=folder / "spec.json",
         predictions=folder / "predictions.npz",
         baselines=("average",),
-        **QUICK,
+        **SMALL,
     )
 
 
@@ -87,7 +89,7 @@ def test_what_nobody_has_run_is_audited_by_its_weights_alone(found):
 
 def test_stored_populations_bring_their_spec(folder):
     one = folder / "theirs"
-    alone = audit(TRAIN, HELDOUT, {"theirs": one}, spec=SPEC, baselines=False, controls=False, **QUICK)
+    alone = audit(TRAIN, HELDOUT, {"theirs": one}, spec=SPEC, baselines=False, controls=False, **SMALL)
     assert alone.metrics["series"]["theirs"]["aligned_min_l2"]["n"] == len(FRESH)
     with pytest.raises(UserError, match="no network of the split 'train': all are generated"):
         audit(one, HELDOUT, FRESH)
@@ -169,7 +171,13 @@ FILES = {"train": "zoo.npz", "heldout": "zoo.npz", "generated": "mine=mine.safet
 
 def test_the_program_writes_page_and_tables(command, folder, capsys, monkeypatch):
     monkeypatch.setattr("jaxweights.report.page.write_audit", lambda path, audited: path)
-    command(**FILES, predictions="predictions.npz", out="new/audit", baselines="none", settings="bootstrap=20")
+    command(
+        **FILES,
+        predictions="predictions.npz",
+        out="new/audit",
+        baselines="none",
+        settings="bootstrap=20,battery.bootstrap=9",
+    )
     said = capsys.readouterr().out
     assert "mine" in said and "report: new/audit/report.html" in said
     metrics = files.read_json("new/audit/metrics.json", "", "")
@@ -202,6 +210,11 @@ def test_mistakes_in_flags_are_named(command, folder, changes, message):
     (folder / "workdir" / "config.json").touch()
     with pytest.raises(UserError, match=message):
         command(**{**FILES, **changes})
+
+
+def test_settings_of_sections_have_dots():
+    assert program.changes("bootstrap=20,battery.halves=2") == {"bootstrap": 20, "battery": {"halves": 2}}
+    assert program.changes("") == {}
 
 
 def test_a_path_with_an_equals_sign_is_a_path(tmp_path):
