@@ -5,54 +5,29 @@ import json
 
 import numpy as np
 import pytest
+from audited import (
+    COPIES,
+    FILES,
+    FRESH,
+    HELDOUT,
+    PREDICTIONS,
+    QUICK,
+    SIZE,
+    SMALL,
+    SPEC,
+    TRAIN,
+    X,
+    Y,
+    command,
+    predict,
+    rng,
+    write,
+)
 
 from jaxweights import files
 from jaxweights.api.audit import BASELINES, CONTROLS, audit
 from jaxweights.errors import UserError
 from jaxweights.population import Population
-from jaxweights.spec import FIXED, Group, Leaf, WeightSpec
-
-INPUTS, UNITS, CLASSES = 3, 4, 3
-SIZE = UNITS * INPUTS + CLASSES * UNITS
-SPEC = WeightSpec(
-    (
-        Leaf("fc1/weight", (UNITS, INPUTS), (UNITS, INPUTS), (0, FIXED), (1, 0), (0, 1)),
-        Leaf("fc2/weight", (CLASSES, UNITS), (CLASSES, UNITS), (FIXED, 0), (0, -1), (0, 1)),
-    ),
-    (Group(UNITS, "positive"),),
-)
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
-
-
-TEACHER = rng(100).normal(size=SIZE)
-X = rng(101).normal(size=(60, INPUTS))
-
-
-def predict(weights, inputs):
-    """Scores of a network with one hidden layer, by NumPy alone."""
-    first, second = np.split(weights, [UNITS * INPUTS], axis=-1)
-    hidden = np.maximum(np.einsum("ti,...ui->...tu", inputs, first.reshape(*first.shape[:-1], UNITS, INPUTS)), 0)
-    return np.einsum("...tu,...ku->...tk", hidden, second.reshape(*second.shape[:-1], CLASSES, UNITS))
-
-
-Y = predict(TEACHER, X).argmax(axis=1)
-
-
-def networks(seed, count, shuffled=False):
-    """Networks around one that labels the test set; with their hidden units in random order if asked."""
-    weights = TEACHER + 0.5 * rng(seed).normal(size=(count, SIZE))
-    if shuffled:
-        orders = [[rng(1000 * seed + i).permutation(UNITS)] for i in range(count)]
-        weights = np.stack([np.asarray(SPEC.permute(w, o)) for w, o in zip(weights, orders, strict=True)])
-    return weights
-
-
-TRAIN, HELDOUT, FRESH = networks(1, 40), networks(2, 20), networks(3, 30)
-COPIES = TRAIN[:30] + 0.01 * rng(4).normal(size=(30, SIZE))
-QUICK = {"bootstrap": 50, "hull_neighbours": 8}
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +181,76 @@ def test_regressions_have_r_squared():
     errors = [np.square(inputs @ w - targets).mean() / targets.var() for w in sets[2]]
     assert found.metrics["series"]["generated"]["accuracy"]["mean"] == pytest.approx(1 - np.mean(errors), rel=1e-5)
     assert "R2" in repr(found) and found.metrics["task"] == "regression"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The networks in files."""
+    path = tmp_path_factory.mktemp("files")
+    write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return audit(
+        folder / "zoo.npz",
+        str(folder / "zoo.npz"),
+        {"mine": folder / "mine.safetensors"},
+        spec=folder / "spec.json",
+        predictions=folder / "predictions.npz",
+        baselines=("average",),
+        **SMALL,
+    )
+
+
+def test_files_give_the_networks_and_predictions_that_were_written(found):
+    for name, networks in (("train", TRAIN), ("heldout", HELDOUT), ("mine", COPIES)):
+        entry = found.metrics["series"][{"train": "training"}.get(name, name)]
+        right = PREDICTIONS[name].argmax(axis=2) == Y
+        assert entry["accuracy"]["mean"] == pytest.approx(right.mean()) and entry["n"] == len(networks)
+        if name != "train":
+            distance = np.linalg.norm(networks[:, None] - TRAIN[None], axis=2).min(axis=1)
+            assert entry["min_l2"]["mean"] == pytest.approx(distance.mean(), rel=1e-5)
+    series = found.metrics["series"]
+    assert series["permuted_copy"]["max_error_iou"]["mean"] == 1 and series["copy"]["accuracy"]
+    assert found.verdicts["mine"] == "copies"
+
+
+def test_what_nobody_has_run_is_audited_by_its_weights_alone(found):
+    for name in ("average", "noised_copy"):
+        entry = found.metrics["series"][name]
+        assert entry["accuracy"] is None and entry["max_error_iou"] is None and entry["aligned_min_l2"]
+    assert found.plot.novelty().axes and found.plot.calibration().axes and "average" in repr(found)
+
+
+def test_stored_populations_bring_their_spec(folder):
+    one = folder / "theirs"
+    alone = audit(TRAIN, HELDOUT, {"theirs": one}, spec=SPEC, baselines=False, controls=False, **SMALL)
+    assert alone.metrics["series"]["theirs"]["aligned_min_l2"]["n"] == len(FRESH)
+    with pytest.raises(UserError, match="no network of the split 'train': all are generated"):
+        audit(one, HELDOUT, FRESH)
+
+
+def test_the_program_writes_page_and_tables(folder, capsys, monkeypatch):
+    monkeypatch.setattr("jaxweights.report.page.write_audit", lambda path, audited: path)
+    command(
+        folder,
+        monkeypatch,
+        **FILES,
+        predictions="predictions.npz",
+        out="new/audit",
+        baselines="none",
+        settings="bootstrap=20,battery.bootstrap=9",
+    )
+    said = capsys.readouterr().out
+    assert "mine" in said and "report: new/audit/report.html" in said
+    metrics = files.read_json("new/audit/metrics.json", "", "")
+    lines = (folder / "new/audit/table.csv").read_text().splitlines()
+    table = dict(zip(lines[0].split(","), lines[3].split(","), strict=True))
+    accuracy = metrics["series"]["mine"]["accuracy"]
+    assert [line.partition(",")[0] for line in lines[1:]] == list(metrics["series"])
+    assert float(table["accuracy"]) == accuracy["mean"] and float(table["accuracy.upper"]) == accuracy["ci95"][1]
+    tex = (folder / "new/audit/table.tex").read_text()
+    assert r"accuracy (\%)" in tex and r"$Z_U$" in tex and tex.count(r"\\") == len(metrics["series"]) + 1
+    assert len({line.count(" & ") for line in tex.splitlines() if line.endswith(r"\\")}) == 1
