@@ -204,7 +204,7 @@ def _page(
     roles = style.roles(metrics)
     sections = [
         *_answers(metrics, roles),
-        _section("results", "Results", _results(metrics, roles)),
+        _section("results", "Results", _results(metrics, roles, kept)),
         *(_part(p, kept) for p in parts if _leads(p)),
         *_tables(metrics, roles, _TABLES),
         *(_part(p, kept) for p in parts if not _leads(p)),
@@ -329,13 +329,14 @@ def _subject_matter(metrics: Mapping[str, Any], net: nets.TaskNet) -> str:
     )
 
 
-def _results(metrics: Mapping[str, Any], roles: Mapping[str, str]) -> str:
+def _results(metrics: Mapping[str, Any], roles: Mapping[str, str], kept: bool) -> str:
     which = "aligned" if _aligned(metrics) else "raw"
     note = (
         f"<p>Means with their 95&nbsp;% intervals. Tests use {which} distances. Baselines show what a verdict is "
-        "worth: a learned generator should do better than they do. "
-        "Tables and text for a paper: table.csv, table.tex, methods.tex, references.bib.</p>"
+        "worth: a learned generator should do better than they do.</p>"
     )
+    if kept:
+        note += "<p>For a paper: <small>table.csv, table.tex, methods.tex, references.bib</small> beside this page.</p>"
     return note + tables.series_table(metrics, roles, measures.main(metrics), True)
 
 

@@ -30,6 +30,7 @@ article p { margin: 0; }
 .collapsed { --tone: var(--collapsed); }
 .as-novel-as-new-runs, .beats-yes { --tone: var(--novel); }
 .beats-no { --tone: var(--copies); }
+.beats-undecided, .beats-not-evaluated { --tone: var(--none); }
 .main article { border-left: .4rem solid var(--tone, var(--none)); padding: 1rem 1.2rem; }
 .main h3 { font-size: 1.05rem; font-weight: 500; color: var(--soft); }
 .answer { font-size: 1.5rem; font-weight: 700; line-height: 1.25; color: var(--tone, var(--none)); margin: 0 0 .1rem; }
