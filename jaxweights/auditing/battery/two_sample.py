@@ -155,7 +155,7 @@ def c2st(generated: np.ndarray, train: np.ndarray, seed: int) -> tuple[Estimate,
     """Accuracy on unseen networks of a classifier that tells generated from training networks.
 
     A network of one hidden layer of 20 units, as published, on half of both sets. It sees their standardised principal
-    components, of which the other half knows nothing, and the logarithm of the distance to these.
+    components and the logarithms of the distances to their mean and to their span.
 
     Args:
       generated: `[n, D]` floats.
@@ -186,19 +186,22 @@ def c2st(generated: np.ndarray, train: np.ndarray, seed: int) -> tuple[Estimate,
 
 
 def _features(seen: np.ndarray, unseen: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised features of the classifier, fitted to the networks that it sees."""
+    """Standardised features of the classifier.
+
+    Components are found in both halves, without labels: networks lie nearer to components that were fitted to them, and
+    a classifier that saw only such networks would take all others for one class.
+    """
     from sklearn.decomposition import PCA
 
-    some = seen[np.random.default_rng(seed).permutation(len(seen))[:_SOME]]
-    components = min(COMPONENTS, len(some) - 1, seen.shape[1])
+    rows = np.concatenate([seen, unseen])
+    some = rows[np.random.default_rng(seed).permutation(len(rows))[:_SOME]]
+    # Of few networks all components would explain everything.
+    components = max(1, min(COMPONENTS, len(some) // 4, rows.shape[1]))
     model = PCA(components, svd_solver="randomized", random_state=seed).fit(some)
-    features = []
-    for rows in (seen, unseen):
-        scores = model.transform(rows)
-        centred = rows - model.mean_
-        left = np.maximum(np.square(centred).sum(axis=1) - np.square(scores).sum(axis=1), 0.0)
-        # What the components do not explain; relative, so that rounding is not told apart.
-        floor = 1e-6 * np.square(centred).sum(axis=1) + np.finfo(np.float32).tiny
-        features.append(np.column_stack([scores, np.log(left + floor)]))
-    mean, deviation = features[0].mean(axis=0), features[0].std(axis=0)
-    return tuple((x - mean) / np.where(deviation > 0, deviation, 1.0) for x in features)  # type: ignore[return-value]
+    scores = model.transform(rows)
+    norms = np.square(rows - model.mean_).sum(axis=1) + np.finfo(np.float32).tiny
+    left = np.maximum(norms - np.square(scores).sum(axis=1), 1e-6 * norms)  # rounding is not told apart
+    features = np.column_stack([scores, np.log(norms), np.log(left)])
+    deviation = features.std(axis=0)
+    features = (features - features.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    return features[: len(seen)], features[len(seen) :]
