@@ -51,6 +51,7 @@ def series(accuracy=0.9, mixtures=0.0, errors=0.05, saturated=False, raw=None, f
         ({"z": 5, "copies": 0.3, "mixtures": 0.1}, "copies", "copies"),
         ({"copies": 0.3, "limit": 0.4}, "as novel as new runs", "novelty"),  # held-out runs have as many
         ({"copies": 0.1, "mixtures": 0.8, "accuracy": 0.3}, "interpolates", "mixtures"),
+        ({"copies": 0.5, "mixtures": 0.4, "affine_share": 1.0}, "interpolates", "mixtures"),  # some near an end
         ({"function": {"copies": 0.9}}, "copies", "copies"),
         ({"z": -9, "novelty": 0.1, "distance": 0.8}, "variations", "closer"),
         ({"z": -9, "novelty": 0.1, "distance": 0.92}, "undecided", "novelty"),  # smaller weights
@@ -197,9 +198,17 @@ def test_a_generator_beats_the_baselines_above_their_front_alone():
         above=measured(half, 0.85),
         below=measured(half, 0.6),
         wrong=measured(8 * np.ones(60), np.where(np.arange(60) < 6, 0.9, 0.2)),
+        farther=measured(np.full(60, 80.0), 0.25),
     )
     answers = {name: e["verdict"]["beats_baselines"]["answer"] for name, e in found["series"].items() if "verdict" in e}
-    assert answers == {"copy": "no", "above": "yes", "below": "no", "wrong": "no", "heldout_control": "yes"}
+    assert answers == {
+        "copy": "no",
+        "above": "yes",
+        "below": "no",
+        "wrong": "no",
+        "farther": "no",
+        "heldout_control": "yes",
+    }
     one = found["series"]["above"]["performance"]
     tau = found["baselines"]["tau_run"]
     assert tau == np.median(base[auditing.TRAINING].min_l2) and found["baselines"]["tau_all"] is None

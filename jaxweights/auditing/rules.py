@@ -168,8 +168,9 @@ def _copies(e: Evidence) -> Finding | None:
     found = [t["copied_share"] if e.one_run else t["memorised_share"] for _, t in e.spaces()]
     caught = [share for share in found if e.exceeds(share)]
     most = max((share["value"] for share in caught), default=0.0)
-    mixtures = e.tests["interpolated_share"]
-    if not caught or (e.exceeds(mixtures) and mixtures["value"] > most):
+    convex, affine = e.tests["interpolated_share"], e.tests.get("affine_share")
+    mixed = max(share["value"] if share else 0.0 for share in (convex, affine))
+    if not caught or (e.exceeds(convex) and mixed > most):
         return None
     by_outputs = not e.exceeds(found[0]) and found[-1] in caught and e.tests.get("function") is not None
     return Finding(
