@@ -24,6 +24,8 @@ RAW, ALIGNED = Measure(("min_l2",), "min L2"), Measure(("aligned_min_l2",), "ali
 Z_U = Measure(("tests", "z_u"), "Z_U", 1, 1)
 NOVELTY = Measure(("tests", "novelty"), "novelty", 1, 2)
 MEASURES = (ACCURACY, RAW, ALIGNED, Z_U, NOVELTY)
+_BOUNDS = {ACCURACY: (-math.inf, 1.0), NOVELTY: (0.0, 1.0)}  # that no interval leaves
+_DIGITS_SHARE = 0.8  # of a column's numbers with all digits that their intervals justify
 _NONE = "-"
 _FACTS = ("factor", "level", "seed", "size", "settings", "parameters", "training_networks", "seconds", "n", "verdict")
 
@@ -68,8 +70,9 @@ class Line:
             return found[0] if found else None
         values = np.array([e.value for e in found])
         half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-        mean = float(values.mean())
-        return Estimate(mean, mean - half, mean + half, sum(e.n or 0 for e in found))
+        least, most = _BOUNDS.get(measure, (-math.inf, math.inf))
+        low, high = np.clip([values.mean() - half, values.mean() + half], least, most)
+        return Estimate(float(values.mean()), float(low), float(high), sum(e.n or 0 for e in found))
 
 
 def lines(study: Mapping[str, Any]) -> list[Line]:
@@ -170,7 +173,7 @@ def _columns(study: Mapping[str, Any], show: Callable[[Measure, Estimate, int], 
     columns.append(["trainings", *(str(len(line.entries)) if line.cell.factor else _NONE for line in shown)])
     for measure in MEASURES:
         found = [line.find(measure) for line in shown]
-        decimals = measure.shared([e for e in found if e is not None])
+        decimals = measure.shared([e for e in found if e is not None], _DIGITS_SHARE)
         if any(found):
             cells = [_NONE if e is None else show(measure, e, decimals) for e in found]
             columns.append([measure.head(terms), *cells])
