@@ -55,17 +55,18 @@ def series(accuracy=0.9, mixtures=0.0, errors=0.05, saturated=False, raw=None, f
         ({"function": {"copies": 0.9}}, "copies", "copies"),
         ({"z": -9, "novelty": 0.1, "distance": 0.8}, "variations", "closer"),
         ({"z": -9, "novelty": 0.1, "distance": 0.92}, "undecided", "novelty"),  # smaller weights
-        ({"z": -9, "novelty": 0.1, "distance": 0.92, "ratio": -9}, "variations", "closer"),
+        ({"z": -9, "novelty": 0.1, "distance": 0.8, "ratio": -9}, "variations", "closer"),
+        ({"z": -9, "novelty": 0.1, "distance": 0.92, "ratio": -9, "accuracy": 0.1}, "degrades", "accuracy"),
         ({"z": -9, "novelty": 0.47}, "as novel as new runs", "novelty"),  # significant, but small
         (
             {"z": -9, "novelty": 0.1, "distance": 0.8, "accuracy": 0.5},
             "degrades",
             "accuracy",
         ),  # near all of them, and does not work
-        ({"z": -9, "novelty": 0.1, "accuracy": 0.5, "ratio": -9}, "variations", "closer"),
-        ({"raw": {"z": -9, "novelty": 0.1, "ratio": -9}}, "variations", "closer"),
+        ({"z": -9, "novelty": 0.1, "distance": 0.8, "accuracy": 0.5, "ratio": -9}, "variations", "closer"),
+        ({"raw": {"z": -9, "novelty": 0.1, "distance": 0.8, "ratio": -9}}, "variations", "closer"),
         ({"raw": {"z": -9, "novelty": 0.1, "distance": 0.8}}, "as novel as new runs", "novelty"),
-        ({"function": {"z": -9, "novelty": 0.1, "ratio": -9}}, "variations", "closer"),
+        ({"function": {"z": -9, "novelty": 0.1, "distance": 0.8, "ratio": -9}}, "variations", "closer"),
         ({"errors": 1.0}, "variations", "errors"),  # permuted copies of a network without alignment
         ({"errors": 1.0, "saturated": True}, "as novel as new runs", "novelty"),
         ({"errors": 1.0, "accuracy": 0.1}, "degrades", "accuracy"),  # wrong everywhere
@@ -73,11 +74,12 @@ def series(accuracy=0.9, mixtures=0.0, errors=0.05, saturated=False, raw=None, f
         ({"affine_share": 0.9, "z": -9, "novelty": 0.1}, "affine mixture", "affine"),
         ({"affine_share": 0.4}, "as novel as new runs", "novelty"),
         ({"collapsed_share": 0.9, "accuracy": 0.1}, "collapsed", "collapsed"),
+        ({"collapsed_share": 0.9, "z": -9, "novelty": 0.0, "distance": 0.1, "one_run": True}, "variations", "closer"),
         ({"accuracy": 0.5}, "degrades", "accuracy"),
         ({"accuracy": 0.88, "z": -2, "novelty": 0.42}, "undecided", "novelty"),
         ({"z": 9, "novelty": 0.9}, "as novel as new runs", "novelty"),
         ({"z": -9, "copies": 1.0, "one_run": True}, "copies", "copies"),
-        ({"z": -9, "novelty": 0.0, "accuracy": 0.5, "one_run": True}, "variations", "closer"),
+        ({"z": -9, "novelty": 0.0, "distance": 0.3, "accuracy": 0.5, "one_run": True}, "variations", "closer"),
     ],
 )
 def test_labels_follow_the_rules(found, label, rule):

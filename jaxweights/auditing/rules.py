@@ -52,8 +52,8 @@ class Thresholds(Settings):
         one of a few networks; small steps from a common start alone leave runs at a third.
       mixture_factor: distance from the mixtures, in medians of the held-out runs' own, below which a sample is one.
       variation_ratio: median distance to the training networks, in medians of the held-out runs' own, below which
-        networks that are near no single training network are still closer than new runs; other recipes give weights of
-        other norms, and smaller ones lie closer to everything.
+        networks are closer than new runs; other recipes give weights of other norms, and smaller ones lie closer to
+        everything.
       explained: share of the distance to the nearest network; mixtures that come closer than this explain a network.
       novelty: probability that a sample lies farther from training than a held-out run, of which the interval of novel
         samples lies above; one half is what new runs have.
@@ -197,9 +197,11 @@ def _interpolates(e: Evidence) -> Finding | None:
 
 
 def _collapsed(e: Evidence) -> Finding | None:
-    """Most samples are less than a fifth as far from another sample as held-out runs are from one another."""
-    share = e.tests.get("collapsed_share")
-    if not e.exceeds(share, e.thresholds.most):
+    """Most samples are less than a fifth as far from another sample as held-out runs are from one another, and less
+    near to training networks than half: what stays near checkpoints of one run is near one another, too."""
+    share, ratio = e.tests.get("collapsed_share"), e.tests["distance_ratio"]
+    near = ratio is not None and ratio["ci95"][1] < e.thresholds.mixture_factor
+    if near or not e.exceeds(share, e.thresholds.most):
         return None
     assert share is not None
     return Finding(
@@ -225,15 +227,17 @@ def _affine(e: Evidence) -> Finding | None:
 
 def _closer(e: Evidence) -> Finding | None:
     """The samples lie closer to training networks than held-out runs do, though nothing explains them one by one: Z_U
-    below -3 with an interval below 0, by weights in whatever order hidden units are, by weights as they are stored, or
-    by outputs; and they are close to single training networks (the same of the ratio to the next run).
+    below -3 with an interval below 0, and a median distance below nine tenths of the held-out runs' (its upper limit),
+    by weights in whatever order hidden units are, by weights as they are stored, or by outputs; and they are close to
+    single training networks (Z_U of the ratio to the next run likewise).
 
-    Networks that are close to all training networks alike, as averages are, but also small weights of any other recipe,
-    are closer if they work and their median distance is below nine tenths of the held-out runs' (its upper limit).
+    Networks that are close to all training networks alike, as averages are, are closer by their weights if they work;
+    small weights of networks that do not are close to everything.
     """
     for number, (words, tests) in enumerate(e.spaces()):
         z, apart, ratio = tests["z_u"], tests["z_ratio"], tests["distance_ratio"]
-        if z["value"] >= e.thresholds.z_u or z["ci95"][1] >= 0:
+        near = ratio is not None and ratio["ci95"][1] < e.thresholds.variation_ratio
+        if not near or z["value"] >= e.thresholds.z_u or z["ci95"][1] >= 0:
             continue
         what = "outputs" if tests is e.tests.get("function") else "weights"
         closer = f"Its networks' {what}{words} are closer to {e.training} than those of newly {e.terms.trained} ones"
@@ -241,8 +245,7 @@ def _closer(e: Evidence) -> Finding | None:
             return Finding(VARIATIONS, f"{closer}: variations of its checkpoints.")
         if apart is not None and apart["value"] < e.thresholds.z_u and apart["ci95"][1] < 0:
             return Finding(VARIATIONS, f"{closer}: variations of these.")
-        shrunken = ratio is not None and ratio["ci95"][1] < e.thresholds.variation_ratio
-        if number == 0 and shrunken and (e.works or not e.evaluated):
+        if number == 0 and (e.works or not e.evaluated):
             return Finding(
                 VARIATIONS, f"{closer}, though to none in particular: averages of these, or near their mean."
             )
