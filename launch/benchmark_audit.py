@@ -1,6 +1,6 @@
 """A full audit at size: seconds, compilation included, and the largest resident memory.
 
-    python -m launch.benchmarks.full_audit --train=10000 --heldout=2000 --generated=2000
+    python -m launch.benchmark_audit --train=10000 --heldout=2000 --generated=2000
 
 Networks are digits MLPs 64-16-10 of independent initialisations; the generated ones are drawn from a Gaussian of
 principal components. Baselines and controls, evaluations, the battery and intervals are those of `jw.audit`.
