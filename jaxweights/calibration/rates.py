@@ -20,17 +20,17 @@ FOUND, FALSE = 0.95, 0.05
 
 GRID: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
-        "z_u": (-2.0, -2.5, -3.0, -4.0, -5.0),
-        "share": (0.005, 0.01, 0.02, 0.05, 0.1),
+        "z_u": (-2.0, -3.0, -4.0, -6.0),
+        "share": (0.005, 0.01, 0.05),
         "most": (0.25, 0.5, 0.75),
         "error_quantile": (0.9, 0.95, 0.99),
-        "saturated": (0.9, 0.95, 0.99, 1.0),
-        "accuracy_quantile": (0.0, 0.01, 0.05, 0.1, 0.25),
-        "memorised_ratio": (0.2, 0.25, 1 / 3, 0.4, 0.5),
+        "saturated": (0.95, 0.99, 1.0),
+        "accuracy_quantile": (0.01, 0.05, 0.1),
+        "memorised_ratio": (0.25, 1 / 3, 0.4, 0.5),
+        "collapsed_ratio": (0.1, 0.15, 0.2, 0.25, 1 / 3),
         "mixture_factor": (0.25, 0.35, 0.5, 0.65, 0.8),
         "variation_ratio": (0.8, 0.85, 0.9, 0.95, 1.0),
-        "collapsed_ratio": (0.1, 0.15, 0.2, 0.25, 1 / 3),
-        "novelty": (0.2, 0.3, 0.4, 0.45),
+        "novelty": (0.3, 0.4, 0.45),
     }
 )
 """Values of the thresholds that are tried, one threshold at a time."""
