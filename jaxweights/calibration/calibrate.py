@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -67,8 +66,9 @@ def run(
     facts: dict[str, Any] = {}
     judged: dict[str, dict[str, list[dict[str, Any]]]] = {part: {} for part in PARTS}
     each = {REPORT: seeds, CALIBRATION: tuning_seeds}
-    with Progress(len(kinds) * sum(each.values()), "calibration", "experiments") as bar:
-        for part, name in itertools.product(each, kinds):
+    work = [(part, name) for part in each for name in kinds if part in KINDS[name].parts]
+    with Progress(sum(each[part] for part, _ in work), "calibration", "experiments") as bar:
+        for part, name in work:
             place = files.make_dir(folder / name / part)
             networks = pools.pool(KINDS[name], part, place / "pool", mesh, **changes)
             facts.setdefault(name, {})[part] = _described(networks)
@@ -84,8 +84,8 @@ def run(
         "seeds": each,
         "kinds": facts,
         "counts": {part: _counts(found) for part, found in judged.items()},
-        "summary": {part: rates.summary(_by_kind(found)) for part, found in judged.items()},
-        "sweep": _sweep(judged[CALIBRATION]),
+        "summary": {part: rates.summary(_by_kind(found)) for part, found in judged.items() if found},
+        "sweep": _sweep(judged[CALIBRATION]) if judged[CALIBRATION] else [],
         "versions": provenance.versions(),
     }
     files.write_json(folder / RESULT, result)

@@ -25,6 +25,7 @@ class Kind:
       changes: what differs in the zoos that are reported.
       rates: learning rate of most runs, and that of runs with other hyper-parameters, by part.
       runs: runs of the pool that training, held-out and new networks are drawn from.
+      tuned: whether thresholds are chosen on zoos of this kind as well; if not, all of them are reported.
       one_run: whether training networks are the checkpoints of a single run of the pool.
     """
 
@@ -34,17 +35,25 @@ class Kind:
     changes: Mapping[str, Any]
     rates: Mapping[str, tuple[float, float]]
     runs: int = 512
+    tuned: bool = True
     one_run: bool = False
 
     def arguments(self, part: str) -> dict[str, Any]:
-        """Arguments of `train_zoo` beside the data set, the number of runs and the seed.
+        """Arguments of `train_zoo` beside the data set and the number of runs.
 
         Args:
           part: one of `PARTS`.
         """
-        usual, other = self.rates[part]
+        recipe = part if self.tuned else CALIBRATION
+        usual, other = self.rates[recipe]
         rate = {"kind": "choice", "values": (*(usual,) * _USUAL_SHARE, other)}
-        return {**self.options, **(self.changes if part == REPORT else {}), "learning_rate": rate}
+        changes = self.changes if recipe == REPORT else {}
+        return {"seed": PARTS.index(recipe), **self.options, **changes, "learning_rate": rate}
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those of `PARTS` that there are zoos for."""
+        return PARTS if self.tuned else (REPORT,)
 
 
 _DIGITS = {"epochs": 15, "nesterov": True, "weight_decay": 5e-4}
@@ -94,9 +103,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
                 "optimizer": "adam",
                 "momentum": 0.0,
             },
-            {"widths": (4, 6), "epochs": 6, "runs": 152},
-            {CALIBRATION: (3e-2, 1e-2), REPORT: (2e-2, 4e-2)},
+            {},
+            {CALIBRATION: (3e-2, 1e-2)},
             runs=192,
+            tuned=False,
         ),
         "field": Kind(
             "occupancy fields",

@@ -87,8 +87,8 @@ def _set_up(result: Mapping[str, Any]) -> Iterator[str]:
         f"held-out ones and {sizes['samples']} of every control, drawn as disjoint random parts of a pool of trained "
         f"runs. Thresholds were chosen on zoos of one recipe and seed ({seeds[CALIBRATION]} experiments per kind); "
         "all rates below are of zoos of another seed and another recipe (width, epochs, learning rate, weight decay: "
-        "`jaxweights/calibration/kinds.py`). Experiments of one pool share runs, so the exact intervals "
-        "(Clopper-Pearson) are somewhat too narrow.\n"
+        f"`jaxweights/calibration/kinds.py`){_untuned(result)}. Experiments of one pool share runs, so the "
+        "exact intervals (Clopper-Pearson) are somewhat too narrow.\n"
     )
     yield "| kind | parameters | runs of the pool | quality: median, 5 to 95 % |"
     yield "|---|---|---|---|"
@@ -104,6 +104,12 @@ def _set_up(result: Mapping[str, Any]) -> Iterator[str]:
         "Quality is the accuracy, of fields the IoU with the nearest unseen shape, of actors the share of episodes "
         "without a failure; a quarter of the runs has the other learning rate.\n"
     )
+
+
+def _untuned(result: Mapping[str, Any]) -> str:
+    """What there is to say of kinds that thresholds were not chosen on."""
+    names = [KINDS[kind].title for kind in result["kinds"] if not KINDS[kind].tuned]
+    return f", or of a kind that thresholds were not chosen on ({', '.join(names)})" if names else ""
 
 
 def _outcome(counts: Mapping[str, Mapping[str, Count]], everywhere: Mapping[str, Count]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxweights import auditing, nets
 from jaxweights.api.zoo import train_zoo
-from jaxweights.calibration.kinds import PARTS, Kind
+from jaxweights.calibration.kinds import Kind
 from jaxweights.errors import UserError
 from jaxweights.population import HYPER, Population
 from jaxweights.settings import Settings, setting
@@ -76,7 +76,7 @@ def pool(kind: Kind, part: str, folder: pathlib.Path | None = None, mesh: Mesh |
     Returns:
       The population of all runs that did not diverge, with its evaluator.
     """
-    arguments = {"runs": kind.runs, "heldout": 0, "seed": PARTS.index(part), **kind.arguments(part), **changes}
+    arguments = {"runs": kind.runs, "heldout": 0, **kind.arguments(part), **changes}
     return train_zoo(kind.source, path=folder, mesh=mesh, **arguments).train
 
 
