@@ -55,7 +55,9 @@ def series(accuracy=0.9, mixtures=0.0, errors=0.05, saturated=False, raw=None, f
         ({"function": {"copies": 0.9}}, "copies", "copies"),
         ({"z": -9, "novelty": 0.1, "distance": 0.8}, "variations", "closer"),
         ({"z": -9, "novelty": 0.1, "distance": 0.92}, "undecided", "novelty"),  # smaller weights
-        ({"z": -9, "novelty": 0.1, "distance": 0.8, "ratio": -9}, "variations", "closer"),
+        ({"z": -9, "novelty": 0.1, "distance": 0.7, "ratio": -9}, "variations", "closer"),
+        ({"raw": {"z": -9, "distance": 0.7, "ratio": -9}, "accuracy": 0.1}, "degrades", "accuracy"),
+        ({"z": -9, "novelty": 0.1, "distance": 0.82, "ratio": -9, "accuracy": 0.1}, "degrades", "accuracy"),
         ({"z": -9, "novelty": 0.1, "distance": 0.92, "ratio": -9, "accuracy": 0.1}, "degrades", "accuracy"),
         ({"z": -9, "novelty": 0.47}, "as novel as new runs", "novelty"),  # significant, but small
         (
@@ -63,10 +65,10 @@ def series(accuracy=0.9, mixtures=0.0, errors=0.05, saturated=False, raw=None, f
             "degrades",
             "accuracy",
         ),  # near all of them, and does not work
-        ({"z": -9, "novelty": 0.1, "distance": 0.8, "accuracy": 0.5, "ratio": -9}, "variations", "closer"),
-        ({"raw": {"z": -9, "novelty": 0.1, "distance": 0.8, "ratio": -9}}, "variations", "closer"),
+        ({"z": -9, "novelty": 0.1, "distance": 0.7, "accuracy": 0.5, "ratio": -9}, "variations", "closer"),
+        ({"raw": {"z": -9, "novelty": 0.1, "distance": 0.7, "ratio": -9}}, "variations", "closer"),
         ({"raw": {"z": -9, "novelty": 0.1, "distance": 0.8}}, "as novel as new runs", "novelty"),
-        ({"function": {"z": -9, "novelty": 0.1, "distance": 0.8, "ratio": -9}}, "variations", "closer"),
+        ({"function": {"z": -9, "novelty": 0.1, "distance": 0.7, "ratio": -9}}, "variations", "closer"),
         ({"errors": 1.0}, "variations", "errors"),  # permuted copies of a network without alignment
         ({"errors": 1.0, "saturated": True}, "as novel as new runs", "novelty"),
         ({"errors": 1.0, "accuracy": 0.1}, "degrades", "accuracy"),  # wrong everywhere

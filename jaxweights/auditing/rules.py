@@ -51,6 +51,7 @@ class Thresholds(Settings):
       collapsed_ratio: distance to the next sample over the median of that between held-out runs below which a sample is
         one of a few networks; small steps from a common start alone leave runs at a third.
       mixture_factor: distance from the mixtures, in medians of the held-out runs' own, below which a sample is one.
+      single_ratio: the same as `variation_ratio` for networks that are near single training networks.
       variation_ratio: median distance to the training networks, in medians of the held-out runs' own, below which
         networks are closer than new runs; other recipes give weights of other norms, and smaller ones lie closer to
         everything.
@@ -69,6 +70,7 @@ class Thresholds(Settings):
     memorised_ratio: float = setting(1.0 / 3.0, above=0, at_most=1)
     collapsed_ratio: float = setting(0.2, above=0, at_most=1)
     mixture_factor: float = setting(0.5, above=0, at_most=1)
+    single_ratio: float = setting(0.8, above=0, at_most=1)
     variation_ratio: float = setting(0.9, above=0, at_most=1)
     explained: float = setting(1e-6, above=0)
     novelty: float = setting(0.4, above=0, below=0.5)
@@ -229,23 +231,26 @@ def _closer(e: Evidence) -> Finding | None:
     """The samples lie closer to training networks than held-out runs do, though nothing explains them one by one: Z_U
     below -3 with an interval below 0, and a median distance below nine tenths of the held-out runs' (its upper limit),
     by weights in whatever order hidden units are, by weights as they are stored, or by outputs; and they are close to
-    single training networks (Z_U of the ratio to the next run likewise).
+    single training networks (Z_U of the ratio to the next run likewise, and a median distance below eight tenths).
+    Weights as they are stored and outputs count for networks that work.
 
     Networks that are close to all training networks alike, as averages are, are closer by their weights if they work;
-    small weights of networks that do not are close to everything.
+    small weights of networks that do not are close to everything, and to the smallest training networks most of all.
     """
     for number, (words, tests) in enumerate(e.spaces()):
         z, apart, ratio = tests["z_u"], tests["z_ratio"], tests["distance_ratio"]
-        near = ratio is not None and ratio["ci95"][1] < e.thresholds.variation_ratio
-        if not near or z["value"] >= e.thresholds.z_u or z["ci95"][1] >= 0:
+        distance = math.inf if ratio is None else ratio["ci95"][1]
+        if distance >= e.thresholds.variation_ratio or z["value"] >= e.thresholds.z_u or z["ci95"][1] >= 0:
             continue
         what = "outputs" if tests is e.tests.get("function") else "weights"
         closer = f"Its networks' {what}{words} are closer to {e.training} than those of newly {e.terms.trained} ones"
         if e.one_run:
             return Finding(VARIATIONS, f"{closer}: variations of its checkpoints.")
-        if apart is not None and apart["value"] < e.thresholds.z_u and apart["ci95"][1] < 0:
+        works = e.works or not e.evaluated
+        single = apart is not None and apart["value"] < e.thresholds.z_u and apart["ci95"][1] < 0
+        if single and (number == 0 or works) and distance < e.thresholds.single_ratio:
             return Finding(VARIATIONS, f"{closer}: variations of these.")
-        if number == 0 and (e.works or not e.evaluated):
+        if number == 0 and works:
             return Finding(
                 VARIATIONS, f"{closer}, though to none in particular: averages of these, or near their mean."
             )

@@ -29,6 +29,7 @@ GRID: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "memorised_ratio": (0.25, 1 / 3, 0.4, 0.5),
         "collapsed_ratio": (0.1, 0.15, 0.2, 0.25, 1 / 3),
         "mixture_factor": (0.25, 0.35, 0.5, 0.65, 0.8),
+        "single_ratio": (0.7, 0.8, 0.9, 1.0),
         "variation_ratio": (0.8, 0.85, 0.9, 0.95, 1.0),
         "novelty": (0.3, 0.4, 0.45),
     }
