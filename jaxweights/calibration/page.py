@@ -82,12 +82,13 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _set_up(result: Mapping[str, Any]) -> Iterator[str]:
     sizes, seeds = result["sizes"], result["seeds"]
+    tried = f", and varied there in {seeds[CALIBRATION]} experiments per kind" if result["sweep"] else ""
     yield "## What was run\n"
     yield (
         f"{seeds[REPORT]} experiments per kind, each with {sizes['train']} training networks, {sizes['heldout']} "
         f"held-out ones and {sizes['samples']} of every control, drawn as disjoint random parts of a pool of trained "
-        f"runs. Thresholds were chosen on zoos of one recipe and seed ({seeds[CALIBRATION]} experiments per kind); "
-        "all rates below are of zoos of another seed and another recipe (width, epochs, learning rate, weight decay: "
+        f"runs. Thresholds were set on zoos of one recipe and seed{tried}; all rates below are of zoos of another seed "
+        "and another recipe (width, epochs, learning rate, weight decay: "
         f"`jaxweights/calibration/kinds.py`){_untuned(result)}. Experiments of one pool share runs, so the "
         "exact intervals (Clopper-Pearson) are somewhat too narrow.\n"
     )
