@@ -16,7 +16,7 @@ def get_config():
     config.zoo.num_heldout = 12
     config.zoo.epochs = 8
     config.zoo.lanes = 4
-    config.audit.bootstrap = 100
+    shrink_audit(config.audit)
     shrink(config.generators.pdiff)
     del config.generators["soup"]  # another program to compile
     return config
@@ -31,6 +31,14 @@ def shrink(pdiff) -> None:
     pdiff.batch_size = 16
     pdiff.autoencoder_steps = 20
     pdiff.diffusion_steps = 20
+
+
+def shrink_audit(audit, barriers=4) -> None:
+    """Makes an audit's intervals rough, its probe set small, and barriers few."""
+    audit.bootstrap = 100
+    audit.barriers = barriers
+    audit.battery.permutations, audit.battery.bootstrap, audit.battery.halves = 9, 9, 2
+    audit.probe.size = min(audit.probe.size, 240)
 
 
 def changed(config, changes):

@@ -1,5 +1,7 @@
 """configs/gpt_digits.py in miniature: same code path, seconds instead of minutes."""
 
+import mini
+
 from configs import generators, gpt_digits
 
 
@@ -16,7 +18,7 @@ def get_config():
     zoo.epochs = 6
     zoo.random_snapshots = 2
     zoo.lanes = 4
-    config.audit.bootstrap = 100
+    mini.shrink_audit(config.audit, barriers=0)
     prompting = config.studies.prompting
     prompting.networks = 4
     prompting.prompts = 3

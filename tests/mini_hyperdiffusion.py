@@ -1,5 +1,7 @@
 """configs/hyperdiffusion_procedural.py in miniature: same code path, seconds instead of minutes."""
 
+import mini
+
 from configs import hyperdiffusion_procedural
 
 
@@ -18,7 +20,7 @@ def get_config():
     zoo.num_heldout = 8
     zoo.epochs = 40
     zoo.batch_size = 64
-    config.audit.bootstrap = 100
+    mini.shrink_audit(config.audit, barriers=0)
     shapes = config.studies.shapes
     shapes.networks = 6
     shapes.resolution = 24

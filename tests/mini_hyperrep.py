@@ -1,5 +1,7 @@
 """configs/hyperrep_digits.py in miniature: same code path, seconds instead of minutes."""
 
+import mini
+
 from configs import hyperrep_digits
 
 
@@ -15,7 +17,7 @@ def get_config():
     config.zoo.epochs = 6
     config.zoo.snapshot_epochs = (4, 5)
     config.zoo.lanes = 4
-    config.audit.bootstrap = 100
+    mini.shrink_audit(config.audit, barriers=0)
     config.studies.autoencoder.symmetry_networks = 8
     config.studies.autoencoder.probe_images = 100
     one = config.generators.hyperrep

@@ -19,7 +19,7 @@ def get_config():
     zoo.batch_size = 32
     zoo.base.epochs = 6
     zoo.base.batch_size = 32
-    config.audit.bootstrap = 100
+    mini.shrink_audit(config.audit, barriers=0)
     config.report.boundary_resolution = 20
     mini.shrink(config.generators.pdiff)
     for name in [n for n in config.generators if n not in ("pdiff", "average", "average_faithful")]:
