@@ -251,9 +251,8 @@ def _closer(e: Evidence) -> Finding | None:
         if single and (number == 0 or works) and distance < e.thresholds.single_ratio:
             return Finding(VARIATIONS, f"{closer}: variations of these.")
         if number == 0 and works:
-            return Finding(
-                VARIATIONS, f"{closer}, though to none in particular: averages of these, or near their mean."
-            )
+            which = ": variations of these" if single else ", though to none in particular: averages, or near the mean"
+            return Finding(VARIATIONS, f"{closer}{which}.")
     return None
 
 
