@@ -53,7 +53,7 @@ def _tests() -> tuple[Test, ...]:
     shares = [("battery", name) for name in ("c_t", "calibrated_distance_share", "nn_ratio_share")]
     outputs = [("tests", "function", "novelty"), ("tests", "function", "memorised_share")]
     outputs += [("function", name) for name in ("function_max", "nearest_disagreement")]
-    population = [("battery", name) for name in ("density", "coverage", "fld_gap", "mmd", "c2st", "one_nna")]
+    population = [("battery", name) for name in ("density", "coverage", "mmd", "c2st", "one_nna")]
     within = [("battery", "vendi"), ("function", "disagreement"), ("function", "ensemble_gain")]
     return (
         *lines("distance to training networks", *distances, *shares),
