@@ -212,6 +212,10 @@ def test_fields_show_value_default_and_meaning():
         ({"studies": {"shape": {}}}, r"did you mean shapes"),
         ({"studies": {"shapes": {}}}, r"studies\.shapes, but the task is 'classification'\. Set task to 'field'"),
         (
+            {"task": "field", "net": {"name": "field", "signal": "image"}, "studies": {"shapes": {}}},
+            r"studies\.shapes, but net\.signal is 'image'\. Set net\.signal to 'occupancy'",
+        ),
+        (
             {"studies": {"prompting": {}}},
             r"no generator that it studies\. Add one of kind gpt to generators, or remove",
         ),

@@ -94,13 +94,14 @@ def parse(config: Mapping[str, Any]) -> ExperimentSettings:
     own = {name: config[name] for name in _OWN if name in config}
     made = {n: g for n, (g, _) in generators.resolve(sections["generators"]).items()}
     chosen = studies.make(sections["studies"])
-    studies.check(sections["studies"], task.name, made.values())
+    net = settings.make(nets.settings_class(network), {**sections["net"], "name": network}, "net")
+    studies.check(sections["studies"], task.name, net, made.values())
     return settings.make(
         ExperimentSettings,
         {
             **own,
             "data": settings.make(task.data_settings, sections["data"]),
-            "net": settings.make(nets.settings_class(network), {**sections["net"], "name": network}, "net"),
+            "net": net,
             "zoo": settings.make(task.zoo_settings, sections["zoo"]),
             "audit": settings.make(AuditSettings, sections["audit"]),
             "report": settings.make(ReportSettings, sections["report"]),
@@ -114,7 +115,7 @@ def complete(config: Mapping[str, Any], parsed: ExperimentSettings) -> dict[str,
     """A config as JSON data with every setting in force: studies are those that there may be, and entries of generators
     stay as they are, since what one leaves out may depend on what another that refers to it sets."""
     completed = json.loads(json.dumps({**settings.plain(parsed), "generators": config.get("generators", {})}))
-    possible = studies.of_experiment(parsed.task, parsed.generators.values())
+    possible = studies.of_experiment(parsed.task, parsed.net, parsed.generators.values())
     completed["studies"] = {name: chosen for name, chosen in completed["studies"].items() if name in possible}
     if not completed["data"].get("skip_bad"):
         # Off is no entry, so that workdirs from before it was a setting belong to the same config.

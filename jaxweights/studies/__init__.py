@@ -33,7 +33,7 @@ __all__ = [
 STUDIES: dict[str, Study] = {
     "autoencoder": Study(autoencoder.AutoencoderSettings, autoencoder.run, generators=Autoencoding),
     "prompting": Study(prompting.PromptingSettings, prompting.run, generators=Prompted),
-    "shapes": Study(shapes.ShapesSettings, shapes.run, exists=shapes.exists, task="field"),
+    "shapes": Study(shapes.ShapesSettings, shapes.run, exists=shapes.exists, task="field", net={"signal": "occupancy"}),
 }
 
 
@@ -50,31 +50,39 @@ def make(config: Mapping[str, Any]) -> dict[str, Settings]:
     return {name: settings.make(s.settings, config.get(name, {}), f"studies.{name}") for name, s in STUDIES.items()}
 
 
-def of_experiment(task: str, generators: Iterable[Generator]) -> tuple[str, ...]:
-    """The names of the studies that an experiment with this task and these generators may have."""
-    studied = {of_generator(generator) for generator in generators}
+def of_experiment(task: str, net: Settings, generators: Iterable[Generator]) -> tuple[str, ...]:
+    """The names of the studies that an experiment with this task, networks and generators may have."""
+    studied, chosen = {of_generator(generator) for generator in generators}, settings.plain(net)
     return tuple(
-        name for name, s in STUDIES.items() if s.task in (None, task) and (not s.generators or name in studied)
+        name
+        for name, s in STUDIES.items()
+        if s.task in (None, task) and s.net.items() <= chosen.items() and (not s.generators or name in studied)
     )
 
 
-def check(given: Iterable[str], task: str, generators: Iterable[Generator]) -> None:
+def check(given: Iterable[str], task: str, net: Settings, generators: Iterable[Generator]) -> None:
     """Refuses settings of studies that an experiment does not have.
 
     Args:
       given: names of the studies that it has settings of.
       task: its task.
+      net: settings of its networks.
       generators: its generators.
 
     Raises:
-      UserError: a study without a generator, or with another task, than it needs.
+      UserError: a study without a generator, or with another task or network, than it needs.
     """
-    wrong = [name for name in given if name not in of_experiment(task, generators)]
+    wrong = [name for name in given if name not in of_experiment(task, net, generators)]
     if not wrong:
         return
     name, needed = wrong[0], STUDIES[wrong[0]].generators
-    if needed is None:
+    if needed is None and STUDIES[name].task != task:
         problem, cure = f"the task is {task!r}", f"Set task to {STUDIES[name].task!r}"
+    elif needed is None:
+        chosen = settings.plain(net)
+        other = next(key for key, value in STUDIES[name].net.items() if chosen[key] != value)
+        problem = f"net.{other} is {chosen[other]!r}"
+        cure = f"Set net.{other} to {STUDIES[name].net[other]!r}"
     else:
         kinds = [kind for kind, known in GENERATORS.items() if issubclass(known, needed)]
         problem = "there is no generator that it studies"

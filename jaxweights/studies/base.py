@@ -34,6 +34,7 @@ class Study:
       generators: class of the generators that are studied, one by one; None for a study of all series together.
       exists: whether there is something to study for a task network and its data.
       task: key in `tasks.TASKS` of the networks that are studied; None for all.
+      net: settings that these have to have, by name.
     """
 
     settings: type[Settings]
@@ -41,6 +42,7 @@ class Study:
     generators: type[LearnedGenerator] | None = None
     exists: Callable[[nets.TaskNet, data.Dataset], bool] = lambda net, dataset: True
     task: str | None = None
+    net: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
