@@ -188,43 +188,39 @@ def _mixed(e: Evidence) -> str:
     return f", {100 * share:.0f} % are mixtures of {of}" if share else ""
 
 
+def _by_share(e: Evidence, test: str, label: str, words: str, limit: float | None = None) -> Finding | None:
+    """A label where a share of the samples exceeds a limit, by default the test's own."""
+    share = e.tests.get(test)
+    if share is None or not e.exceeds(share, limit):
+        return None
+    return Finding(label, f"{100 * share['value']:.0f} % of its networks are {words}.")
+
+
 def _interpolates(e: Evidence) -> Finding | None:
     """More samples are mixtures (lower limit above 1 % and above the share of held-out runs): half as far from a convex
     combination of training networks as held-out runs are, also relative to the nearest network."""
-    share = e.tests["interpolated_share"]
-    if not e.exceeds(share):
-        return None
     of = "checkpoints of the training run" if e.one_run else "training networks"
-    return Finding(INTERPOLATES, f"{100 * share['value']:.0f} % of its networks are mixtures of {of}.")
+    return _by_share(e, "interpolated_share", INTERPOLATES, f"mixtures of {of}")
 
 
 def _collapsed(e: Evidence) -> Finding | None:
     """Most samples are less than a fifth as far from another sample as held-out runs are from one another, and less
     near to training networks than half: what stays near checkpoints of one run is near one another, too."""
-    share, ratio = e.tests.get("collapsed_share"), e.tests["distance_ratio"]
-    near = ratio is not None and ratio["ci95"][1] < e.thresholds.mixture_factor
-    if near or not e.exceeds(share, e.thresholds.most):
+    ratio = e.tests["distance_ratio"]
+    if ratio is not None and ratio["ci95"][1] < e.thresholds.mixture_factor:
         return None
-    assert share is not None
-    return Finding(
-        COLLAPSED,
-        f"{100 * share['value']:.0f} % of its networks are other ones of its own up to small changes: it makes few "
-        "different networks.",
-    )
+    words = "other ones of its own up to small changes: it makes few different networks"
+    return _by_share(e, "collapsed_share", COLLAPSED, words, e.thresholds.most)
 
 
 def _affine(e: Evidence) -> Finding | None:
     """Most samples are half as far from the affine hull of all training networks as held-out runs are, also relative to
     the nearest network: directions between training networks explain them."""
-    share = e.tests.get("affine_share")
-    if not e.exceeds(share, e.thresholds.most):
-        return None
-    assert share is not None
-    return Finding(
-        AFFINE,
-        f"{100 * share['value']:.0f} % of its networks are weighted sums of {e.training}: a linear model of the "
-        "weights, of as many numbers as there are training networks, makes them, and does not make newly trained ones.",
+    words = (
+        f"weighted sums of {e.training}: a linear model of the weights, of as many numbers as there are training "
+        "networks, makes them, and does not make newly trained ones"
     )
+    return _by_share(e, "affine_share", AFFINE, words, e.thresholds.most)
 
 
 def _closer(e: Evidence) -> Finding | None:
