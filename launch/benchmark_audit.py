@@ -31,8 +31,8 @@ def main(argv) -> None:
     common.setup_jax()
     import jaxweights as jw
 
-    runs = _TRAIN.value + _HELDOUT.value
-    zoo = jw.train_zoo("digits", hidden=(16,), runs=runs, heldout=_HELDOUT.value, epochs=_EPOCHS.value, seed=0)
+    counts = {"runs": _TRAIN.value, "heldout": _HELDOUT.value}
+    zoo = jw.train_zoo("digits", hidden=(16,), **counts, epochs=_EPOCHS.value, seed=0)
     samples = jw.sample(jw.fit("pca_gaussian", zoo.train, seed=0), _GENERATED.value, seed=1)
     before, start = peak_gib(), time.perf_counter()
     result = jw.audit(zoo.train, zoo.heldout, samples)
