@@ -114,6 +114,7 @@ def test_images_are_fields_of_two_dimensions(tmp_path):
     config = json.loads(json.dumps(CONFIG))
     config["data"]["name"] = "digits"
     config["net"]["signal"] = "image"
+    del config["studies"]
     images = Experiment(config, tmp_path / "images")
     assert images.net.input_shape == (2,) and len(images.dataset.signals) == RUNS + HELDOUT
     assert describe(config)["data"]["shape"] == [2]
