@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import arrays as array_checks
-from jaxweights import auditing, population, provenance
+from jaxweights import auditing, parallel, population, provenance
 from jaxweights.api import arguments, evaluators, sources
 from jaxweights.api.result import AuditResult
 from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject, symmetry, twins
@@ -160,8 +160,9 @@ def audit(
         evaluate=evaluate,
         task=evaluators.task_of(evaluate),
     )
-    measured = auditing.measure(subject, chosen, mesh)
-    metrics = auditing.describe(subject, measured, chosen, seed, mesh)
+    coordinates = auditing.SeriesCoordinates(compared, parallel.resolve(mesh))
+    measured = auditing.measure(subject, chosen, mesh, coordinates=coordinates)
+    metrics = auditing.describe(subject, measured, chosen, seed, mesh, coordinates)
     for name, one in added.items():
         metrics["series"][name]["kind"] = kind_of(one)
     metrics["versions"] = provenance.versions()

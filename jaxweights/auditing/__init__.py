@@ -15,6 +15,7 @@ The numerical core knows nothing of generators, zoos or files; arrays go in and 
 """
 
 from jaxweights.auditing.audit import describe, measure, run
+from jaxweights.auditing.coordinates import SeriesCoordinates
 from jaxweights.auditing.measurements import (
     HELDOUT,
     HELDOUT_CONTROL,
@@ -40,6 +41,7 @@ __all__ = [
     "TRAINING",
     "AuditSettings",
     "Measured",
+    "SeriesCoordinates",
     "Subject",
     "Thresholds",
     "at_training_steps",

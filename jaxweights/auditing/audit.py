@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxweights import files, parallel
 from jaxweights.auditing import battery, front, measurements
-from jaxweights.auditing.coordinates import Coordinates
+from jaxweights.auditing.coordinates import SeriesCoordinates
 from jaxweights.auditing.measure import Measurer
 from jaxweights.auditing.measurements import HELDOUT, NOISE_LADDER, TRAINING, Measured
 from jaxweights.auditing.subject import AuditSettings, Subject, check
@@ -46,18 +46,24 @@ def run(
       UserError: see `subject.check`.
     """
     settings = settings or AuditSettings()
-    return describe(subject, measure(subject, settings, mesh, folder), settings, seed, mesh)
+    coordinates = SeriesCoordinates(subject.train, parallel.resolve(mesh))
+    measured = measure(subject, settings, mesh, folder, coordinates)
+    return describe(subject, measured, settings, seed, mesh, coordinates)
 
 
 def measure(
-    subject: Subject, settings: AuditSettings, mesh: Mesh | None = None, folder: pathlib.Path | None = None
+    subject: Subject,
+    settings: AuditSettings,
+    mesh: Mesh | None = None,
+    folder: pathlib.Path | None = None,
+    coordinates: SeriesCoordinates | None = None,
 ) -> dict[str, Measured]:
     """The measurements of every series by name, "training" and "heldout" first, and where networks are evaluated of
-    `front.ladder`; see `run`."""
+    `front.ladder`; see `run`. Coordinates that are given are those that `describe` is given too."""
     check(subject, settings)
     if folder is not None:
         files.make_dir(folder)
-    measurer = Measurer(subject, settings, parallel.resolve(mesh))
+    measurer = Measurer(subject, settings, parallel.resolve(mesh), coordinates)
     populations = {TRAINING: subject.train, HELDOUT: subject.heldout, **subject.generated}
     names = [*populations, *([NOISE_LADDER] if subject.evaluate is not None else [])]
     measured: dict[str, Measured] = {}
@@ -79,7 +85,12 @@ def measure(
 
 
 def describe(
-    subject: Subject, measured: dict[str, Measured], settings: AuditSettings, seed: int = 0, mesh: Mesh | None = None
+    subject: Subject,
+    measured: dict[str, Measured],
+    settings: AuditSettings,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    coordinates: SeriesCoordinates | None = None,
 ) -> dict[str, Any]:
     """Tests and verdicts of measured series, as JSON data; see `run`."""
     metrics = summarise(
@@ -98,25 +109,31 @@ def describe(
         "duplicates": len(subject.duplicates),
         "duplicate_rows": list(subject.duplicates),
     }
-    for name, found in _battery(subject, measured, settings, seed, mesh).items():
+    if coordinates is None:
+        coordinates = SeriesCoordinates(subject.train, parallel.resolve(mesh))
+    for name, found in _battery(subject, measured, settings, seed, coordinates).items():
         metrics["series"][name]["battery"] = found
     return metrics | {"task": subject.task.name}
 
 
 def _battery(
-    subject: Subject, measured: dict[str, Measured], settings: AuditSettings, seed: int, mesh: Mesh | None
+    subject: Subject,
+    measured: dict[str, Measured],
+    settings: AuditSettings,
+    seed: int,
+    coordinates: SeriesCoordinates,
 ) -> dict[str, dict[str, Any]]:
     """What is said of whole series, in canonical coordinates; undefined networks have none."""
-    chart = Coordinates.of(subject.train, parallel.resolve(mesh))
     populations = {TRAINING: subject.train, HELDOUT: subject.heldout, **subject.generated}
-    coordinates, nearest = {}, {}
+    charted, nearest = {}, {}
     for name, networks in populations.items():
         one, rows = measured[name], np.flatnonzero(measured[name].defined)
-        coordinates[name] = chart(networks.weights if len(rows) == len(one) else networks.weights[rows])
+        found = coordinates(name, networks.weights)
+        charted[name] = found if len(rows) == len(one) else found[rows]
         nearest[name] = battery.NearestRuns(one.distance[rows], one.second[rows])
     with Progress(len(populations), "battery", "series") as bar:
         return battery.describe(
-            coordinates,
+            charted,
             settings.battery,
             seed,
             runs=subject.train.records["run"],

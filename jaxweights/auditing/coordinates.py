@@ -10,6 +10,7 @@ verdicts. What is taken in coordinates is what needs a vector space: densities, 
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 from typing import Any
@@ -97,6 +98,26 @@ class Coordinates:
         found = matching.match(self.spec, targets, rows, mesh=self._mesh)
         moved = reordering.reordered(self.spec, rows, found.permutations, found.signs)
         return moved, np.concatenate([found.permutations, found.signs], axis=1)
+
+
+class SeriesCoordinates:
+    """Canonical coordinates of the series of one audit, each found once: measurements and the battery need them."""
+
+    def __init__(self, train: Population, mesh: Mesh):
+        """Takes the training networks, which define the coordinates, and the devices."""
+        self._train, self._mesh = train, mesh
+        self._found: dict[str, np.ndarray] = {}
+
+    @functools.cached_property
+    def chart(self) -> Coordinates:
+        """The coordinates of any networks."""
+        return Coordinates.of(self._train, self._mesh)
+
+    def __call__(self, name: str, weights: Any) -> np.ndarray:
+        """Coordinates `[n, D]`, float32, of a series by its name; its networks are `[n, P]`."""
+        if name not in self._found:
+            self._found[name] = self.chart(weights)
+        return self._found[name]
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxweights.auditing import distances, hull, similarity, twins
 from jaxweights.auditing.affine import AffineHull
 from jaxweights.auditing.aligners import Alignment, aligner, onto
-from jaxweights.auditing.coordinates import Coordinates
+from jaxweights.auditing.coordinates import Coordinates, SeriesCoordinates
 from jaxweights.auditing.function import Functional, barriers
 from jaxweights.auditing.measurements import (
     HELDOUT,
@@ -35,8 +35,11 @@ _HULL_BYTES = 8 << 20
 class Measurer:
     """Measures series against one training population."""
 
-    def __init__(self, subject: Subject, settings: AuditSettings, mesh: Mesh):
+    def __init__(
+        self, subject: Subject, settings: AuditSettings, mesh: Mesh, coordinates: SeriesCoordinates | None = None
+    ):
         self.subject, self.mesh, self.settings = subject, mesh, settings
+        self._series = SeriesCoordinates(subject.train, mesh) if coordinates is None else coordinates
         self.train = subject.train.weights
         self.runs = subject.train.records["run"]
         # What a training network is not compared with: its run, or itself where there is no other run.
@@ -76,7 +79,7 @@ class Measurer:
                 "aligned_sign": aligned.signs[:, :NEIGHBOURS],
                 "aligned_second_l2": self._second(self.aligner.nearest, weights, aligned, training),
             }
-        fields |= self._canonical(networks, training)
+        fields |= self._canonical(networks, name)
         result = self._result(networks, name)
         fields["leak"] = self._leaks(networks, result)
         fields |= self._evaluated(networks, result, name, own)
@@ -85,9 +88,9 @@ class Measurer:
             fields |= self._barriers(weights, result, fields)
         return Measured(hull_residual=residual, **fields)
 
-    def _canonical(self, networks: Population, training: bool) -> dict[str, np.ndarray]:
+    def _canonical(self, networks: Population, name: str) -> dict[str, np.ndarray]:
         """What is taken in canonical coordinates: the distances to siblings and to affine hulls."""
-        ours = self.coordinates(networks.weights)
+        ours, training = self._series(name, networks.weights), name == TRAINING
         groups = self.own if training else np.arange(len(ours))
         siblings = np.full(len(ours), np.nan)
         if len(np.unique(groups)) > 1:
@@ -98,10 +101,10 @@ class Measurer:
         ]
         return {"affine_residual": np.fmin.reduce(residuals), "sibling_l2": siblings}
 
-    @functools.cached_property
+    @property
     def coordinates(self) -> Coordinates:
         """The canonical coordinates that the training networks define."""
-        return Coordinates.of(self.subject.train, self.mesh)
+        return self._series.chart
 
     @functools.cached_property
     def spans(self) -> tuple[AffineHull, ...]:
@@ -109,7 +112,7 @@ class Measurer:
         raw = AffineHull(self.train)
         if raw.filled or self.aligner is None:
             return (raw,)
-        return raw, AffineHull(self.coordinates(self.train))
+        return raw, AffineHull(self._series(TRAINING, self.train))
 
     def _result(self, networks: Population, name: str) -> Evaluation | None:
         """The evaluation of a series; None where its networks are not evaluated.
