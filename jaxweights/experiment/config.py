@@ -15,6 +15,7 @@ from jaxweights.experiment.stages import CONTROLS
 from jaxweights.report import ReportSettings
 from jaxweights.settings import Settings, setting
 from jaxweights.zoo import ZooSettings
+from jaxweights.zoo.recipe import FURTHER
 
 _OWN = ("seed", "num_samples", "task")  # settings of the experiment itself; all others are sections
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of a generator
@@ -117,7 +118,10 @@ def complete(config: Mapping[str, Any], parsed: ExperimentSettings) -> dict[str,
     completed = json.loads(json.dumps({**settings.plain(parsed), "generators": config.get("generators", {})}))
     possible = studies.of_experiment(parsed.task, parsed.net, parsed.generators.values())
     completed["studies"] = {name: chosen for name, chosen in completed["studies"].items() if name in possible}
+    # Off is no entry, so that workdirs from before these were settings belong to the same config.
     if not completed["data"].get("skip_bad"):
-        # Off is no entry, so that workdirs from before it was a setting belong to the same config.
         completed["data"].pop("skip_bad", None)
+    for name, default in FURTHER.items():
+        if completed["zoo"].get(name) == default:
+            del completed["zoo"][name]
     return completed

@@ -19,9 +19,10 @@ from jaxweights.evaluation import Evaluation
 from jaxweights.evaluation.accuracy import totals, wrong_if_undefined
 from jaxweights.settings import Settings, plain, setting
 from jaxweights.tasks.base import Examples, Scene, Shown, Task
-from jaxweights.zoo import BaseSettings, Recipe, Supervised, SupervisedSettings
+from jaxweights.zoo import BaseSettings, Distribution, Recipe, Supervised, SupervisedSettings
 from jaxweights.zoo.augment import Augmentation
 from jaxweights.zoo.partial import PartialProgram
+from jaxweights.zoo.recipe import FURTHER
 
 if TYPE_CHECKING:
     from jaxweights.report.style import Picture
@@ -81,6 +82,7 @@ class ClassifierZoo(SupervisedSettings):
       statistics: batch normalisation while runs train. batch: by statistics of the batch; frozen: by the running ones,
         which stay; published: by those of the batch for two steps, then by the running ones, where those steps have
         moved them.
+      label_smoothing: hyper-parameter: share of every label that lies on all classes evenly.
     """
 
     start: Literal["own", "shared", "base"] = "own"  # type: ignore[assignment]
@@ -88,6 +90,9 @@ class ClassifierZoo(SupervisedSettings):
     base: BaseSettings = BaseSettings()
     subset: tuple[str, ...] = ()
     statistics: Literal["batch", "frozen", "published"] = "batch"
+    label_smoothing: Distribution = setting(
+        Distribution("constant", (FURTHER["label_smoothing"],)), at_least=0, below=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

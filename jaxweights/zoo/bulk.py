@@ -195,7 +195,7 @@ def _train_missing(trainer: Trainer, dataset: Dataset, seed: int, sizes, store, 
     first = None
     if recipe.start == "first_weights" and 0 in missing:  # run 0 is trained alone, and again with its chunk
         with progress.Progress(recipe.snapshots[-1], "zoo (run 0, where all start)", "steps") as bar:
-            first = _train_chunk(trainer, data, seed, np.arange(1), bar, 0)[0][0, -1]
+            first = train_chunk(trainer, data, seed, np.arange(1), bar, 0)[0][0, -1]
     elif recipe.start == "first_weights":
         first = np.asarray(store.weights[:1])[0]
     if first is not None and not np.isfinite(first).all():
@@ -207,7 +207,7 @@ def _train_missing(trainer: Trainer, dataset: Dataset, seed: int, sizes, store, 
         done = 0
         for c in missing:
             runs = np.arange(c * chunk, min((c + 1) * chunk, total))
-            trained = _train_chunk(trainer, data, seed, runs, bar, done, first)
+            trained = train_chunk(trainer, data, seed, runs, bar, done, first)
             done += len(runs) * recipe.snapshots[-1]
             store.append(c, _records(trainer.net, seed, runs, num_runs, trained, recipe, evaluate))
 
@@ -224,12 +224,26 @@ def _chunk_runs(trainer: Trainer, total: int, wanted: int) -> int:
     return -(-limit // trainer.group) * trainer.group
 
 
-def _train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int, first=None):
-    """Trains one chunk; returns its snapshots `[R, S, P]`, their steps `[R, S]`, the hyper-parameters and other columns
-    of its records."""
+def train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int, first=None, chosen=None):
+    """Trains one chunk.
+
+    Args:
+      trainer: of the zoo.
+      data: from its `load`.
+      seed: random seed of the zoo.
+      runs: `[R]` run ids.
+      bar: progress in steps of one run.
+      done: steps before this chunk.
+      first: weights to start from, see `Trainer.init`.
+      chosen: values `[R]` of hyper-parameters by name; the others are drawn.
+
+    Returns:
+      Its snapshots `[R, S, P]`, their steps `[R, S]`, the hyper-parameters and other columns of its records.
+    """
     recipe = trainer.recipe
-    padded = np.concatenate([runs, np.repeat(runs[-1:], -len(runs) % trainer.group)])
-    state = trainer.init(seed, padded, first)
+    padded = np.asarray(parallel.pad_rows(runs, trainer.group))
+    chosen = {name: np.asarray(parallel.pad_rows(values, trainer.group)) for name, values in (chosen or {}).items()}
+    state = trainer.init(seed, padded, first, chosen)
     data = trainer.select(data, padded)
     hyper = {k: np.asarray(v)[: len(runs)] for k, v in state.hyper.items()}
     steps = trainer.snapshot_steps(seed, padded)
@@ -291,13 +305,19 @@ def _kept(recipe: Recipe, seed: int, run: int, heldout: bool) -> np.ndarray:
     return np.arange(recipe.num_snapshots) == chosen
 
 
+def diverged_rows(rows: np.ndarray, result: Evaluation, recipe: Recipe) -> np.ndarray:
+    """`[N]` bool: weights `[N, P]` with one that is not finite or above the recipe's limit, or whose loss is not
+    finite."""
+    return ~(np.isfinite(rows) & (np.abs(rows) <= recipe.largest_weight)).all(axis=1) | ~np.isfinite(result.loss)
+
+
 def _records(net, seed, runs, num_runs, trained, recipe: Recipe, evaluate) -> Population:
     """Evaluates the snapshots of a chunk that are kept and lays them out run by run."""
     snapshots, steps, hyper, columns = trained
     kept = np.stack([_kept(recipe, seed, run, run >= num_runs) for run in runs])
     rows, count = snapshots[kept], kept.sum(axis=1)
     result = evaluate(rows)
-    bad = ~(np.isfinite(rows) & (np.abs(rows) <= recipe.largest_weight)).all(axis=1) | ~np.isfinite(result.loss)
+    bad = diverged_rows(rows, result, recipe)
     diverged = np.logical_or.reduceat(bad, np.cumsum(count) - count)
     split = np.where(runs < num_runs, population.TRAIN, population.HELDOUT)
     split = np.where(diverged, population.DIVERGED, split)

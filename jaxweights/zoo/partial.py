@@ -124,7 +124,7 @@ class PartialProgram(Supervised):
         vector, (opt_state, statistics) = carry
         inputs, labels = self.batch(data, state.words, step)
         forward = functools.partial(self._outputs, self.net.bind(data.shared.frozen), statistics, inputs)
-        (loss, statistics), gradient = self._gradient(forward, vector, labels, step)
+        (loss, statistics), gradient = self._gradient(forward, vector, labels, step, state.hyper)
         vector, opt_state = self._optimized(state, step, gradient, vector, opt_state)
         if not normalization.trainable(self.net.spec).all():
             parts: list[Any] = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from jaxweights.settings import Settings, convert, setting
 
 MOST_SNAPSHOTS = 1_000_000
 HYPER_PARAMETERS = ("learning_rate", "momentum", "weight_decay", "init_scale")
+"""What every run has an own, traced value of."""
+FURTHER = {"beta1": 0.9, "beta2": 0.999, "label_smoothing": 0.0}
+"""What runs have own values of where it varies, and constants in the program elsewhere; with the defaults."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +102,17 @@ class Distribution(Readable):
         """Whether every draw is zero, so that the term can be left out of the program."""
         return all(v == 0 for v in self.values)
 
+    @property
+    def varies(self) -> bool:
+        """Whether it is no constant."""
+        return self.kind != "constant"
+
 
 @dataclasses.dataclass(frozen=True)
 class ZooSettings(Settings):
     """Settings of a zoo that every task has: which runs, and how each is trained. Tasks add their own.
 
-    The four hyper-parameters are numbers, or distributions that every run draws from with its own key, for example
+    Hyper-parameters are numbers, or distributions that every run draws from with its own key, for example
     `ConfigDict({"kind": "log_uniform", "low": 1e-3, "high": 1e-1})`; kinds: uniform, log_uniform, choice (with values).
 
     Attributes:
@@ -124,6 +133,8 @@ class ZooSettings(Settings):
       momentum: hyper-parameter: momentum of sgd.
       weight_decay: hyper-parameter: weight decay.
       init_scale: hyper-parameter: factor on the initial weights.
+      beta1: hyper-parameter: decay of adam's and adamw's mean of the gradient.
+      beta2: hyper-parameter: decay of their mean of its square.
       largest_weight: runs with a larger weight (in magnitude) at any snapshot count as diverged; 0 for no limit.
       chunk_size: runs per chunk of the store; 0 to choose by memory.
       lanes: models per vmap; 0 to choose by network and backend.
@@ -147,6 +158,8 @@ class ZooSettings(Settings):
     momentum: Distribution = setting(Distribution("constant", (0.9,)), at_least=0, below=1)
     weight_decay: Distribution = setting(Distribution("constant", (0.0,)), at_least=0)
     init_scale: Distribution = setting(Distribution("constant", (1.0,)), above=0)
+    beta1: Distribution = setting(Distribution("constant", (FURTHER["beta1"],)), at_least=0, below=1)
+    beta2: Distribution = setting(Distribution("constant", (FURTHER["beta2"],)), at_least=0, below=1)
     largest_weight: float = setting(0.0, at_least=0)
     chunk_size: int = setting(0, at_least=0)
     lanes: int = setting(0, at_least=0)
@@ -298,8 +311,20 @@ class Recipe:
 
     @property
     def hyper(self) -> dict[str, Distribution]:
-        """Distribution of every name in `HYPER_PARAMETERS`, in that order."""
-        return {name: getattr(self.settings, name) for name in HYPER_PARAMETERS}
+        """Distribution of every name in `HYPER_PARAMETERS`, in that order, and of those in `FURTHER` that vary."""
+        further = [name for name in FURTHER if name in self._fields and getattr(self.settings, name).varies]
+        return {name: getattr(self.settings, name) for name in (*HYPER_PARAMETERS, *further)}
+
+    @property
+    def _fields(self) -> set[str]:
+        return {field.name for field in dataclasses.fields(self.settings)}
+
+    def value(self, name: str, hyper: Mapping[str, jax.Array]) -> Any:
+        """A run's value of a name in `FURTHER`: traced where it varies, else the constant, which may be the default of
+        settings that do not have it."""
+        if name in hyper:
+            return hyper[name]
+        return getattr(self.settings, name).values[0] if name in self._fields else FURTHER[name]
 
     @property
     def num_snapshots(self) -> int:
@@ -349,11 +374,12 @@ class Recipe:
         settings = self.settings
         zero = {name for name, d in self.hyper.items() if d.always_zero}
         decay = [] if "weight_decay" in zero else [optax.add_decayed_weights(hyper["weight_decay"])]
+        adam = functools.partial(optax.scale_by_adam, b1=self.value("beta1", hyper), b2=self.value("beta2", hyper))
         if settings.optimizer == "sgd":
             momentum = [] if "momentum" in zero else [optax.trace(hyper["momentum"], settings.nesterov)]
             parts = decay + momentum
         elif settings.optimizer == "adam":
-            parts = decay + [optax.scale_by_adam()]
+            parts = decay + [adam()]
         else:
-            parts = [optax.scale_by_adam()] + decay
+            parts = [adam()] + decay
         return optax.chain(*parts, optax.scale_by_learning_rate(learning_rate))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -153,17 +153,19 @@ class Supervised(Program):
         params, opt_state = carry
         images, labels = self.batch(data, state.words, step)
         forward = functools.partial(self._forward, images=images)
-        (loss, moved), gradient = self._gradient(forward, params, labels, step)
+        (loss, moved), gradient = self._gradient(forward, params, labels, step, state.hyper)
         params, opt_state = self._optimized(state, step, gradient, params, opt_state)
         return loss, (normalization.take_statistics(params, moved) if self._has_statistics else params, opt_state)
 
-    def _gradient(self, forward: Callable, params: Any, labels: jax.Array, step: jax.Array):
+    def _gradient(
+        self, forward: Callable, params: Any, labels: jax.Array, step: jax.Array, hyper: Mapping[str, jax.Array]
+    ):
         """`((loss, moved), gradient)` of `forward(params, training=...) -> (outputs, moved)` in the step's mode."""
 
         def differentiate(training: bool):
             def loss(params):
                 outputs, moved = forward(params, training=training)
-                losses = self.loss(outputs, labels)
+                losses = self._losses(outputs, labels, hyper)
                 return jnp.mean(losses) if self.split is None else self.split.mean(losses), moved
 
             return jax.value_and_grad(loss, has_aux=True)(params)
@@ -173,6 +175,15 @@ class Supervised(Program):
         if self.statistics == "batch":
             return differentiate(True)
         return jax.lax.cond(step < _PUBLISHED_STEPS, lambda: differentiate(True), lambda: differentiate(False))
+
+    def _losses(self, outputs: jax.Array, labels: jax.Array, hyper: Mapping[str, jax.Array]) -> jax.Array:
+        """Losses `[B]`; with smoothed labels, a share of each label lies on all classes evenly (Szegedy et al., arXiv
+        1512.00567, section 7)."""
+        losses, smoothing = self.loss(outputs, labels), self.recipe.value("label_smoothing", hyper)
+        if isinstance(smoothing, float) and smoothing == 0:
+            return losses
+        uniform = jnp.mean(jax.nn.logsumexp(outputs, axis=-1, keepdims=True) - outputs, axis=-1)
+        return losses + smoothing * (uniform - losses)
 
     def _optimized(
         self, state: RunState, step: jax.Array, gradient: Any, params: Any, opt_state: Any

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -72,23 +73,31 @@ class Trainer:
 
         return jax.jit(jax.vmap(one, in_axes=(None, 0)))
 
-    def init(self, seed: int, run_ids: np.ndarray, first: np.ndarray | None = None) -> RunState:
+    def init(
+        self,
+        seed: int,
+        run_ids: np.ndarray,
+        first: np.ndarray | None = None,
+        hyper: Mapping[str, np.ndarray] | None = None,
+    ) -> RunState:
         """Initial states of the given runs, sharded over the mesh; their number is a multiple of `group`.
 
         Args:
           seed: seed of the zoo.
           run_ids: `[R]`.
           first: `[P]` weights that all runs but run 0 start from; None for initialisations of their own.
+          hyper: `[R]` values of hyper-parameters by name; the others are drawn.
         """
-        ids = jax.device_put(np.asarray(run_ids, np.uint32), parallel.sharded(self.mesh))
-        state = self._init(jax.random.key(seed), ids, self.program.given())
+        chosen = {name: np.asarray(values, np.float32) for name, values in (hyper or {}).items()}
+        ids, chosen = jax.device_put((np.asarray(run_ids, np.uint32), chosen), parallel.sharded(self.mesh))
+        state = self._init(jax.random.key(seed), ids, chosen, self.program.given())
         return state if first is None else self.program.restart(state, run_ids, first, self.mesh)
 
     @functools.cached_property
     def _init(self):
         recipe, program = self.recipe, self.program
 
-        def one(zoo_key, run_id, given):
+        def one(zoo_key, run_id, chosen, given):
             key = _run_key(zoo_key, run_id)
             init_key, order_key, hyper_key = (jax.random.fold_in(key, i) for i in range(3))
             shared = jax.random.fold_in(zoo_key, 1)
@@ -96,12 +105,12 @@ class Trainer:
                 init_key = jax.random.fold_in(shared, 0)
             if program.shares_batches:
                 order_key = jax.random.fold_in(shared, 1)
-            hyper = recipe.sample_hyper(hyper_key)
+            hyper = {**recipe.sample_hyper(hyper_key), **chosen}
             return RunState(*program.start(init_key, hyper, given), jax.random.key_data(order_key), hyper)
 
         split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
-        many = jax.vmap(one, in_axes=(None, 0, None))
-        return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(whole, split, whole), out_specs=split))
+        many = jax.vmap(one, in_axes=(None, 0, 0, None))
+        return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(whole, split, split, whole), out_specs=split))
 
     def load(self, dataset: Dataset) -> Any:
         """The training data, for `select`."""
