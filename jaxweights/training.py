@@ -3,8 +3,11 @@
 Data parallel with the semantics that `jax.pmap` users know: parameters on every device, the batch split over devices,
 the loss averaged with `lax.pmean` inside the differentiated function (outside of it, `shard_map` would already have
 summed the gradients of replicated parameters and the mean would be a no-op). Where a stage shards its parameters, a
-device keeps parts of them instead and gathers the others for the loss. Many steps per dispatch, the whole data
-set on device, checkpoints through Orbax from which training resumes bit for bit.
+device keeps parts of them instead, see `sharding`. Many steps per dispatch, the whole data set on device, checkpoints
+through Orbax from which training resumes bit for bit.
+
+The devices may belong to several processes (`jax.distributed`). All of them call the same functions with the same
+arguments and get the same results.
 """
 
 from __future__ import annotations
@@ -21,12 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxweights import parallel, progress, shuffle
+from jaxweights import parallel, progress, sharding, shuffle
 from jaxweights.checkpoints import Checkpoints
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
+from jaxweights.nn.parameters import drawn_apart
 from jaxweights.population import Population
 
 _DISPATCH_STEPS = 256  # steps per dispatch at most: the length of the metric buffers
@@ -63,7 +68,7 @@ def train_generator(
     Args:
       generator: what to train.
       training: training rows `[N, P]` and their records.
-      mesh: devices, all by default; a stage uses the most devices that divide its batch.
+      mesh: devices, all by default; a stage uses the most devices that divide its batch, of every process as many.
       key: PRNG key for initialisation, batch order and all noise.
       path: folder of the checkpoints, one sub-folder per stage; None to keep nothing on disk.
       log: receives `{"generator", "stage", "step", "loss", ...}` for every point of the loss curve, in order; after a
@@ -103,7 +108,8 @@ class StageTrainer:
       stage: the stage.
       data: from the generator's `prepare`, N examples.
       done: the generator's state so far, constants and finished stages.
-      mesh: devices; the most that divide the batch are used, of a CPU only one for many parameters.
+      mesh: devices; the most that divide the batch are used, of a CPU only one for many parameters, unless they are
+        sharded.
       key: PRNG key of this stage.
       name: used in messages.
 
@@ -122,15 +128,32 @@ class StageTrainer:
         self.stage, self.name = stage, name
         self._key = key
         self._size = size
-        devices = max(d for d in range(1, mesh.size + 1) if stage.batch_size % d == 0)
-        if (
-            mesh.devices.flat[0].platform == "cpu"
-            and not stage.shard_parameters
-            and self._num_params(done) > _CPU_PARAMS
-        ):
-            devices = 1
-        self.mesh = parallel.make_mesh_of(mesh.devices.ravel()[:devices])
-        self._inputs = jax.device_put((jax.tree.map(jnp.asarray, data), dict(done)), parallel.replicated(self.mesh))
+        devices = list(mesh.devices.flat)
+        self._sharded = stage.parameter_shards != 1
+        large = devices[0].platform == "cpu" and not self._sharded and self._num_params(done) > _CPU_PARAMS
+        chosen = sharding.arrange(devices, stage.batch_size, stage.parameter_shards, 1 if large else None)
+        self.mesh, self._rows = chosen
+        # What finished stages left is split as well.
+        self._done_axes = {
+            name: {k: self._split(v) if k == "params" else jax.tree.map(lambda _: 0, v) for k, v in part.items()}
+            if name != "constants"
+            else jax.tree.map(lambda _: 0, part)
+            for name, part in done.items()
+        }
+        specs = jax.tree.map(sharding.spec, dict(done), self._done_axes)
+        self._input_specs = jax.tree.map(lambda _: PartitionSpec(), data), specs
+        self._inputs = jax.tree.map(self._place, (data, dict(done)), self._input_specs)
+
+    def _split(self, params: Any) -> Any:
+        size = self.mesh.shape[sharding.MODEL] if self._sharded else 1
+        return sharding.split_axes(params, size, self.stage.stacked)
+
+    def _place(self, x: Any, spec: PartitionSpec) -> jax.Array:
+        where = NamedSharding(self.mesh, spec)
+        if where.is_fully_addressable:
+            return jax.device_put(x, where)
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
 
     def _num_params(self, done: Mapping[str, Any]) -> int:
         params, _ = jax.eval_shape(self.stage.init, self._key, dict(done))
@@ -138,7 +161,8 @@ class StageTrainer:
 
     def init(self) -> TrainState:
         """The state before the first step, on every device or split over them."""
-        return jax.jit(self._start, out_shardings=self._shardings)(self._key, self._inputs[1])
+        with drawn_apart() if self._sharded else contextlib.nullcontext():
+            return jax.jit(self._start, out_shardings=self._shardings)(self._key, self._inputs[1])
 
     def _start(self, key, done) -> TrainState:
         params, model_state = self.stage.init(jax.random.fold_in(key, 0), done)
@@ -151,18 +175,15 @@ class StageTrainer:
 
     @functools.cached_property
     def _axes(self) -> Any:
-        """The axis along which each parameter is split, or -1."""
-        size = self.mesh.size if self.stage.shard_parameters else 1
-        return jax.tree.map(lambda x: _split_axis(x.shape, size), self._shapes.params)
+        """The axis along which each parameter is split, or 0."""
+        return self._split(self._shapes.params)
 
     @functools.cached_property
     def _specs(self) -> TrainState:
         """How each array of the state lies on the devices."""
         whole = PartitionSpec()
-        params = jax.tree.map(
-            lambda axis: PartitionSpec(*[None] * axis, parallel.AXIS) if axis >= 0 else whole, self._axes
-        )
         state = self._shapes
+        params = jax.tree.map(sharding.spec, state.params, self._axes)
         moments = optax.tree_utils.tree_map_params(
             self.stage.optimizer, lambda _, spec: spec, state.opt_state, params, transform_non_params=lambda _: whole
         )
@@ -199,31 +220,35 @@ class StageTrainer:
             return jax.lax.fori_loop(0, count, body, (state, buffers))
 
         specs = self._specs
-        body = jax.shard_map(many, mesh=self.mesh, in_specs=(specs,) + (whole,) * 4, out_specs=(specs, whole))
+        given = (specs, *self._input_specs, whole, whole)
+        body = jax.shard_map(many, mesh=self.mesh, in_specs=given, out_specs=(specs, whole))
         return jax.jit(body, donate_argnums=0)
 
     def _step(self, state: TrainState, data, done, key):
-        stage, share = self.stage, self.stage.batch_size // self.mesh.size
+        stage, share = self.stage, self.stage.batch_size // math.prod(self.mesh.shape[axis] for axis in self._rows)
         rows = shuffle.batch_indices(
             jax.random.key_data(jax.random.fold_in(key, 0)), state.step, stage.batch_size, self._size
         )
         keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), state.step), stage.batch_size)
-        first = jax.lax.axis_index(parallel.AXIS) * share
+        first = jax.lax.axis_index(self._rows) * share
         rows = jax.lax.dynamic_slice(rows, (first,), (share,))
         keys = jax.lax.dynamic_slice(keys, (first,), (share,))
         batch = stage.gather(data, rows, keys)
 
+        done = sharding.parts(done, self._done_axes)
+
         def loss(params):
-            params = jax.tree.map(_gather, params, self._axes)
-            value, (model_state, metrics) = stage.loss(params, state.model_state, done, batch, keys, parallel.AXIS)
-            metrics = {"loss": value, **metrics}
-            return jax.lax.pmean(value, parallel.AXIS), (model_state, jax.lax.pmean(metrics, parallel.AXIS))
+            params = sharding.parts(params, self._axes)
+            value, (model_state, metrics) = stage.loss(params, state.model_state, done, batch, keys, self._rows)
+            metrics = jax.lax.pmean({"loss": value, **metrics}, self.mesh.axis_names)
+            if self._rows != self.mesh.axis_names:
+                # The same on all of these devices, which JAX does not know.
+                model_state = jax.lax.pmax(model_state, sharding.MODEL)
+            return metrics["loss"], (model_state, metrics)
 
         gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(state.params)
         if stage.gradient_clip:
-            norm = jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(_sum_of_squares, gradient, self._axes))))
-            factor = stage.gradient_clip / jnp.maximum(norm, stage.gradient_clip)
-            gradient = jax.tree.map(lambda g: g * factor, gradient)
+            gradient = sharding.clip(gradient, stage.gradient_clip, self._axes)
         # Optimizers that look at the loss (reduction of the learning rate on a plateau) get it; others ignore it.
         optimizer = optax.with_extra_args_support(stage.optimizer)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, value=metrics["loss"])
@@ -258,9 +283,10 @@ class StageTrainer:
                     target = min(stage.steps, (step // every + 1) * every)
                     take = min(count, target - step, _DISPATCH_STEPS)
                     begin = time.monotonic()
-                    state, metrics = self.advance(state, take)
+                    # JAX 0.10 hangs where programs of several devices per process wait for each other in flight.
+                    state, metrics = jax.block_until_ready(self.advance(state, take))
                     metrics = {k: np.asarray(v)[:take] for k, v in metrics.items()}
-                    count = _next_count(take, time.monotonic() - begin)
+                    count = self._agreed(_next_count(take, time.monotonic() - begin))
                     self._check(metrics["loss"], step, good, path)
                     step += take
                     _log_points(pending, metrics, step, width, stage.steps, log)
@@ -269,7 +295,13 @@ class StageTrainer:
                         checkpoints.save(step, state)
                         good = step
             result = {"params": state.params if state.ema is None else state.ema, "model_state": state.model_state}
-            return jax.tree.map(np.asarray, result)
+            return jax.tree.map(_fetch, result)
+
+    def _agreed(self, count: int) -> int:
+        """What the first process says: times differ, and all have to take as many steps."""
+        if len({device.process_index for device in self.mesh.devices.flat}) == 1:
+            return count
+        return int(multihost_utils.broadcast_one_to_all(np.int32(count)))
 
     def _check(self, losses: np.ndarray, step: int, good: int, path: pathlib.Path | None) -> None:
         bad = np.flatnonzero(~np.isfinite(losses))
@@ -298,19 +330,11 @@ class _NoCheckpoints(contextlib.AbstractContextManager):
         pass
 
 
-def _split_axis(shape: tuple[int, ...], size: int) -> int:
-    """The longest axis that `size` divides, or -1 where there is none or nothing to split."""
-    axes = [axis for axis, length in enumerate(shape) if size > 1 and length and length % size == 0]
-    return max(axes, key=lambda axis: shape[axis], default=-1)
-
-
-def _gather(part: jax.Array, axis: int) -> jax.Array:
-    return part if axis < 0 else jax.lax.all_gather(part, parallel.AXIS, axis=axis, tiled=True)
-
-
-def _sum_of_squares(part: jax.Array, axis: int) -> jax.Array:
-    total = jnp.sum(jnp.square(part))
-    return total if axis < 0 else jax.lax.psum(total, parallel.AXIS)
+def _fetch(x: jax.Array) -> np.ndarray:
+    """A whole array on this process's host, wherever its parts are."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def _next_count(taken: int, seconds: float) -> int:

@@ -15,7 +15,7 @@ from trees import length
 
 from configs.paper import gpt_mnist
 from jaxweights import diffusion as dif
-from jaxweights import tasks
+from jaxweights import sharding, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.gpt import GPT, importer, network
 from jaxweights.nn import activations, transformer
@@ -132,10 +132,12 @@ def test_blocks_computed_again_need_less_memory_and_give_the_same():
 def test_optimizer_agrees_with_the_published_one(golden):
     """Clipping (five of six gradients are too long), warm-up, cosine, weight decay and average."""
     drawn = draw({"weight": (2, 3), "bias": (2,), "gradient_weight": (6, 2, 3), "gradient_bias": (6, 2)}, 102)
-    optimizer = GPT(learning_rate=1e-2, steps=20, warmup_steps=4).stages()[0].optimizer
+    stage = GPT(learning_rate=1e-2, steps=20, warmup_steps=4).stages()[0]
+    optimizer = stage.optimizer
 
     def step(carry, gradient):
         params, opt_state, average = carry
+        gradient = sharding.clip(gradient, stage.gradient_clip)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         params = optax.apply_updates(params, updates)
         return (params, opt_state, optax.incremental_update(params, average, 0.1)), None

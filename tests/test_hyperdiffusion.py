@@ -194,14 +194,14 @@ def replicated(zoo):
 
 def test_sharded_parameters_train_as_replicated_ones(zoo, replicated):
     """With global-norm clipping, moments, an average, and every kind of noise; some arrays do not divide by 8."""
-    eight = trainer(zoo, 8, gradient_clip=CLIP, shard_parameters=True)
+    eight = trainer(zoo, 8, gradient_clip=CLIP, parameter_shards=0)
     start, after, losses = replicated
     first = eight.init()
     agree(jax.tree.map(np.asarray, first), start, 1e-7)
     for tree in (first.params, first.ema, first.opt_state[0].mu, first.opt_state[0].nu):
         leaves = jax.tree.leaves(tree)
         here = sum(x.addressable_shards[0].data.size for x in leaves)
-        assert here < 1.1 / 8 * sum(x.size for x in leaves)
+        assert here < 1.3 / 8 * sum(x.size for x in leaves)  # vectors stay whole
     state, one = eight.advance(first, 1)
     # The first moment after one step is a tenth of the gradient, and the gradient is longer than allowed.
     assert length(state.opt_state[0].mu) == pytest.approx(CLIP / 10, rel=1e-5)
@@ -215,7 +215,7 @@ def test_sharded_parameters_train_as_replicated_ones(zoo, replicated):
 
 
 def test_sharded_checkpoints_are_restored_on_other_devices(tmp_path, zoo, replicated):
-    options = {"gradient_clip": CLIP, "shard_parameters": True, "steps": 2}
+    options = {"gradient_clip": CLIP, "parameter_shards": 0, "steps": 2}
     trainer(zoo, 8, **options).run(tmp_path, lambda row: None)
     rows = []
     options["steps"] = 4

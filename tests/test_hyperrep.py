@@ -15,7 +15,7 @@ from scipy import stats
 from trees import length
 
 from configs.paper import hyperrep_svhn
-from jaxweights import parallel, tasks
+from jaxweights import parallel, sharding, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.hyperrep import HyperRep, importer, loss, network
 from jaxweights.generators.hyperrep.layout import UnitLayout
@@ -269,11 +269,15 @@ def test_plateau_is_pytorchs(golden):
 def test_optimizers_decay_and_clip_as_pytorchs(settings, gradients, updates):
     """Weights 2 and -3, decay 0.1, rate 1e-2, momentum 0.9: AdamW decays weights; the others add the decay to the
     gradient, after it was clipped."""
-    optimizer = hyperrep(**SMALL, weight_decay=0.1, learning_rate=1e-2, **settings).stages()[0].optimizer
+    stage = hyperrep(**SMALL, weight_decay=0.1, learning_rate=1e-2, **settings).stages()[0]
+    optimizer = stage.optimizer
     params = jnp.array([2.0, -3.0])
     state = optimizer.init(params)
     for gradient in gradients:
-        found, state = optimizer.update(jnp.array(gradient, jnp.float32), state, params)
+        gradient = jnp.array(gradient, jnp.float32)
+        if stage.gradient_clip:
+            gradient = sharding.clip(gradient, stage.gradient_clip)
+        found, state = optimizer.update(gradient, state, params)
     # Adam's correction divides by 1 - 0.999 in float32.
     np.testing.assert_allclose(found, 1e-2 * np.array(updates), rtol=1e-4)
 

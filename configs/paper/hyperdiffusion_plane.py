@@ -47,5 +47,5 @@ def get_config(variant: str = "") -> ConfigDict:
     zoo.momentum = 0.0
     base.add_study(config, "shapes").update(networks=606, resolution=356, up="y")
     config.generators = generators.baselines(0.02, 0.04)
-    config.generators.hyperdiffusion = generators.preset("hyperdiffusion", shard_parameters=True, **VARIANTS[variant])
+    config.generators.hyperdiffusion = generators.preset("hyperdiffusion", parameter_shards=0, **VARIANTS[variant])
     return config

@@ -175,8 +175,13 @@ class Context:
     def changes(self, stage: str, kept: Mapping[str, Any]) -> list[str]:
         """How what a result depends on (see `origin`) differs from what it did when it was made, one line each."""
         now = self.origin(stage)
-        # What is read may not be known yet, or any more.
-        names = {name for name in {*kept, *now} if not name.startswith("inputs.") or (name in kept and name in now)}
+        # What is read may not be known yet, or any more; where things are computed was kept once.
+        names = {
+            name
+            for name in {*kept, *now}
+            if not (name.startswith("generators.") and name.rpartition(".")[2] in generators.LearnedGenerator.PLACEMENT)
+            and (not name.startswith("inputs.") or (name in kept and name in now))
+        }
         return provenance.differences(*({k: v for k, v in facts.items() if k in names} for facts in (kept, now)))
 
     def check_origin(self, stage: str, kept: Mapping[str, Any], path: pathlib.Path) -> None:

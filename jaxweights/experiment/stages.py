@@ -127,8 +127,9 @@ _REPORT = ("report.html", "figures", "table.csv", "table.tex", "methods.tex", "r
 
 
 def _entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The settings of a series: of a generator, or of a control."""
-    return dict(config["generators"].get(name) or CONTROLS[name])
+    """The settings of a series that matter for it: of a generator, or of a control."""
+    entry = config["generators"].get(name) or CONTROLS[name]
+    return {key: value for key, value in entry.items() if key not in generators.LearnedGenerator.PLACEMENT}
 
 
 def _stage(name, settings, needs, leaves, kept: bool = False) -> Stage:

@@ -49,18 +49,21 @@ class Stage:
         stage, each `{"params": ..., "model_state": ...}`.
       loss: `(params, model_state, done, batch, keys, axis_name) -> (loss, (model_state, metrics))`. `batch` (from
         `gather`) and `keys` `[b]` are this device's share; the value is the mean over that share. All randomness comes
-        from the per-example keys, and batch statistics are averaged over `axis_name` when it is given, so that the
-        result does not depend on the number of devices. `metrics` is a flat dict of scalars.
+        from the per-example keys, and batch statistics are averaged over `axis_name` (one or several axes of the
+        mesh) when it is given, so that the result does not depend on the number of devices. `metrics` is a flat dict of
+        scalars.
       ema_decay: decay of the exponential moving average of the parameters, or None for none; where it is given, the
         stage's result holds the averaged parameters as `params`.
       gather: `(data, rows, keys) -> batch` makes the examples of a step from the prepared data, row numbers `[b]` and
         the per-example keys; the default takes the rows. For generators whose examples are drawn within a row, such as
         pairs of checkpoints of one run.
       gradient_clip: largest global norm of the gradient, or 0 for no limit.
-      shard_parameters: whether every device keeps a part of parameters, optimizer state and average instead of a copy.
-        Each array is split along its largest axis that the devices divide, gathered for the loss, and its gradient
-        summed where its part is kept (Rajbhandari et al., "ZeRO", stage 3). The optimizer has to act on every entry by
+      parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
+        every device, 0 for one on all together. Where several share, the loss gets matrices as `sharding.Part`, which
+        modules gather that declare their parameters by `nn.parameters`. The optimizer has to act on every entry by
         itself; norms belong into `gradient_clip`.
+      stacked: keys of the parameters (at any depth) below which arrays are stacked along their first axis, one entry
+        per block; that axis is never split.
       auxiliary: top-level keys of the parameters that serve training alone; they do not count as the generator's size.
     """
 
@@ -73,7 +76,8 @@ class Stage:
     ema_decay: float | None = None
     gather: Callable[..., Any] = lambda data, rows, keys: jax.tree.map(lambda leaf: leaf[rows], data)
     gradient_clip: float = 0.0
-    shard_parameters: bool = False
+    parameter_shards: int = 1
+    stacked: tuple[str, ...] = ()
     auxiliary: tuple[str, ...] = ()
 
 
@@ -140,6 +144,9 @@ class LearnedGenerator(Generator):
     any number of settings of these (`{"of": name, ...}` in a config)."""
     FACTORS: ClassVar[factors.Factors] = factors.NONE
     """Which settings `launch.study` changes, by factor and level; see `generators.factors`."""
+    PLACEMENT: ClassVar[frozenset[str]] = frozenset({"parameter_shards", "remat"})
+    """Names of the fields that change where and how often things are computed, not what. Training goes on under other
+    values of these."""
     TRAJECTORIES: ClassVar[bool] = False
     """Whether it learns from all kept checkpoints of the training runs, whatever `zoo.use` says."""
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxweights import sharding
 from jaxweights.nn.dense import biased
 from jaxweights.nn.parameters import FAN_IN_UNIFORM, kernel_and_bias
 
@@ -186,7 +187,7 @@ class Conv(nn.Module):
         shape = (self.kernel_size, x.shape[-1], self.features)
         fans = self.kernel_size * x.shape[-1], self.kernel_size * self.features
         kernel, bias = kernel_and_bias(self, "kernel", shape, fans, FAN_IN_UNIFORM)
-        return biased(conv1d(x, kernel, self.stride), bias)
+        return biased(sharding.apply(lambda whole, x: conv1d(x, whole, self.stride), kernel, x), bias)
 
 
 class ConvTranspose(nn.Module):
@@ -206,4 +207,4 @@ class ConvTranspose(nn.Module):
         shape = (self.kernel_size, x.shape[-1], self.features)
         fans = self.kernel_size * self.features, self.kernel_size * x.shape[-1]
         kernel, bias = kernel_and_bias(self, "kernel", shape, fans, FAN_IN_UNIFORM)
-        return biased(conv1d_transpose(x, kernel), bias)
+        return biased(sharding.apply(lambda whole, x: conv1d_transpose(x, whole), kernel, x), bias)

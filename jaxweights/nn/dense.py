@@ -9,12 +9,18 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxweights import sharding
 from jaxweights.nn.activations import activation
 from jaxweights.nn.parameters import Convention, Initialiser, kernel_and_bias
+from jaxweights.sharding import Kernel
 
 
-def matmul(x: jax.Array, kernel: jax.Array, dtype: str = "float32") -> jax.Array:
+def matmul(x: jax.Array, kernel: Kernel, dtype: str = "float32") -> jax.Array:
     """`[..., in]` times `[in, out]`; products of `dtype` summed in float32."""
+    return sharding.apply(lambda whole, x: _matmul(x, whole, dtype), kernel, x)
+
+
+def _matmul(x: jax.Array, kernel: jax.Array, dtype: str) -> jax.Array:
     # Rows in one axis: the kernel's gradient over several is four times as slow in loops on CPU.
     rows = x.astype(dtype).reshape(-1, x.shape[-1])
     out = jnp.matmul(rows, kernel.astype(dtype), preferred_element_type=jnp.float32)
@@ -54,7 +60,7 @@ class Dense(nn.Module):
         torch = self.convention == "torch"
         name, shape = ("weight", fans[::-1]) if torch else ("kernel", fans)
         kernel, bias = kernel_and_bias(self, name, shape, fans, self.initialiser, self.use_bias)
-        y = matmul(x, kernel.T if torch else kernel, self.dtype)
+        y = matmul(x, sharding.whole(kernel).T if torch else kernel, self.dtype)
         return biased(y, bias)
 
 

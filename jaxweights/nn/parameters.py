@@ -2,12 +2,15 @@
 
 Every initial value is made of uniform draws in (-1, 1). A caller may hand a module all of its draws in the collection
 `DRAWS`: compiling one call of the random number generator per tensor takes longer than training a small network.
+Within `drawn_apart` every tensor has a call of its own, of the same values.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,11 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
+from jax.extend.random import threefry2x32_p
 
+from jaxweights import sharding
 from jaxweights.errors import UserError
+from jaxweights.sharding import Kernel
 
 DRAWS = "draws"
 """Variable collection with the uniform draws of every parameter, in the tree of the parameters."""
+
+_LEAST = np.nextafter(np.float32(-1), np.float32(0))
+_POSITIONS = 2**32
 
 Convention = Literal["torch", "flax"]
 """Names and layout of a layer's parameters: PyTorch's (`weight`, dense layers `[out, in]`) or Flax's (`kernel`
@@ -43,7 +52,43 @@ class Initialiser(NamedTuple):
 
 def uniform_draws(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Uniform float32 draws from the open interval (-1, 1), from which every initialiser is made."""
-    return jax.random.uniform(key, shape, jnp.float32, float(np.nextafter(np.float32(-1), np.float32(0))), 1.0)
+    return jax.random.uniform(key, shape, jnp.float32, float(_LEAST), 1.0)
+
+
+_apart = contextvars.ContextVar("drawn apart", default=False)
+
+
+@contextlib.contextmanager
+def drawn_apart() -> Iterator[None]:
+    """Within it, `initialise` draws every tensor by itself: so a tensor that is split over devices is drawn in parts,
+    each by the device that keeps it. The values are the same."""
+    token = _apart.set(True)
+    try:
+        yield
+    finally:
+        _apart.reset(token)
+
+
+def _draws_from(key: jax.Array, first: int, shape: tuple[int, ...]) -> jax.Array:
+    """The entries of `uniform_draws(key, ...)` from the position `first` on, in a shape.
+
+    The bits of an entry are a hash of its position (Salmon et al. 2011, Threefry), which JAX calculates for whole
+    arrays alone.
+    """
+    if jax.random.key_impl(key) != "threefry2x32" or first + math.prod(shape) > _POSITIONS:
+        raise UserError(
+            f"Parameters are drawn in parts with JAX's generator threefry2x32, and at most {_POSITIONS:,} of them. "
+            "Leave jax_default_prng_impl as it is, or set parameter_shards to 1."
+        )
+    position = jnp.full(shape, first, jnp.uint32)
+    for axis in range(len(shape)):
+        stride = np.uint32(math.prod(shape[axis + 1 :]))
+        position = position + stride * lax.broadcasted_iota(jnp.uint32, shape, axis)
+    first_half, second_half = jax.random.key_data(key)
+    bits = lax.bitwise_xor(*threefry2x32_p.bind(first_half, second_half, jnp.zeros_like(position), position))
+    one = np.float32(1).view(np.uint32)
+    values = lax.bitcast_convert_type(lax.shift_right_logical(bits, np.uint32(9)) | one, jnp.float32) - 1
+    return jnp.maximum(_LEAST, values * (1 - _LEAST) + _LEAST)
 
 
 def uniform(bound: float) -> Initial:
@@ -140,7 +185,19 @@ def initialiser(name: str | Initialiser) -> Initialiser:
 
 
 def parameter(module: nn.Module, name: str, shape: Sequence[int], initial: Initial) -> jax.Array:
-    """Declares a parameter of `module`, whose initial values are made of its uniform draws."""
+    """Declares a parameter of `module`, whose initial values are made of its uniform draws.
+
+    One that is split over devices (`sharding.Part`) is gathered; matrices of products are declared by `kernel`.
+    """
+    return sharding.whole(kernel(module, name, shape, initial))
+
+
+def kernel(module: nn.Module, name: str, shape: Sequence[int], initial: Initial) -> Kernel:
+    """Declares a parameter as `parameter` does, for `sharding.apply`: one that is split over devices comes as it is."""
+    if not module.is_initializing() and module.has_variable("params", name):
+        found = module.get_variable("params", name)
+        if isinstance(found, sharding.Part):
+            return found
 
     def start(key: jax.Array) -> jax.Array:
         given = module.has_variable(DRAWS, name)
@@ -151,30 +208,30 @@ def parameter(module: nn.Module, name: str, shape: Sequence[int], initial: Initi
 
 def kernel_and_bias(
     module: nn.Module,
-    kernel: str,
+    name: str,
     shape: tuple[int, ...],
     fans: tuple[int, int],
     init: str | Initialiser,
     use_bias: bool = True,
-) -> tuple[jax.Array, jax.Array | None]:
+) -> tuple[Any, jax.Array | None]:
     """Declares the parameters of a layer.
 
     Args:
       module: the layer.
-      kernel: name of its kernel; "weight" of a matrix is `[out, in]`.
+      name: name of its kernel; "weight" of a matrix is `[out, in]`.
       shape: shape of the kernel.
       fans: fans in and out, which initial values depend on.
       init: an initialiser or its name.
       use_bias: whether there is a parameter `bias`.
 
     Returns:
-      The kernel, and the bias `[out]` or None.
+      The kernel, see `kernel`, and the bias `[out]` or None.
     """
     of_kernel, of_bias = initialiser(init)
-    weights = parameter(module, kernel, shape, lambda draws: of_kernel(draws, *fans))
+    weights = kernel(module, name, shape, lambda draws: of_kernel(draws, *fans))
     if not use_bias:
         return weights, None
-    outputs = shape[0] if kernel == "weight" and len(shape) == 2 else shape[-1]
+    outputs = shape[0] if name == "weight" and len(shape) == 2 else shape[-1]
     return weights, parameter(module, "bias", (outputs,), lambda draws: of_bias(draws, *fans))
 
 
@@ -190,11 +247,12 @@ def initialise(module: nn.Module, key: jax.Array, *inputs: Any) -> dict[str, Any
     """
     shapes = jax.eval_shape(lambda k: module.init(k, *inputs), key)["params"]
     leaves, treedef = jax.tree.flatten(shapes)
-    draw = uniform_draws(key, (sum(leaf.size for leaf in leaves),))
-    draws, end = [], 0
-    for leaf in leaves:
-        draws.append(draw[end : end + leaf.size].reshape(leaf.shape))
-        end += leaf.size
+    ends = np.cumsum([0, *(leaf.size for leaf in leaves)]).tolist()
+    if _apart.get():
+        draws = [_draws_from(key, end, leaf.shape) for end, leaf in zip(ends, leaves, strict=False)]
+    else:
+        draw = uniform_draws(key, (ends[-1],))
+        draws = [draw[end : end + leaf.size].reshape(leaf.shape) for end, leaf in zip(ends, leaves, strict=False)]
     variables = {DRAWS: jax.tree.unflatten(treedef, draws)}
     mutable = ["params", "batch_stats"]
     return dict(module.apply(variables, *inputs, rngs={"params": key}, mutable=mutable)[1])

@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxweights import sharding
 from jaxweights.nn.activations import gelu
 from jaxweights.nn.dense import matmul
 from jaxweights.nn.dropout import drop, keep
 from jaxweights.nn.normalization import layer_norm
-from jaxweights.nn.parameters import Initial, constant, normal, parameter
+from jaxweights.nn.parameters import Initial, constant, kernel, normal, parameter
+from jaxweights.sharding import Kernel
 from jaxweights.spec import WeightSpec
 
 INIT_STD = 0.02
@@ -184,8 +186,8 @@ class Embedding(nn.Module):
         parts = []
         for group, part in zip(self.layout.groups, self.layout.split(x), strict=True):
             shape = (len(group.tokens), group.size, self.width)
-            kernel = parameter(self, f"size_{group.size}_kernel", shape, normal(INIT_STD))
-            parts.append(products("gns,gsd->gnd", part, kernel, self.dtype))
+            weights = parameter(self, f"size_{group.size}_kernel", shape, normal(INIT_STD))
+            parts.append(products("gns,gsd->gnd", part, weights, self.dtype))
         return jnp.stack(self.layout.in_order(parts), axis=1)
 
 
@@ -208,9 +210,9 @@ class Unembedding(nn.Module):
         parts = []
         for group in self.layout.groups:
             shape = (len(group.tokens), tokens.shape[-1], group.size)
-            kernel = parameter(self, f"size_{group.size}_kernel", shape, normal(self.std))
+            weights = kernel(self, f"size_{group.size}_kernel", shape, normal(self.std))
             part = jnp.stack([tokens[:, t] for t in group.tokens])
-            parts.append(products("gnd,gds->gns", part, kernel, self.dtype))
+            parts.append(sharding.apply(lambda w, part: products("gnd,gds->gns", part, w, self.dtype), weights, part))
         return jnp.concatenate(self.layout.in_order(parts), axis=1)
 
 
@@ -230,7 +232,7 @@ class Blocks(nn.Module):
         """Maps `[n, tokens, width]` to `[n, read, width]`, with dropout where `keys` `[n]` are given."""
         a = self.architecture
         d, wide = a.width, _EXPANSION * a.width
-        params = {
+        params: dict[str, Any] = {
             "qkv_kernel": self._stacked("qkv_kernel", (d, 3 * d), normal(INIT_STD)),
             "out_kernel": self._stacked("out_kernel", (d, d), normal(INIT_STD)),
             "up_kernel": self._stacked("up_kernel", (d, wide), normal(INIT_STD)),
@@ -252,18 +254,23 @@ class Blocks(nn.Module):
         x = lax.scan(lambda x, p: (block(x, p, a, x.shape[1]), None), x, first)[0]
         return block(x, last, a, self.read)
 
-    def _stacked(self, name: str, shape: tuple[int, ...], initial: Initial) -> jax.Array:
-        return parameter(self, name, (self.architecture.blocks, *shape), initial)
+    def _stacked(self, name: str, shape: tuple[int, ...], initial: Initial) -> Kernel:
+        return kernel(self, name, (self.architecture.blocks, *shape), initial)
 
 
-def _block(x: jax.Array, p: Mapping[str, jax.Array], a: Architecture, read: int) -> jax.Array:
+def _block(x: jax.Array, p: Mapping[str, Any], a: Architecture, read: int) -> jax.Array:
     """Maps `[n, tokens, width]` to the first `read` tokens after one block."""
     attention, mixing, dense = _masks(p.get("keep"), a, x.shape[1], read)
     d = a.width
     hidden = layer_norm(x, p["norm_1_scale"], p["norm_1_bias"])
-    kernels, biases = (jnp.split(p[f"qkv_{name}"], [d], axis=-1) for name in ("kernel", "bias"))
-    q = matmul(hidden[:, :read], kernels[0], a.dtype) + biases[0][None, None, :]
-    kv = matmul(hidden, kernels[1], a.dtype) + biases[1][None, None, :]
+
+    def project(kernel: jax.Array, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
+        of_queries, of_others = jnp.split(kernel, [d], axis=-1)
+        return matmul(hidden[:, :read], of_queries, a.dtype), matmul(hidden, of_others, a.dtype)
+
+    q, kv = sharding.apply(project, p["qkv_kernel"], hidden)
+    biases = jnp.split(p["qkv_bias"], [d])
+    q, kv = q + biases[0][None, None, :], kv + biases[1][None, None, :]
     # Split, not indexed: the gradient is one concatenation instead of two padded sums.
     k, v = lax.split(kv, (d, d), axis=2)
     mixed = _attention(q, k, v, a, attention)

@@ -16,7 +16,7 @@ from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
 from jaxweights.generators import checks, domain, factors
 from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for
-from jaxweights.generators.gpt import importer, network, pairs
+from jaxweights.generators.gpt import importer, metrics, network, pairs
 from jaxweights.generators.gpt.network import SCALARS, Transformer
 from jaxweights.generators.state_dict import Checkpoint
 from jaxweights.nn.parameters import initialise
@@ -56,6 +56,8 @@ class GPT(Prompted):
       dtype: type of the matrix products; parameters, normalisations, softmax and loss are float32.
       remat: whether each block is computed again for its gradient instead of keeping its intermediate values; less
         memory, slower.
+      parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
+        every device, 0 for one on all together. See `sharding`.
       num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
@@ -108,6 +110,7 @@ class GPT(Prompted):
     dropout: float = setting(0.0, at_least=0, below=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
+    parameter_shards: int = setting(1, at_least=0)
     num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
@@ -176,11 +179,14 @@ class GPT(Prompted):
                 name=STAGE,
                 steps=self.steps,
                 batch_size=self.batch_size,
-                optimizer=self._optimizer(),
+                optimizer=optax.adamw(self.schedule, weight_decay=self.weight_decay, mask=is_matrix),
                 init=self._init,
                 loss=self._loss,
                 gather=pairs.gather,
                 ema_decay=self.ema_decay,
+                gradient_clip=self.gradient_clip,
+                parameter_shards=self.parameter_shards,
+                stacked=("blocks",),
             ),
         )
 
@@ -254,8 +260,8 @@ class GPT(Prompted):
         module: Any = self._module(constants)
         variables = {"params": state[STAGE]["params"]}
         start = weights * constants["scale"]
-        metrics = network.metric_features(asked, metric, constants["frequencies"])
-        conditions = module.apply(variables, start, metrics, method="condition")
+        features = network.metric_features(asked, metric, constants["frequencies"])
+        conditions = module.apply(variables, start, features, method="condition")
         times = module.apply(variables, constants["time_features"], method="embed_times")
 
         def predict(x: jax.Array, timesteps: jax.Array) -> jax.Array:
@@ -322,23 +328,7 @@ class GPT(Prompted):
         Raises:
           UserError: rows without this metric, or with one that is not finite.
         """
-        if self.conditioning == "error":
-            metric = 100.0 * (1.0 - population.records["accuracy"])
-        elif self.conditioning == "return":
-            metric = -population.records["loss"]
-        elif self.conditioning in population.records:
-            metric = population.records[self.conditioning]
-        else:
-            raise UserError(
-                f"{self.section}.conditioning is {self.conditioning!r}, but {what} have no such column. Set it to "
-                f'"error", "return" or one of {", ".join(sorted(population.records))}.'
-            )
-        if metric.dtype.kind not in "fiu" or not np.isfinite(metric).all():
-            raise UserError(
-                f"{self.section}.conditioning is {self.conditioning!r}, but {what} do not all have a finite number "
-                "under that name. Measure these networks, or set conditioning to another column."
-            )
-        return metric.astype(np.float32)
+        return metrics.of(population, self.conditioning, what, self.section)
 
     def schedule(self, step: jax.typing.ArrayLike) -> jax.Array:
         """Learning rate at a step, counted from 0: half a cosine times a linear rise."""
@@ -385,15 +375,11 @@ class GPT(Prompted):
         if self.noise:
             drawn = jax.vmap(lambda key: jax.random.normal(key, target.shape[1:]))(keys_for(keys, pairs.NOISE))
             target = target + self.noise * drawn
-        metrics = network.metric_features(batch["target_metric"], batch["start_metric"], constants["frequencies"])
+        features = network.metric_features(batch["target_metric"], batch["start_metric"], constants["frequencies"])
 
         def predict(x_t: jax.Array, timesteps: jax.Array) -> jax.Array:
             times, dropped = constants["time_features"][timesteps], keys_for(keys, pairs.DROPOUT)
-            return module.apply({"params": params}, x_t, start, times, metrics, dropped)
+            return module.apply({"params": params}, x_t, start, times, features, dropped)
 
         value = diffusion_lib.loss(self.diffusion, predict, target, keys_for(keys, pairs.DIFFUSION))
         return value, (model_state, {"unchanged": jnp.mean(jnp.square(target - start))})
-
-    def _optimizer(self) -> optax.GradientTransformation:
-        clip = optax.clip_by_global_norm(self.gradient_clip) if self.gradient_clip else optax.identity()
-        return optax.chain(clip, optax.adamw(self.schedule, weight_decay=self.weight_decay, mask=is_matrix))

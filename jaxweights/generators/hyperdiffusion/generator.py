@@ -67,8 +67,8 @@ class HyperDiffusion(Augmented):
       decay_all: whether weight decay acts on all parameters, as published, or on matrices alone.
       gradient_clip: largest norm of the gradient, or 0 for no limit.
       ema_decay: decay of the averaged parameters, which samples are drawn with, or None for no average.
-      shard_parameters: whether parameters and optimizer state are split over the devices instead of copied to each, see
-        `Stage`.
+      parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
+        every device, 0 for one on all together. See `sharding`.
       sampling_steps: number of DDIM steps, or None for all.
       eta: noise of DDIM steps, from 0 (deterministic) to 1.
       variances: running variances of batch normalisation that fall below the smallest one of their tensor in the
@@ -115,7 +115,7 @@ class HyperDiffusion(Augmented):
     decay_all: bool = True
     gradient_clip: float = setting(0.0, at_least=0)
     ema_decay: float | None = setting(None, at_least=0, below=1)
-    shard_parameters: bool = False
+    parameter_shards: int = setting(1, at_least=0)
     sampling_steps: int | None = setting(None, at_least=1)
     eta: float = setting(0.0, at_least=0, at_most=1)
     variances: domain.Variances = "clip"
@@ -171,7 +171,8 @@ class HyperDiffusion(Augmented):
                 loss=self._loss,
                 ema_decay=self.ema_decay,
                 gradient_clip=self.gradient_clip,
-                shard_parameters=self.shard_parameters,
+                parameter_shards=self.parameter_shards,
+                stacked=("blocks",),
             ),
         )
 

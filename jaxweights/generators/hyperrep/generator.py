@@ -90,6 +90,9 @@ class HyperRep(HyperRepSettings):
                 optimizer=self._optimizer(),
                 init=self._init,
                 loss=self._loss,
+                gradient_clip=self.gradient_clip if self.gradient_clipping == "norm" else 0.0,
+                parameter_shards=self.parameter_shards,
+                stacked=("blocks",),
                 auxiliary=("projection",),
             ),
         )
@@ -269,9 +272,7 @@ class HyperRep(HyperRepSettings):
         if self.scheduler == "cosine":
             rate = optax.cosine_decay_schedule(self.learning_rate, self.steps)
         parts: list[optax.GradientTransformation] = []
-        if self.gradient_clipping == "norm":
-            parts.append(optax.clip_by_global_norm(self.gradient_clip))
-        elif self.gradient_clipping == "value":
+        if self.gradient_clipping == "value":
             parts.append(optax.clip(self.gradient_clip))
         if self.optimizer == "adamw":
             parts.append(optax.adamw(rate, weight_decay=self.weight_decay))

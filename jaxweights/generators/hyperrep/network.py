@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,8 @@ from jax import lax
 from jaxweights.generators.hyperrep.layout import Layer, UnitLayout
 from jaxweights.nn.dense import Dense, matmul
 from jaxweights.nn.dropout import drop
-from jaxweights.nn.parameters import FAN_IN_UNIFORM, constant, fan_in_uniform, normal, parameter
+from jaxweights.nn.parameters import FAN_IN_UNIFORM, Initial, constant, fan_in_uniform, kernel, normal, parameter
+from jaxweights.sharding import Kernel
 
 _NORM_EPSILON = 1e-6
 _UNROLLED = 4  # blocks of a stack that are compiled one by one
@@ -51,6 +52,7 @@ class Architecture:
     decoder_bias: bool
     identical_blocks: bool
     dtype: Literal["float32", "bfloat16"]
+    remat: bool = False
 
     def num_tokens(self, layout: UnitLayout) -> int:
         """Tokens of a weight vector, without a compression token."""
@@ -164,7 +166,7 @@ class Blocks(nn.Module):
         """Maps `[n, tokens, width]` to the same shape, with dropout where `keys` `[n]` are given."""
         a = self.architecture
         d, wide = a.width, a.feed_forward
-        params = {
+        params: dict[str, Any] = {
             "qkv_kernel": self._stacked("qkv_kernel", (d, 3 * d), fan_in_uniform(d)),
             "qkv_bias": self._stacked("qkv_bias", (3 * d,), fan_in_uniform(d)),
             "out_kernel": self._stacked("out_kernel", (d, d), fan_in_uniform(d)),
@@ -179,21 +181,23 @@ class Blocks(nn.Module):
                 params[f"{name}_scale"] = self._stacked(f"{name}_scale", (d,), constant(1.0))
                 params[f"{name}_bias"] = self._stacked(f"{name}_bias", (d,), constant(0.0))
 
-        def body(x, scanned):
-            index, block = scanned
-            return _block(x, block, _masks(keys, index, x.shape, a), a), None
+        def block(x: jax.Array, index: jax.Array, p: Mapping[str, Any]) -> jax.Array:
+            return _block(x, p, _masks(keys, index, x.shape, a), a)
+
+        block = jax.checkpoint(block) if a.remat else block
 
         # Unrolled where the stack is low: a tenth faster on CPU, and no slower to compile.
-        return lax.scan(body, x, (jnp.arange(a.blocks), params), unroll=a.blocks <= _UNROLLED)[0]
+        scanned = (jnp.arange(a.blocks), params)
+        return lax.scan(lambda x, given: (block(x, *given), None), x, scanned, unroll=a.blocks <= _UNROLLED)[0]
 
-    def _stacked(self, name: str, shape: tuple[int, ...], initial) -> jax.Array:
+    def _stacked(self, name: str, shape: tuple[int, ...], initial: Initial) -> Kernel:
         shape = (self.architecture.blocks, *shape)
         if self.architecture.identical_blocks:
-            return parameter(self, name, shape, lambda draws: jnp.broadcast_to(initial(draws[:1]), shape))
-        return parameter(self, name, shape, initial)
+            return kernel(self, name, shape, lambda draws: jnp.broadcast_to(initial(draws[:1]), shape))
+        return kernel(self, name, shape, initial)
 
 
-def _block(x: jax.Array, p: Mapping[str, jax.Array], masks: tuple, a: Architecture) -> jax.Array:
+def _block(x: jax.Array, p: Mapping[str, Any], masks: tuple, a: Architecture) -> jax.Array:
     n, tokens, d = x.shape
     hidden = _norm(x, p["norm_1_scale"], p["norm_1_bias"]) if a.normalize else x
     qkv = matmul(hidden, p["qkv_kernel"], a.dtype) + p["qkv_bias"][None, None, :]

@@ -49,6 +49,10 @@ class HyperRepSettings(Autoencoding):
       feature_normalization: whether weights are divided by their layer's standard deviation before they are encoded and
         multiplied by it after they are decoded. (The published code also divides the target that way, by mistake.)
       dtype: type of the matrix products; parameters, normalisations, softmax and loss are float32.
+      remat: whether each block is computed again for its gradient instead of keeping its intermediate values; less
+        memory, slower.
+      parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
+        every device, 0 for one on all together. See `sharding`.
       projection_layers: number of hidden layers of the projection head, 0 for no head.
       projection_hidden: size of its hidden layers, or None for `latent_dim`.
       projection_features: size of its output, which is contrasted, or None for half of `latent_dim`.
@@ -134,6 +138,8 @@ class HyperRepSettings(Autoencoding):
     identical_blocks: bool = False
     feature_normalization: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    parameter_shards: int = setting(1, at_least=0)
     projection_layers: int = setting(4, at_least=0, at_most=1000)
     projection_hidden: int | None = setting(400, at_least=1, at_most=1_000_000)
     projection_features: int | None = setting(50, at_least=1, at_most=1_000_000)

@@ -54,6 +54,10 @@ class PDiff(LearnedGenerator):
       latent_dim: size of the latent, which is also the length that the denoiser works on.
       kernel_size: size of all convolutions, an odd number.
       denoiser_channels: output channels of the denoiser's convolutions up to the widest; the rest mirrors them.
+      remat: whether each convolution with its normalisation is computed again for its gradient instead of keeping its
+        intermediate values; less memory, slower.
+      parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
+        every device, 0 for one on all together. See `sharding`.
       num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
@@ -104,6 +108,8 @@ class PDiff(LearnedGenerator):
     latent_dim: int = setting(128, at_least=1, at_most=1_000_000)
     kernel_size: int = setting(7, at_least=1, at_most=4095)
     denoiser_channels: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, at_most=65_536, length=(2, None))
+    remat: bool = False
+    parameter_shards: int = setting(1, at_least=0)
     num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
@@ -190,6 +196,7 @@ class PDiff(LearnedGenerator):
             optimizer=self._optimizer(self.autoencoder_learning_rate, self.autoencoder_steps),
             init=self._init_autoencoder,
             loss=self._autoencoder_loss,
+            parameter_shards=self.parameter_shards,
         )
         if not self.diffusion_steps:
             return (autoencoder,)
@@ -200,6 +207,7 @@ class PDiff(LearnedGenerator):
             optimizer=self._optimizer(self.diffusion_learning_rate, self.diffusion_steps),
             init=self._init_diffusion,
             loss=self._diffusion_loss,
+            parameter_shards=self.parameter_shards,
             ema_decay=self.ema_decay,
         )
         return autoencoder, diffusion
@@ -241,10 +249,10 @@ class PDiff(LearnedGenerator):
 
     def _autoencoder(self, num_params: int) -> Autoencoder:
         length = self.padded_length(num_params)
-        return Autoencoder(self.autoencoder_channels, self.latent_dim, self.kernel_size, length)
+        return Autoencoder(self.autoencoder_channels, self.latent_dim, self.kernel_size, length, self.remat)
 
     def _denoiser(self) -> Denoiser:
-        return Denoiser(self.denoiser_channels, self.kernel_size)
+        return Denoiser(self.denoiser_channels, self.kernel_size, remat=self.remat)
 
     def _diffusion(self) -> diffusion_lib.Diffusion:
         return diffusion_lib.Diffusion(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,6 +21,11 @@ _TIME_FEATURES = 256
 _MAX_PERIOD = 10_000
 
 
+def _layer(function: Callable[[Any, jax.Array], jax.Array], remat: bool) -> Callable[[Any, jax.Array], jax.Array]:
+    """A layer as a function of its module and its input, with `remat` computed again for the gradient."""
+    return nn.remat(function) if remat else function
+
+
 class Encoder(nn.Module):
     """Strided convolutions, then dense layers to the mean and the log-variance of the latent.
 
@@ -26,11 +33,13 @@ class Encoder(nn.Module):
       channels: output channels of the stride-2 convolutions.
       latent_dim: size of the latent.
       kernel_size: odd.
+      remat: see `_layer`.
     """
 
     channels: tuple[int, ...]
     latent_dim: int
     kernel_size: int
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -39,8 +48,12 @@ class Encoder(nn.Module):
         """Maps `[n, length]` to two `[n, latent_dim]`; see `SignalNorm` for the last two arguments."""
         x = x[:, :, None]
         for i, features in enumerate(self.channels):
-            x = Conv(features, self.kernel_size, stride=2, name=f"conv_{i}")(x)
-            x = nn.leaky_relu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name), negative_slope=0.01)
+
+            def layer(self, x, i=i, features=features):
+                x = Conv(features, self.kernel_size, stride=2, name=f"conv_{i}")(x)
+                return nn.leaky_relu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name), negative_slope=0.01)
+
+            x = _layer(layer, self.remat)(self, x)
         flat = jnp.swapaxes(x, 1, 2).reshape(x.shape[0], -1)
         dense = functools.partial(Dense, self.latent_dim, convention="flax")
         hidden = dense(name="to_latent")(flat)
@@ -54,11 +67,13 @@ class Decoder(nn.Module):
       channels: input channels of the transposed convolutions, the encoder's in reverse.
       length: length of the decoded vectors, a multiple of `2 ** len(channels)`.
       kernel_size: odd.
+      remat: see `_layer`.
     """
 
     channels: tuple[int, ...]
     length: int
     kernel_size: int
+    remat: bool = False
 
     @nn.compact
     def __call__(self, z: jax.Array, statistics: Statistics, axis_name: str | None = None) -> jax.Array:
@@ -67,8 +82,12 @@ class Decoder(nn.Module):
         x = Dense(self.channels[0] * length, convention="flax", name="to_decode")(z)
         x = jnp.swapaxes(x.reshape(z.shape[0], self.channels[0], length), 1, 2)
         for i, features in enumerate(self.channels[1:] + self.channels[-1:]):
-            x = ConvTranspose(features, self.kernel_size, name=f"conv_{i}")(x)
-            x = nn.elu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name))
+
+            def layer(self, x, i=i, features=features):
+                x = ConvTranspose(features, self.kernel_size, name=f"conv_{i}")(x)
+                return nn.elu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name))
+
+            x = _layer(layer, self.remat)(self, x)
         return Conv(1, self.kernel_size, name="to_output")(x)[:, :, 0]
 
 
@@ -80,17 +99,19 @@ class Autoencoder(nn.Module):
       latent_dim: size of the latent.
       kernel_size: odd.
       length: length of the vectors, a multiple of `2 ** len(channels)`.
+      remat: see `_layer`.
     """
 
     channels: tuple[int, ...]
     latent_dim: int
     kernel_size: int
     length: int
+    remat: bool = False
 
     def setup(self) -> None:
         """Builds the two halves."""
-        self.encoder = Encoder(self.channels, self.latent_dim, self.kernel_size)
-        self.decoder = Decoder(self.channels[::-1], self.length, self.kernel_size)
+        self.encoder = Encoder(self.channels, self.latent_dim, self.kernel_size, self.remat)
+        self.decoder = Decoder(self.channels[::-1], self.length, self.kernel_size, self.remat)
 
     def __call__(
         self,
@@ -163,11 +184,13 @@ class Denoiser(nn.Module):
       channels: output channels of the convolutions up to the widest; the rest mirrors them.
       kernel_size: odd.
       dtype: type of the products of all convolutions but the first and the last, which have one channel on a side.
+      remat: see `_layer`.
     """
 
     channels: tuple[int, ...]
     kernel_size: int
     dtype: str = "float32"
+    remat: bool = False
 
     @nn.compact
     def __call__(
@@ -188,9 +211,12 @@ class Denoiser(nn.Module):
         for i, features in enumerate(widths):
             if i > len(self.channels):
                 x = x + outputs[len(widths) - i]
-            conv = wide if i else Conv
-            x = conv(features, self.kernel_size, name=f"conv_{i}")(x + time)
-            x = nn.elu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name))
+
+            def layer(self, x, i=i, conv=wide if i else Conv, features=features):
+                x = conv(features, self.kernel_size, name=f"conv_{i}")(x)
+                return nn.elu(SignalNorm(name=f"norm_{i}")(x, statistics, axis_name))
+
+            x = _layer(layer, self.remat)(self, x + time)
             outputs.append(x)
         return Conv(1, self.kernel_size, name="to_output")(x + outputs[0] + time)[:, :, 0]
 

@@ -1,0 +1,165 @@
+"""How the devices of a training run share rows and parameters.
+
+A mesh has two axes. Rows of a batch are split over both; every array of parameters lies in equal parts on the devices
+along the second, with a copy for every step along the first (Rajbhandari et al., "ZeRO", arXiv 1910.02054, stage 3, in
+groups: Zhang et al., "MiCS", arXiv 2205.00119). A part is gathered by the product that needs it, in the forward pass
+and once more for the gradient, whose sum goes back to the parts. So the whole of one array is alive at a time, not that
+of the tree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from jaxweights.parallel import AXIS
+
+MODEL = "model"
+"""The mesh axis along which parameters are split."""
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["axis"])
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """This device's part of a parameter, inside `jax.shard_map`.
+
+    Attributes:
+      value: the part.
+      axis: axis along which the parameter is split, counted from the end (-1 is the last).
+    """
+
+    value: jax.Array
+    axis: int
+
+    def whole(self) -> jax.Array:
+        """The parameter, gathered from the devices along the axis `MODEL`."""
+        # Different on every device before it is gathered: so gradients are first summed into parts, and parts over
+        # the other devices.
+        varying = lax.pcast(self.value, AXIS, to="varying")
+        return lax.all_gather(varying, MODEL, axis=self.value.ndim + self.axis, tiled=True)
+
+
+Kernel = jax.Array | Part
+"""A parameter, or this device's part of it."""
+
+
+def whole(kernel: Kernel) -> jax.Array:
+    """The parameter itself."""
+    return kernel.whole() if isinstance(kernel, Part) else kernel
+
+
+def apply(function: Callable[..., Any], kernel: Kernel, *args: Any) -> Any:
+    """Returns `function(whole parameter, *args)`; the gradient gathers a parameter again instead of keeping it.
+
+    Args:
+      function: linear in the parameter and in what it is applied to, so that nothing but the gathered parameter is
+        computed twice.
+      kernel: the parameter.
+      *args: arrays.
+    """
+    if not isinstance(kernel, Part):
+        return function(kernel, *args)
+    return jax.checkpoint(lambda part, *args: function(part.whole(), *args))(kernel, *args)
+
+
+class Devices(NamedTuple):
+    """What trains together.
+
+    Attributes:
+      mesh: mesh with the axes `AXIS` and `MODEL`.
+      rows: the axes that rows of a batch are split over. Along others, devices compute the same.
+    """
+
+    mesh: Mesh
+    rows: tuple[str, ...]
+
+
+def arrange(devices: Sequence[Any], batch_size: int, shards: int, most: int | None = None) -> Devices:
+    """Chooses devices, as many of every process, and their mesh.
+
+    The largest number of devices is taken that divides the batch. Where none does, such as for a batch smaller than
+    `shards`, all are taken, and rows are split over as many of them as divide the batch.
+
+    Args:
+      devices: to choose from, in order.
+      batch_size: rows of a batch.
+      shards: devices that share one copy of the parameters, at most; 0 for all.
+      most: most devices per process.
+    """
+    groups: dict[int, list[Any]] = {}
+    for device in devices:
+        groups.setdefault(device.process_index, []).append(device)
+    count = min([len(group) for group in groups.values()] + ([most] if most else []))
+    every = count * len(groups)
+    model = max(size for size in range(1, min(shards or every, every) + 1) if every % size == 0)
+    for taken in range(count, 0, -1):
+        size = taken * len(groups)
+        if size % model == 0 and batch_size % size == 0:
+            return Devices(_mesh(groups, taken, size // model), (AXIS, MODEL))
+    return Devices(_mesh(groups, count, math.gcd(batch_size, every // model)), (AXIS,))
+
+
+def _mesh(groups: dict[int, list[Any]], taken: int, data: int) -> Mesh:
+    chosen = [device for group in groups.values() for device in group[:taken]]
+    return Mesh(np.array(chosen).reshape(data, -1), (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def split_axes(params: Any, size: int, stacked: Sequence[str] = ()) -> Any:
+    """Along which axis each parameter is split.
+
+    The longest axis of a matrix that `size` divides, of several the first. Vectors, and matrices without such an axis,
+    stay whole: together they are small.
+
+    Args:
+      params: tree of arrays or shapes.
+      size: number of parts; 1 splits nothing.
+      stacked: keys of the tree below which arrays are stacked along their first axis, which is never split.
+
+    Returns:
+      A tree of axes, counted from the end (-1 is the last), or 0 for what stays whole.
+    """
+
+    def axis(path: tuple[Any, ...], leaf: Any) -> int:
+        shape = leaf.shape[1:] if any(getattr(key, "key", None) in stacked for key in path) else leaf.shape
+        fitting = [i - len(shape) for i, length in enumerate(shape) if length and length % size == 0]
+        return max(fitting, key=lambda i: shape[i], default=0) if len(shape) > 1 and size > 1 else 0
+
+    return jax.tree_util.tree_map_with_path(axis, params)
+
+
+def spec(leaf: Any, axis: int) -> PartitionSpec:
+    """How an array lies on the mesh that is split along an axis of `split_axes`."""
+    return PartitionSpec(*[None] * (leaf.ndim + axis), MODEL) if axis else PartitionSpec()
+
+
+def parts(params: Any, axes: Any) -> Any:
+    """The tree with a `Part` in place of every array that is split."""
+    return jax.tree.map(lambda x, axis: Part(x, axis) if axis else x, params, axes)
+
+
+def clip(gradient: Any, limit: float, axes: Any = None) -> Any:
+    """A gradient, made shorter where its norm over all arrays is above a limit.
+
+    Args:
+      gradient: tree of arrays, those that are split as parts.
+      limit: largest norm.
+      axes: tree of axes, see `split_axes`; None where nothing is split.
+    """
+    axes = jax.tree.map(lambda _: 0, gradient) if axes is None else axes
+
+    def total(part: jax.Array, axis: int) -> jax.Array:
+        squares = jnp.sum(jnp.square(part))
+        return lax.psum(squares, MODEL) if axis else squares
+
+    norm = jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(total, gradient, axes))))
+    factor = limit / jnp.maximum(norm, limit)
+    return jax.tree.map(lambda g: g * factor, gradient)
