@@ -22,6 +22,9 @@ class Checkpoints:
 
     Orbax writes into a temporary folder and renames it, so a killed process leaves the last whole checkpoint. The files
     of a checkpoint are compared with their checksums before it is restored; this takes 0.8 s per GB.
+
+    Where a job has several processes, all of them make the same calls with the same path, which all of them see. Each
+    writes what its devices keep, and the first one the checksums. A checkpoint can be restored on other devices.
     """
 
     def __init__(self, path: pathlib.Path | str, keep: int = 2):
@@ -32,6 +35,7 @@ class Checkpoints:
         logging.getLogger("absl").addFilter(_not_of_orbax)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         self._written: int | None = None  # a checkpoint that has no checksums yet
+        self._first = jax.process_index() == 0
         try:
             self._manager = ocp.CheckpointManager(self.path, options=options)
         except Exception as error:  # a damaged checkpoint can raise nearly anything
@@ -69,7 +73,7 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Keeps the checksums of the last checkpoint, which is whole by now."""
-        if self._written is not None:
+        if self._written is not None and self._first:
             folder = self.path / str(self._written)
             found = {str(file.relative_to(folder)): files.sha256(file) for file in _files(folder)}
             self._keep_checksums({**self._checksums(), folder.name: found})
@@ -81,6 +85,8 @@ class Checkpoints:
         return files.read_json(path, "table of checksums", cure, {str: {str: str}}) if path.exists() else {}
 
     def _keep_checksums(self, checksums: dict[str, dict[str, str]], without: int | None = None) -> None:
+        if not self._first:
+            return
         kept = {k: v for k, v in checksums.items() if k != str(without) and (self.path / k).exists()}
         if kept != self._checksums():
             files.write_json(self.path / CHECKSUMS, kept)

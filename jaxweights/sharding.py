@@ -146,6 +146,16 @@ def parts(params: Any, axes: Any) -> Any:
     return jax.tree.map(lambda x, axis: Part(x, axis) if axis else x, params, axes)
 
 
+def mean(values: Any) -> Any:
+    """The mean over all devices of every scalar of a tree, whether or not some of them are known to have the same."""
+
+    def of(x: jax.Array) -> jax.Array:
+        alike = {AXIS, MODEL} - jax.typeof(x).manual_axis_type.varying
+        return lax.pmean(lax.pcast(x, tuple(alike), to="varying") if alike else x, (AXIS, MODEL))
+
+    return jax.tree.map(of, values)
+
+
 def clip(gradient: Any, limit: float, axes: Any = None) -> Any:
     """A gradient, made shorter where its norm over all arrays is above a limit.
 

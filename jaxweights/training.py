@@ -72,7 +72,8 @@ def train_generator(
       key: PRNG key for initialisation, batch order and all noise.
       path: folder of the checkpoints, one sub-folder per stage; None to keep nothing on disk.
       log: receives `{"generator", "stage", "step", "loss", ...}` for every point of the loss curve, in order; after a
-        resume, points since the last checkpoint come again with the same values.
+        resume, points since the last checkpoint come again with the same values. Called by the first process alone, as
+        is `begin`.
       begin: called with generator, stage and the step from which it is trained, before that stage's first point.
       checkpoint_every: steps between checkpoints, 0 for about four per stage.
 
@@ -84,6 +85,8 @@ def train_generator(
       UserError: fewer rows than a batch, or a loss that is not finite (naming the step and the last good checkpoint).
     """
     mesh = parallel.make_mesh() if mesh is None else mesh
+    if jax.process_index():
+        log, begin = _silent, _silent
     data, constants = generator.prepare(training)
     state: dict[str, Any] = {"constants": constants}
     for number, stage in enumerate(generator.stages()):
@@ -95,6 +98,10 @@ def train_generator(
         folder = None if path is None else path / stage.name
         state = {**state, stage.name: trainer.run(folder, tagged, checkpoint_every, started)}
     return {**state, **generator.finish(state, data)}
+
+
+def _silent(*arguments) -> None:
+    del arguments
 
 
 def _tagged_log(log, generator, stage, row):
@@ -134,12 +141,9 @@ class StageTrainer:
         chosen = sharding.arrange(devices, stage.batch_size, stage.parameter_shards, 1 if large else None)
         self.mesh, self._rows = chosen
         # What finished stages left is split as well.
-        self._done_axes = {
-            name: {k: self._split(v) if k == "params" else jax.tree.map(lambda _: 0, v) for k, v in part.items()}
-            if name != "constants"
-            else jax.tree.map(lambda _: 0, part)
-            for name, part in done.items()
-        }
+        whole = jax.tree.map(lambda _: 0, dict(done))
+        trained = {name: {"params": self._split(part["params"])} for name, part in done.items() if name != "constants"}
+        self._done_axes = {name: part | trained.get(name, {}) for name, part in whole.items()}
         specs = jax.tree.map(sharding.spec, dict(done), self._done_axes)
         self._input_specs = jax.tree.map(lambda _: PartitionSpec(), data), specs
         self._inputs = jax.tree.map(self._place, (data, dict(done)), self._input_specs)
@@ -240,13 +244,13 @@ class StageTrainer:
         def loss(params):
             params = sharding.parts(params, self._axes)
             value, (model_state, metrics) = stage.loss(params, state.model_state, done, batch, keys, self._rows)
-            metrics = jax.lax.pmean({"loss": value, **metrics}, self.mesh.axis_names)
-            if self._rows != self.mesh.axis_names:
-                # The same on all of these devices, which JAX does not know.
-                model_state = jax.lax.pmax(model_state, sharding.MODEL)
+            metrics = sharding.mean({"loss": value, **metrics})
             return metrics["loss"], (model_state, metrics)
 
         gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(state.params)
+        if self._rows != self.mesh.axis_names:
+            # The same on all devices that see the same rows, which JAX does not know.
+            model_state = jax.lax.pmax(model_state, sharding.MODEL)
         if stage.gradient_clip:
             gradient = sharding.clip(gradient, stage.gradient_clip, self._axes)
         # Optimizers that look at the loss (reduction of the learning rate on a plateau) get it; others ignore it.

@@ -47,8 +47,8 @@ def train(rows, path, devices, **settings):
 
 @pytest.fixture(scope="module")
 def trained(rows, tmp_path_factory):
-    """On eight devices, with every batch statistic in play."""
-    return train(rows, tmp_path_factory.mktemp("eight"), 8, encode="batch")
+    """On eight devices, which keep two copies of the parameters, with every batch statistic in play."""
+    return train(rows, tmp_path_factory.mktemp("eight"), 8, encode="batch", parameter_shards=4, remat=True)
 
 
 def test_eight_devices_equal_one(rows, trained, tmp_path):
