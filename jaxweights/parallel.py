@@ -45,13 +45,18 @@ def configure(host_devices: int = 0, cache_dir: str | None = None) -> None:
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
-    """A one-dimensional mesh over the first `num_devices` devices (all by default)."""
-    return make_mesh_of(jax.devices() if num_devices is None else jax.devices()[:num_devices])
+    """A one-dimensional mesh over the first `num_devices` devices of this process (all by default)."""
+    return make_mesh_of(jax.local_devices() if num_devices is None else jax.local_devices()[:num_devices])
+
+
+def make_global_mesh() -> Mesh:
+    """A one-dimensional mesh over the devices of all processes, the first process's first."""
+    return make_mesh_of(jax.devices())
 
 
 def resolve(mesh: Mesh | None = None) -> Mesh:
-    """The given mesh, or for None the mesh of all devices."""
-    return _everywhere(tuple(jax.devices())) if mesh is None else mesh
+    """The given mesh, or for None the mesh of all devices of this process."""
+    return _everywhere(tuple(jax.local_devices())) if mesh is None else mesh
 
 
 def make_mesh_of(devices) -> Mesh:

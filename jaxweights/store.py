@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxweights import files
+from jaxweights import files, processes
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
@@ -24,6 +24,7 @@ FORMAT = "jaxweights-population"
 VERSION = 1
 INDEX = "index.json"
 
+_ENTRY = "entry-"  # names of files that say what is in a chunk that the index does not name yet
 _FILE = {"file": str, "bytes": int, "sha256": str}
 _SHAPE = {
     "format": str,
@@ -201,6 +202,8 @@ class PopulationStore:
     def append(self, chunk_id: int, population: Population) -> None:
         """Adds a chunk; ids may come in any order, and rows are read in the order of their ids.
 
+        In a job of several processes each adds its own chunks, and the index names them after `collect`.
+
         Raises:
           ValueError: another spec, an id that is already there, or a store marked complete.
         """
@@ -219,16 +222,48 @@ class PopulationStore:
                 size, digest = temporary.stat().st_size, files.sha256(temporary)
             entry[part] = {"file": name, "bytes": size, "sha256": digest}
             _VERIFIED.add(_state(self.path / name, digest))
-        chunks = sorted(self._index["chunks"] + [entry], key=lambda c: c["id"])
+        if processes.count() > 1:
+            files.write_json(self.path / f"{_ENTRY}{chunk_id:05d}.json", entry)
+        else:
+            self._add([entry])
+
+    def collect(self) -> None:
+        """Names in the index the chunks that the processes of a job have written; all of them come here together."""
+        processes.barrier(f"{self.path.name} is written")
+        if processes.is_first():
+            paths = sorted(self.path.glob(f"{_ENTRY}*.json"))
+            cure = "Remove it and run the same command again: only this chunk is made anew."
+            entries = [files.read_json(path, "entry of a chunk", cure, _SHAPE["chunks"][0]) for path in paths]
+            known = self.chunk_ids
+            self._add([entry for entry in entries if entry["id"] not in known and self._is_whole(entry)])
+            for path in paths:
+                path.unlink()
+        processes.barrier(f"chunks of {self.path.name}")
+        if not processes.is_first():
+            self._index = PopulationStore.open(self.path)._index
+            self._records = None
+            self._opened.clear()
+
+    def _is_whole(self, entry: Mapping[str, Any]) -> bool:
+        return not any(_size_problem(self.path / entry[part]["file"], entry[part]) for part in ("weights", "records"))
+
+    def _add(self, entries: list[dict[str, Any]]) -> None:
+        if not entries:
+            return
+        chunks = sorted(self._index["chunks"] + entries, key=lambda c: c["id"])
         files.write_json(self.path / INDEX, {**self._index, "chunks": chunks})
         self._index["chunks"] = chunks
         self._records = None
-        self._opened.pop(chunk_id, None)
+        for entry in entries:
+            self._opened.pop(entry["id"], None)
 
     def finish(self) -> None:
-        """Marks the store complete."""
+        """Marks the store complete, with the chunks of all processes."""
+        self.collect()
         self._index["complete"] = True
-        files.write_json(self.path / INDEX, self._index)
+        if processes.is_first():
+            files.write_json(self.path / INDEX, self._index)
+        processes.barrier(f"{self.path.name} is complete")
 
     @property
     def digest(self) -> str:

@@ -8,6 +8,7 @@ import pathlib
 import re
 import sys
 import textwrap
+import traceback
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -27,6 +28,13 @@ _CACHE_DIR = flags.DEFINE_string(
     None,
     "Folder of the persistent compilation cache; '' for none. Default: .cache/jax beside the programs.",
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "HOST:PORT of the first process of a job of several; on a TPU, under Slurm and under Open MPI it is found out.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process of the job, from 0.", lower_bound=0)
 ADDED: dict[str, dict] = {}
 """Entries of the config that flags added, by dotted name; see `config_file.prepare`."""
 
@@ -50,12 +58,19 @@ _WORDS = {
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def setup_jax() -> None:
-    """Configures devices and the compilation cache from the flags; call it first in `main`."""
-    from jaxweights import parallel
+def setup_jax(logs: pathlib.Path | str | None = None) -> None:
+    """Configures devices and the compilation cache from the flags, and joins the job where this is one of several
+    processes; call it first in `main`.
+
+    Args:
+      logs: folder of what processes other than the first print; None for none of it.
+    """
+    from jaxweights import parallel, processes
 
     cache = str(ROOT / ".cache" / "jax") if _CACHE_DIR.value is None else _CACHE_DIR.value
     parallel.configure(_HOST_DEVICES.value, cache)
+    processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    processes.log_to(logs)
 
 
 def run_main(main) -> None:
@@ -66,7 +81,7 @@ def run_main(main) -> None:
         if len(argv) > 1:
             _fail(f"unexpected arguments {argv[1:]}: every setting is a flag, see --help.")
         try:
-            main(argv)
+            _in_job(main, argv)
         except UserError as error:
             _fail(str(error))
         except MemoryError as error:
@@ -104,6 +119,19 @@ def run_main(main) -> None:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader, e.g. `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _in_job(main, argv) -> None:
+    """Runs a program; in a job of several processes an error ends this one at once, and the others then end."""
+    try:
+        main(argv)
+    except BaseException as error:
+        processes = sys.modules.get("jaxweights.processes")
+        if processes is None or processes.count() == 1 or (isinstance(error, SystemExit) and not error.code):
+            raise
+        message = str(error) if isinstance(error, UserError) else traceback.format_exc()
+        print(f"error: process {processes.index()} of {processes.count()}: {message}", file=sys.stderr, flush=True)
+        processes.leave(1)
 
 
 def fail_flags(error: flags.Error) -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -73,7 +75,7 @@ def experiment():
     from jaxweights import progress
 
     folder, plain = workdir(), config()
-    common.setup_jax()
+    common.setup_jax(pathlib.Path(folder) / "logs")
     progress.set_quiet(common.QUIET.value)
     from jaxweights.experiment import Experiment
 

@@ -35,7 +35,7 @@ class Alignment:
     permutations: np.ndarray
     signs: np.ndarray
 
-    def rows(self, rows: slice) -> Alignment:
+    def __getitem__(self, rows: slice) -> Alignment:
         """The neighbours of some networks."""
         return Alignment(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import files, parallel
+from jaxweights import files, parallel, processes
 from jaxweights.auditing import battery, front, measurements
 from jaxweights.auditing.coordinates import SeriesCoordinates
 from jaxweights.auditing.measure import Measurer
@@ -48,7 +48,8 @@ def run(
     settings = settings or AuditSettings()
     coordinates = SeriesCoordinates(subject.train, parallel.resolve(mesh))
     measured = measure(subject, settings, mesh, folder, coordinates)
-    return describe(subject, measured, settings, seed, mesh, coordinates)
+    metrics = describe(subject, measured, settings, seed, mesh, coordinates) if processes.is_first() else None
+    return processes.agreed(metrics)
 
 
 def measure(
@@ -74,11 +75,11 @@ def measure(
             else:
                 networks = populations[name]
             path = folder / f"{name}.npz" if folder is not None else None
-            if path is not None and path.exists():
+            if path is not None and processes.agreed(path.exists()):
                 measured[name] = measurements.load(path, len(networks))
             else:
                 measured[name] = measurer(networks, name)
-                if path is not None:
+                if path is not None and processes.is_first():
                     measurements.save(path, measured[name])
             bar.update(i + 1, name)
     return measured

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxweights import processes
 from jaxweights.auditing import distances, hull, similarity, twins
 from jaxweights.auditing.affine import AffineHull
 from jaxweights.auditing.aligners import Alignment, aligner, onto
@@ -47,11 +48,12 @@ class Measurer:
         self.aligner = aligner(subject.train.spec, mesh)
 
     def __call__(self, networks: Population, name: str) -> Measured:
+        """Measures a series; where there are several processes, each of them some of its networks."""
         weights, training = networks.weights, name == TRAINING
         own: dict[str, Any] = {"query_groups": self.own, "reference_groups": self.own} if training else {}
         available = len(self.train) - (np.unique(self.own, return_counts=True)[1].max() if training else 0)
         count = int(min(max(self.settings.hull_neighbours, NEIGHBOURS), available))
-        raw = distances.nearest(weights, self.train, count, mesh=self.mesh, **own)
+        raw = self._nearest(weights, self.train, count, **own)
         if self.settings.hull_neighbours:
             residual = self._residual(weights, raw.indices, None)
         else:
@@ -60,9 +62,9 @@ class Measurer:
         fields: dict[str, np.ndarray] = {
             "min_l2": raw.distances[:, 0],
             "nearest": raw.indices[:, :NEIGHBOURS],
-            "second_l2": self._second(distances.nearest, weights, raw, training),
+            "second_l2": self._second(self._nearest, weights, raw, training),
             "same_run_l2": self._same_run(networks, name, raw),
-            "other_run_l2": self._outside(distances.nearest, weights, raw, networks.records["run"]),
+            "other_run_l2": self._outside(self._nearest, weights, raw, networks.records["run"]),
             "aligned_min_l2": np.zeros(0),
             "aligned_nearest": np.zeros((0, 0), np.int64),
             "aligned_second_l2": np.zeros(0),
@@ -70,14 +72,14 @@ class Measurer:
         }
         if self.aligner is not None:
             count = int(min(max(self.settings.hull_aligned_neighbours, NEIGHBOURS), available))
-            aligned = self.aligner.nearest(weights, self.train, count, **own)
+            aligned = self._aligned(weights, self.train, count, **own)
             residual = np.minimum(residual, self._residual(weights, aligned.indices, aligned))
             fields |= {
                 "aligned_min_l2": aligned.distances[:, 0],
                 "aligned_nearest": aligned.indices[:, :NEIGHBOURS],
                 "aligned_permutation": aligned.permutations[:, :NEIGHBOURS],
                 "aligned_sign": aligned.signs[:, :NEIGHBOURS],
-                "aligned_second_l2": self._second(self.aligner.nearest, weights, aligned, training),
+                "aligned_second_l2": self._second(self._aligned, weights, aligned, training),
             }
         fields |= self._canonical(networks, name)
         result = self._result(networks, name)
@@ -123,7 +125,7 @@ class Measurer:
         if self.subject.evaluate is None:
             return None
         known = {TRAINING: lambda: self.trained, HELDOUT: lambda: self.unseen}
-        result = known[name]() if name in known else self.subject.evaluate(networks.weights)
+        result = known[name]() if name in known else self._evaluate(networks.weights)
         if result is None:
             return None
         bad = np.flatnonzero(result.undefined)
@@ -155,7 +157,7 @@ class Measurer:
             return dict.fromkeys(("accuracy", "loss", "max_error_iou"), np.zeros(0))
         errors = self._probed(networks, result, name)
         examples = 8 * errors.shape[1]  # bits behind the last example are zero in all masks
-        iou, _ = similarity.max_error_iou(errors, self.trained_errors, examples, mesh=self.mesh, **own)
+        iou, _ = self._dealt(similarity.max_error_iou, errors, self.trained_errors, examples, mesh=self.mesh, **own)
         return {
             "accuracy": result.accuracy,
             "loss": result.loss,
@@ -169,7 +171,7 @@ class Measurer:
             return result.errors
         if name == TRAINING:
             return self.trained_errors
-        errors = self.probe(networks.weights).errors
+        errors = processes.map_rows(self.probe, networks.weights).errors
         wrong = np.packbits(np.ones(self.probe.examples, bool))
         return np.where(result.undefined[:, None], wrong[None, :], errors)
 
@@ -190,7 +192,9 @@ class Measurer:
     @functools.cached_property
     def trained_errors(self) -> np.ndarray:
         """The training networks' error masks on the probe set."""
-        return self.trained.errors if self.probe is self.subject.evaluate else self.probe(self.train).errors
+        if self.probe is self.subject.evaluate:
+            return self.trained.errors
+        return processes.map_rows(self.probe, self.train).errors
 
     @functools.cached_property
     def functional(self) -> Functional | None:
@@ -230,17 +234,37 @@ class Measurer:
     @functools.cached_property
     def trained(self) -> Evaluation:
         """The training networks', which every series needs and a finished audit does not."""
-        return self._evaluate(self.train)
+        return self._known(self.train)
 
     @functools.cached_property
     def unseen(self) -> Evaluation:
         """The held-out networks', likewise."""
-        return self._evaluate(self.subject.heldout.weights)
+        return self._known(self.subject.heldout.weights)
 
-    def _evaluate(self, weights) -> Evaluation:
-        found = self.subject.evaluate(weights) if self.subject.evaluate is not None else None
+    def _known(self, weights) -> Evaluation:
+        found = self._evaluate(weights)
         assert found is not None
         return found
+
+    def _evaluate(self, weights) -> Evaluation | None:
+        return None if self.subject.evaluate is None else processes.map_rows(self.subject.evaluate, weights)
+
+    def _nearest(self, queries, reference, k: int, query_groups=None, **other: Any) -> distances.Neighbours:
+        return self._dealt(distances.nearest, queries, reference, k, query_groups, mesh=self.mesh, **other)
+
+    def _aligned(self, queries, reference, k: int, query_groups=None, **other: Any) -> Alignment:
+        assert self.aligner is not None
+        return self._dealt(self.aligner.nearest, queries, reference, k, query_groups, mesh=self.mesh, **other)
+
+    @staticmethod
+    def _dealt(search, queries, reference, argument, query_groups=None, **other: Any) -> Any:
+        """A search for every query, dealt out over the processes."""
+
+        def searched(queries, query_groups):
+            own = {} if query_groups is None else {"query_groups": query_groups}
+            return search(queries, reference, argument, **own, **other)
+
+        return processes.map_rows(searched, queries, query_groups)
 
     def _second(self, search, weights, found, training: bool) -> np.ndarray:
         """Distance to the nearest training network of another run than the nearest one's; NaN for training networks."""
@@ -258,7 +282,7 @@ class Measurer:
             rest = np.flatnonzero(~known)  # all neighbours that were found are checkpoints of that run
             if len(rest):
                 groups = {"query_groups": runs[rest], "reference_groups": self.runs}
-                out[rest] = search(weights[rest], self.train, 1, mesh=self.mesh, **groups).distances[:, 0]
+                out[rest] = search(weights[rest], self.train, 1, **groups).distances[:, 0]
         return out
 
     def _same_run(self, networks: Population, name: str, raw: distances.Neighbours) -> np.ndarray:
@@ -287,12 +311,15 @@ class Measurer:
 
     def _residual(self, weights, indices: np.ndarray, aligned: Alignment | None) -> np.ndarray:
         """Distance of every network to the hull of training networks `[n, k]`, where wanted brought onto it first."""
+        return processes.map_rows(self._own_residual, weights, indices, aligned)
+
+    def _own_residual(self, weights, indices: np.ndarray, aligned: Alignment | None) -> np.ndarray:
         out = np.empty(len(weights))
         block = max(1, _HULL_BYTES // (4 * indices.shape[1] * weights.shape[1]))
         for start in range(0, len(weights), block):
             rows = slice(start, start + block)
             ours, neighbours = weights[rows], self.train[indices[rows]]
             if aligned is not None and self.aligner is not None:
-                ours, neighbours = self.aligner.brought(ours, neighbours, aligned.rows(rows))
+                ours, neighbours = self.aligner.brought(ours, neighbours, aligned[rows])
             out[rows] = hull.interpolation_residual(ours, neighbours, memory_bytes=8 * _HULL_BYTES)[0]
         return out

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxweights import data, files, generators, nets, parallel, provenance, tasks, zoo
+from jaxweights import data, files, generators, nets, parallel, processes, provenance, tasks, zoo
 from jaxweights.auditing import symmetry
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluator
@@ -42,10 +42,12 @@ class Context:
         self.workdir = self.folder.path
         self.data_dir = data_dir
         self._states: dict[str, Any] = {}
+        if processes.count() > 1:  # what all read together is read now, before the first does anything alone
+            _ = self.dataset, self._streams
 
     @functools.cached_property
     def mesh(self) -> jax.sharding.Mesh:
-        """All devices."""
+        """All devices of this process."""
         return parallel.make_mesh()
 
     @functools.cached_property
@@ -67,8 +69,9 @@ class Context:
         """
         runs = self.zoo_settings.num_runs + self.zoo_settings.num_heldout
         loaded = self.task.load(self.settings.data, net=self.config["net"], runs=runs, data_dir=self.data_dir)
-        self.folder.bind({"data": loaded.source.rpartition("blake2b ")[2]})  # its content, whatever files it is in
-        if loaded.skipped:
+        with processes.in_turn("data"):  # bound to its content, whatever files it is in
+            self.folder.bind({"data": loaded.source.rpartition("blake2b ")[2]})
+        if loaded.skipped and processes.is_first():
             listed = self.workdir / "skipped_data.txt"
             files.write_text(listed, "".join(f"{line}\n" for line in loaded.skipped))
             print(f"data: bad items were left out; {listed} lists them", file=sys.stderr, flush=True)
@@ -81,7 +84,7 @@ class Context:
         chosen = self.task.base(self.zoo_settings)
         if chosen is None:
             return whole
-        with self.folder.timed("base"):
+        with self.folder.timed("base"), processes.in_turn("base"):
             base = zoo.train_base(
                 self.workdir / "base",
                 whole,
@@ -123,7 +126,8 @@ class Context:
 
     @functools.cached_property
     def _streams(self) -> dict[str, int]:
-        return self.folder.streams(self.generators)
+        with processes.in_turn("streams"):
+            return self.folder.streams(self.generators)
 
     def state(self, name: str, training, trajectories) -> Any:
         """The state of a trained or fitted generator; what is not on disk yet is trained.
@@ -139,18 +143,19 @@ class Context:
         if isinstance(generator, generators.ClosedFormGenerator):
             return generator.fit(training())
         if name not in self._states:
-            folder = files.make_dir(self.workdir / "generators" / name)
-            self._claim(folder / "origin.json", f"train {name}")
+            folder = self.workdir / "generators" / name
+            with processes.in_turn(f"claim {name}"):
+                self._claim(files.make_dir(folder) / "origin.json", f"train {name}")
             log = files.JsonLines(self.workdir / "metrics.jsonl")
+            recording = {"log": log.append, "begin": functools.partial(_forget, log)} if processes.is_first() else {}
             with self.folder.timed(f"train {name}"):
                 self._states[name] = train_generator(
                     generator,
                     trajectories() if generator.TRAJECTORIES else training(),
-                    self.mesh,
+                    parallel.make_global_mesh(),
                     key=jax.random.fold_in(self.key(1), self._streams[name]),
                     path=folder,
-                    log=log.append,
-                    begin=functools.partial(_forget, log),
+                    **recording,
                 )
         return self._states[name]
 

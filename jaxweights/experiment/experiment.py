@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import population, store, tasks
+from jaxweights import population, processes, store, tasks
 from jaxweights.experiment import findings, plan, samples, zoo
 from jaxweights.experiment.context import Context
 from jaxweights.generators.base import LearnedGenerator, Training
@@ -75,7 +75,7 @@ class Experiment(Context):
     def run(self) -> pathlib.Path:
         """Runs every stage that is not done; returns the path of the report."""
         page = self.workdir / "report.html"
-        if self._audited and page.exists():
+        if self._audited and processes.agreed(page.exists()):
             self.sample()
             return page
         return self.report()
@@ -83,4 +83,4 @@ class Experiment(Context):
     @property
     def _audited(self) -> bool:
         """Whether all stages before the report are done."""
-        return findings.is_done(self)
+        return processes.agreed(findings.is_done(self))

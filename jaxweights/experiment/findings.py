@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import auditing, files, generators, population, provenance, report, store, studies
+from jaxweights import auditing, files, generators, population, processes, provenance, report, store, studies
 from jaxweights.experiment import samples
 from jaxweights.experiment import zoo as zoo_stage
 from jaxweights.experiment.context import Context
@@ -20,13 +20,18 @@ def audit(context: Context) -> dict[str, Any]:
     """Measures every series, writes `audit/*.npz` and `metrics.json`, and returns the metrics."""
     drawn, opened = samples.stores(context), zoo_stage.open_zoo(context)
     metrics = judge(context, opened, drawn)
-    found = study(context, opened, drawn)
-    if found:
-        metrics["studies"] = found
-    facts = {"zoo": zoo_stage.summary(context, opened), "timing": context.folder.timing}
-    metrics |= facts | {"versions": provenance.versions()}
-    files.write_json(context.workdir / "metrics.json", metrics)
-    return metrics
+    if processes.count() > 1:  # a trained generator is read by all processes together
+        for name in _studied(context):
+            samples.state(context, opened, name)
+    if processes.is_first():
+        found = study(context, opened, drawn)
+        if found:
+            metrics["studies"] = found
+        facts = {"zoo": zoo_stage.summary(context, opened), "timing": context.folder.timing}
+        metrics |= facts | {"versions": provenance.versions()}
+        files.write_json(context.workdir / "metrics.json", metrics)
+    processes.barrier("audit")
+    return metrics if processes.is_first() else context.folder.read_metrics()
 
 
 def judge(
@@ -72,13 +77,17 @@ def study(
       `studies/<name>.json` by name.
     """
     out: dict[str, Any] = {}
-    for name, (generator, trained) in context.generators.items():
-        kind = studies.of_generator(generator)
-        if name == trained and kind is not None:
-            out[name] = _study(context, name, kind, lambda name=name: _subject(context, opened, drawn, name))
+    for name, kind in _studied(context).items():
+        out[name] = _study(context, name, kind, lambda name=name: _subject(context, opened, drawn, name))
     for name in studies.of_series(context.net, context.dataset):
         out[name] = _study(context, name, name, lambda: _series(context, opened, drawn))
     return out
+
+
+def _studied(context: Context) -> dict[str, str]:
+    """The kinds of studies of trained generators, by generator."""
+    found = {n: studies.of_generator(g) for n, (g, trained) in context.generators.items() if n == trained}
+    return {name: kind for name, kind in found.items() if kind is not None}
 
 
 def _study(context: Context, name: str, kind: str, subject: Callable[[], Any]) -> dict[str, Any]:
@@ -135,11 +144,18 @@ def _keep(path: pathlib.Path, metrics: Mapping[str, Any], arrays: Mapping[str, n
 
 
 def write_report(context: Context) -> pathlib.Path:
-    """Draws the figures and writes `report.html` from what the other stages left."""
+    """Draws the figures and writes `report.html` from what the other stages left, in the first process."""
+    if processes.is_first():
+        _write_report(context)
+    processes.barrier("report")
+    return context.workdir / "report.html"
+
+
+def _write_report(context: Context) -> None:
     metrics, opened = context.folder.read_metrics(), zoo_stage.open_zoo(context)
     distinct = np.setdiff1d(zoo_stage.training_rows(context, opened), metrics["training"]["duplicate_rows"])
     with context.folder.timed("report"):
-        return report.write(
+        report.write(
             context.workdir,
             metrics=metrics,
             config=context.config,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from jaxweights import generators, population, store
+from jaxweights import generators, population, processes, store
 from jaxweights.errors import UserError
 from jaxweights.experiment import zoo
 from jaxweights.experiment.context import Context
@@ -36,7 +37,7 @@ def train(context: Context) -> list[str]:
 def run(context: Context, names: Iterable[str] | None = None) -> dict[str, store.PopulationStore]:
     """Draws and evaluates `num_samples` networks from every generator, or those of the names, whose samples are not
     there yet."""
-    missing = _missing(context, names)
+    missing = processes.agreed(_missing(context, names))
     if missing:
         opened = zoo.open_zoo(context)
         for name in dict.fromkeys(context.generators[name][1] for name in missing):
@@ -90,6 +91,29 @@ def _cure(generator: generators.Generator, workdir: pathlib.Path) -> str:
 
 
 def _draw(context: Context, opened: store.PopulationStore, generator, trained, path: pathlib.Path) -> None:
+    """Draws the samples of this process, one chunk of the store, and waits for those of the others."""
+    with processes.in_turn(f"samples of {generator.name}"):
+        target = _target(context, generator, path)
+    target.collect()
+    own = processes.share(context.settings.num_samples)
+    if processes.index() not in target.chunk_ids and own.start < own.stop:
+        target.append(processes.index(), _drawn(context, opened, generator, trained, own))
+    target.finish()
+
+
+def _target(context: Context, generator, path: pathlib.Path) -> store.PopulationStore:
+    """The store of samples; one that as many processes have begun is gone on with."""
+    parts = {"processes": processes.count()}
+    if (path / store.INDEX).exists():
+        target = store.PopulationStore.open(path, drop_missing=True)
+        if target.provenance.get("processes", 1) == processes.count():
+            return target
+        shutil.rmtree(path)
+    return store.PopulationStore.create(path, context.net.spec, context.provenance(f"sample {generator.name}") | parts)
+
+
+def _drawn(context: Context, opened: store.PopulationStore, generator, trained, own: slice) -> population.Population:
+    """Some of the samples, evaluated."""
     rows, spec = zoo.training_rows(context, opened), context.net.spec
 
     def measure(weights: np.ndarray) -> population.Population:
@@ -97,7 +121,7 @@ def _draw(context: Context, opened: store.PopulationStore, generator, trained, p
         return population.Population.create(weights, spec, accuracy=result.accuracy, loss=result.loss)
 
     keys = context.sample_keys(generator.name)
-    samples = generators.draw(generator, trained, keys, zoo.starts(opened), measure, context.mesh)
+    samples = generators.draw(generator, trained, keys, zoo.starts(opened), measure, context.mesh, own)
     weights, parents = np.asarray(samples.weights), np.asarray(samples.parents)
     finite = np.isfinite(weights).all(axis=1)
     if not finite.all():
@@ -109,10 +133,4 @@ def _draw(context: Context, opened: store.PopulationStore, generator, trained, p
     result = context.evaluate(weights)
     parents = np.where(parents >= 0, rows[parents], -1)  # rows of the zoo's store, not of the training subset
     records = {**derived.records, "parent": parents, "accuracy": result.accuracy, "loss": result.loss}
-    if (path / store.INDEX).exists():
-        target = store.PopulationStore.open(path, drop_missing=True)
-    else:
-        target = store.PopulationStore.create(path, spec, context.provenance(f"sample {generator.name}"))
-    if 0 not in target.chunk_ids:
-        target.append(0, population.Population(derived.weights, spec, records))
-    target.finish()
+    return population.Population(derived.weights, spec, records)

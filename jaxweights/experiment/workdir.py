@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from jaxweights import files, locks, provenance
+from jaxweights import files, locks, processes, provenance
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import Stage, stale_stages
 
@@ -34,7 +34,8 @@ _SHAPE = {"seed": int, "num_samples": int, "data": dict, "net": dict, "zoo": dic
 
 
 class Workdir:
-    """A folder bound to one config and to what it reads, and locked while this object exists: one process works in it.
+    """A folder bound to one config and to what it reads, and locked while this object exists: one process, or the
+    processes of one job, work in it.
 
     Where the folder holds an experiment of another config, results that no longer fit are removed, after saying which,
     so that the stages that make them run again; trained networks and generators are never removed.
@@ -57,11 +58,22 @@ class Workdir:
         inputs: Mapping[str, str | None],
         stages: Callable[[Mapping[str, Any], Mapping[str, str]], Mapping[str, Stage]],
     ):
-        self.path = files.make_dir(path)
-        weakref.finalize(self, locks.release, locks.acquire(self.path))
         self._config, self._stages = json.loads(json.dumps(config)), stages
         self.inputs: dict[str, str] = {}
-        self.bind({_DATA: None, **inputs})
+        with processes.in_turn("workdir"):
+            self.path = files.make_dir(path)
+            if processes.is_first():  # of a job of several, it holds the lock for all
+                weakref.finalize(self, locks.release, locks.acquire(self.path))
+            self._refuse_unshared()
+            self.bind({_DATA: None, **inputs})
+
+    def _refuse_unshared(self) -> None:
+        """Refuses a folder that is another one for the processes of a job."""
+        if not processes.is_first() and not (self.path / _CONFIG).exists():
+            raise UserError(
+                f"Process {processes.index()} does not see what the first process wrote to the workdir {self.path}. "
+                "Choose a folder on a file system that all processes of the job share."
+            )
 
     def bind(self, inputs: Mapping[str, str | None]) -> None:
         """Binds the folder to its config and to further inputs; see the class."""
@@ -158,6 +170,8 @@ class Workdir:
         self._add_time(stage, begin)
 
     def _add_time(self, stage: str, begin: float) -> None:
+        if not processes.is_first():
+            return
         timing = self.timing
         timing[stage] = round(timing.get(stage, 0.0) + time.monotonic() - begin, 3)
         self._write_timing(timing)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import auditing, population, provenance, store, zoo
+from jaxweights import auditing, population, processes, provenance, store, zoo
 from jaxweights.errors import UserError
 from jaxweights.experiment import imports
 from jaxweights.experiment.config import MIN_HELDOUT
@@ -50,16 +50,17 @@ def _trained(context: Context, path: pathlib.Path) -> store.PopulationStore:
 
 
 def _imported(context: Context, path: pathlib.Path) -> store.PopulationStore:
-    opened = store.PopulationStore.open(path, drop_missing=True) if (path / store.INDEX).exists() else None
-    if opened is not None and opened.complete:
-        return opened
-    with context.folder.timed("zoo"):
-        imported, notes = imports.zoo(context)
-        if opened is None:
-            provenance = context.provenance("zoo") | {"taken_for": notes}
-            opened = store.PopulationStore.create(path, context.net.spec, provenance)
-        if not opened.chunk_ids:
-            opened.append(0, imported)
+    with processes.in_turn("import"):
+        opened = store.PopulationStore.open(path, drop_missing=True) if (path / store.INDEX).exists() else None
+        if processes.is_first() and not (opened and opened.chunk_ids):
+            with context.folder.timed("zoo"):
+                imported, notes = imports.zoo(context)
+                if opened is None:
+                    provenance = context.provenance("zoo") | {"taken_for": notes}
+                    opened = store.PopulationStore.create(path, context.net.spec, provenance)
+                opened.append(0, imported)
+    assert opened is not None
+    if not opened.complete:
         opened.finish()
     return opened
 

@@ -163,6 +163,7 @@ def draw(
     starts: Population,
     measure: Callable[[np.ndarray], Population],
     mesh: jax.sharding.Mesh | None = None,
+    rows: slice = slice(None),
 ) -> Samples:
     """One sample per key, those of a learned generator sharded over the mesh.
 
@@ -173,13 +174,14 @@ def draw(
       starts: see `LearnedGenerator.inputs`.
       measure: see `LearnedGenerator.again`.
       mesh: devices, all by default.
+      rows: the samples that are wanted, all by default; they are what they are among all.
     """
     if isinstance(generator, ClosedFormGenerator):
-        return jax.jit(generator.sample)(state, keys)
+        return jax.tree.map(lambda x: x[rows], jax.jit(generator.sample)(state, keys))
     mesh = parallel.make_mesh() if mesh is None else mesh
     program = parallel.map_rows(generator.sample, mesh)
     state = jax.device_put(state, parallel.replicated(mesh))
-    inputs = generator.inputs(state, keys, starts)
+    inputs = jax.tree.map(lambda x: x[rows], generator.inputs(state, keys, starts))
     while True:
         samples = program(state, inputs)
         inputs = generator.again(inputs, samples, measure)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import nets, parallel, population, progress
+from jaxweights import nets, parallel, population, processes, progress
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, Evaluator
@@ -93,7 +93,8 @@ def train_zoo(
       dataset: training and test examples; loss and accuracy in the records are those of the test examples. For fields
         the signals, one per run, and the points of `evaluate`.
       mesh: devices, all by default.
-      path: folder of the store; created, or resumed. None to keep everything in memory.
+      path: folder of the store; created, or resumed, and filled by all processes of a job. None to keep everything in
+        memory, of every process.
       seed: random seed of the zoo.
       num_runs: runs of the training split; the recipe's by default, and so are the next three.
       num_heldout: runs of the held-out split.
@@ -120,23 +121,24 @@ def train_zoo(
     mesh = parallel.make_mesh() if mesh is None else mesh
     path = None if path is None else pathlib.Path(path)
     store: PopulationStore | _Memory | None = None
-    if path is not None and (path / INDEX).exists():
-        store = PopulationStore.open(path, drop_missing=True)
-        # Chunks and lanes of the first call, whatever machine this one runs on.
-        chunk, width = store.provenance["chunk_size"], store.provenance["lanes"]
-    trainer = Trainer(program, mesh, width)
-    if store is None:
-        if recipe.start == "base" and not width:  # such zoos have few runs, and lanes that no run fills cost as much
-            trainer = dataclasses.replace(trainer, lanes=min(trainer.width, -(-total // mesh.size)))
-        chunk = _chunk_runs(trainer, total, chunk)
-        if path is None:
-            store = _Memory()
-        else:
-            facts = {**(provenance or {}), "chunk_size": chunk, "lanes": trainer.width}
-            store = PopulationStore.create(path, net.spec, facts)
-    if path is not None and isinstance(net, nets.PartialNet) and not (path / BASE).exists():
-        net.save(path / BASE)
-    missing = [c for c in range(-(-total // chunk)) if c not in store.chunk_ids]
+    with processes.in_turn("zoo"):
+        if path is not None and (path / INDEX).exists():
+            store = PopulationStore.open(path, drop_missing=True)
+            # Chunks and lanes of the first call, whatever machine this one runs on.
+            chunk, width = store.provenance["chunk_size"], store.provenance["lanes"]
+        trainer = Trainer(program, mesh, width)
+        if store is None:
+            if recipe.start == "base" and not width:  # few runs, and lanes that no run fills cost as much
+                trainer = dataclasses.replace(trainer, lanes=min(trainer.width, -(-total // mesh.size)))
+            chunk = _chunk_runs(trainer, total, chunk, 1 if path is None else processes.count())
+            if path is None:
+                store = _Memory()
+            else:
+                facts = {**(provenance or {}), "chunk_size": chunk, "lanes": trainer.width}
+                store = PopulationStore.create(path, net.spec, facts)
+        if path is not None and isinstance(net, nets.PartialNet) and not (path / BASE).exists():
+            net.save(path / BASE)
+    missing = _missing(store, -(-total // chunk))
     if missing:
         if evaluate is None:
             images = np.asarray(standardise(dataset.test_images, dataset.scale, dataset.shift))
@@ -153,6 +155,16 @@ def train_zoo(
     if isinstance(store, PopulationStore):
         return store
     return dataclasses.replace(store.read(), evaluator=evaluate)
+
+
+def _missing(store: PopulationStore | _Memory, chunks: int) -> list[int]:
+    """The chunks that this process has to train."""
+    if isinstance(store, _Memory):
+        return list(range(chunks))
+    if not store.complete:
+        store.collect()
+    missing = [c for c in range(chunks) if c not in store.chunk_ids]
+    return missing[processes.index() :: processes.count()]
 
 
 class _Memory:
@@ -193,7 +205,7 @@ def _train_missing(trainer: Trainer, dataset: Dataset, seed: int, sizes, store, 
     data = trainer.load(dataset)
     runs_to_do = sum(min(chunk, total - c * chunk) for c in missing)
     first = None
-    if recipe.start == "first_weights" and 0 in missing:  # run 0 is trained alone, and again with its chunk
+    if recipe.start == "first_weights" and 0 not in store.chunk_ids:  # run 0 is trained alone, and again with its chunk
         with progress.Progress(recipe.snapshots[-1], "zoo (run 0, where all start)", "steps") as bar:
             first = train_chunk(trainer, data, seed, np.arange(1), bar, 0)[0][0, -1]
     elif recipe.start == "first_weights":
@@ -217,8 +229,8 @@ def runs_in_memory(num_params: int, num_snapshots: int, total: int) -> int:
     return min(total, max(1, min(_CHUNK_RUNS, _CHUNK_BYTES // (4 * num_params * num_snapshots))))
 
 
-def _chunk_runs(trainer: Trainer, total: int, wanted: int) -> int:
-    limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, total)
+def _chunk_runs(trainer: Trainer, total: int, wanted: int, parts: int) -> int:
+    limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, -(-total // parts))
     limit = min(limit, max(1, _CHUNK_BYTES // max(trainer.program.run_bytes, 1)))
     limit = min(wanted or limit, total)
     return -(-limit // trainer.group) * trainer.group

@@ -1,0 +1,191 @@
+"""Several processes that do one job together, each with devices of its own, under JAX's distributed runtime.
+
+Every process runs the same program on the same workdir, which all of them see. Work on networks is dealt out by rows:
+`map_rows`. Work on files is done by the first process before the others come: `in_turn`. Training of a generator is
+one computation over all devices: `parallel.make_global_mesh`. With one process all of this costs nothing.
+
+Of a process that ends or hangs, the runtime tells the others within `HEARTBEAT_SECONDS`, and they end too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxweights import files
+from jaxweights.errors import UserError
+
+HEARTBEAT_SECONDS = 30
+"""Time after which a process that does not answer is taken for dead, and the job ends."""
+
+_CONNECT_SECONDS = 300
+_SHUTDOWN_SECONDS = 60
+
+_initialized = False
+
+
+def initialize(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+    """Joins the job, before JAX is used.
+
+    Args:
+      coordinator: address HOST:PORT of the first process; None takes what the TPU, Slurm or Open MPI says, and where
+        there is none of these, the process is alone.
+      count: number of processes, or None.
+      index: number of this one, from 0, or None.
+
+    Raises:
+      UserError: arguments that do not fit one another, or a job that cannot be joined.
+    """
+    global _initialized
+    given = [value is not None for value in (coordinator, count, index)]
+    if any(given) and not all(given):
+        raise UserError(
+            "A job of several processes needs --coordinator_address, --num_processes and --process_id together; give "
+            "all three to every process, or none of them under Slurm, Open MPI or on a TPU."
+        )
+    if count is not None and index is not None and not 0 <= index < count:
+        raise UserError(f"--process_id is {index}, but with --num_processes={count} it is 0 to {count - 1}.")
+    jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM from ending the program
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            index,
+            initialization_timeout=_CONNECT_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+        )
+    except ValueError as error:
+        if any(given):
+            raise UserError(
+                f"The job at {coordinator!r} cannot be joined ({error}). Give the address as HOST:PORT."
+            ) from error
+        return  # neither flags nor a cluster: alone
+    except RuntimeError as error:
+        raise UserError(
+            f"The job at {coordinator or 'the cluster'} cannot be joined ({str(error).partition(chr(10))[0]}). Start "
+            "all its processes, each with its own --process_id, and see that the first one's port can be reached."
+        ) from error
+    _initialized = True
+
+
+def count() -> int:
+    """The number of processes; 1 where this one is alone."""
+    return jax.process_count() if _initialized else 1
+
+
+def index() -> int:
+    """The number of this process, from 0."""
+    return jax.process_index() if _initialized else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that prints, plots and reports."""
+    return index() == 0
+
+
+def share(total: int) -> slice:
+    """The rows of `total` that are this process's: a block, of nearly the same size in all processes."""
+    bounds = [total * i // count() for i in (index(), index() + 1)]
+    return slice(*bounds)
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here; `name` is shown where they are at different places."""
+    if count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def in_turn(name: str) -> Iterator[None]:
+    """The first process runs the block before the others do: what it writes, they find."""
+    if not is_first():
+        barrier(name)
+    yield
+    if is_first():
+        barrier(name)
+
+
+def gathered(value: Any) -> list[Any]:
+    """What every process has, in their order; any picklable value, on all processes."""
+    if count() == 1:
+        return [value]
+    from jax.experimental import multihost_utils
+
+    data = np.frombuffer(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL), np.uint8)
+    sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(data))))
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(data)] = data
+    blocks = np.asarray(multihost_utils.process_allgather(padded))
+    return [pickle.load(io.BytesIO(block[:size].tobytes())) for block, size in zip(blocks, sizes, strict=True)]
+
+
+def agreed(value: Any) -> Any:
+    """What the first process has, on all processes: of the state of files, which change between two looks."""
+    return gathered(value)[0]
+
+
+def map_rows(function: Callable[..., Any], *columns: Any) -> Any:
+    """A function of rows, computed in all processes, each its `share`, and joined in all.
+
+    Args:
+      function: takes the columns; its result is an array `[n, ...]`, or a tuple or dataclass of such, of counts, which
+        are added up, and of None. A row depends on the same row of the columns alone.
+      *columns: array-likes `[n, ...]`, or None.
+    """
+    total = len(columns[0])
+    if count() == 1 or total < count():
+        return function(*columns)
+    own = share(total)
+    return _joined(gathered(function(*(None if column is None else column[own] for column in columns))))
+
+
+def _joined(parts: list[Any]) -> Any:
+    first = parts[0]
+    if any(part is None for part in parts):
+        return None
+    if dataclasses.is_dataclass(first):
+        names = [field.name for field in dataclasses.fields(first)]
+        return type(first)(*(_joined([getattr(part, name) for part in parts]) for name in names))
+    if isinstance(first, tuple):
+        joined = [_joined(list(column)) for column in zip(*parts, strict=True)]
+        return type(first)(*joined) if hasattr(first, "_fields") else tuple(joined)
+    return sum(parts) if np.ndim(first) == 0 else np.concatenate([np.asarray(part) for part in parts])
+
+
+def log_to(folder: pathlib.Path | str | None) -> None:
+    """Sends what a process other than the first prints to `folder/process-<index>.log`, or nowhere."""
+    if is_first():
+        return
+    path = pathlib.Path(os.devnull) if folder is None else files.make_dir(folder) / f"process-{index()}.log"
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"process {index()} of {count()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.flush()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+
+
+def leave(status: int) -> None:
+    """Ends a process of a job of several at once, without waiting for the others; does nothing where it is alone.
+
+    At the usual end of a program the runtime waits for all processes. After an error they would wait for one another
+    forever.
+    """
+    if count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
