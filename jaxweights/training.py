@@ -27,7 +27,7 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxweights import parallel, progress, sharding, shuffle
+from jaxweights import interruption, parallel, progress, sharding, shuffle
 from jaxweights.checkpoints import Checkpoints
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
@@ -275,37 +275,44 @@ class StageTrainer:
         width = max(1, stage.steps // _CURVE_POINTS)
         # Checkpoints lie on points of the loss curve, so that a resumed curve has no torn point.
         every = -(-(checkpoint_every or max(1, stage.steps // 4)) // width) * width
-        with _NoCheckpoints() if path is None else Checkpoints(path) as checkpoints:
+        with interruption.deferred(), _NoCheckpoints() if path is None else Checkpoints(path) as checkpoints:
             step = checkpoints.latest_step() or 0
             started(step)
             state = checkpoints.restore(step, like=self._like()) if step else self.init()
             pending: dict[str, list[np.ndarray]] = {}
-            count, good = 4, step
+            count, good, stopping = 4, step, False
             with progress.Progress(stage.steps - step, self.name, "steps") as bar:
                 start = step
                 while step < stage.steps:
-                    target = min(stage.steps, (step // every + 1) * every)
+                    interval = width if stopping else every
+                    target = min(stage.steps, (step // interval + 1) * interval)
                     take = min(count, target - step, _DISPATCH_STEPS)
                     begin = time.monotonic()
                     # JAX 0.10 hangs where programs of several devices per process wait for each other in flight.
                     state, metrics = jax.block_until_ready(self.advance(state, take))
                     metrics = {k: np.asarray(v)[:take] for k, v in metrics.items()}
-                    count = self._agreed(_next_count(take, time.monotonic() - begin))
+                    count, stopping = self._agreed(_next_count(take, time.monotonic() - begin))
                     self._check(metrics["loss"], step, good, path)
                     step += take
                     _log_points(pending, metrics, step, width, stage.steps, log)
                     bar.update(step - start, f"loss {metrics['loss'][-1]:.4g}")
-                    if step % every == 0 or step == stage.steps:
+                    ends = stopping and step % width == 0
+                    if step % every == 0 or step == stage.steps or ends:
                         checkpoints.save(step, state)
                         good = step
+                    if ends:
+                        interruption.stop()
             result = {"params": state.params if state.ema is None else state.ema, "model_state": state.model_state}
             return jax.tree.map(_fetch, result)
 
-    def _agreed(self, count: int) -> int:
-        """What the first process says: times differ, and all have to take as many steps."""
+    def _agreed(self, count: int) -> tuple[int, bool]:
+        """How many steps come next, as the first process says, since times differ; and whether training stops, since a
+        process was told to end."""
+        own = count, interruption.noted()
         if len({device.process_index for device in self.mesh.devices.flat}) == 1:
-            return count
-        return int(multihost_utils.broadcast_one_to_all(np.int32(count)))
+            return own
+        every = np.asarray(multihost_utils.process_allgather(np.array(own, np.int32)))
+        return int(every[0, 0]), bool(every[:, 1].any())
 
     def _check(self, losses: np.ndarray, step: int, good: int, path: pathlib.Path | None) -> None:
         bad = np.flatnonzero(~np.isfinite(losses))

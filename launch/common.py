@@ -8,7 +8,9 @@ import pathlib
 import re
 import sys
 import textwrap
+import time
 import traceback
+from types import ModuleType
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -45,6 +47,9 @@ _OUT_OF_MEMORY = (
     "Lower the sizes that it names, or end other programs."
 )
 
+_PEER_GONE = ("Gloo", "NCCL", "oordination", "eartbeat", "Connection reset", "Connection closed", "Socket closed")
+"""Parts of what JAX's errors say where another process of the job is gone."""
+
 _WORDS = {
     r"invalid literal for int\(\).*": "give a whole number",
     r"could not convert string to float.*": "give a number",
@@ -78,20 +83,29 @@ def run_main(main) -> None:
     status 1."""
 
     def guarded(argv):
+        from jaxweights import interruption
+
         if len(argv) > 1:
             _fail(f"unexpected arguments {argv[1:]}: every setting is a flag, see --help.")
         try:
-            _in_job(main, argv)
+            interruption.install()
+            main(argv)
         except UserError as error:
             _fail(str(error))
         except MemoryError as error:
             _fail(_OUT_OF_MEMORY.format(error))
-        except RuntimeError as error:  # of JAX
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            _fail(_OUT_OF_MEMORY.format(str(error).partition("\n")[0]))
         except KeyboardInterrupt:
             _fail("interrupted; running the same command again resumes.", status=130)
+        except SystemExit as error:
+            if error.code != interruption.STATUS:
+                raise
+            _fail("told to end (SIGTERM); running the same command again resumes.", interruption.STATUS)
+        except BaseException as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                _fail(_OUT_OF_MEMORY.format(str(error).partition("\n")[0]))
+            if not _job():
+                raise
+            _end_of_job(error)
 
     def parse(argv):
         try:
@@ -121,17 +135,20 @@ def run_main(main) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _in_job(main, argv) -> None:
-    """Runs a program; in a job of several processes an error ends this one at once, and the others then end."""
-    try:
-        main(argv)
-    except BaseException as error:
-        processes = sys.modules.get("jaxweights.processes")
-        if processes is None or processes.count() == 1 or (isinstance(error, SystemExit) and not error.code):
-            raise
-        message = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        print(f"error: process {processes.index()} of {processes.count()}: {message}", file=sys.stderr, flush=True)
-        processes.leave(1)
+def _job() -> ModuleType | None:
+    """`jaxweights.processes` in a process of a job of several."""
+    processes = sys.modules.get("jaxweights.processes")
+    return processes if processes is not None and processes.count() > 1 else None
+
+
+def _end_of_job(error: BaseException) -> NoReturn:
+    """Ends a process of a job of several for which an error was not foreseen: its own, or that another one is gone."""
+    job = _job()
+    if job is not None and any(sign in str(error) for sign in _PEER_GONE):
+        print("Another process of this job has ended; JAX says which one in a moment.", file=sys.stderr, flush=True)
+        time.sleep(job.HEARTBEAT_SECONDS + 10)  # JAX ends this process
+    traceback.print_exception(error)
+    _fail(f"{type(error).__name__}: {error}")
 
 
 def fail_flags(error: flags.Error) -> NoReturn:
@@ -143,9 +160,14 @@ def fail_flags(error: flags.Error) -> NoReturn:
 
 
 def _fail(message: str, status: int = 1) -> NoReturn:
+    job = _job()
+    if job is not None:
+        message = f"process {job.index()} of {job.count()}: {message}"
     wrapped = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
     # An indented line is a command, to be copied in one piece.
     lines = [line if line.startswith("    ") else wrapped(line) for line in f"error: {message}".split("\n")]
     print("\n".join(lines), file=sys.stderr)
     sys.stderr.flush()
+    if job is not None:
+        job.leave(status)
     sys.exit(status)
