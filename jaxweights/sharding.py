@@ -84,13 +84,10 @@ class Devices(NamedTuple):
 
 
 def arrange(devices: Sequence[Any], batch_size: int, shards: int, most: int | None = None) -> Devices:
-    """Chooses devices, as many of every process, and their mesh.
-
-    The largest number of devices is taken that divides the batch. Where none does, such as for a batch smaller than
-    `shards`, all are taken, and rows are split over as many of them as divide the batch.
+    """Chooses devices and their mesh, see `sizes`.
 
     Args:
-      devices: to choose from, in order.
+      devices: to choose from, in order; of every process the first ones are taken.
       batch_size: rows of a batch.
       shards: devices that share one copy of the parameters, at most; 0 for all.
       most: most devices per process.
@@ -99,18 +96,32 @@ def arrange(devices: Sequence[Any], batch_size: int, shards: int, most: int | No
     for device in devices:
         groups.setdefault(device.process_index, []).append(device)
     count = min([len(group) for group in groups.values()] + ([most] if most else []))
-    every = count * len(groups)
+    data, model, divided = sizes(len(groups), count, batch_size, shards)
+    chosen = [device for group in groups.values() for device in group[: data * model // len(groups)]]
+    mesh = Mesh(np.array(chosen).reshape(data, model), (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2)
+    return Devices(mesh, (AXIS, MODEL) if divided else (AXIS,))
+
+
+def sizes(processes: int, devices: int, batch_size: int, shards: int) -> tuple[int, int, bool]:
+    """Sizes of the two axes of a mesh, and whether rows are split over both.
+
+    Of every process as many devices are taken: the most with which the whole mesh divides the batch. Where there are
+    none, such as for a batch smaller than `shards` or than the number of processes, all are taken, rows are split over
+    the first axis alone, and the devices along the second compute the same.
+
+    Args:
+      processes: number of processes.
+      devices: devices of each.
+      batch_size: rows of a batch.
+      shards: largest size of the second axis, unless devices have to compute the same; 0 for any.
+    """
+    every = processes * devices
     model = max(size for size in range(1, min(shards or every, every) + 1) if every % size == 0)
-    for taken in range(count, 0, -1):
-        size = taken * len(groups)
-        if size % model == 0 and batch_size % size == 0:
-            return Devices(_mesh(groups, taken, size // model), (AXIS, MODEL))
-    return Devices(_mesh(groups, count, math.gcd(batch_size, every // model)), (AXIS,))
-
-
-def _mesh(groups: dict[int, list[Any]], taken: int, data: int) -> Mesh:
-    chosen = [device for group in groups.values() for device in group[:taken]]
-    return Mesh(np.array(chosen).reshape(data, -1), (AXIS, MODEL), axis_types=(AxisType.Auto,) * 2)
+    for taken in range(every, 0, -processes):
+        if taken % model == 0 and batch_size % taken == 0:
+            return taken // model, model, True
+    data = math.gcd(batch_size, every // model)
+    return data, every // data, False
 
 
 def split_axes(params: Any, size: int, stacked: Sequence[str] = ()) -> Any:

@@ -68,7 +68,8 @@ def train_generator(
     Args:
       generator: what to train.
       training: training rows `[N, P]` and their records.
-      mesh: devices, all by default; a stage uses the most devices that divide its batch, of every process as many.
+      mesh: devices, those of all processes by default; a stage uses the most devices that divide its batch, of every
+        process as many.
       key: PRNG key for initialisation, batch order and all noise.
       path: folder of the checkpoints, one sub-folder per stage; None to keep nothing on disk.
       log: receives `{"generator", "stage", "step", "loss", ...}` for every point of the loss curve, in order; after a
@@ -84,8 +85,8 @@ def train_generator(
     Raises:
       UserError: fewer rows than a batch, or a loss that is not finite (naming the step and the last good checkpoint).
     """
-    mesh = parallel.make_mesh() if mesh is None else mesh
-    if jax.process_index():
+    mesh = parallel.make_global_mesh() if mesh is None else mesh
+    if jax.process_index() != mesh.devices.flat[0].process_index:
         log, begin = _silent, _silent
     data, constants = generator.prepare(training)
     state: dict[str, Any] = {"constants": constants}

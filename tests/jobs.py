@@ -160,23 +160,13 @@ def free_port() -> int:
 
 def _main(code: str, *flags: str) -> None:
     """Runs code in one process of a job. One that fails ends at once, since JAX would have it wait for the others."""
-    import jax
+    from jaxweights import processes
 
     values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
     try:
         if values:
-            jax.config.update("jax_enable_preemption_service", False)
-            jax.distributed.initialize(
-                values["coordinator_address"],
-                int(values["num_processes"]),
-                int(values["process_id"]),
-                initialization_timeout=60,
-                heartbeat_timeout_seconds=30,
-                shutdown_timeout_seconds=30,
-            )
+            processes.initialize(values["coordinator_address"], int(values["num_processes"]), int(values["process_id"]))
         exec(compile(code, "<job>", "exec"), {"__name__": "__main__"})
-        if values:
-            jax.distributed.shutdown()
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
