@@ -90,6 +90,25 @@ class Measurer:
             fields |= self._barriers(weights, result, fields)
         return Measured(hull_residual=residual, **fields)
 
+    def located(self, networks: Population) -> Measured:
+        """Of a series only the nearest training networks, accuracy and loss, all that the front needs of baselines."""
+        raw = self._nearest(networks.weights, self.train, 1)
+        found = raw if self.aligner is None else self._aligned(networks.weights, self.train, 1)
+        result, aligned = self._known(networks.weights), self.aligner is not None
+        return Measured(
+            accuracy=result.accuracy,
+            loss=result.loss,
+            max_error_iou=np.zeros(0),
+            min_l2=raw.distances[:, 0],
+            nearest=raw.indices,
+            second_l2=np.zeros(0),
+            aligned_min_l2=found.distances[:, 0] if aligned else np.zeros(0),
+            aligned_nearest=found.indices if aligned else np.zeros((0, 0), np.int64),
+            aligned_second_l2=np.zeros(0),
+            aligned_permutation=np.zeros((0, 0, 0), np.int64),
+            hull_residual=np.zeros(0),
+        )
+
     def _canonical(self, networks: Population, name: str) -> dict[str, np.ndarray]:
         """What is taken in canonical coordinates: the distances to siblings and to affine hulls."""
         ours, training = self._series(name, networks.weights), name == TRAINING
