@@ -52,7 +52,7 @@ NOISE = {"noised_copy": 0.05, "noise_low": 0.1, "noise_high": 0.5}
 the standard deviation over networks). Copies with noise of less than 0.47 lie within a third of the distance between
 independent networks."""
 _AVERAGED = 16  # networks of an average, as published
-_MOST_SAMPLES = 1000  # of a baseline or control
+_MOST_SAMPLES = 512  # of a baseline or control: these are known, and a search costs as much for them as for samples
 
 
 def audit(
