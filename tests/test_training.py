@@ -1,6 +1,8 @@
 """The training loop: devices change nothing, resume is bitwise, NaN stops, averages and closed forms come out right."""
 
 import dataclasses
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxweights import parallel, tasks
+from jaxweights import interruption, parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage
 from jaxweights.population import Population
@@ -132,6 +134,34 @@ def test_resume_is_bitwise(tmp_path, rows):
     merged = {(r["stage"], r["step"]): r for r in log_first + log_rest}
     assert merged == {(r["stage"], r["step"]): r for r in log_full}
     assert log_rest[0]["step"] == 31
+
+
+def test_sigterm_saves_and_exits_with_143(tmp_path, rows, monkeypatch):
+    monkeypatch.setattr(interruption, "_noted", False)
+    before, log = signal.getsignal(signal.SIGTERM), []
+
+    def end_at_six(row):
+        log.append(row)
+        if row["step"] == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    arguments = Population.create(rows, NET.spec), parallel.make_mesh(8)
+    options = {"key": jax.random.key(1), "path": tmp_path}
+    interruption.install()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            train_generator(Denoiser(), *arguments, **options, log=end_at_six)
+        assert ended.value.code == 143
+        last = log[-1]["step"]
+        with pytest.raises(SystemExit):  # not in training: at once
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    monkeypatch.setattr(interruption, "_noted", False)
+    resumed = leaves(train_generator(Denoiser(), *arguments, **options, log=log.append))
+    assert [row["step"] for row in log if row["stage"] == "first"] == list(range(1, 31)) and 6 <= last < 30
+    full = leaves(train(Denoiser(), rows, None, 8))
+    assert all(np.array_equal(full[name], resumed[name]) for name in full)
 
 
 def test_a_finished_fit_is_loaded_not_repeated(tmp_path, rows):
