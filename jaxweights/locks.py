@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from jaxweights import files
+from jaxweights import files, processes
 from jaxweights.errors import UserError
 
 LOCK = ".lock"
@@ -82,12 +82,14 @@ def release(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: pathlib.Path | str) -> Iterator[None]:
-    """Holds the lock of a folder, see `acquire`."""
-    token = acquire(folder)
+    """Holds the lock of a folder, see `acquire`; in a job of several processes the first holds it for all."""
+    with processes.in_turn("lock"):
+        token = acquire(folder) if processes.is_first() else None
     try:
         yield
     finally:
-        release(token)
+        if token is not None:
+            release(token)
 
 
 def _is_at(file: IO[str], path: pathlib.Path) -> bool:
