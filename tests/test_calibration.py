@@ -1,4 +1,4 @@
-"""The calibration in miniature, on networks that are drawn instead of trained: verdicts on disk, counts, and a page."""
+"""The calibration in miniature, on small zoos that are trained: verdicts on disk, counts, and a page."""
 
 import dataclasses
 import json
@@ -6,29 +6,15 @@ import json
 import numpy as np
 import pytest
 
-from jaxweights import auditing, calibration, files, parallel, tasks
+from jaxweights import auditing, calibration, files, parallel
 from jaxweights.calibration import calibrate, cells, controls, page, pools, rates
 from jaxweights.errors import UserError
-from jaxweights.evaluation import Evaluator
-from jaxweights.population import Population
 
 SIZES = calibration.Sizes(train=16, heldout=8, samples=8)
 FEW = ("copy", "noise_33", "average_4", "leak", "new_runs", "other_runs")
 MESH = parallel.make_mesh(1)
-
-
-def drawn_zoo(source, *, runs, learning_rate, mesh, seed, **options):
-    """Linear classifiers around a common one, all about as accurate, in the place of `train_zoo`."""
-    assert source == "digits" and options["start"] == "shared"
-    rng = np.random.default_rng(seed)
-    net = tasks.build({"name": "mlp", "hidden": ()}, (3, 3, 1), 4)
-    images = rng.normal(size=(40, 3, 3, 1)).astype(np.float32)
-    centre = rng.normal(size=net.spec.num_params)
-    weights = (centre + 0.3 * rng.normal(size=(runs, len(centre)))).astype(np.float32)
-    labels = np.argmax(net.apply(centre.astype(np.float32), images), axis=-1)
-    rates_of = {"hyper/learning_rate": np.resize(learning_rate["values"], runs)}
-    zoo = Population.create(weights, net.spec, run=np.arange(runs), step=1, accuracy=0.9, **rates_of)
-    return dataclasses.replace(zoo, evaluator=Evaluator(net, images, labels, mesh))
+KIND = dataclasses.replace(calibration.KINDS["mlp_shared"], probe=64)
+ZOO = {"runs": 64, "hidden": (4,), "epochs": 2, "train_limit": 300, "test_limit": 60, "lanes": 64}
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +25,23 @@ def few(tmp_path_factory):
         for module in (controls, rates):
             patch.setattr(module, "CONTROLS", chosen)
         patch.setattr(rates, "GRID", {"z_u": (-3.0, -50.0)})
-        patch.setattr(pools, "train_zoo", drawn_zoo)
+        patch.setattr(calibrate, "KINDS", {"mlp_shared": KIND})
         yield tmp_path_factory.mktemp("calibration")
 
 
-def run(folder, **options):
-    audit = dataclasses.replace(calibrate.AUDIT, bootstrap=20)
-    return calibration.run(folder, ("mlp_shared",), 1, 1, SIZES, audit, MESH, runs=64, **options)
+def run(folder, bootstrap=20, **options):
+    audit = dataclasses.replace(calibrate.AUDIT, bootstrap=bootstrap)
+    return calibration.run(folder, ("mlp_shared",), 1, 1, SIZES, audit, MESH, **ZOO, **options)
 
 
 @pytest.fixture(scope="module")
 def result(few):
     return run(few)
+
+
+@pytest.fixture(scope="module")
+def pool(few, result):
+    return pools.pool(KIND, calibration.REPORT, few / "mlp_shared" / "report" / "pool", MESH, **ZOO)
 
 
 def test_every_experiment_judges_every_control(few, result):
@@ -70,11 +61,19 @@ def test_a_second_call_does_nothing_again_and_verdicts_are_made_anew_from_measur
 
     monkeypatch.setattr(cells.Measurer, "__call__", refuse)
     assert run(few) == result == run(few, anew=True)
+    path = few / "mlp_shared" / "report" / "seed_000.json"
+    stored = files.read_json(path, "", "")
+    stored["settings"]["thresholds"]["z_u"] = -4.0
+    stored["verdicts"]["default"]["copy"]["label"] = "undecided"
+    files.write_json(path, stored)
+    assert run(few) == result  # verdicts of other thresholds are no longer valid
+    with pytest.raises(AssertionError, match="measured again"):
+        run(few, bootstrap=21)  # nor are measurements of other settings
 
 
-def test_controls_are_measured_together_as_they_are_alone(few):
-    kind, audit = calibration.KINDS["mlp_shared"], calibrate.AUDIT
-    parts = pools.divide(kind, pools.pool(kind, calibration.REPORT, mesh=MESH, runs=64), SIZES, 5)
+def test_controls_are_measured_together_as_they_are_alone(pool):
+    kind, audit = dataclasses.replace(KIND, probe=0), calibrate.AUDIT
+    parts = pools.divide(kind, pool, SIZES, 5)
     cell = cells.measure(kind, parts, 5, audit, MESH)
     one = controls.series(parts, float(np.median(cell.measured["heldout"].distance)), 5)["noise_33"]
     evaluate = parts.train.evaluator
@@ -96,12 +95,16 @@ def test_the_page_is_made_of_the_numbers(few, result, tmp_path):
 def test_rates_are_counted_by_hand():
     """Three experiments: a right name, a leak that counts for leaks alone, and a false alarm."""
     verdicts = [("copies", True, False), ("copies", True, True), ("variations", True, False)]
-    verdicts = [{"label": label, "flagged": flagged, "leaked": leaked} for label, flagged, leaked in verdicts]
+    verdicts = [
+        {"label": label, "flagged": flagged, "leaked": leaked, "rules": ["errors", "novelty"], "saturated": leaked}
+        for label, flagged, leaked in verdicts
+    ]
     copy, leak, new = (rates.count(name, verdicts) for name in ("copy", "leak", "new_runs"))
     assert (copy.named, leak.named, new.named, new.flagged) == (2, 1, 0, 3)
     assert copy.labels == {"copies": 1, "copies, leak": 1, "variations": 1}
     both = rates.together([copy, copy])
     assert (both.n, both.named, both.labels["variations"]) == (6, 4, 2)
+    assert (both.rules, both.saturated) == ({"errors": 6, "novelty": 6}, 2)
     # Clopper and Pearson: the upper limit at 3 of 3 is 1, the lower the 3rd root of 2.5 %.
     assert (new.flags.low, new.flags.high) == (pytest.approx(0.025 ** (1 / 3)), 1)
     found = rates.summary({"a": {"copy": copy, "new_runs": new}, "b": {"copy": both, "leak": leak}})
@@ -123,11 +126,8 @@ def test_thresholds_that_are_tried_exist_and_their_defaults_are_among_the_values
     assert len(list(rates.settings())) == sum(map(len, rates.GRID.values()))
 
 
-def test_what_cannot_be_calibrated_is_refused(tmp_path, few):
+def test_what_cannot_be_calibrated_is_refused(tmp_path, few, pool):
     with pytest.raises(UserError, match="no kind of zoo 'mlp'"):
         calibration.run(tmp_path, ("mlp",), 1)
     with pytest.raises(UserError, match="usual learning rate"):
-        run_small = drawn_zoo(
-            "digits", runs=20, learning_rate={"values": (1.0, 2.0)}, mesh=MESH, seed=0, start="shared"
-        )
-        pools.divide(calibration.KINDS["mlp_shared"], run_small, SIZES, 0)
+        pools.divide(KIND, pool.select(np.arange(20)), SIZES, 0)

@@ -8,6 +8,7 @@ from jaxweights.auditing import canonical, coordinates, quotient, reordering
 from jaxweights.auditing.affine import AffineHull
 from jaxweights.auditing.aligners import aligner, onto
 from jaxweights.auditing.coordinates import Coordinates
+from jaxweights.auditing.measure import siblings
 from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population
 
@@ -112,3 +113,15 @@ def test_hulls_that_fill_the_space_have_no_outside(count, width, rank):
     hull = AffineHull(rng.normal(size=(count, rank)) @ rng.normal(size=(rank, width)))
     assert hull.filled and np.isnan(hull.residual(rng.normal(size=(3, width)))).all()
     assert np.isnan(hull.residual_of_points(np.arange(count))).all()
+
+
+def test_siblings_are_near_in_one_space_or_another():
+    """By brute force over all pairs of different groups; networks that are alike as stored are, whatever the chart."""
+    stored, chart, groups = draw(dense((2, 2)), 8), draw(dense((3, 2)), 8), np.repeat(np.arange(4), 2)
+    stored[2] = stored[0]
+    pairs = np.minimum(*(np.linalg.norm(x[:, None] - x[None, :], axis=2) for x in (stored, chart)))
+    pairs[groups[:, None] == groups[None, :]] = np.inf
+    found = siblings([stored, chart], groups, ONE)
+    np.testing.assert_allclose(found, pairs.min(axis=1), atol=1e-5)
+    assert found[0] == found[2] == 0
+    assert np.isnan(siblings([stored], np.zeros(8, int), ONE)).all()

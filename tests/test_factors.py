@@ -15,9 +15,8 @@ import pytest
 
 from configs import gpt_digits, hyperrep_digits, pdiff_digits
 from jaxweights import generators
-from jaxweights.auditing import statistics
 from jaxweights.errors import UserError
-from jaxweights.experiment import findings, parse, samples, zoo
+from jaxweights.experiment import parse, samples
 from jaxweights.experiment.config import complete
 from jaxweights.factors import cells as cells_lib
 from jaxweights.factors import study
@@ -62,6 +61,7 @@ class Mean(LearnedGenerator):
 def config(monkeypatch):
     monkeypatch.setitem(generators.GENERATORS, "mean", Mean)
     config = mini.get_config()
+    mini.shrink_audit(config.audit, barriers=0)
     config.generators = {"mine": {"kind": "mean"}, "noise": {"kind": "noise", "sigma": 0.1}}
     return config.to_dict()
 
@@ -70,25 +70,8 @@ def table(folder):
     return {row["level"] + row["seed"]: row for row in csv.DictReader(io.StringIO((folder / "study.csv").read_text()))}
 
 
-def judge(context, opened, drawn):
-    """In place of the audit, which has tests of its own: distances to the training networks."""
-    train = opened.view(zoo.training_rows(context, opened)).weights
-
-    def entry(weights):
-        distances = np.linalg.norm(weights[:, None] - train[None], axis=2).min(axis=1)
-        found = statistics.bootstrap_mean(distances, 50).to_json("mean")
-        return {"n": len(weights), "min_l2": found, "tests": {"z_u": found}, "verdict": {"label": "undecided"}}
-
-    heldout = opened.view(zoo.heldout_rows(context, opened)).weights
-    series = {"training": entry(train), "heldout": entry(heldout)} | {
-        n: entry(s.read().weights) for n, s in drawn.items()
-    }
-    return {"series": series, "checks": {"controls_passed": False, "failed_controls": ["copy"]}}
-
-
 def test_cells_resume_one_by_one_and_failures_are_named(config, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(findings, "judge", judge)
 
     def draw(context, opened, generator, trained, path):
         if generator.name == "training_50" and not drawn.count("training_50"):
@@ -123,7 +106,7 @@ def test_cells_resume_one_by_one_and_failures_are_named(config, tmp_path, monkey
     text = (tmp_path / "study.md").read_text()
     assert (
         text.count("\n| ") == 6
-        and "Controls that failed: copy." in text
+        and "Controls that failed" not in text
         and "| training 50 % (steps 10) |" in text
         and "| failed |" in text
     )

@@ -114,7 +114,15 @@ def test_weights_alone_may_be_novel_and_not_known_to_work():
     entry = series()
     entry["accuracy"], entry["tests"]["iou_above_heldout"] = None, None
     found = verdict.judge(entry, {"accuracy": None})
-    assert found["label"] == "as novel as new runs" and "was not evaluated" in found["text"]
+    assert found["label"] == "as novel as new runs"
+    assert found["text"].startswith("As novel as new runs by their weights; whether they work was not evaluated. Its")
+
+
+def test_rules_apply_whether_or_not_one_before_them_does():
+    assert verdict.applying(series(copies=1.0, errors=0.9), HELDOUT) == ["copies", "errors", "novelty"]
+    assert verdict.applying({**series(), "tests": None}, HELDOUT) == ["undefined"]
+    for distance, rule in ((1.0, "collapsed"), (0.4, "novelty")):  # what is near training is near its own kind
+        assert verdict.applying(series(collapsed_share=0.9, distance=distance), HELDOUT)[0] == rule
 
 
 @pytest.mark.parametrize("rule", rules.RULES)

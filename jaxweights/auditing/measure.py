@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -113,14 +114,12 @@ class Measurer:
         """What is taken in canonical coordinates: the distances to siblings and to affine hulls."""
         ours, training = self._series(name, networks.weights), name == TRAINING
         groups = self.own if training else np.arange(len(ours))
-        siblings = np.full(len(ours), np.nan)
-        if len(np.unique(groups)) > 1:
-            siblings = distances.nearest(ours, ours, 1, groups, groups, mesh=self.mesh).distances[:, 0]
+        near = siblings([ours] if self.aligner is None else [networks.weights, ours], groups, self.mesh)
         residuals = [
             span.residual_of_points(self.own) if training else span.residual(points)
             for span, points in zip(self.spans, (networks.weights, ours), strict=False)
         ]
-        return {"affine_residual": np.fmin.reduce(residuals), "sibling_l2": siblings}
+        return {"affine_residual": np.fmin.reduce(residuals), "sibling_l2": near}
 
     @property
     def coordinates(self) -> Coordinates:
@@ -342,3 +341,23 @@ class Measurer:
                 ours, neighbours = self.aligner.brought(ours, neighbours, aligned[rows])
             out[rows] = hull.interpolation_residual(ours, neighbours, memory_bytes=8 * _HULL_BYTES)[0]
         return out
+
+
+def siblings(spaces: Sequence[Any], groups: np.ndarray, mesh: Mesh) -> np.ndarray:
+    """Distance of every network to the nearest other one of its series, in the space where it is smallest.
+
+    Networks that hardly differ may be matched differently with the reference of canonical coordinates, from which both
+    are far, and then lie far apart there, but not as they are stored.
+
+    Args:
+      spaces: the series `[n, D]` in several coordinates.
+      groups: `[n]` integers; networks of one group are not compared.
+      mesh: devices.
+
+    Returns:
+      `[n]` float64; NaN where all networks are of one group.
+    """
+    if len(np.unique(groups)) < 2:
+        return np.full(len(groups), np.nan)
+    found = [distances.nearest(points, points, 1, groups, groups, mesh=mesh).distances[:, 0] for points in spaces]
+    return np.minimum.reduce(found)

@@ -55,8 +55,8 @@ class Measured:
       affine_residual: `[n]` distance to the affine hull of all training networks (of other runs, for training ones), as
         weights or in canonical coordinates (`coordinates`), the smaller; NaN where the hull fills the space, see
         `affine`.
-      sibling_l2: `[n]` distance to the nearest other network of the series (of another run, for training networks),
-        in canonical coordinates; NaN for one alone.
+      sibling_l2: `[n]` distance to the nearest other network of the series (of another run, for training networks), as
+        weights or in canonical coordinates, the smaller; NaN for one alone.
       wrong: `[n]` int64, misclassified examples that `max_error_iou` rests on; empty where networks were not evaluated.
       function_l2: `[n]` root mean square of the differences between a network's outputs on the probe set (of
         classifiers probabilities) and those of the training network where it is smallest; NaN for undefined networks,

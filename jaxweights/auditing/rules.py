@@ -49,8 +49,10 @@ class Thresholds(Settings):
       memorised_ratio: distance to the nearest training network over that to the next run below which a sample is a copy
         (Yoon et al. 2023; Gu et al. 2023).
       collapsed_ratio: distance to the next sample over the median of that between held-out runs below which a sample is
-        one of a few networks; small steps from a common start alone leave runs at a third.
+        one of a few networks; averages of many runs of a common start are at a fifth, such runs themselves at a third.
       mixture_factor: distance from the mixtures, in medians of the held-out runs' own, below which a sample is one.
+      near_ratio: median distance to the training networks, in medians of the held-out runs' own, below which networks
+        are near one another because they are near training networks, and not collapsed.
       single_ratio: the same as `variation_ratio` for networks that are near single training networks.
       variation_ratio: median distance to the training networks, in medians of the held-out runs' own, below which
         networks are closer than new runs; other recipes give weights of other norms, and smaller ones lie closer to
@@ -68,8 +70,9 @@ class Thresholds(Settings):
     saturated: float = setting(0.99, above=0, at_most=1)
     accuracy_quantile: float = setting(0.05, at_least=0, at_most=1)
     memorised_ratio: float = setting(1.0 / 3.0, above=0, at_most=1)
-    collapsed_ratio: float = setting(0.2, above=0, at_most=1)
-    mixture_factor: float = setting(0.5, above=0, at_most=1)
+    collapsed_ratio: float = setting(0.125, above=0, at_most=1)
+    mixture_factor: float = setting(1.0 / 3.0, above=0, at_most=1)
+    near_ratio: float = setting(0.5, above=0, at_most=1)
     single_ratio: float = setting(0.8, above=0, at_most=1)
     variation_ratio: float = setting(0.9, above=0, at_most=1)
     explained: float = setting(1e-6, above=0)
@@ -197,25 +200,25 @@ def _by_share(e: Evidence, test: str, label: str, words: str, limit: float | Non
 
 
 def _interpolates(e: Evidence) -> Finding | None:
-    """More samples are mixtures (lower limit above 1 % and above the share of held-out runs): half as far from a convex
-    combination of training networks as held-out runs are, also relative to the nearest network."""
+    """More samples are mixtures (lower limit above 1 % and above the share of held-out runs): less than a third as far
+    from a convex combination of training networks as held-out runs are, also relative to the nearest network."""
     of = "checkpoints of the training run" if e.one_run else "training networks"
     return _by_share(e, "interpolated_share", INTERPOLATES, f"mixtures of {of}")
 
 
 def _collapsed(e: Evidence) -> Finding | None:
-    """Most samples are less than a fifth as far from another sample as held-out runs are from one another, and less
-    near to training networks than half: what stays near checkpoints of one run is near one another, too."""
+    """Most samples are less than an eighth as far from another sample as held-out runs are from one another, and not
+    half as near to training networks as these: what stays near checkpoints of one run is near one another, too."""
     ratio = e.tests["distance_ratio"]
-    if ratio is not None and ratio["ci95"][1] < e.thresholds.mixture_factor:
+    if ratio is not None and ratio["ci95"][1] < e.thresholds.near_ratio:
         return None
     words = "other ones of its own up to small changes: it makes few different networks"
     return _by_share(e, "collapsed_share", COLLAPSED, words, e.thresholds.most)
 
 
 def _affine(e: Evidence) -> Finding | None:
-    """Most samples are half as far from the affine hull of all training networks as held-out runs are, also relative to
-    the nearest network: directions between training networks explain them."""
+    """Most samples are less than a third as far from the affine hull of all training networks as held-out runs, also
+    relative to the nearest network: directions between training networks explain them."""
     words = (
         f"weighted sums of {e.training}: a linear model of the weights, of as many numbers as there are training "
         "networks, makes them, and does not make newly trained ones"
@@ -294,8 +297,9 @@ def _novelty(e: Evidence) -> Finding | None:
         )
     measure = "farther" if low > 0.5 else "as far"
     than = whom.replace(" as newly", " than newly") if low > 0.5 else whom
-    works = f", and {e.terms.as_good}" if e.evaluated else "; whether they work was not evaluated"
-    return Finding(NOVEL, f"Its networks are {measure} {than}{works}: {farther} ({interval}).")
+    known = "" if e.evaluated else "As novel as new runs by their weights; whether they work was not evaluated. "
+    works = f", and {e.terms.as_good}" * e.evaluated
+    return Finding(NOVEL, f"{known}Its networks are {measure} {than}{works}: {farther} ({interval}).")
 
 
 def _needed(found: Mapping[str, Any], bound: float) -> int | None:

@@ -24,7 +24,18 @@ from jaxweights.auditing.rules import (
 )
 from jaxweights.tasks import Terms
 
-__all__ = ["FLAGGED", "GUARDS", "LABELS", "THRESHOLDS", "Thresholds", "judge", "missed", "rests_on", "undecided"]
+__all__ = [
+    "FLAGGED",
+    "GUARDS",
+    "LABELS",
+    "THRESHOLDS",
+    "Thresholds",
+    "applying",
+    "judge",
+    "missed",
+    "rests_on",
+    "undecided",
+]
 
 _OF_COPIES, _OF_HELDOUT = ("accuracy", "novelty"), ("copies", "mixtures", "collapsed", "affine", "closer", "errors")
 GUARDS: Mapping[str, tuple[str, ...]] = {
@@ -71,6 +82,22 @@ def judge(
                 "needed": found.needed,
             }
     raise AssertionError("the last rule always applies")
+
+
+def applying(
+    series: Mapping[str, Any],
+    heldout: Mapping[str, Any],
+    terms: Terms | None = None,
+    thresholds: Thresholds = THRESHOLDS,
+) -> list[str]:
+    """Names of all rules that apply to a series, each as if it were asked first; arguments of `judge`.
+
+    The last rule, on novelty, always applies, and where networks are undefined no other one is asked.
+    """
+    evidence = Evidence(series, heldout, terms or Terms(), thresholds)
+    if evidence.tests is None:
+        return ["undefined"]
+    return [rule for rule, apply in RULES.items() if apply(evidence) is not None]
 
 
 def _numbers(e: Evidence, label: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import auditing, files, parallel, provenance
-from jaxweights.auditing import AuditSettings
+from jaxweights.auditing import AuditSettings, Thresholds
 from jaxweights.calibration import cells, pools, rates
 from jaxweights.calibration.kinds import CALIBRATION, KINDS, PARTS, REPORT
 from jaxweights.calibration.pools import Sizes
@@ -113,18 +114,36 @@ class _Experiment:
     def verdicts(self, networks: Population, anew: bool) -> dict[str, Any]:
         """Verdicts of all controls by choice of thresholds: "default", and `NAME=VALUE` on the calibration's zoos."""
         path = self.folder.with_suffix(".json")
+        settings = self._settings()
         if path.exists() and not anew:
-            return files.read_json(path, "table of verdicts", _CURE, {_DEFAULT: dict})
+            stored = files.read_json(path, "table of verdicts", _CURE)
+            if stored.get("settings") == settings:
+                return stored["verdicts"]
         kind = KINDS[self.name]
         parts = pools.divide(kind, networks, self.sizes, self.seed)
         cell = cells.measure(kind, parts, self.seed, self.audit, self.mesh, self.folder)
         found = {_DEFAULT: cells.judge(cell, self.audit)}
-        if self.part == CALIBRATION:
-            for name, value, thresholds in rates.settings():
-                same = thresholds == auditing.THRESHOLDS
-                found[_key(name, value)] = found[_DEFAULT] if same else cells.judge(cell, self.audit, thresholds)
-        files.write_json(path, found)
+        for name, value, thresholds in self._tried():
+            same = thresholds == auditing.THRESHOLDS
+            found[_key(name, value)] = found[_DEFAULT] if same else cells.judge(cell, self.audit, thresholds)
+        files.write_json(path, {"settings": settings, "verdicts": found})
         return found
+
+    def _tried(self) -> list[tuple[str, float, Thresholds]]:
+        """The thresholds to try beside the defaults."""
+        return list(rates.settings()) if self.part == CALIBRATION else []
+
+    def _settings(self) -> dict[str, Any]:
+        """What verdicts depend on, beside the rules; those of other settings are made again."""
+        made_of = {
+            "sizes": plain(self.sizes),
+            "audit": plain(self.audit),
+            "probe": KINDS[self.name].probe,
+            "controls": list(rates.JUDGED),
+            "thresholds": plain(auditing.THRESHOLDS),
+            "tried": [_key(name, value) for name, value, _ in self._tried()],
+        }
+        return json.loads(json.dumps(made_of))
 
 
 def _key(name: str, value: float) -> str:

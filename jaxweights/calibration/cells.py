@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +13,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import auditing, files, parallel
-from jaxweights.auditing import HELDOUT, TRAINING, AuditSettings, Measured, Subject, Thresholds, distances, measurements
-from jaxweights.auditing.measure import Measurer
+from jaxweights.auditing import HELDOUT, TRAINING, AuditSettings, Measured, Subject, Thresholds, measurements, verdict
+from jaxweights.auditing.measure import Measurer, siblings
 from jaxweights.auditing.summary import summarise
 from jaxweights.calibration import controls
 from jaxweights.calibration.kinds import Kind
 from jaxweights.calibration.pools import Parts
 from jaxweights.population import Population
+from jaxweights.settings import plain
 from jaxweights.tasks import Terms
 
 # What depends on the other networks that are measured at the same time, besides siblings; no verdict needs it.
 _UNKNOWN = {name: np.zeros(0) for name in ("disagreement", "ensemble_gain")}
+
+_MADE_OF = "made_of.json"
+_CURE = "Remove its folder and run launch.calibrate again."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +63,11 @@ def measure(
       kind: of the zoo.
       parts: of its pool.
       seed: random seed of the series.
-      settings: how to measure.
+      settings: how to measure; the size of the probe set is that of the kind.
       mesh: devices; None for all.
       folder: folder of the measurements; what is there already is not measured again. None keeps nothing.
     """
+    settings = dataclasses.replace(settings, probe=dataclasses.replace(settings.probe, size=kind.probe))
     subject = Subject(
         train=parts.train, heldout=parts.heldout, generated={}, evaluate=parts.train.evaluator, task=parts.task
     )
@@ -77,7 +83,9 @@ def measure(
         return found
 
     if folder is not None:
-        files.make_dir(folder)
+        networks = {field.name: len(getattr(parts, field.name)) for field in dataclasses.fields(parts)}
+        made_of = {"networks": networks, "controls": list(controls.CONTROLS), "seed": seed, "audit": plain(settings)}
+        _keep_if_of(folder, json.loads(json.dumps(made_of)))
     null = {
         name: kept(name, networks, functools.partial(measurer, networks, name))
         for name, networks in ((TRAINING, parts.train), (HELDOUT, parts.heldout))
@@ -91,6 +99,15 @@ def measure(
     return Cell(kind, seed, null | {name: found.rows(series == name) for name in made}, parts.task.terms)
 
 
+def _keep_if_of(folder: pathlib.Path, made_of: dict[str, Any]) -> None:
+    """Makes the folder, without the measurements of other settings."""
+    path = files.make_dir(folder) / _MADE_OF
+    if not path.exists() or files.read_json(path, "record of settings", _CURE)["made_of"] != made_of:
+        for stale in folder.glob("*.npz"):
+            stale.unlink()
+        files.write_json(path, {"made_of": made_of})
+
+
 def _together(measurer: Measurer, networks: Population, series: np.ndarray) -> Measured:
     """Measures several series at once.
 
@@ -99,12 +116,11 @@ def _together(measurer: Measurer, networks: Population, series: np.ndarray) -> M
       networks: of all series.
       series: `[n]` names of the series that they belong to.
     """
-    coordinates, siblings = measurer.coordinates(networks.weights), np.empty(len(networks))
+    coordinates, near = measurer.coordinates(networks.weights), np.empty(len(networks))
     for name in np.unique(series):
         rows = np.flatnonzero(series == name)
-        ours, own = coordinates[rows], np.arange(len(rows))
-        siblings[rows] = distances.nearest(ours, ours, 1, own, own, mesh=measurer.mesh).distances[:, 0]
-    return dataclasses.replace(measurer(networks, "controls"), sibling_l2=siblings, **_UNKNOWN)
+        near[rows] = siblings([networks.weights[rows], coordinates[rows]], np.arange(len(rows)), measurer.mesh)
+    return dataclasses.replace(measurer(networks, "controls"), sibling_l2=near, **_UNKNOWN)
 
 
 def judge(cell: Cell, settings: AuditSettings, thresholds: Thresholds = auditing.THRESHOLDS) -> dict[str, Any]:
@@ -116,21 +132,21 @@ def judge(cell: Cell, settings: AuditSettings, thresholds: Thresholds = auditing
       thresholds: where the verdicts draw their lines.
 
     Returns:
-      Control to `{"label", "flagged", "leaked"}`; `leaked` is whether most of its networks are held-out ones.
+      Control to `{"label", "flagged", "leaked", "rules", "saturated"}`; `leaked` is whether most of its networks are
+      held-out ones, `rules` are those that apply, each as if it were asked first, `saturated` is whether errors tell
+      nothing apart.
     """
-    found = summarise(
-        cell.measured,
-        (),
-        settings.bootstrap,
-        cell.seed,
-        cell.terms,
-        cell.kind.one_run,
-        thresholds,
-    )["series"]
-    return {name: _verdict(entry) for name, entry in found.items() if name not in (TRAINING, HELDOUT)}
+    terms = cell.terms
+    found = summarise(cell.measured, (), settings.bootstrap, cell.seed, terms, cell.kind.one_run, thresholds)["series"]
 
+    def verdict_of(entry: dict[str, Any]) -> dict[str, Any]:
+        errors = entry["tests"] and entry["tests"]["iou_above_heldout"]
+        return {
+            "label": entry["verdict"]["label"],
+            "flagged": entry["verdict"]["flagged"],
+            "leaked": 2 * entry["leaks"]["count"] > entry["n"],
+            "rules": verdict.applying(entry, found[HELDOUT], terms, thresholds),
+            "saturated": bool(errors and errors["saturated"]),
+        }
 
-def _verdict(entry: dict[str, Any]) -> dict[str, Any]:
-    verdict = entry["verdict"]
-    leaked = 2 * entry["leaks"]["count"] > entry["n"]
-    return {"label": verdict["label"], "flagged": verdict["flagged"], "leaked": leaked}
+    return {name: verdict_of(entry) for name, entry in found.items() if name not in (TRAINING, HELDOUT)}

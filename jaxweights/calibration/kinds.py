@@ -11,6 +11,7 @@ CALIBRATION, REPORT = "calibration", "report"
 PARTS = (CALIBRATION, REPORT)
 """Zoos that thresholds are chosen on, and those that they are reported on."""
 
+_PROBE = 1024  # images; a small ResNet would take five times as long for them
 _USUAL_SHARE = 3  # of four runs; the others have the other learning rate
 
 
@@ -27,6 +28,7 @@ class Kind:
       runs: runs of the pool that training, held-out and new networks are drawn from.
       tuned: whether thresholds are chosen on zoos of this kind as well; if not, all of them are reported.
       one_run: whether training networks are the checkpoints of a single run of the pool.
+      probe: images of the probe set that errors and outputs are compared on; 0 for the test set as it is.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Kind:
     runs: int = 512
     tuned: bool = True
     one_run: bool = False
+    probe: int = 0
 
     def arguments(self, part: str) -> dict[str, Any]:
         """Arguments of `train_zoo` beside the data set and the number of runs.
@@ -63,18 +66,26 @@ _PLANES = {"samples": 4096, "unseen": 24, "probes": 1024}
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "mlp_own": Kind("MLP, own initialisations", "digits", _DIGITS, {**_MORE, "hidden": (20,)}, _SGD),
+        "mlp_own": Kind("MLP, own initialisations", "digits", _DIGITS, {**_MORE, "hidden": (20,)}, _SGD, probe=_PROBE),
         "mlp_shared": Kind(
             "MLP, shared initialisation",
             "digits",
             {**_DIGITS, "start": "shared"},
             {**_MORE, "hidden": (20,)},
             _SGD,
+            probe=_PROBE,
         ),
         "mlp_deep": Kind(
-            "MLP, two hidden layers", "digits", {**_DIGITS, "hidden": (16, 16)}, {**_MORE, "hidden": (20, 12)}, _SGD
+            "MLP, two hidden layers",
+            "digits",
+            {**_DIGITS, "hidden": (16, 16)},
+            {**_MORE, "hidden": (20, 12)},
+            _SGD,
+            probe=_PROBE,
         ),
-        "mlp_tanh": Kind("MLP, tanh", "digits", {**_DIGITS, "activation": "tanh"}, {**_MORE, "hidden": (20,)}, _SGD),
+        "mlp_tanh": Kind(
+            "MLP, tanh", "digits", {**_DIGITS, "activation": "tanh"}, {**_MORE, "hidden": (20,)}, _SGD, probe=_PROBE
+        ),
         "cnn": Kind(
             "CNN, tanh",
             "digits",
@@ -90,6 +101,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             },
             {"channels": (8, 6), "hidden": 10, "epochs": 30},
             {CALIBRATION: (2e-2, 1e-2), REPORT: (1.5e-2, 2.5e-2)},
+            probe=_PROBE,
         ),
         "resnet": Kind(
             "ResNet with batch normalisation",
@@ -146,6 +158,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             _SGD,
             runs=192,
             one_run=True,
+            probe=_PROBE,
         ),
     }
 )

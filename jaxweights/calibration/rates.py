@@ -27,8 +27,9 @@ GRID: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "saturated": (0.95, 0.99, 1.0),
         "accuracy_quantile": (0.01, 0.05, 0.1),
         "memorised_ratio": (0.25, 1 / 3, 0.4, 0.5),
-        "collapsed_ratio": (0.1, 0.15, 0.2, 0.25, 1 / 3),
-        "mixture_factor": (0.25, 0.35, 0.5, 0.65, 0.8),
+        "collapsed_ratio": (0.075, 0.1, 0.125, 0.15, 0.2, 0.25),
+        "mixture_factor": (0.25, 1 / 3, 0.4, 0.5, 0.65, 0.8),
+        "near_ratio": (0.35, 0.5, 0.65, 0.8),
         "single_ratio": (0.7, 0.8, 0.9, 1.0),
         "variation_ratio": (0.8, 0.85, 0.9, 0.95, 1.0),
         "novelty": (0.3, 0.4, 0.45),
@@ -50,12 +51,16 @@ class Count:
       named: those in which it got a right verdict.
       flagged: those in which it was flagged.
       labels: how often it got each label.
+      rules: how often each rule applied, as if it were asked first.
+      saturated: experiments in which errors tell nothing apart.
     """
 
     n: int
     named: int
     flagged: int
     labels: Mapping[str, int]
+    rules: Mapping[str, int]
+    saturated: int
 
     @property
     def rate(self) -> Estimate:
@@ -69,7 +74,8 @@ class Count:
 
     def to_json(self) -> dict[str, Any]:
         """JSON data."""
-        return {**dataclasses.asdict(self), "labels": dict(sorted(self.labels.items()))}
+        ordered = {name: dict(sorted(getattr(self, name).items())) for name in ("labels", "rules")}
+        return {**dataclasses.asdict(self), **ordered}
 
 
 def count(name: str, verdicts: Sequence[Mapping[str, Any]]) -> Count:
@@ -82,7 +88,9 @@ def count(name: str, verdicts: Sequence[Mapping[str, Any]]) -> Count:
     names = JUDGED[name].names
     named = sum(v["leaked"] if LEAK in names else v["label"] in names for v in verdicts)
     labels = Counter(v["label"] + ", leak" * v["leaked"] for v in verdicts)
-    return Count(len(verdicts), named, sum(v["flagged"] for v in verdicts), labels)
+    rules = Counter(rule for v in verdicts for rule in v["rules"])
+    flagged, saturated = (sum(v[key] for v in verdicts) for key in ("flagged", "saturated"))
+    return Count(len(verdicts), named, flagged, labels, rules, saturated)
 
 
 def counts(cells: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Count]:
@@ -94,10 +102,9 @@ def counts(cells: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, Count]
 def together(parts: Iterable[Count]) -> Count:
     """The counts of several kinds of zoos, added."""
     parts = list(parts)
-    labels: Counter[str] = Counter()
-    for part in parts:
-        labels.update(part.labels)
-    return Count(sum(p.n for p in parts), sum(p.named for p in parts), sum(p.flagged for p in parts), labels)
+    n, named, flagged, saturated = (sum(getattr(p, f) for p in parts) for f in ("n", "named", "flagged", "saturated"))
+    labels, rules = (sum((Counter(getattr(p, f)) for p in parts), Counter()) for f in ("labels", "rules"))
+    return Count(n, named, flagged, labels, rules, saturated)
 
 
 def settings() -> Iterator[tuple[str, float, Thresholds]]:

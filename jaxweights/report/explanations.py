@@ -73,9 +73,9 @@ _ENTRIES = (
     ),
     (
         "mixtures, affine mixtures",
-        "Share of networks that are half as far from the best convex combination of nearby training networks, or from "
-        "the affine hull of all, as the median held-out network, and also relative to the nearest training network. An "
-        "interpolation is no invention, however far it is from each single network.",
+        "Share of networks that are less than a third as far from the best convex combination of nearby training "
+        "networks, or from the affine hull of all, as the median held-out network, and also relative to the nearest "
+        "training network. An interpolation is no invention, however far it is from each single network.",
         _ALWAYS,
     ),
     (
@@ -164,8 +164,8 @@ _ENTRIES = (
     ),
     (
         "collapsed",
-        "Share of networks that are less than a third as far from another one of their series as held-out networks are "
-        "from one another.",
+        "Share of networks that are less than an eighth as far from another one of their series as held-out networks "
+        "are from one another.",
         ("tests", "collapsed_share"),
     ),
     (

@@ -120,7 +120,7 @@ def _tests(facts: Facts) -> Iterator[str]:
         "that a sample lies farther [@mann1947] and by Z_U [@meehan2020]; AuthPct is that of the literature "
         f"[@alaa2022]. A network counts as a copy if that distance is below {THRESHOLDS.memorised_ratio:.2g} of the "
         "distance to the next run [@yoon2023,gu2023], and as a mixture if the best convex combination of nearby "
-        f"training networks is closer to it than {THRESHOLDS.mixture_factor:g} times the held-out networks' median."
+        f"training networks is closer to it than {THRESHOLDS.mixture_factor:.2g} times the held-out networks' median."
     )
     if facts.has("tests", "affine_share"):
         yield "Likewise with the affine hull of all training networks."
