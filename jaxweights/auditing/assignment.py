@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 _CACHED = 1 << 14  # numbers of every kind that the problems in work have on a CPU
-_ROUND = 1  # steps per row, after which solved problems are put aside
+_ROUND = 0.5  # steps per row, after which solved problems are put aside
 
 
 class _Search(NamedTuple):
@@ -22,27 +22,25 @@ class _Search(NamedTuple):
 
     Attributes:
       problem: their numbers.
-      running: which are not solved yet.
+      root: the row that is served, n where all are.
       owner: `[L, n]` the row that holds a column; prices: `[L, n]` of the columns.
-      following: `[L, n + 1]`, see `_following`.
-      root: the row that is served.
-      lengths: `[L, n]` of the shortest paths to the columns; before: `[L, n]` the column before on them.
-      done: `[L, n]` columns whose paths are final.
-      at: the column that was reached last, n at the root; length: of its path.
+      slack: `[L, n]` how much longer the shortest paths to the columns are than the last one was when it was reached,
+        infinite for columns that were reached before; before: `[L, n]` the column before on them.
+      at: the column that was reached last, n at the root.
+      passed: how much longer its path is than that of the column before it.
+      line: the row that holds it, or is served, among the rows of all problems.
       back: whether columns change hands along the path that was found.
     """
 
     problem: jax.Array
-    running: jax.Array
+    root: jax.Array
     owner: jax.Array
     prices: jax.Array
-    following: jax.Array
-    root: jax.Array
-    lengths: jax.Array
+    slack: jax.Array
     before: jax.Array
-    done: jax.Array
     at: jax.Array
-    length: jax.Array
+    passed: jax.Array
+    line: jax.Array
     back: jax.Array
 
 
@@ -65,27 +63,32 @@ def assign(costs: jax.Array, prices: jax.Array, wanted: jax.Array) -> tuple[jax.
     slots = min(count, max(_CACHED // size, 1)) if jax.default_backend() == "cpu" else count
     chunks = -(-count // slots)
     slots = -(-count // chunks)
-    rows = costs.reshape(count * size, size)
     # Behind the problems there may be some that are none, to fill the last chunk.
-    start = _started(*(_lengthened(x, chunks * slots) for x in (owner, prices, ~_holds(owner))))
+    waiting, owner, prices = (_lengthened(x, chunks * slots) for x in (_inverse(owner) == size, owner, prices))
+    following = _following(waiting)
+    start = _started(owner, prices, following[:, 0], count)
+    rows = costs.reshape(count * size, size)
 
     def unfinished(search):
-        return jnp.any(search.running)
+        return jnp.any(search.root < size)
 
     def in_round(state):
-        return (state[0] < max(_ROUND * size, 16)) & unfinished(state[1])
+        return (state[0] < max(int(_ROUND * size), 8)) & unfinished(state[1])
+
+    def step(state):
+        return (state[0] + 1, *_step(*state[1:], rows, following))
 
     def one_round(search):
-        order = jnp.argsort(~search.running, stable=True)
+        order = jnp.argsort(search.root == size, stable=True)
         search = _Search(*(x[order] for x in search))
 
         def chunk(number, search):
             part = _Search(*(jax.lax.dynamic_slice_in_dim(x, number * slots, slots) for x in search))
-            _, part = jax.lax.while_loop(in_round, lambda s: (s[0] + 1, _step(s[1], rows)), (jnp.int32(0), part))
+            _, part, _ = jax.lax.while_loop(in_round, step, (jnp.int32(0), part, jnp.zeros((slots + 1, size))))
             updated = zip(search, part, strict=True)
             return _Search(*(jax.lax.dynamic_update_slice_in_dim(x, y, number * slots, 0) for x, y in updated))
 
-        busy = (jnp.sum(search.running, dtype=jnp.int32) + slots - 1) // slots
+        busy = (jnp.sum(search.root < size, dtype=jnp.int32) + slots - 1) // slots
         return jax.lax.fori_loop(0, busy, chunk, search)
 
     found = jax.lax.while_loop(unfinished, one_round, start)
@@ -111,21 +114,23 @@ def _first(costs: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _first_owners(costs: jax.Array, prices: jax.Array) -> jax.Array:
     """Gives every column to a row that it is cheapest for, to its own where it is one of them; `[Q, n]`."""
     size = costs.shape[1]
-    lines = jnp.arange(size, dtype=jnp.int32)
+    own = jnp.arange(size, dtype=jnp.int32)
     reduced = costs - prices[:, None, :]
-    lowest = jnp.min(reduced, axis=2)
-    own = jnp.diagonal(reduced, axis1=1, axis2=2) <= lowest
-    first = jnp.min(jnp.where(reduced <= lowest[:, :, None], lines[None, None, :], size), axis=2)
-    claimed = jnp.where(own, lines[None, :], first)[:, :, None] == lines[None, None, :]
-    claims = jnp.where(claimed, jnp.where(own, -1, lines[None, :])[:, :, None], size)
-    lowest_row = jnp.min(claims, axis=1)
-    return jnp.where(lowest_row < 0, lines[None, :], lowest_row)
+    # A row's own column comes first, and the own row of a column: the number behind -1 is smaller than all others.
+    numbers = jnp.where(jnp.eye(size, dtype=bool), -1.0, own[None, :].astype(jnp.float32))
+    cheapest = _least(reduced <= jnp.min(reduced, axis=2)[:, :, None], numbers[None], axis=2)
+    claimed = jnp.where(cheapest < 0, own[None, :], cheapest)[:, :, None] == own[None, None, :]
+    found = _least(claimed, numbers.T[None], axis=1)
+    return jnp.where(found < 0, own[None, :], found)
 
 
-def _holds(owner: jax.Array) -> jax.Array:
-    """Which rows hold a column, `[Q, n]`."""
-    lines = jnp.arange(owner.shape[1], dtype=jnp.int32)
-    return jnp.any(owner[:, None, :] == lines[None, :, None], axis=2)
+def _least(chosen: jax.Array, numbers: jax.Array, axis: int) -> jax.Array:
+    """The least number of those chosen along an axis, int32, and the length of the axis where none is.
+
+    Minima of floats are several times as fast as those of integers on CPUs.
+    """
+    size = chosen.shape[axis]
+    return jnp.min(jnp.where(chosen, numbers, float(size)), axis=axis).astype(jnp.int32)
 
 
 def _following(waiting: jax.Array) -> jax.Array:
@@ -136,80 +141,81 @@ def _following(waiting: jax.Array) -> jax.Array:
 
 
 def _inverse(owner: jax.Array) -> jax.Array:
-    """The column of every row, `[Q, n]`, from the row of every column."""
+    """The column of every row, `[Q, n]`, n where it has none, from the row of every column."""
     lines = jnp.arange(owner.shape[1], dtype=jnp.int32)
-    return jnp.min(jnp.where(owner[:, None, :] == lines[None, :, None], lines[None, None, :], len(lines)), axis=2)
+    return _least(owner[:, None, :] == lines[None, :, None], lines[None, None, :].astype(jnp.float32), axis=2)
 
 
-def _started(owner: jax.Array, prices: jax.Array, waiting: jax.Array) -> _Search:
-    """Every problem at its first row to serve."""
+def _started(owner: jax.Array, prices: jax.Array, root: jax.Array, count: int) -> _Search:
+    """Every problem at its first row to serve; what lies behind so many problems is solved."""
     slots, size = owner.shape
-    following, nothing = _following(waiting), jnp.zeros((slots, size))
-    root = following[:, 0]
+    problem, none = jnp.arange(slots, dtype=jnp.int32), jnp.zeros(slots)
     return _Search(
-        problem=jnp.arange(slots, dtype=jnp.int32),
-        running=root < size,
+        problem=problem,
+        root=jnp.where(problem < count, root, size),
         owner=owner,
         prices=prices,
-        following=following,
-        root=jnp.minimum(root, size - 1),
-        lengths=nothing,
+        slack=jnp.zeros((slots, size)),
         before=owner,
-        done=nothing > 0,
         at=jnp.full(slots, size, jnp.int32),
-        length=jnp.zeros(slots),
-        back=root < 0,
+        passed=none,
+        line=jnp.minimum(problem, count - 1) * size + jnp.minimum(root, size - 1),
+        back=none > 0,
     )
 
 
-def _step(search: _Search, rows: jax.Array) -> _Search:
+def _step(search: _Search, reduced: jax.Array, rows: jax.Array, following: jax.Array) -> tuple[_Search, jax.Array]:
     """Extends the paths of every problem by one column, or moves one column along a path that was found.
 
     Args:
       search: where the problems are.
+      reduced: `[L + 1, n]` memory for costs less prices.
       rows: `[Q * n, n]` costs of the rows of all problems.
+      following: `[Q, n + 1]`, see `_following`.
     """
     size = rows.shape[1]
     lines = jnp.arange(size, dtype=jnp.int32)[None, :]
-    at, back, at_root = jnp.minimum(search.at, size - 1), search.back, search.at == size
-    extends, starts = search.running & ~back, at_root & ~back
+    at, back = search.at[:, None], search.back
+    place, at_root = jnp.minimum(search.at, size - 1), at == size
+    running = search.root < size
+    extends = running & ~back
+
+    # Written into memory with a line to spare: a gather by itself is spread over threads, which takes longer than it.
+    costs = rows.at[search.line].get(mode="promise_in_bounds") - search.prices
+    reduced = jax.lax.dynamic_update_slice(reduced, costs, (0, 0))
+    costs = reduced[:-1]
 
     # Extends: paths over the row that holds the column reached last, or that is served.
-    row = jnp.where(at_root, search.root, _pick(search.owner, at))
-    reduced = rows.at[search.problem * size + row].get(mode="clip") - search.prices
-    base = jnp.where(at_root, 0.0, _pick(reduced, at))
-    lengths = reduced + (search.length - base)[:, None]
-    done = search.done & ~starts[:, None]
-    known = jnp.where(starts[:, None], jnp.inf, search.lengths)
-    shorter = ~done & (lengths < known) & extends[:, None]
-    known = jnp.where(shorter, lengths, known)
-    ahead = jnp.where(done, jnp.inf, known)
-    lowest = jnp.min(ahead, axis=1)
-    # A column that nobody holds first.
-    held = jnp.where(search.owner < size, size, 0)
-    code = jnp.min(jnp.where(ahead <= lowest[:, None], lines + held, 2 * size), axis=1)
-    found, reached = extends & (code < size), jnp.where(code < size, code, code - size)
-    change = jnp.where(found[:, None] & done, known - lowest[:, None], 0.0)
+    ahead = costs - jnp.where(at_root, 0.0, _pick(costs, place)[:, None])
+    final = ~at_root & ((lines == at) | (search.slack == jnp.inf))
+    known = jnp.where(final | at_root, jnp.inf, search.slack - search.passed[:, None])
+    shorter = ~final & (ahead < known)
+    slack = jnp.where(shorter, ahead, known)
+    lowest = jnp.min(slack, axis=1)
+    reached = _least(slack <= lowest[:, None], lines.astype(jnp.float32), axis=1)
+    passed = jnp.where(extends, lowest, 0.0)
 
     # Moves: the row that holds the column before gets this one.
-    previous = _pick(search.before, at)
-    from_root = previous == size
-    taker = jnp.where(from_root, search.root, _pick(search.owner, jnp.minimum(previous, size - 1)))
-    moves = (back & search.running)[:, None] & (lines == search.at[:, None])
-    served = back & from_root & search.running
-    root = jnp.where(served, _pick(search.following, search.root + 1), search.root)
-    return search._replace(
-        running=search.running & (root < size),
+    arrived = jnp.where(back, _pick(search.before, place), reached)
+    holder = _pick(search.owner, jnp.minimum(arrived, size - 1))
+    served = back & (arrived == size) & running
+    taker = jnp.where(served, search.root, holder)
+    moves = (back & running)[:, None] & (lines == at)
+    after = following.at[search.problem, jnp.minimum(search.root, size - 1) + 1].get(mode="promise_in_bounds")
+    root = jnp.where(served, after, search.root)
+    row = jnp.minimum(jnp.where(served, root, holder), size - 1)
+    search = search._replace(
+        root=root,
         owner=jnp.where(moves, taker[:, None], search.owner),
-        prices=search.prices + change,
-        root=jnp.minimum(root, size - 1),
-        lengths=known,
-        before=jnp.where(shorter, search.at[:, None], search.before),
-        done=done | (extends[:, None] & (lines == reached[:, None])),
-        at=jnp.where(back, previous, jnp.where(extends, reached, search.at)),
-        length=jnp.where(extends, lowest, jnp.where(served, 0.0, search.length)),
-        back=(back | found) & ~served,
+        prices=jnp.where(slack == jnp.inf, search.prices - passed[:, None], search.prices),
+        slack=slack,
+        before=jnp.where(shorter & extends[:, None], at, search.before),
+        at=arrived,
+        passed=passed,
+        line=jnp.minimum(search.problem * size + row, len(rows) - 1),
+        back=(back | (extends & (holder == size))) & ~served,
     )
+    return search, reduced
 
 
 def _pick(values: jax.Array, place: jax.Array) -> jax.Array:

@@ -57,13 +57,18 @@ class _Tensor(NamedTuple):
 
     Attributes:
       leaf: number of the leaf.
-      order: axes of `leaf.stored_axes`: the others that are reordered, those that are not, that group's own.
-      others: groups of the first of them.
+      order: axes of `leaf.stored_axes`: those that are not reordered, the others that are, that group's own.
+      others: groups of the second of them.
     """
 
     leaf: int
     order: tuple[int, ...]
     others: tuple[int, ...]
+
+    @property
+    def axes(self) -> list[tuple[int, int]]:
+        """The other axes that are reordered, of tensors `[S, ...]` in that order, with their groups."""
+        return list(enumerate(self.others, len(self.order) - len(self.others)))
 
 
 @functools.cache
@@ -163,7 +168,7 @@ def _tensors(spec: WeightSpec) -> dict[int, list[_Tensor]]:
         for place in places:
             others = tuple(p for p in places if p != place)
             fixed = tuple(p for p, g in enumerate(groups) if g == FIXED)
-            found[groups[place]].append(_Tensor(number, (*others, *fixed, place), tuple(groups[p] for p in others)))
+            found[groups[place]].append(_Tensor(number, (*fixed, *others, place), tuple(groups[p] for p in others)))
     return found
 
 
@@ -191,18 +196,24 @@ def _prepared(spec: WeightSpec, ours: jax.Array, theirs: jax.Array) -> tuple[lis
         pairs.append([x[:, span].reshape((len(x), *leaf.stored_axes)) for x in (ours, theirs)])
         places = [p for p, g in enumerate(groups) if g != FIXED]
         if not is_statistic(leaf.name) and len(places) == 1:
-            constants[groups[places[0]]] += _products(*(jnp.moveaxis(x, 1 + places[0], -1) for x in pairs[-1]))
+            ours_there, theirs_there = pairs[-1]
+            axis = 1 + places[0]
+            constants[groups[places[0]]] += _products(
+                jnp.moveaxis(ours_there, axis, 1), jnp.moveaxis(theirs_there, axis, -1)
+            )
 
-    def laid_out(tensor: _Tensor) -> tuple[jax.Array, ...]:
-        return tuple(x.transpose(0, *(1 + p for p in tensor.order)) for x in pairs[tensor.leaf])
+    def laid_out(tensor: _Tensor) -> tuple[jax.Array, jax.Array]:
+        ours, theirs = pairs[tensor.leaf]
+        *others, own = (1 + p for p in tensor.order)
+        return ours.transpose(0, own, *others), theirs.transpose(0, *others, own)
 
     return constants, [[laid_out(tensor) for tensor in tensors] for tensors in _tensors(spec).values()]
 
 
 def _products(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-    """Inner products `[S, n, n]` of all slices along the last axis."""
-    parts = [x.reshape(len(x), -1, x.shape[-1]) for x in (ours, theirs)]
-    return jnp.einsum("sfi,sfj->sij", *parts, precision=jax.lax.Precision.HIGHEST)
+    """Inner products `[S, n, n]` of all slices along ours' first axis `[S, n, ...]` and theirs' last `[S, ..., n]`."""
+    ours, theirs = ours.reshape(*ours.shape[:2], -1), theirs.reshape(len(theirs), -1, theirs.shape[-1])
+    return jnp.einsum("sif,sfj->sij", ours, theirs, precision=jax.lax.Precision.HIGHEST)
 
 
 def _sweep(spec: WeightSpec, constants: list, moving: list, state: State) -> State:
@@ -210,8 +221,13 @@ def _sweep(spec: WeightSpec, constants: list, moving: list, state: State) -> Sta
     learning = ~jnp.all(state.known, axis=1)
     before = state.known
     for groups in phases(spec):
-        scores = [_scores(spec, g, constants, moving, state) for g in groups]
-        state = _update(spec, groups, scores, moving, state)
+
+        def update(state, groups=groups):
+            scores = [_scores(spec, g, constants, moving, state) for g in groups]
+            return _update(spec, groups, scores, moving, state)
+
+        wanted = functools.reduce(jnp.logical_or, (state.open[:, g] for g in groups)) & state.active
+        state = jax.lax.cond(jnp.any(wanted), update, lambda state: state, state)
         state = state._replace(known=_learned(spec, state.known, groups, jnp))
     settled = jnp.all(state.known == before, axis=1, keepdims=True)
     sweeps = state.sweeps - state.active
@@ -226,7 +242,7 @@ def _scores(spec: WeightSpec, group: int, constants: list, moving: list, state: 
     total = constants[group]
     for tensor, (ours, theirs) in zip(_tensors(spec)[group], moving[group], strict=True):
         weight = jnp.ones(len(theirs))
-        theirs = _in_order(spec, theirs, enumerate(tensor.others, 1), orders, signs)
+        theirs = _in_order(spec, theirs, tensor.axes, orders, signs)
         for other in tensor.others:
             if other != group:
                 weight = weight * state.known[:, other]
@@ -296,9 +312,9 @@ def _match(spec: WeightSpec, group: int, moving: list, state: State) -> jax.Arra
     seen = set()
     for tensor, (ours, theirs) in zip(_tensors(spec)[group], moving[group], strict=True):
         if tensor.leaf not in seen:
-            axes = (*enumerate(tensor.others, 1), (theirs.ndim - 1, group))
+            axes = (*tensor.axes, (theirs.ndim - 1, group))
             theirs = _in_order(spec, theirs, axes, orders, signs)
-            total += jnp.sum(ours * theirs, axis=tuple(range(1, ours.ndim)))
+            total += jnp.sum(jnp.moveaxis(ours, 1, -1) * theirs, axis=tuple(range(1, ours.ndim)))
         seen.add(tensor.leaf)
     return total
 
