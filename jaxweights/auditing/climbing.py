@@ -57,18 +57,13 @@ class _Tensor(NamedTuple):
 
     Attributes:
       leaf: number of the leaf.
-      order: axes of `leaf.stored_axes`: those that are not reordered, the others that are, that group's own.
-      others: groups of the second of them.
+      place: axis of `leaf.stored_axes` that is that group's own.
+      others: axes of tensors `[S, ...]` with that axis last that are reordered too, with their groups.
     """
 
     leaf: int
-    order: tuple[int, ...]
-    others: tuple[int, ...]
-
-    @property
-    def axes(self) -> list[tuple[int, int]]:
-        """The other axes that are reordered, of tensors `[S, ...]` in that order, with their groups."""
-        return list(enumerate(self.others, len(self.order) - len(self.others)))
+    place: int
+    others: tuple[tuple[int, int], ...]
 
 
 @functools.cache
@@ -166,9 +161,8 @@ def _tensors(spec: WeightSpec) -> dict[int, list[_Tensor]]:
         if is_statistic(leaf.name) or len(places) < 2:
             continue
         for place in places:
-            others = tuple(p for p in places if p != place)
-            fixed = tuple(p for p, g in enumerate(groups) if g == FIXED)
-            found[groups[place]].append(_Tensor(number, (*fixed, *others, place), tuple(groups[p] for p in others)))
+            others = tuple((p + 1 - (p > place), groups[p]) for p in places if p != place)
+            found[groups[place]].append(_Tensor(number, place, others))
     return found
 
 
@@ -196,18 +190,13 @@ def _prepared(spec: WeightSpec, ours: jax.Array, theirs: jax.Array) -> tuple[lis
         pairs.append([x[:, span].reshape((len(x), *leaf.stored_axes)) for x in (ours, theirs)])
         places = [p for p, g in enumerate(groups) if g != FIXED]
         if not is_statistic(leaf.name) and len(places) == 1:
-            ours_there, theirs_there = pairs[-1]
-            axis = 1 + places[0]
-            constants[groups[places[0]]] += _products(
-                jnp.moveaxis(ours_there, axis, 1), jnp.moveaxis(theirs_there, axis, -1)
-            )
+            constants[groups[places[0]]] += _products(*_laid_out(pairs[-1], places[0]))
+    return constants, [[_laid_out(pairs[t.leaf], t.place) for t in tensors] for tensors in _tensors(spec).values()]
 
-    def laid_out(tensor: _Tensor) -> tuple[jax.Array, jax.Array]:
-        ours, theirs = pairs[tensor.leaf]
-        *others, own = (1 + p for p in tensor.order)
-        return ours.transpose(0, own, *others), theirs.transpose(0, *others, own)
 
-    return constants, [[laid_out(tensor) for tensor in tensors] for tensors in _tensors(spec).values()]
+def _laid_out(pair: list, place: int) -> tuple[jax.Array, jax.Array]:
+    """A tensor of both networks `[S, ...]` with an axis as `_products` takes it."""
+    return jnp.moveaxis(pair[0], 1 + place, 1), jnp.moveaxis(pair[1], 1 + place, -1)
 
 
 def _products(ours: jax.Array, theirs: jax.Array) -> jax.Array:
@@ -242,8 +231,8 @@ def _scores(spec: WeightSpec, group: int, constants: list, moving: list, state: 
     total = constants[group]
     for tensor, (ours, theirs) in zip(_tensors(spec)[group], moving[group], strict=True):
         weight = jnp.ones(len(theirs))
-        theirs = _in_order(spec, theirs, tensor.axes, orders, signs)
-        for other in tensor.others:
+        theirs = _in_order(spec, theirs, tensor.others, orders, signs)
+        for _, other in tensor.others:
             if other != group:
                 weight = weight * state.known[:, other]
         total = total + weight[:, None, None] * _products(ours, theirs)
@@ -312,7 +301,7 @@ def _match(spec: WeightSpec, group: int, moving: list, state: State) -> jax.Arra
     seen = set()
     for tensor, (ours, theirs) in zip(_tensors(spec)[group], moving[group], strict=True):
         if tensor.leaf not in seen:
-            axes = (*tensor.axes, (theirs.ndim - 1, group))
+            axes = (*tensor.others, (theirs.ndim - 1, group))
             theirs = _in_order(spec, theirs, axes, orders, signs)
             total += jnp.sum(jnp.moveaxis(ours, 1, -1) * theirs, axis=tuple(range(1, ours.ndim)))
         seen.add(tensor.leaf)
