@@ -76,7 +76,8 @@ def assign(costs: jax.Array, prices: jax.Array, wanted: jax.Array) -> tuple[jax.
         return (state[0] < max(int(_ROUND * size), 8)) & unfinished(state[1])
 
     def step(state):
-        return (state[0] + 1, *_step(*state[1:], rows, following))
+        number, search, reduced = state
+        return number + 1, *_step(search, reduced, rows, following)
 
     def one_round(search):
         order = jnp.argsort(search.root == size, stable=True)
