@@ -97,8 +97,12 @@ def is_first() -> bool:
 
 def share(total: int) -> slice:
     """The rows of `total` that are this process's: a block, of nearly the same size in all processes."""
-    bounds = [total * i // count() for i in (index(), index() + 1)]
-    return slice(*bounds)
+    return block(total, index(), count())
+
+
+def block(total: int, part: int, parts: int) -> slice:
+    """The rows of `total` that are one of so many processes'."""
+    return slice(total * part // parts, total * (part + 1) // parts)
 
 
 def barrier(name: str) -> None:

@@ -17,7 +17,7 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -109,6 +109,12 @@ def _tagged_log(log, generator, stage, row):
     log({"generator": generator, "stage": stage, **row})
 
 
+def arrange(stage: Stage, devices: Sequence[Any], num_params: int) -> sharding.Devices:
+    """The devices that train a stage with so many parameters."""
+    large = devices[0].platform == "cpu" and stage.parameter_shards == 1 and num_params > _CPU_PARAMS
+    return sharding.arrange(devices, stage.batch_size, stage.parameter_shards, 1 if large else None)
+
+
 class StageTrainer:
     """Trains one stage on one mesh.
 
@@ -138,9 +144,7 @@ class StageTrainer:
         self._size = size
         devices = list(mesh.devices.flat)
         self._sharded = stage.parameter_shards != 1
-        large = devices[0].platform == "cpu" and not self._sharded and self._num_params(done) > _CPU_PARAMS
-        chosen = sharding.arrange(devices, stage.batch_size, stage.parameter_shards, 1 if large else None)
-        self.mesh, self._rows = chosen
+        self.mesh, self._rows = arrange(stage, devices, self._num_params(done))
         # What finished stages left is split as well.
         whole = jax.tree.map(lambda _: 0, dict(done))
         trained = {name: {"params": self._split(part["params"])} for name, part in done.items() if name != "constants"}

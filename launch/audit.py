@@ -37,7 +37,7 @@ _SETTINGS = flags.DEFINE_string("settings", "", "Settings of the audit of files,
 
 _NAME = re.compile(r"[^=,/\\]+=.+")
 _OF_FILES = ("train", "heldout", "generated", "spec", "predictions", "out", "task", "baselines", "settings")
-_OF_EXPERIMENTS = ("config", "workdir", "data_dir", "skip_bad")
+_OF_EXPERIMENTS = ("config", "workdir", "data_dir", "skip_bad", "dry_run")
 _NEEDED = ("train", "heldout", "generated")
 
 

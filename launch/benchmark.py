@@ -2,6 +2,7 @@
 
     python -m launch.benchmark --suite=zoo   # `--help` names the others, `--suite=all` runs all
     python -m launch.benchmark --suite=all --json=benchmarks/mine.json
+    python -m launch.benchmark --plan
 
 Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them equally.
 PyTorch is timed where it can be imported; inputs are random, since only shapes matter.
@@ -22,12 +23,20 @@ _JSON = flags.DEFINE_string("json", None, "Also write the rows to this file.")
 _CASE = flags.DEFINE_string("case", "", "Only the cases whose name contains this text.")
 _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of one measurement.", lower_bound=0.05)
 _ROUNDS = flags.DEFINE_integer("rounds", 4, "Measurements per competitor, of which the best counts.", lower_bound=1)
+_PLAN = flags.DEFINE_boolean(
+    "plan", False, "Measure nothing; print the planning tables of docs/scale.md, computed from benchmarks/*.json."
+)
 
 
 def main(argv) -> None:
     """Runs the suites and prints one table each."""
     del argv
     common.setup_jax()
+    if _PLAN.value:
+        from launch.benchmarks import planning
+
+        print(planning.tables())
+        return
     import jax
 
     from jaxweights import files

@@ -63,18 +63,26 @@ _WORDS = {
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def setup_jax(logs: pathlib.Path | str | None = None) -> None:
+def assumed_processes() -> int | None:
+    """The number of processes that is only talked of: it was given, but not which of them this is."""
+    given = _COORDINATOR.value is not None or _PROCESS_ID.value is not None
+    return None if given else _NUM_PROCESSES.value
+
+
+def setup_jax(logs: pathlib.Path | str | None = None, alone: bool = False) -> None:
     """Configures devices and the compilation cache from the flags, and joins the job where this is one of several
     processes; call it first in `main`.
 
     Args:
       logs: folder of what processes other than the first print; None for none of it.
+      alone: whether this process joins no job.
     """
     from jaxweights import parallel, processes
 
     cache = str(ROOT / ".cache" / "jax") if _CACHE_DIR.value is None else _CACHE_DIR.value
     parallel.configure(_HOST_DEVICES.value, cache)
-    processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if not alone:
+        processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     processes.log_to(logs)
 
 

@@ -46,10 +46,21 @@ def fields(config: dict) -> str:
 
 def table(facts: dict) -> str:
     """The description as aligned lines."""
+    return aligned(rows(facts))
+
+
+def aligned(rows: list[tuple[str, str]]) -> str:
+    """Names and texts, one pair a line."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+
+def rows(facts: dict) -> list[tuple[str, str]]:
+    """The description line by line: names and texts."""
     from jaxweights.progress import human
 
     zoo = facts["zoo"]
-    rows = [
+    lines = [
         (
             "data",
             f"{facts['data']['name']}, {facts['data']['train']} + {facts['data']['test']} "
@@ -63,10 +74,10 @@ def table(facts: dict) -> str:
     ]
     for name, g in facts["generators"].items():
         if not g["learned"]:
-            rows.append((name, f"{g['name']}, closed form"))
+            lines.append((name, f"{g['name']}, closed form"))
             continue
         tokens = f"{g['tokens']} tokens, " if g["tokens"] else ""
-        rows.append(
+        lines.append(
             (
                 name,
                 f"{g['name']}, {g['num_params']:,} parameters, {tokens}{g['steps']:,} steps, "
@@ -77,12 +88,11 @@ def table(facts: dict) -> str:
         for stage, s in g["stages"].items():
             extra = f" (and {s['auxiliary_params']:,} for training alone)" if s["auxiliary_params"] else ""
             work = f"{s['steps']:,} steps of {s['batch_size']} examples"
-            rows.append((f"  {stage}", f"{s['num_params']:,} parameters{extra}, {work}"))
-    rows.append(("samples", f"{facts['num_samples']} per generator"))
+            lines.append((f"  {stage}", f"{s['num_params']:,} parameters{extra}, {work}"))
+    lines.append(("samples", f"{facts['num_samples']} per generator"))
     if facts["lacks"]:
-        rows.append(("not here", facts["lacks"]))
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+        lines.append(("not here", facts["lacks"]))
+    return lines
 
 
 def _training(zoo: dict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -36,6 +37,12 @@ _SKIP_BAD = flags.DEFINE_boolean(
     "Leave out images, shapes and files of the data set that cannot be used, as --config.data.skip_bad=True does; "
     "skipped_data.txt in the workdir lists them.",
 )
+_DRY_RUN = flags.DEFINE_boolean(
+    "dry_run",
+    False,
+    "Print what the experiment is, how it is divided over processes and devices, what it writes and, as far as known, "
+    "how long it takes; then end, and write nothing. With --num_processes alone for as many as there are not.",
+)
 
 
 def config() -> dict:
@@ -51,6 +58,11 @@ def config() -> dict:
     if _SKIP_BAD.value:
         plain.setdefault("data", {})["skip_bad"] = True
     return plain
+
+
+def is_dry_run() -> bool:
+    """Whether nothing is to be computed or written."""
+    return _DRY_RUN.value
 
 
 def data_dir() -> str | None:
@@ -71,10 +83,17 @@ def workdir() -> str:
 
 
 def experiment():
-    """Sets up JAX and binds the config to the workdir."""
+    """Sets up JAX and binds the config to the workdir; a dry run prints its text and ends the program."""
     from jaxweights import progress
 
     folder, plain = workdir(), config()
+    if is_dry_run():
+        from launch import dry_run
+
+        count = common.assumed_processes()
+        common.setup_jax(alone=count is not None)
+        print(dry_run.text(plain, folder, count, _DATA_DIR.value))
+        sys.exit(0)
     common.setup_jax(pathlib.Path(folder) / "logs")
     progress.set_quiet(common.QUIET.value)
     from jaxweights.experiment import Experiment

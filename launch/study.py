@@ -23,13 +23,13 @@ _TRAININGS = flags.DEFINE_integer(
 _GENERATOR = flags.DEFINE_string(
     "generator", None, "Name of the generator, or of a way of sampling from it, if the config has several."
 )
-_LIST = flags.DEFINE_boolean("list", False, "Print the cells with their sizes, and compute nothing.")
+_LIST = flags.DEFINE_boolean("list", False, "Print the cells with their sizes, and compute nothing, as with --dry_run.")
 
 
 def main(argv) -> None:
     """Runs the study and prints its table and the path of the figure."""
     del argv
-    config, workdir = stages.config(), None if _LIST.value else stages.workdir()
+    config, workdir = stages.config(), None if _LIST.value or stages.is_dry_run() else stages.workdir()
     common.setup_jax()
     from jaxweights import factors, progress
 

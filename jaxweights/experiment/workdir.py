@@ -33,6 +33,22 @@ _DATA = "data"  # among the inputs, the data set
 _SHAPE = {"seed": int, "num_samples": int, "data": dict, "net": dict, "zoo": dict, "audit": dict, "generators": dict}
 
 
+def known_timing(path: pathlib.Path | str, config: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds by stage of an experiment that is in a folder, which is not bound; none where it is another one."""
+    path = pathlib.Path(path)
+    if not (path / _CONFIG).exists():
+        return {}
+    cure = f"Remove {path / _CONFIG} and run the same command again."
+    kept = files.read_json(path / _CONFIG, "config of this workdir", cure, _SHAPE)
+    return _timing(path) if kept == json.loads(json.dumps(config)) else {}
+
+
+def _timing(path: pathlib.Path) -> dict[str, float]:
+    path = path / "timing.json"
+    cure = f"Remove {path} and run the same command again."
+    return files.read_json(path, "table of timings", cure, {str: float}) if path.exists() else {}
+
+
 class Workdir:
     """A folder bound to one config and to what it reads, and locked while this object exists: one process, or the
     processes of one job, work in it.
@@ -179,9 +195,7 @@ class Workdir:
     @property
     def timing(self) -> dict[str, float]:
         """Seconds by stage."""
-        path = self.path / "timing.json"
-        cure = f"Remove {path} and run the same command again."
-        return files.read_json(path, "table of timings", cure, {str: float}) if path.exists() else {}
+        return _timing(self.path)
 
     def _write_timing(self, timing: Mapping[str, float]) -> None:
         files.write_json(self.path / "timing.json", timing)

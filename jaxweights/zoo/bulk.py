@@ -128,9 +128,7 @@ def train_zoo(
             chunk, width = store.provenance["chunk_size"], store.provenance["lanes"]
         trainer = Trainer(program, mesh, width)
         if store is None:
-            if recipe.start == "base" and not width:  # few runs, and lanes that no run fills cost as much
-                trainer = dataclasses.replace(trainer, lanes=min(trainer.width, -(-total // mesh.size)))
-            chunk = _chunk_runs(trainer, total, chunk, 1 if path is None else processes.count())
+            trainer, chunk = in_chunks(trainer, total, chunk, 1 if path is None else processes.count())
             if path is None:
                 store = _Memory()
             else:
@@ -164,7 +162,12 @@ def _missing(store: PopulationStore | _Memory, chunks: int) -> list[int]:
     if not store.complete:
         store.collect()
     missing = [c for c in range(chunks) if c not in store.chunk_ids]
-    return missing[processes.index() :: processes.count()]
+    return dealt(missing, processes.index(), processes.count())
+
+
+def dealt(missing: list[int], part: int, parts: int) -> list[int]:
+    """The chunks that a process trains of those that are missing."""
+    return missing[part::parts]
 
 
 class _Memory:
@@ -229,11 +232,24 @@ def runs_in_memory(num_params: int, num_snapshots: int, total: int) -> int:
     return min(total, max(1, min(_CHUNK_RUNS, _CHUNK_BYTES // (4 * num_params * num_snapshots))))
 
 
-def _chunk_runs(trainer: Trainer, total: int, wanted: int, parts: int) -> int:
+def in_chunks(trainer: Trainer, total: int, wanted: int, parts: int) -> tuple[Trainer, int]:
+    """How a new zoo is trained.
+
+    Args:
+      trainer: of its program and devices.
+      total: all runs.
+      wanted: runs per chunk, 0 to choose by memory.
+      parts: processes that the chunks are dealt out to.
+
+    Returns:
+      The trainer, with the lanes of these runs, and the runs of a chunk.
+    """
+    if trainer.recipe.start == "base" and not trainer.lanes:  # few runs, and lanes that no run fills cost as much
+        trainer = dataclasses.replace(trainer, lanes=min(trainer.width, -(-total // trainer.mesh.size)))
     limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, -(-total // parts))
     limit = min(limit, max(1, _CHUNK_BYTES // max(trainer.program.run_bytes, 1)))
     limit = min(wanted or limit, total)
-    return -(-limit // trainer.group) * trainer.group
+    return trainer, -(-limit // trainer.group) * trainer.group
 
 
 def train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: int, first=None, chosen=None):

@@ -169,14 +169,15 @@ def machine(peak: float) -> str:
     device = jax.devices()[0]
     with_torch = torch()
     return (
-        f"{len(jax.devices())} x {device.device_kind} ({_processor()}), jax {jax.__version__}, Python "
+        f"{len(jax.devices())} x {device.device_kind} ({processor()}), jax {jax.__version__}, Python "
         f"{platform.python_version()}, "
         f"PyTorch {with_torch.__version__ if with_torch else 'absent'}; float32 matrix-product peak {peak / 1e9:.0f} "
         "GFLOP/s"
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
