@@ -39,13 +39,13 @@ def main(argv) -> None:
         return
     import jax
 
-    from jaxweights import files
+    from jaxweights import costs, files, parallel
     from launch.benchmarks import audit, evaluate, fields, gpt, growth, hyperrep, measure, partial, sample, shapes, zoo
 
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are part of what is measured
     modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth)
     suites = {name: module.cases for name, module in zip(SUITES, modules, strict=True)}
-    peak = measure.matmul_peak()
+    peak = costs.matmul_peak(parallel.make_mesh())
     print(measure.machine(peak))
     rows = []
     for name in SUITES if _SUITE.value == "all" else (_SUITE.value,):

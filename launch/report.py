@@ -7,9 +7,11 @@ from launch import common, stages
 
 
 def main(argv) -> None:
-    """Writes and prints the path."""
+    """Writes and prints the paths."""
     del argv
-    print(f"report: {stages.experiment().report()}")
+    experiment = stages.experiment()
+    page = experiment.report()
+    print(f"costs: {experiment.costs()}\nreport: {page}")
 
 
 if __name__ == "__main__":

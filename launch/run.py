@@ -13,8 +13,9 @@ def main(argv) -> None:
 
     experiment = stages.experiment()
     page = experiment.run()
+    took = experiment.costs()
     print(report.summary(experiment.folder.read_metrics()))
-    print(f"report: {page}")
+    print(f"costs: {took}\nreport: {page}")
 
 
 if __name__ == "__main__":

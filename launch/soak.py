@@ -4,7 +4,8 @@
     python -m launch.soak --config=configs/digits.py --workdir=runs/soak --kills=20 --processes=2
 
 Both runs are `launch.run`, in `undisturbed/` and `killed/` of the workdir, in processes of this machine. All processes
-of a job are killed (SIGKILL) at a moment that is drawn anew each time, within the time that an undisturbed run takes.
+of a job are killed (SIGKILL) at a moment that is drawn anew each time, within the time that an undisturbed run takes. A
+run that ends before its kill is compared, and another one is begun.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,17 +48,23 @@ def main(argv) -> None:
     begin = time.monotonic()
     _finish(folder / "undisturbed", 1)
     seconds, rng = time.monotonic() - begin, random.Random(_SEED.value)
-    killed = 0
-    for number in range(_KILLS.value):
+    kills, rounds, ended = 0, 0, False
+    different: list[str] = []
+    while kills < _KILLS.value or not ended:
         wait = rng.uniform(_START_SECONDS, max(2 * _START_SECONDS, seconds))
-        ended = _killed_after(folder / "killed", wait)
-        killed += not ended
-        print(f"kill {number + 1} of {_KILLS.value}: {'had ended' if ended else f'after {wait:.1f} s'}", flush=True)
-        if ended:
-            break
-    _finish(folder / "killed", _PROCESSES.value)
-    different = compare(folder / "undisturbed", folder / "killed", exact=_PROCESSES.value == 1)
-    print(f"{killed} kills; {'different: ' + ', '.join(different) if different else 'no difference'}")
+        if kills == _KILLS.value:
+            _finish(folder / "killed", _PROCESSES.value)
+            ended = True
+        else:
+            ended = _killed_after(folder / "killed", wait)
+        if not ended:
+            kills += 1
+            print(f"kill {kills} of {_KILLS.value} after {wait:.1f} s", flush=True)
+            continue
+        different += compare(folder / "undisturbed", folder / "killed", exact=_PROCESSES.value == 1)
+        rounds += 1
+        print(f"run {rounds} ended, {kills} kills so far; different: {', '.join(different) or 'nothing'}", flush=True)
+        shutil.rmtree(folder / "killed")
     if different:
         sys.exit(1)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import population, processes, store, tasks
+from jaxweights import costs, population, processes, provenance, report, store, tasks
 from jaxweights.experiment import findings, plan, samples, zoo
 from jaxweights.experiment.context import Context
 from jaxweights.generators.base import LearnedGenerator, Training
@@ -71,6 +71,18 @@ class Experiment(Context):
         """Draws the figures and writes `report.html`."""
         self.sample() if self._audited else self.audit()
         return findings.write_report(self)
+
+    def costs(self) -> pathlib.Path | None:
+        """Writes `costs.html`, what the stages took in the workdir, in the first process; returns its path."""
+        if not processes.is_first():
+            return None
+        from jaxweights.describe import describe  # which describes experiments
+
+        described = describe(self.config, self.data_dir)
+        found = {f"train {name}": one["operations"] for name, one in described["generators"].items()}
+        operations = {"zoo": described["zoo"]["operations"], **found}
+        peak, machine = costs.matmul_peak(self.mesh), provenance.versions()["device"]
+        return report.write_costs(self.workdir, self.folder.timing, self.folder.costs, operations, peak, machine)
 
     def run(self) -> pathlib.Path:
         """Runs every stage that is not done; returns the path of the report."""

@@ -1,6 +1,7 @@
 """The folder of an experiment: where every stage leaves its result, how long it took, and which config it belongs to.
 
-config.json   inputs.json   streams.json   metrics.json   metrics.jsonl   timing.json   report.html
+config.json   inputs.json   streams.json   metrics.json   metrics.jsonl   report.html
+timing.json   costs.json    costs.html      what the stages took
 skipped_data.txt        bad items of the data set, with data.skip_bad
 base/                   the network that all runs continue from, where the config has one
 zoo/                    population of all runs' snapshots
@@ -19,12 +20,11 @@ import json
 import pathlib
 import shutil
 import sys
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from jaxweights import files, locks, processes, provenance
+from jaxweights import costs, files, locks, processes, provenance
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import Stage, stale_stages
 
@@ -175,27 +175,44 @@ class Workdir:
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the seconds of a stage to `timing.json`; what an earlier, interrupted call took stays counted."""
-        begin, _ = time.monotonic(), self.timing  # a damaged table is refused before the stage
+        """Adds the seconds of a stage to `timing.json`, and what else it costs to `costs.json`; what an earlier,
+        interrupted call took stays counted."""
+        _ = self.timing, self.costs  # a damaged table is refused before the stage
+        cost = None
         try:
-            yield
+            with costs.metered() as cost:
+                yield
         except BaseException:
             with contextlib.suppress(UserError):  # the stage's own error says more
-                self._add_time(stage, begin)
+                self._add_cost(stage, cost)
             raise
-        self._add_time(stage, begin)
+        self._add_cost(stage, cost)
 
-    def _add_time(self, stage: str, begin: float) -> None:
-        if not processes.is_first():
+    def _add_cost(self, stage: str, cost: costs.Cost | None) -> None:
+        if cost is None or not processes.is_first():
             return
-        timing = self.timing
-        timing[stage] = round(timing.get(stage, 0.0) + time.monotonic() - begin, 3)
+        timing, known = self.timing, self.costs
+        timing[stage] = round(timing.get(stage, 0.0) + cost.seconds, 3)
+        before = known.get(stage, {})
+        known[stage] = {
+            "compile_seconds": round(before.get("compile_seconds", 0.0) + cost.compile_seconds, 3),
+            "peak_bytes": max(before.get("peak_bytes", 0), cost.peak_bytes),
+            "device_peak_bytes": max(before.get("device_peak_bytes", 0), cost.device_peak_bytes),
+        }
         self._write_timing(timing)
+        files.write_json(self.path / "costs.json", known)
 
     @property
     def timing(self) -> dict[str, float]:
         """Seconds by stage."""
         return _timing(self.path)
+
+    @property
+    def costs(self) -> dict[str, dict[str, float]]:
+        """What the stages cost beside their seconds, by stage; see `costs.Cost`."""
+        path = self.path / "costs.json"
+        cure = f"Remove {path} and run the same command again."
+        return files.read_json(path, "table of costs", cure, {str: {str: float}}) if path.exists() else {}
 
     def _write_timing(self, timing: Mapping[str, float]) -> None:
         files.write_json(self.path / "timing.json", timing)

@@ -16,6 +16,7 @@ from jaxweights import auditing, data, files, nets, population, settings, tasks
 from jaxweights.population import Population
 from jaxweights.report import (
     cards,
+    costs,
     explanations,
     export,
     measures,
@@ -214,7 +215,10 @@ def _page(
     ]
     if "zoo" in metrics:
         sections.append(_section("zoo-facts", "Zoo", tables.facts(metrics["zoo"])))
-    sections.append(_section("versions", "Versions", tables.facts(metrics["versions"])))
+    versions = tables.facts(metrics["versions"])
+    if config is not None:
+        versions += f'<p>launch.run says in <a href="{costs.PAGE}">{costs.PAGE}</a> what the stages took.</p>'
+    sections.append(_section("versions", "Versions", versions))
     if config is not None:
         sections.append(_section("config", "Config", tables.folded("every setting", tables.facts(config))))
     sections.append(

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxweights import parallel
 from jaxweights.training import StageTrainer
@@ -147,21 +146,6 @@ def torch():
         return None
     module.set_num_threads(parallel.num_cores())
     return module
-
-
-def matmul_peak(size: int = 2048) -> float:
-    """Best rate of float32 products of `[size, size]` matrices on all devices at once, in FLOP/s."""
-    mesh = parallel.make_mesh()
-    a = jax.device_put(jnp.ones((mesh.size, size, size)), parallel.sharded(mesh))
-    spec = jax.sharding.PartitionSpec(parallel.AXIS)
-    product = jax.jit(jax.shard_map(lambda x: x @ x, mesh=mesh, in_specs=spec, out_specs=spec))
-    product(a).block_until_ready()
-    best = 0.0
-    for _ in range(8):
-        begin = time.perf_counter()
-        product(a).block_until_ready()
-        best = max(best, 2.0 * size**3 * mesh.size / (time.perf_counter() - begin))
-    return best
 
 
 def machine(peak: float) -> str:
