@@ -95,10 +95,10 @@ class Measurer:
         """Of a series only the nearest training networks, accuracy and loss, all that the front needs of baselines."""
         raw = self._nearest(networks.weights, self.train, 1)
         found = raw if self.aligner is None else self._aligned(networks.weights, self.train, 1)
-        result, aligned = self._known(networks.weights), self.aligner is not None
+        result, aligned = self._evaluate(networks.weights), self.aligner is not None
         return Measured(
-            accuracy=result.accuracy,
-            loss=result.loss,
+            accuracy=np.zeros(0) if result is None else result.accuracy,
+            loss=np.zeros(0) if result is None else result.loss,
             max_error_iou=np.zeros(0),
             min_l2=raw.distances[:, 0],
             nearest=raw.indices,
