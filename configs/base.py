@@ -5,6 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxweights import auditing, nets, report, settings, studies, tasks
+from jaxweights.sweeps.settings import SweepSettings
 
 
 def get_config(task: str = tasks.DEFAULT) -> ConfigDict:
@@ -38,3 +39,8 @@ def add_study(config: ConfigDict, name: str) -> ConfigDict:
     """Puts the settings of a study into a config, with their defaults, and returns them."""
     config.studies[name] = settings.config_dict(studies.STUDIES[name].settings())
     return config.studies[name]
+
+
+def sweep(*, draws: int = 0, seeds: int = 3, audit: bool = False, **space: Any) -> ConfigDict:
+    """The section of a sweep, `config.sweep`; `space` is by section, see `jaxweights.sweeps.settings`."""
+    return ConfigDict({**settings.config_dict(SweepSettings(draws=draws, seeds=seeds, audit=audit)), "space": space})

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jaxweights.api.generators import Model as Model
     from jaxweights.api.generators import fit as fit
     from jaxweights.api.generators import sample as sample
+    from jaxweights.api.sweep import SweepResult as SweepResult
+    from jaxweights.api.sweep import sweep as sweep
     from jaxweights.api.zoo import evaluate as evaluate
     from jaxweights.api.zoo import train_zoo as train_zoo
     from jaxweights.errors import UserError as UserError
@@ -37,6 +39,7 @@ _PUBLIC = {
     "Leaves": "jaxweights.nn.leaves",
     "Model": "jaxweights.api.generators",
     "Population": "jaxweights.population",
+    "SweepResult": "jaxweights.api.sweep",
     "UserError": "jaxweights.errors",
     "WeightSpec": "jaxweights.spec",
     "audit": "jaxweights.api.audit",
@@ -44,6 +47,7 @@ _PUBLIC = {
     "fit": "jaxweights.api.generators",
     "from_state_dicts": "jaxweights.state_dicts",
     "sample": "jaxweights.api.generators",
+    "sweep": "jaxweights.api.sweep",
     "to_state_dict": "jaxweights.state_dicts",
     "train_zoo": "jaxweights.api.zoo",
 }

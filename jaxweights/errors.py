@@ -8,3 +8,7 @@ class UserError(Exception):
     on a line of its own that is indented by four spaces. The launch programs print it without a traceback and exit with
     status 1; library callers may catch it like any other exception.
     """
+
+
+class Diverged(UserError):
+    """A training whose loss is not finite."""

@@ -29,7 +29,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxweights import interruption, parallel, progress, sharding, shuffle
 from jaxweights.checkpoints import Checkpoints
-from jaxweights.errors import UserError
+from jaxweights.errors import Diverged, UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
 from jaxweights.nn.parameters import drawn_apart
 from jaxweights.population import Population
@@ -324,7 +324,7 @@ class StageTrainer:
         if bad.size:
             kept = f"the last good checkpoint is step {good} in {path}" if good and path else "there is no checkpoint"
             remove = f"remove the folder {path.parent} " if path else ""
-            raise UserError(
+            raise Diverged(
                 f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Look at the training "
                 f"population (launch.report) or lower the learning rate of this stage, {remove}and run again."
             )

@@ -82,6 +82,11 @@ def workdir() -> str:
     return folder
 
 
+def has_workdir() -> bool:
+    """Whether the flag names a folder."""
+    return bool((_WORKDIR.value or "").strip())
+
+
 def experiment():
     """Sets up JAX and binds the config to the workdir; a dry run prints its text and ends the program."""
     from jaxweights import progress

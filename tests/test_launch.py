@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxweights import experiment, settings
 from jaxweights.errors import UserError
 from jaxweights.experiment.config import complete
+from jaxweights.sweeps import plan
 from launch import config_file, describe
 
 CONFIGS = [
@@ -178,8 +179,10 @@ def test_a_program_ends_in_one_paragraph(flags, status, message):
 def test_every_config_is_typed_documented_and_complete(path):
     assert re.search(r"(second|minute|hour|day|week)s?\b", ast.get_docstring(ast.parse(pathlib.Path(path).read_text())))
     config = config_file.load(path).to_dict()
+    sweep = config.pop("sweep", None)  # no part of the experiment
     parsed = experiment.parse(config)
     whole = complete(config, parsed)
+    assert sweep is None or plan.make({**config, "sweep": sweep}).num_runs
     assert experiment.parse(whole) == parsed and complete(whole, experiment.parse(whole)) == whole
     assert not [row.path for row in settings.rows(parsed) if not row.text]
     assert (parsed.task == "policy") == ("ppo" in whole["zoo"]) and (parsed.task == "field") == (

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def train_zoo(
         arguments.instance(spec, WeightSpec, "spec", "give a WeightSpec, or None")
     module = None if isinstance(source, str) else source
     name, arrays = _data_source(source, data)
-    chosen = _task(task, network, name, arrays)
+    chosen = task_of(task, network, name, arrays)
     chosen_data, net, recipe = _settings(chosen, module, network, name, arrays, options, runs, heldout)
     if arrays is None:
         dataset = chosen.load(chosen_data, net=net, runs=runs + heldout, data_dir=data_dir)
@@ -153,7 +154,7 @@ def _data_source(source: Any, data: Any) -> tuple[str, tuple[np.ndarray, ...] | 
     return "arrays", tuple(array_checks.real(part, f"data: {n}") for n, part in zip(names, data, strict=True))
 
 
-def _task(task: str | None, network: str | None, name: str, arrays: tuple[np.ndarray, ...] | None) -> tasks.Task:
+def task_of(task: str | None, network: str | None, name: str, arrays: tuple[np.ndarray, ...] | None) -> tasks.Task:
     if task is not None:
         return tasks.get(task)
     if arrays is not None:
@@ -174,21 +175,36 @@ def _task(task: str | None, network: str | None, name: str, arrays: tuple[np.nda
 def _settings(chosen, module, network, name, arrays, options, runs, heldout):
     """Deals options out to data, network and zoo."""
     network = network or chosen.default_network
-    classes = {"data": chosen.data_settings, "zoo": chosen.zoo_settings}
-    if module is None:
-        classes["net"] = nets.settings_class(network)
-    if arrays is not None:
-        del classes["data"]
-    fields = {part: {f.name for f in dataclasses.fields(kind) if f.name != "name"} for part, kind in classes.items()}
-    settings.refuse_unknown(options, sorted(set().union(*fields.values())), "train_zoo")
-    # A name that several have is the network's first, then the zoo's.
-    dealt: dict[str, dict[str, Any]] = {"data": {"name": name}, "net": {"name": network}, "zoo": {}}
-    for key, value in options.items():
-        part = next(part for part in ("net", "zoo", "data") if key in fields.get(part, ()))
-        dealt[part][key] = value
+    parts = [part for part, there in (("net", module is None), ("zoo", True), ("data", arrays is None)) if there]
+    dealt = deal(options, chosen, network, parts, "train_zoo")
     recipe = settings.make(chosen.zoo_settings, {**dealt["zoo"], "num_runs": runs, "num_heldout": heldout})
-    made = None if arrays is not None else settings.make(chosen.data_settings, dealt["data"])
-    return made, dealt["net"], recipe
+    made = None if arrays is not None else settings.make(chosen.data_settings, {"name": name, **dealt["data"]})
+    return made, {"name": network, **dealt["net"]}, recipe
+
+
+def deal(
+    options: Mapping[str, Any], task: tasks.Task, network: str, parts: Sequence[str], what: str
+) -> dict[str, dict[str, Any]]:
+    """Options by the section that has a setting of that name: a name that several have is the network's first, then
+    the zoo's.
+
+    Args:
+      options: by name.
+      task: what the networks are for.
+      network: name of the network.
+      parts: sections that may have options, of "net", "zoo" and "data".
+      what: takes the options, for the message.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    classes = {"data": task.data_settings, "zoo": task.zoo_settings, "net": nets.settings_class(network)}
+    fields = {part: {f.name for f in dataclasses.fields(classes[part]) if f.name != "name"} for part in parts}
+    settings.refuse_unknown(options, sorted(set().union(*fields.values())), what)
+    dealt: dict[str, dict[str, Any]] = {"net": {}, "zoo": {}, "data": {}}
+    for key, value in options.items():
+        dealt[next(part for part in dealt if key in fields.get(part, ()))][key] = value
+    return dealt
 
 
 def _dataset(task: tasks.Task, arrays: tuple[np.ndarray, ...]) -> datasets.Dataset:

@@ -14,6 +14,7 @@ from jaxweights.errors import UserError
 from jaxweights.experiment.stages import CONTROLS
 from jaxweights.report import ReportSettings
 from jaxweights.settings import Settings, setting
+from jaxweights.sweeps.settings import SweepSettings
 from jaxweights.zoo import ZooSettings
 from jaxweights.zoo.recipe import FURTHER
 
@@ -36,6 +37,7 @@ class ExperimentSettings(Settings):
       report: the HTML page.
       studies: studies of trained generators, by name.
       generators: generators by name, with all their settings.
+      sweep: what `launch.sweep` varies; no part of the experiment itself.
     """
 
     data: Settings
@@ -45,6 +47,7 @@ class ExperimentSettings(Settings):
     report: ReportSettings
     studies: Mapping[str, Any]
     generators: Mapping[str, Any]
+    sweep: SweepSettings = SweepSettings()
     seed: int = setting(0, at_least=0, at_most=2**32 - 1)
     num_samples: int = setting(256, at_least=1)
     task: str = setting(tasks.DEFAULT, one_of=lambda: tasks.TASKS)
@@ -108,16 +111,19 @@ def parse(config: Mapping[str, Any]) -> ExperimentSettings:
             "report": settings.make(ReportSettings, sections["report"]),
             "studies": chosen,
             "generators": made,
+            "sweep": settings.make(SweepSettings, sections["sweep"]),
         },
     )
 
 
 def complete(config: Mapping[str, Any], parsed: ExperimentSettings) -> dict[str, Any]:
-    """A config as JSON data with every setting in force: studies are those that there may be, and entries of generators
-    stay as they are, since what one leaves out may depend on what another that refers to it sets."""
+    """A config as JSON data with every setting of the experiment in force: studies are those that there may be, and
+    entries of generators stay as they are, since what one leaves out may depend on what another that refers to it
+    sets."""
     completed = json.loads(json.dumps({**settings.plain(parsed), "generators": config.get("generators", {})}))
     possible = studies.of_experiment(parsed.task, parsed.net, parsed.generators.values())
     completed["studies"] = {name: chosen for name, chosen in completed["studies"].items() if name in possible}
+    del completed["sweep"]
     # Off is no entry, so that workdirs from before these were settings belong to the same config.
     if not completed["data"].get("skip_bad"):
         completed["data"].pop("skip_bad", None)

@@ -40,6 +40,7 @@ __all__ = [
     "Stage",
     "build",
     "draw",
+    "drawer",
     "is_baseline",
     "kind_of",
     "preset",
@@ -178,12 +179,27 @@ def draw(
     """
     if isinstance(generator, ClosedFormGenerator):
         return jax.tree.map(lambda x: x[rows], jax.jit(generator.sample)(state, keys))
+    return drawer(generator, mesh)(state, keys, starts, measure, rows)
+
+
+def drawer(generator: LearnedGenerator, mesh: jax.sharding.Mesh | None = None) -> Callable[..., Samples]:
+    """`(state, keys, starts, measure, rows) -> samples` as in `draw`, for many states in one program."""
     mesh = parallel.make_mesh() if mesh is None else mesh
     program = parallel.map_rows(generator.sample, mesh)
-    state = jax.device_put(state, parallel.replicated(mesh))
-    inputs = jax.tree.map(lambda x: x[rows], generator.inputs(state, keys, starts))
-    while True:
-        samples = program(state, inputs)
-        inputs = generator.again(inputs, samples, measure)
-        if inputs is None:
-            return samples
+
+    def run(
+        state: Any,
+        keys: jax.Array,
+        starts: Population,
+        measure: Callable[[np.ndarray], Population],
+        rows: slice = slice(None),
+    ) -> Samples:
+        state = jax.device_put(state, parallel.replicated(mesh))
+        inputs = jax.tree.map(lambda x: x[rows], generator.inputs(state, keys, starts))
+        while True:
+            samples = program(state, inputs)
+            inputs = generator.again(inputs, samples, measure)
+            if inputs is None:
+                return samples
+
+    return run

@@ -147,6 +147,9 @@ class LearnedGenerator(Generator):
     PLACEMENT: ClassVar[frozenset[str]] = frozenset({"parameter_shards", "remat"})
     """Names of the fields that change where and how often things are computed, not what. Training goes on under other
     values of these."""
+    TRACED: ClassVar[frozenset[str]] = frozenset()
+    """Names of the numbers that training may take as traced values, so that one program serves any of them; nothing
+    else reads them. See `traced`."""
     TRAJECTORIES: ClassVar[bool] = False
     """Whether it learns from all kept checkpoints of the training runs, whatever `zoo.use` says."""
 
@@ -158,6 +161,13 @@ class LearnedGenerator(Generator):
                     f"{self.section} trains with batches of {stage.batch_size}, but there are only {training.rows} "
                     "training examples. Lower the generator's batch size or train more runs (zoo.num_runs)."
                 )
+
+    def traced(self, values: Mapping[str, Any]) -> Self:
+        """A copy with traced numbers in place of some of `TRACED`, which are not checked; for `stages` alone."""
+        copy = object.__new__(type(self))
+        for field in dataclasses.fields(self):
+            object.__setattr__(copy, field.name, values.get(field.name, getattr(self, field.name)))
+        return copy
 
     def prepared_size(self, training: Training) -> int:
         """Floats that `prepare` returns for such networks, for estimates of memory."""
@@ -288,6 +298,11 @@ class Augmented(LearnedGenerator):
     @abc.abstractmethod
     def copies(self) -> int:
         """Networks of the same function that every training network stands for, itself included."""
+
+
+def vanishes(value: Any) -> bool:
+    """Whether a setting is 0, so that the term that it scales is left out; a traced one may be anything."""
+    return not isinstance(value, jax.Array) and value == 0
 
 
 def keys_for(keys: jax.Array, purpose: int) -> jax.Array:

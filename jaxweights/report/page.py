@@ -87,7 +87,7 @@ def write(
     text = render(metrics, config, net, parts)
     write_tables(workdir, methods.Facts(metrics, net.spec, resamples, seed))
     path = workdir / "report.html"
-    _write(path, text)
+    write_page(path, text)
     return path
 
 
@@ -146,7 +146,7 @@ def write_audit(path: pathlib.Path, audited: pictures.Audited) -> pathlib.Path:
             for part in make(audited, pathlib.Path(folder))
         ]
         text = _page(facts_of(audited), "Audit of generated networks", _sizes(audited), parts, kept=False)
-    _write(path, text)
+    write_page(path, text)
     return path
 
 
@@ -167,7 +167,8 @@ def _sizes(audited: pictures.Audited) -> str:
     )
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def write_page(path: pathlib.Path, text: str) -> None:
+    """Writes a page."""
     # ASCII with character references, so that no locale or server can misread it.
     files.write_text(path, text.encode("ascii", "xmlcharrefreplace").decode("ascii"))
 
@@ -205,24 +206,24 @@ def _page(
     roles = style.roles(metrics)
     sections = [
         *_answers(metrics, roles),
-        _section("results", "Results", _results(metrics, roles, kept)),
+        section("results", "Results", _results(metrics, roles, kept)),
         *(_part(p, kept) for p in parts if _leads(p)),
         *_tables(metrics, roles, _TABLES),
         *(_part(p, kept) for p in parts if not _leads(p)),
         *_tables(metrics, roles, _FURTHER),
-        _section("measures", "What the measures mean", _meanings(metrics)),
-        _section("methods", "Methods and sources, to cite", _cited(facts)),
+        section("measures", "What the measures mean", _meanings(metrics)),
+        section("methods", "Methods and sources, to cite", _cited(facts)),
     ]
     if "zoo" in metrics:
-        sections.append(_section("zoo-facts", "Zoo", tables.facts(metrics["zoo"])))
+        sections.append(section("zoo-facts", "Zoo", tables.facts(metrics["zoo"])))
     versions = tables.facts(metrics["versions"])
     if config is not None:
         versions += f'<p>launch.run says in <a href="{costs.PAGE}">{costs.PAGE}</a> what the stages took.</p>'
-    sections.append(_section("versions", "Versions", versions))
+    sections.append(section("versions", "Versions", versions))
     if config is not None:
-        sections.append(_section("config", "Config", tables.folded("every setting", tables.facts(config))))
+        sections.append(section("config", "Config", tables.folded("every setting", tables.facts(config))))
     sections.append(
-        _section(
+        section(
             "numbers",
             "All numbers",
             tables.folded("every number of metrics.json under series and studies", tables.every_number(metrics)),
@@ -260,7 +261,7 @@ def _tables(metrics: Mapping[str, Any], roles: Mapping[str, str], wanted) -> lis
         found = [m for m in columns if any(m.find(entry) for entry in metrics["series"].values())]
         if len(found) > (columns is measures.RAW):
             content = f"<p>{note}</p>" * bool(note) + tables.series_table(metrics, roles, columns, False)
-            shown.append(_section(identity, title, content))
+            shown.append(section(identity, title, content))
     return shown
 
 
@@ -346,15 +347,17 @@ def _results(metrics: Mapping[str, Any], roles: Mapping[str, str], kept: bool) -
 
 def _part(part: Picture | Section, kept: bool) -> str:
     if isinstance(part, Picture):
-        return _figure(part, kept)
-    return _section(html.escape(part.identity), part.title, part.content)
+        return figure(part, kept)
+    return section(html.escape(part.identity), part.title, part.content)
 
 
-def _section(identity: str, title: str, content: str) -> str:
+def section(identity: str, title: str, content: str) -> str:
+    """A part of a page: its anchor, its heading, and its content as HTML."""
     return f'<section id="{identity}"><h2>{html.escape(title)}</h2>{content}</section>'
 
 
-def _figure(picture: Picture, kept: bool) -> str:
+def figure(picture: Picture, kept: bool = True) -> str:
+    """A part of a page with a figure inside; `kept` says that the figure is a file beside the page, too."""
     content = picture.path.read_bytes()
     encoded = base64.b64encode(content).decode("ascii")
     # All figures at one scale, so that their letters have one size; the width stands at a fixed place of a PNG file.

@@ -15,7 +15,7 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
 from jaxweights.generators import checks, domain, factors
-from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for
+from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for, vanishes
 from jaxweights.generators.gpt import importer, metrics, network, pairs
 from jaxweights.generators.gpt.network import SCALARS, Transformer
 from jaxweights.generators.state_dict import Checkpoint
@@ -84,6 +84,7 @@ class GPT(Prompted):
     SAMPLING: ClassVar[frozenset[str]] = frozenset(
         {"prompt", "sampler", "sampling_steps", "eta", "recursion", "dtype", "variances"}
     )
+    TRACED: ClassVar[frozenset[str]] = frozenset({"learning_rate", "weight_decay", "ema_decay", "noise"})
     FACTORS: ClassVar[factors.Factors] = factors.GPT
     TINY: ClassVar[Mapping[str, Any]] = {
         "chunk": 5,
@@ -372,7 +373,7 @@ class GPT(Prompted):
         start, target = batch["start"] * constants["scale"], batch["target"] * constants["scale"]
         if self.permute:
             start, target = pairs.permute(layout.spec, start, target, keys)
-        if self.noise:
+        if not vanishes(self.noise):
             drawn = jax.vmap(lambda key: jax.random.normal(key, target.shape[1:]))(keys_for(keys, pairs.NOISE))
             target = target + self.noise * drawn
         features = network.metric_features(batch["target_metric"], batch["start_metric"], constants["frequencies"])

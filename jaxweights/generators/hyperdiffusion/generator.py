@@ -13,7 +13,7 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.generators import checks, domain, factors
-from jaxweights.generators.base import Augmented, Samples, Stage, Training, keys_for
+from jaxweights.generators.base import Augmented, Samples, Stage, Training, keys_for, vanishes
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
 from jaxweights.generators.state_dict import Checkpoint
@@ -77,6 +77,7 @@ class HyperDiffusion(Augmented):
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampling_steps", "eta", "dtype", "variances"})
+    TRACED: ClassVar[frozenset[str]] = frozenset({"learning_rate", "weight_decay", "ema_decay", "noise"})
     FACTORS: ClassVar[factors.Factors] = factors.HYPERDIFFUSION
 
     TINY: ClassVar[Mapping[str, Any]] = {
@@ -295,7 +296,7 @@ class HyperDiffusion(Augmented):
         if self.augment > 1:
             choice = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.augment))(keys_for(keys, _ORDER))
             batch = jnp.take_along_axis(batch, constants["orders"][choice], axis=1)
-        if self.noise:
+        if not vanishes(self.noise):
             drawn = jax.vmap(lambda key: jax.random.normal(key, batch.shape[1:]))(keys_for(keys, _NOISE))
             batch = batch + self.noise * drawn
         batch = (batch - constants["mean"][None, :]) / constants["std"][None, :]

@@ -106,6 +106,7 @@ class HyperRepSettings(Autoencoding):
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampler", "top", "bandwidth", "mode", "variances"})
+    TRACED: ClassVar[frozenset[str]] = frozenset({"learning_rate", "weight_decay", "momentum", "temperature"})
     FACTORS: ClassVar[factors.Factors] = factors.HYPERREP
 
     TINY: ClassVar[Mapping[str, Any]] = {

@@ -89,6 +89,16 @@ class PDiff(LearnedGenerator):
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"decode", "sampler", "sampling_steps", "eta", "dtype"})
+    TRACED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "autoencoder_learning_rate",
+            "diffusion_learning_rate",
+            "weight_decay",
+            "ema_decay",
+            "input_noise",
+            "latent_noise",
+        }
+    )
     FACTORS: ClassVar[factors.Factors] = factors.PDIFF
 
     TINY: ClassVar[Mapping[str, Any]] = {

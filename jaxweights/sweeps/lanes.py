@@ -1,0 +1,194 @@
+"""Many trainings of one generator in one program: seeds and traced settings differ from lane to lane.
+
+A lane takes the steps that `training.StageTrainer` takes on one device for the same key and settings, so that both
+agree up to the rounding of traced numbers. Lanes are split over the devices; on a device they are trained `width` at a
+time under `vmap`, one group after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxweights import parallel, sharding, shuffle
+from jaxweights.generators.base import LearnedGenerator, Stage
+from jaxweights.population import Population
+from jaxweights.training import TrainState
+
+_DISPATCH_SECONDS = 1.0  # about, so that the bar moves
+_WIDTH = 16  # lanes under `vmap` on an accelerator
+
+
+class Lane(NamedTuple):
+    """What makes a training its own.
+
+    Attributes:
+      key: `[2]` uint32, of all of its randomness.
+      hyper: traced settings by name, float32 scalars.
+      done: its finished stages.
+    """
+
+    key: Any
+    hyper: dict[str, Any]
+    done: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Trainings of one generator.
+
+    Attributes:
+      states: of every training, as `train_generator` returns it.
+      losses: `[L]` loss of the last step of the last stage.
+      finite: `[L]` whether all losses were finite.
+    """
+
+    states: list[dict[str, Any]]
+    losses: np.ndarray
+    finite: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class LaneTrainer:
+    """Trains a generator many times.
+
+    Attributes:
+      generator: its settings; those that are traced may have any value here.
+      mesh: devices.
+      width: lanes under `vmap`; 0 for one on CPU, where a model at a time keeps its working set in cache, and many on
+        accelerators.
+    """
+
+    generator: LearnedGenerator
+    mesh: Mesh
+    width: int = 0
+
+    @property
+    def lanes(self) -> int:
+        """Lanes under `vmap`."""
+        return self.width or (1 if jax.default_backend() == "cpu" else _WIDTH)
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The generator's own stages."""
+        return self.generator.stages()
+
+    def run(
+        self,
+        training: Population,
+        keys: jax.Array,
+        hyper: Mapping[str, np.ndarray],
+        report: Callable[[int], None] = lambda steps: None,
+    ) -> Trained:
+        """Trains all lanes to the end.
+
+        Args:
+          training: training rows and their records.
+          keys: `[L]` typed PRNG keys; what `train_generator` takes one of.
+          hyper: `[L]` values of traced settings by name, each in `generator.TRACED`.
+          report: called with the steps of all lanes so far.
+        """
+        count = len(keys)
+        data, constants = self.generator.prepare(training)
+        words, chosen = np.asarray(jax.random.key_data(keys)), {k: np.asarray(v, np.float32) for k, v in hyper.items()}
+        multiple = self.mesh.size * min(self.lanes, -(-count // self.mesh.size))
+        split, whole = parallel.sharded(self.mesh), parallel.replicated(self.mesh)
+        words, chosen = jax.tree.map(lambda x: parallel.pad_rows(x, multiple), (words, chosen))
+        lane = jax.device_put(Lane(words, chosen, {}), split)
+        shared = jax.device_put((jax.tree.map(jnp.asarray, data), constants), whole)
+        finite, losses, before = np.ones(len(words), bool), np.zeros(len(words)), 0
+        for number, stage in enumerate(self.stages):
+            state = self._start(number)(lane, shared[1])
+            step, take = 0, 4
+            while step < stage.steps:
+                take, begin = min(take, stage.steps - step), time.monotonic()
+                state, loss, good = jax.block_until_ready(self._advance(number)(state, lane, shared, jnp.int32(take)))
+                step += take
+                take = int(np.clip(take * _DISPATCH_SECONDS / max(time.monotonic() - begin, 1e-6), 1, 8 * take))
+                finite, losses = finite & np.asarray(good), np.asarray(loss)
+                report((before + step) * count)
+            before += stage.steps
+            params = state.params if state.ema is None else state.ema
+            lane = lane._replace(done={**lane.done, stage.name: {"params": params, "model_state": state.model_state}})
+        kept = jax.tree.map(np.asarray, lane.done)
+        states = [{"constants": constants, **jax.tree.map(lambda x, i=i: x[i], kept)} for i in range(count)]
+        states = [{**state, **self.generator.finish(state, data)} for state in states]
+        return Trained(states, losses[:count], finite[:count])
+
+    def _stage(self, number: int, hyper: Mapping[str, Any]) -> Stage:
+        return self.generator.traced(hyper).stages()[number]
+
+    @functools.cache  # noqa: B019  (a trainer lives as long as its programs)
+    def _start(self, number: int):
+        def one(lane: Lane, constants: Any) -> TrainState:
+            stage, key = self._stage(number, lane.hyper), _key(lane, number)
+            params, model_state = stage.init(jax.random.fold_in(key, 0), {"constants": constants, **lane.done})
+            ema = None if stage.ema_decay is None else jax.tree.map(jnp.copy, params)
+            return TrainState(jnp.int32(0), params, model_state, stage.optimizer.init(params), ema)
+
+        def many(lanes: Lane, constants: Any) -> TrainState:
+            return jax.lax.map(lambda lane: one(lane, constants), lanes)
+
+        split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
+        return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(split, whole), out_specs=split, check_vma=False))
+
+    @functools.cache  # noqa: B019
+    def _advance(self, number: int):
+        def one(state: TrainState, lane: Lane, shared: Any, count: jax.Array):
+            def body(_, carry):
+                state, _, good = carry
+                state, loss = self._step(number, state, lane, *shared)
+                return state, loss, good & jnp.isfinite(loss)
+
+            return jax.lax.fori_loop(0, count, body, (state, jnp.float32(0), jnp.bool_(True)))
+
+        def many(states: TrainState, lanes: Lane, shared: Any, count: jax.Array):
+            total = lanes.key.shape[0]
+            width = min(self.lanes, total)
+            train = functools.partial(one, shared=shared, count=count)
+            if width == 1:
+                return jax.lax.map(lambda x: train(*x), (states, lanes))
+            grouped = jax.tree.map(lambda x: x.reshape((-1, width) + x.shape[1:]), (states, lanes))
+            out = jax.lax.map(lambda x: jax.vmap(train)(*x), grouped)
+            return jax.tree.map(lambda x: x.reshape((total,) + x.shape[2:]), out)
+
+        split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
+        specs = (split, split, whole, whole)
+        body = jax.shard_map(many, mesh=self.mesh, in_specs=specs, out_specs=split, check_vma=False)
+        return jax.jit(body, donate_argnums=0)
+
+    def _step(self, number: int, state: TrainState, lane: Lane, data: Any, constants: Any):
+        """One step of one lane, and its loss; see `StageTrainer`."""
+        stage, key = self._stage(number, lane.hyper), jax.random.fold_in(_key(lane, number), 1)
+        words = jax.random.key_data(jax.random.fold_in(key, 0))
+        rows = shuffle.batch_indices(words, state.step, stage.batch_size, jax.tree.leaves(data)[0].shape[0])
+        keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), state.step), stage.batch_size)
+        batch, done = stage.gather(data, rows, keys), {"constants": constants, **lane.done}
+
+        def loss(params):
+            value, (model_state, _) = stage.loss(params, state.model_state, done, batch, keys, None)
+            return value, model_state
+
+        (value, model_state), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+        if stage.gradient_clip:
+            gradient = sharding.clip(gradient, stage.gradient_clip)
+        optimizer = optax.with_extra_args_support(stage.optimizer)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, value=value)
+        params, ema = optax.apply_updates(state.params, updates), state.ema
+        if stage.ema_decay is not None:
+            ema = optax.incremental_update(params, ema, 1 - stage.ema_decay)
+        return TrainState(state.step + 1, params, model_state, opt_state, ema), value
+
+
+def _key(lane: Lane, number: int) -> jax.Array:
+    """The key of a stage."""
+    return jax.random.fold_in(jax.random.wrap_key_data(lane.key), number)
