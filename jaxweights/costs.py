@@ -24,7 +24,7 @@ _compiling = 0.0
 _open: list[Cost] = []
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Cost:
     """What a piece of work took.
 

@@ -27,7 +27,7 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxweights import interruption, parallel, progress, sharding, shuffle
+from jaxweights import interruption, parallel, progress, sharding, shuffle, traces
 from jaxweights.checkpoints import Checkpoints
 from jaxweights.errors import Diverged, UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
@@ -294,7 +294,8 @@ class StageTrainer:
                     take = min(count, target - step, _DISPATCH_STEPS)
                     begin = time.monotonic()
                     # JAX 0.10 hangs where programs of several devices per process wait for each other in flight.
-                    state, metrics = jax.block_until_ready(self.advance(state, take))
+                    with traces.moment(f"train {self.name}"):
+                        state, metrics = jax.block_until_ready(self.advance(state, take))
                     metrics = {k: np.asarray(v)[:take] for k, v in metrics.items()}
                     count, stopping = self._agreed(_next_count(take, time.monotonic() - begin))
                     self._check(metrics["loss"], step, good, path)

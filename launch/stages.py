@@ -44,6 +44,12 @@ _DRY_RUN = flags.DEFINE_boolean(
     "how long it takes; then end, and write nothing. With --num_processes alone for as many as there are not.",
 )
 
+_PROFILE = flags.DEFINE_boolean(
+    "profile", False, "Write JAX traces of a few steps of every stage to WORKDIR/traces, for TensorBoard or Perfetto."
+)
+_TENSORBOARD = flags.DEFINE_boolean("tensorboard", False, "Write loss curves to WORKDIR/tensorboard as well.")
+_WANDB = flags.DEFINE_string("wandb", None, "Project of Weights & Biases that loss curves are logged to as well.")
+
 
 def config() -> dict:
     """The config as a plain dict, with the flags applied."""
@@ -103,4 +109,19 @@ def experiment():
     progress.set_quiet(common.QUIET.value)
     from jaxweights.experiment import Experiment
 
-    return Experiment(plain, folder, _DATA_DIR.value)
+    return Experiment(plain, folder, _DATA_DIR.value, _observers(pathlib.Path(folder), plain))
+
+
+def _observers(folder: pathlib.Path, config: dict) -> list:
+    """What receives loss curves beside `metrics.jsonl`, in the first process; says where traces go, too."""
+    from jaxweights import processes, traces, trackers
+
+    if not processes.is_first():
+        return []
+    traces.record_to(folder / "traces" if _PROFILE.value else None)
+    found = []
+    if _TENSORBOARD.value:
+        found.append(trackers.tensorboard(folder / "tensorboard"))
+    if _WANDB.value:
+        found.append(trackers.wandb(_WANDB.value, folder, config))
+    return found

@@ -6,13 +6,14 @@ Nothing here knows which generator made a series, or what the networks are for.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import files, parallel, processes
+from jaxweights import files, parallel, processes, traces
 from jaxweights.auditing import battery, front, measurements
 from jaxweights.auditing.coordinates import SeriesCoordinates
 from jaxweights.auditing.measure import Measurer
@@ -20,6 +21,8 @@ from jaxweights.auditing.measurements import HELDOUT, NOISE_LADDER, TRAINING, Me
 from jaxweights.auditing.subject import AuditSettings, Subject, check
 from jaxweights.auditing.summary import summarise
 from jaxweights.progress import Progress
+
+_TRACED_SERIES = 2  # the first one after training and held-out networks, which compile
 
 
 def run(
@@ -78,7 +81,9 @@ def measure(
             if path is not None and processes.agreed(path.exists()):
                 measured[name] = measurements.load(path, len(networks))
             else:
-                measured[name] = measurer.located(networks) if name == NOISE_LADDER else measurer(networks, name)
+                with traces.moment("audit", _TRACED_SERIES):
+                    measure_one = measurer.located if name == NOISE_LADDER else functools.partial(measurer, name=name)
+                    measured[name] = measure_one(networks)
                 if path is not None and processes.is_first():
                     measurements.save(path, measured[name])
             bar.update(i + 1, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from jaxweights.evaluation import Evaluator
 from jaxweights.experiment.config import complete, parse
 from jaxweights.experiment.stages import CONTROLS, input_files, origin, stages
 from jaxweights.experiment.workdir import Workdir
+from jaxweights.trackers import Tracker
 from jaxweights.training import train_generator
 
 
@@ -28,19 +29,26 @@ class Context:
       config: plain nested dict, see `configs/base.py`.
       workdir: folder of everything it makes.
       data_dir: where data sets other than the embedded ones are, or None for the default of `data.load`.
+      trackers: receive every row of `metrics.jsonl` too.
 
     Raises:
       UserError: an unwritable workdir, one that another process works in, a workdir whose trained networks belong to
         another config or other input files (naming what differs), or an impossible config.
     """
 
-    def __init__(self, config: Mapping[str, Any], workdir: pathlib.Path | str, data_dir: str | None = None):
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        workdir: pathlib.Path | str,
+        data_dir: str | None = None,
+        trackers: Sequence[Tracker] = (),
+    ):
         self.settings = parse(config)
         self.config = complete(config, self.settings)
         inputs = {name: _checksum(path) for name, path in input_files(self.config).items()}
         self.folder = Workdir(workdir, self.config, inputs, stages)
         self.workdir = self.folder.path
-        self.data_dir = data_dir
+        self.data_dir, self.trackers = data_dir, tuple(trackers)
         self._states: dict[str, Any] = {}
         if processes.count() > 1:  # what all read together is read now, before the first does anything alone
             _ = self.dataset, self._streams
@@ -147,7 +155,9 @@ class Context:
             with processes.in_turn(f"claim {name}"):
                 self._claim(files.make_dir(folder) / "origin.json", f"train {name}")
             log = files.JsonLines(self.workdir / "metrics.jsonl")
-            recording = {"log": log.append, "begin": functools.partial(_forget, log)} if processes.is_first() else {}
+            recording = {"log": self._recorder(log), "begin": functools.partial(_forget, log)}
+            if not processes.is_first():
+                recording = {}
             with self.folder.timed(f"train {name}"):
                 self._states[name] = train_generator(
                     generator,
@@ -158,6 +168,13 @@ class Context:
                     **recording,
                 )
         return self._states[name]
+
+    def _recorder(self, log: files.JsonLines) -> Tracker:
+        def record(row: Mapping[str, Any]) -> None:
+            for write in (log.append, *self.trackers):
+                write(row)
+
+        return record
 
     def key(self, purpose: int) -> jax.Array:
         """The PRNG key of a stage; all derive from the config's seed."""

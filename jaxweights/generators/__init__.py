@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxweights import parallel, settings
+from jaxweights import parallel, settings, traces
 from jaxweights.errors import UserError
 from jaxweights.generators import aligned, baselines, gpt, hyperdiffusion, hyperrep, imported, pdiff
 from jaxweights.generators.base import (
@@ -197,7 +197,8 @@ def drawer(generator: LearnedGenerator, mesh: jax.sharding.Mesh | None = None) -
         state = jax.device_put(state, parallel.replicated(mesh))
         inputs = jax.tree.map(lambda x: x[rows], generator.inputs(state, keys, starts))
         while True:
-            samples = program(state, inputs)
+            with traces.moment(f"sample {generator.name}", 0):
+                samples = jax.block_until_ready(program(state, inputs))
             inputs = generator.again(inputs, samples, measure)
             if inputs is None:
                 return samples

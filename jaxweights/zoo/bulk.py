@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import nets, parallel, population, processes, progress
+from jaxweights import nets, parallel, population, processes, progress, traces
 from jaxweights.data import Dataset, standardise
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, Evaluator
@@ -282,13 +282,14 @@ def train_chunk(trainer: Trainer, data, seed: int, runs: np.ndarray, bar, done: 
     while (taken < recipe.num_snapshots).any():
         stop, bounds, count = _next_bounds(steps, taken, step, step + per_dispatch, slots)
         begin = time.monotonic()
-        state, snapshots = trainer.advance(state, data, bounds if recipe.random_snapshots else bounds[0])
+        with traces.moment("zoo"):
+            state, snapshots = trainer.advance(state, data, bounds if recipe.random_snapshots else bounds[0])
+            jax.block_until_ready(state.words)
         if count.any():
             kept = np.asarray(snapshots)
             for r in range(len(runs)):
                 out[r, taken[r] : taken[r] + count[r]] = kept[r, : count[r]]
             taken += count
-        jax.block_until_ready(state.words)
         seconds = time.monotonic() - begin
         if stop > step:
             rate = (stop - step) / max(seconds, 1e-6)
