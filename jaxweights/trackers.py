@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxweights import extras
+from jaxweights.errors import UserError
 
 Tracker = Callable[[Mapping[str, Any]], None]
 """Takes a row of `metrics.jsonl`: `generator`, `stage`, `step`, and numbers by name."""
@@ -46,8 +47,10 @@ def wandb(project: str, folder: pathlib.Path | str, config: Mapping[str, Any]) -
     Raises:
       UserError: wandb is not installed.
     """
-    with extras.importing("track"):
+    try:
         client = importlib.import_module("wandb")
+    except ModuleNotFoundError as error:
+        raise UserError("wandb is not installed; `pip install wandb`, then `wandb login`.") from error
     run = client.init(project=project, dir=str(folder), config=dict(config))
     run.define_metric("*", step_metric="step")
 
