@@ -54,7 +54,7 @@ def main(argv) -> None:
 
 def of_files() -> None:
     """Audits networks from files, prints the table and writes what was asked for."""
-    from jaxweights import progress
+    from jaxweights import processes, progress
     from jaxweights.errors import UserError
 
     mixed = [name for name in _OF_EXPERIMENTS if flags.FLAGS[name].present]
@@ -66,7 +66,7 @@ def of_files() -> None:
             f"{' and '.join(missing)} missing. An audit of files needs --train, --heldout and --generated, {_NETWORKS}."
         )
     out = folder(_OUT.value) if _OUT.value is not None else None
-    common.setup_jax()
+    common.setup_jax(None if out is None else out / "logs")
     progress.set_quiet(common.QUIET.value)
     import jaxweights as jw
 
@@ -83,7 +83,7 @@ def of_files() -> None:
         **changes(_SETTINGS.value),
     )
     print(result)
-    if out is not None:
+    if out is not None and processes.is_first():
         print(f"report: {result.write(out)}")
 
 

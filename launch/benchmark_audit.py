@@ -31,8 +31,8 @@ def main(argv) -> None:
     common.setup_jax()
     import jaxweights as jw
 
-    counts = {"runs": _TRAIN.value, "heldout": _HELDOUT.value}
-    zoo = jw.train_zoo("digits", hidden=(16,), **counts, epochs=_EPOCHS.value, seed=0)
+    runs, heldout, epochs = _TRAIN.value, _HELDOUT.value, _EPOCHS.value
+    zoo = jw.train_zoo("digits", hidden=(16,), runs=runs, heldout=heldout, epochs=epochs, seed=0)
     samples = jw.sample(jw.fit("pca_gaussian", zoo.train, seed=0), _GENERATED.value, seed=1)
     before, start = peak_gib(), time.perf_counter()
     result = jw.audit(zoo.train, zoo.heldout, samples)

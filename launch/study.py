@@ -7,6 +7,8 @@
 The same command again resumes; with other factors it adds to what is there.
 """
 
+import pathlib
+
 from absl import flags
 
 from launch import common, stages
@@ -30,7 +32,7 @@ def main(argv) -> None:
     """Runs the study and prints its table and the path of the figure."""
     del argv
     config, workdir = stages.config(), None if _LIST.value or stages.is_dry_run() else stages.workdir()
-    common.setup_jax()
+    common.setup_jax(None if workdir is None else pathlib.Path(workdir) / "logs")
     from jaxweights import factors, progress
 
     asked = (_FACTORS.value, _GENERATOR.value, _TRAININGS.value, stages.data_dir())

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxweights import auditing, files, tasks
+from jaxweights import auditing, files, processes, tasks
 from jaxweights.errors import UserError
 from jaxweights.experiment import CONTROLS, Experiment, findings, parse, plan, samples
 from jaxweights.experiment import zoo as zoo_stage
@@ -55,7 +55,7 @@ def run(
     config = complete(config, parse(config))
     name, chosen = generator_of(config, generator)
     folder = files.make_dir(workdir)
-    found, notes = choose(config, chosen, wanted, seeds, _begun(folder))
+    found, notes = choose(config, chosen, wanted, seeds, processes.agreed(_begun(folder)))
     study: dict[str, Any] = {
         "generator": name,
         "kind": kind_of(chosen),
@@ -68,7 +68,8 @@ def run(
     for size in sizes:
         members = [cell for cell in found if cell.size == size]
         place = folder / f"set_{size}"
-        _share_base(folder / f"set_{sizes[0]}", place)
+        with processes.in_turn("base"):
+            _share_base(folder / f"set_{sizes[0]}", place)
         bound = Experiment(experiment(config, name, members), place, data_dir)
         rows, reference = _size(bound, members)
         study["rows"] += rows
@@ -145,16 +146,19 @@ def _size(bound: Experiment, members: Sequence[Cell]) -> tuple[list[dict[str, An
 def _metrics(bound: Experiment, names: Sequence[str]) -> dict[str, Any]:
     """Tests and verdicts of series, from the workdir where they are there."""
     path, made_of = bound.workdir / _STUDY, json.loads(json.dumps({"series": names, "of": bound.origin("audit")}))
-    if path.exists():
+    if processes.agreed(path.exists()):
         kept = files.read_json(path, "table of audit results", f"Remove {path} and run the same command again.")
         if kept.get("made_of") == made_of:
             return kept["metrics"]
     metrics = findings.judge(bound, zoo_stage.open_zoo(bound), samples.run(bound, names))
-    files.write_json(path, {"made_of": made_of, "metrics": metrics})
+    if processes.is_first():
+        files.write_json(path, {"made_of": made_of, "metrics": metrics})
     return metrics
 
 
 def _write(folder: pathlib.Path, study: Mapping[str, Any]) -> None:
+    if not processes.is_first():
+        return
     files.write_json(folder / _STUDY, study)
     files.write_text(folder / "study.csv", table.csv(study))
     files.write_text(folder / "study.md", table.markdown(study))
