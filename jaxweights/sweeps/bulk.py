@@ -32,14 +32,13 @@ class ZooCells:
     Args:
       plan: the sweep.
       mesh: devices.
-      data_dir: folder of data sets that are not embedded.
       lanes: models per `vmap` by group, of former calls, so that runs come out the same on any machine.
     """
 
     unit = "steps"
 
-    def __init__(self, plan: Plan, mesh: Mesh, data_dir: str | None = None, lanes: Mapping[int, int] | None = None):
-        self._plan, self._mesh, self._data_dir = plan, mesh, data_dir
+    def __init__(self, plan: Plan, mesh: Mesh, lanes: Mapping[int, int] | None = None):
+        self._plan, self._mesh = plan, mesh
         self._lanes = lanes or {}
         self._bound: dict[int, _Bound] = {}  # of one group, since groups come one after the other
 
@@ -49,7 +48,7 @@ class ZooCells:
         self._bound.clear()
         plan, group = self._plan, self._plan.groups[number]
         dataset = plan.task.load(
-            group.settings.data, net=group.config["net"], runs=plan.settings.seeds, data_dir=self._data_dir
+            group.settings.data, net=group.config["net"], runs=plan.settings.seeds, data_dir=plan.data_dir
         )
         net = plan.task.build(group.config["net"], dataset.train_images.shape[1:], dataset.num_classes)
         program = plan.task.program(net, plan.recipe(group, dataset.num_examples), dataset.num_examples)
@@ -62,7 +61,7 @@ class ZooCells:
     @functools.cache  # noqa: B019  (lives as long as the sweep)
     def _steps(self, number: int) -> int:
         group = self._plan.groups[number]
-        return self._plan.recipe(group, self._plan.examples(group, self._data_dir).train).snapshots[-1]
+        return self._plan.recipe(group, self._plan.examples(group).train).snapshots[-1]
 
     def work(self, cell: Cell) -> int:
         """Optimizer steps of all runs of a cell."""

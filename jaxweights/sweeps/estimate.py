@@ -34,8 +34,8 @@ def facts(config: Mapping[str, Any], workdir: pathlib.Path | str | None = None, 
     Raises:
       UserError: see `plan.make`.
     """
-    plan = plan_lib.make(config)
-    programs = [_program(plan, group, data_dir) for group in plan.groups]
+    plan = plan_lib.make(config, data_dir)
+    programs = [_program(plan, group) for group in plan.groups]
     done, left = (0, None) if workdir is None else study.left(pathlib.Path(workdir), plan)
     return {
         "runs": plan.num_runs,
@@ -53,9 +53,9 @@ def facts(config: Mapping[str, Any], workdir: pathlib.Path | str | None = None, 
     }
 
 
-def _program(plan: Plan, group: Group, data_dir: str | None) -> dict[str, Any]:
+def _program(plan: Plan, group: Group) -> dict[str, Any]:
     cells = [cell for cell in plan.cells if cell.group == group.number]
-    examples = plan.examples(group, data_dir)
+    examples = plan.examples(group)
     out: dict[str, Any] = {
         "fixed": dict(group.fixed),
         "recipes": len(group.recipes),
@@ -69,7 +69,7 @@ def _program(plan: Plan, group: Group, data_dir: str | None) -> dict[str, Any]:
         parts = experiments.generator_memory(generator, planned.training(generator), shapes)
         params = sum(experiments.count(one.params) for one in shapes)
         return {**out, "parameters": params, "memory": cells[0].size * sum(p.size for p in parts), "operations": 0.0}
-    net, recipe = plan.outline(group, data_dir), plan.recipe(group, examples.train)
+    net, recipe = plan.outline(group), plan.recipe(group, examples.train)
     per_step, per_example = plan.task.operations(net, recipe)
     per_run = per_step * recipe.snapshots[-1] + per_example * examples.test
     weights = _FLOAT * net.spec.num_params * cells[0].size

@@ -44,7 +44,6 @@ class GeneratorCells:
       plan: the sweep.
       folder: of the sweep.
       mesh: devices.
-      data_dir: folder of data sets that are not embedded.
       lanes: see `LaneTrainer`, by group, of former calls.
     """
 
@@ -55,11 +54,10 @@ class GeneratorCells:
         plan: Plan,
         folder: pathlib.Path,
         mesh: jax.sharding.Mesh,
-        data_dir: str | None = None,
         lanes: Mapping[int, int] | None = None,
     ):
         self._plan, self._folder, self._mesh, self._lanes = plan, folder, mesh, lanes or {}
-        self._experiment = Experiment({**plan.config, GENERATORS: {}, "studies": {}}, folder / "zoo", data_dir)
+        self._experiment = Experiment({**plan.config, GENERATORS: {}, "studies": {}}, folder / "zoo", plan.data_dir)
         self._opened = self._experiment.zoo()  # which all processes train together
         self._bound: dict[int, _Bound] = {}  # of one group
 

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxweights.report import page, template
+from jaxweights.report import page, tables, template
 from jaxweights.report.style import Picture
 from jaxweights.sweeps import table
 
@@ -56,10 +56,6 @@ def write(folder: pathlib.Path, result: Mapping[str, Any], pictures: Sequence[Pi
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return ""
-    head, *body = ["".join(f"<th>{html.escape(cell)}</th>" for cell in row) for row in rows[:1]] + [
-        "".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows[1:]
-    ]
-    lines = "".join(f"<tr>{row}</tr>" for row in body)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    """An HTML table of plain text, the first row its head; nothing where there are no rows."""
+    escaped = [[html.escape(cell) for cell in row] for row in rows]
+    return tables.grid(escaped[0], escaped[1:]) if escaped else ""

@@ -80,6 +80,7 @@ class Plan:
       recipes: values of every recipe by name.
       groups: what one program each trains.
       generator: name of the generator that is swept; "" for recipes of zoos.
+      data_dir: folder of data sets that are not embedded.
     """
 
     config: Mapping[str, Any]
@@ -90,6 +91,7 @@ class Plan:
     recipes: Sequence[Mapping[str, Any]]
     groups: tuple[Group, ...]
     generator: str
+    data_dir: str | None = None
 
     @property
     def task(self) -> tasks.Task:
@@ -123,14 +125,14 @@ class Plan:
         even = -(-runs // -(-runs // most))
         return -(-even // _MULTIPLE) * _MULTIPLE if not self.settings.cell and runs > _MULTIPLE else even
 
-    def outline(self, group: Group, data_dir: str | None = None) -> nets.TaskNet:
+    def outline(self, group: Group) -> nets.TaskNet:
         """The task network of a group, from sizes alone."""
-        examples = self.examples(group, data_dir)
+        examples = self.examples(group)
         return self.task.build(group.config["net"], examples.shape, examples.outputs)
 
-    def examples(self, group: Group, data_dir: str | None = None) -> tasks.Examples:
+    def examples(self, group: Group) -> tasks.Examples:
         """The size of a group's data set."""
-        return self.task.examples(group.settings.data, net=group.config["net"], data_dir=data_dir)
+        return self.task.examples(group.settings.data, net=group.config["net"], data_dir=self.data_dir)
 
     def recipe(self, group: Group, num_examples: int) -> Recipe:
         """How the runs of a group are trained."""
@@ -149,7 +151,9 @@ class Plan:
         kept: dict[str, Any] = {name: self.config[name] for name in parts}
         swept = {k: v for k, v in dataclasses.asdict(self.settings).items() if k not in ("space", "audit", "lanes")}
         swept["space"] = {axis.name: axis.to_json() for axis in self.axes}
-        if self.generator:
+        if not self.generator:
+            kept["zoo"] = {name: value for name, value in kept["zoo"].items() if name not in _NO_RECIPE}
+        else:
             kept[GENERATORS] = {self.generator: self.config[GENERATORS][self.generator]}
             kept["num_samples"], swept["audit"] = self.config["num_samples"], self.settings.audit
             if self.settings.audit:
@@ -157,11 +161,12 @@ class Plan:
         return {**kept, "sweep": swept}
 
 
-def make(config: Mapping[str, Any]) -> Plan:
+def make(config: Mapping[str, Any], data_dir: str | None = None) -> Plan:
     """Plans the sweep of a config.
 
     Args:
       config: of an experiment, with a section `sweep`.
+      data_dir: folder of data sets that are not embedded.
 
     Raises:
       UserError: nothing to sweep, settings that are no recipe's, unknown ones, or values that do not go together.
@@ -190,7 +195,7 @@ def make(config: Mapping[str, Any]) -> Plan:
     if not generator:
         with_traced = _with(whole, {a.name: _distribution(a) for a in chosen.axes if a.name in traced})
     groups = _groups(with_traced, recipes, [a.name for a in chosen.axes if a.name not in traced])
-    return Plan(whole, chosen, parsed.seed, chosen.axes, traced, recipes, groups, generator)
+    return Plan(whole, chosen, parsed.seed, chosen.axes, traced, recipes, groups, generator, data_dir)
 
 
 def _subject(axes: Sequence[Axis], parsed: ExperimentSettings) -> str:

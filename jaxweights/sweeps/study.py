@@ -62,13 +62,13 @@ def run(
     Raises:
       UserError: see `plan.make`; or a folder of another sweep.
     """
-    plan, folder = plan_lib.make(config), pathlib.Path(workdir)
+    plan, folder = plan_lib.make(config, data_dir), pathlib.Path(workdir)
     with processes.in_turn("folder of the sweep"):
         files.make_dir(folder)
     with locks.locked(folder):
         with processes.in_turn("config of the sweep"):
             _claim(folder, plan)
-        result = outcome.collect(plan, _train(folder, plan, data_dir, parallel.resolve(mesh)))
+        result = outcome.collect(plan, _train(folder, plan, parallel.resolve(mesh)))
         if processes.is_first():
             files.write_json(folder / RESULT, {**result, "versions": provenance.versions()})
             files.write_text(folder / "runs.csv", table.runs_csv(result))
@@ -118,7 +118,7 @@ def _refuse_another(folder: pathlib.Path, plan: Plan) -> None:
         )
 
 
-def _train(folder: pathlib.Path, plan: Plan, data_dir: str | None, mesh: Mesh) -> list[dict[str, Any]]:
+def _train(folder: pathlib.Path, plan: Plan, mesh: Mesh) -> list[dict[str, Any]]:
     """The results of all cells; those that are not there yet are trained, each by one of the processes."""
     found = {cell.number: _kept(folder, plan, cell) for cell in plan.cells}
     missing = processes.agreed([number for number, kept in found.items() if kept is None])
@@ -127,7 +127,7 @@ def _train(folder: pathlib.Path, plan: Plan, data_dir: str | None, mesh: Mesh) -
     unjudged = processes.agreed([cell.number for cell in unjudged])
     if missing or unjudged:
         lanes = {plan.cells[n].group: kept["lanes"] for n, kept in found.items() if kept is not None}
-        cells = _cells(folder, plan, data_dir, mesh, lanes)
+        cells = _cells(folder, plan, mesh, lanes)
         _train_own(folder, plan, cells, missing)
         processes.barrier("cells")
         for number in unjudged:
@@ -166,10 +166,10 @@ def _check_data(folder: pathlib.Path, plan: Plan, sources: set[str]) -> None:
         )
 
 
-def _cells(folder: pathlib.Path, plan: Plan, data_dir: str | None, mesh: Mesh, lanes: Mapping[int, int]) -> Cells:
+def _cells(folder: pathlib.Path, plan: Plan, mesh: Mesh, lanes: Mapping[int, int]) -> Cells:
     if plan.generator:
-        return models.GeneratorCells(plan, folder, mesh, data_dir, lanes)
-    return bulk.ZooCells(plan, mesh, data_dir, lanes)
+        return models.GeneratorCells(plan, folder, mesh, lanes)
+    return bulk.ZooCells(plan, mesh, lanes)
 
 
 def _path(folder: pathlib.Path, cell: Cell, kind: str = "") -> pathlib.Path:
