@@ -95,7 +95,7 @@ FILES = {"train": "zoo.npz", "heldout": "zoo.npz", "generated": "mine=mine.safet
 def command(folder, monkeypatch, **given):
     """Runs `launch.audit` with flags in this process, in the folder of the files."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(common, "setup_jax", lambda: None)
+    monkeypatch.setattr(common, "setup_jax", lambda logs: None)
     if not flags.FLAGS.is_parsed():
         flags.FLAGS(["program"])
     with flagsaver.as_parsed(**given):
