@@ -1,7 +1,9 @@
 """Populations in memory and on disk: round trips, lazy reads, crash safety, refusals that name the file."""
 
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -9,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxweights import population
+from jaxweights import files, population, progress
 from jaxweights.errors import UserError
 from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population, last_checkpoints, load_npz
@@ -197,3 +199,29 @@ def test_imports_refuse_bad_files(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_npz(tmp_path / "none.npz", SPEC)
     assert population.COLUMNS["split"][1] == "train"
+
+
+def test_a_workdir_that_vanished_is_named_and_made_again(tmp_path):
+    """Removed while a program runs; the same command makes it anew."""
+    store = PopulationStore.create(tmp_path / "zoo", SPEC, {})
+    shutil.rmtree(tmp_path / "zoo")
+    with pytest.raises(UserError, match=r"zoo/.*could not be written \(No such file.*run the same command"):
+        store.append(0, make(4))
+    with pytest.raises(UserError, match=r"log.jsonl could not be written \(No such file"):
+        files.JsonLines(tmp_path / "zoo" / "log.jsonl").append({"step": 1})
+    filled(tmp_path / "zoo").finish()
+    assert len(PopulationStore.open(tmp_path / "zoo")) == 12
+
+
+def test_the_clock_may_step_back(tmp_path, monkeypatch):
+    """Times are measured by a clock that only goes on, and files are known by what is in them."""
+    clock = iter(range(10**6, 0, -1000))
+    monkeypatch.setattr("time.time", lambda: float(next(clock)))
+    with progress.Progress(10, "work", "steps") as bar:
+        for done in range(10):
+            bar.update(done)
+        assert 0 <= bar.seconds < 60
+    store = filled(tmp_path / "zoo")
+    for i, path in enumerate(sorted((tmp_path / "zoo").iterdir())):
+        os.utime(path, (10**9 - i, 10**9 - i))
+    assert np.array_equal(PopulationStore.open(tmp_path / "zoo").weights[:], store.weights[:])
