@@ -40,14 +40,16 @@ def initialize(coordinator: str | None = None, count: int | None = None, index: 
 
     Args:
       coordinator: address HOST:PORT of the first process; None takes what the TPU, Slurm or Open MPI says, and where
-        there is none of these, the process is alone.
-      count: number of processes, or None.
+        there is none of these, or JAX was used before, the process is alone.
+      count: number of processes, or None; 1 says that the process is alone, whatever it runs under.
       index: number of this one, from 0, or None.
 
     Raises:
       UserError: arguments that do not fit one another, or a job that cannot be joined.
     """
     global _initialized
+    if count == 1 and not index:
+        return
     given = [value is not None for value in (coordinator, count, index)]
     if any(given) and not all(given):
         raise UserError(
@@ -73,9 +75,13 @@ def initialize(coordinator: str | None = None, count: int | None = None, index: 
             ) from error
         return  # neither flags nor a cluster: alone
     except RuntimeError as error:
+        if not any(given) and "before any JAX" in str(error):
+            return
+        where = f"at {coordinator}" if coordinator else "of the cluster that was detected here"
         raise UserError(
-            f"The job at {coordinator or 'the cluster'} cannot be joined ({str(error).partition(chr(10))[0]}). Start "
-            "all its processes, each with its own --process_id, and see that the first one's port can be reached."
+            f"The job {where} cannot be joined ({str(error).partition(chr(10))[0]}). Start all its processes, each "
+            "with its own --process_id, and see that the first one's port can be reached; a process that is alone "
+            "takes --num_processes=1."
         ) from error
     _initialized = True
 

@@ -35,7 +35,9 @@ _COORDINATOR = flags.DEFINE_string(
     None,
     "HOST:PORT of the first process of a job of several; on a TPU, under Slurm and under Open MPI it is found out.",
 )
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.", lower_bound=1)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes of the job; 1 joins none, whatever is detected.", lower_bound=1
+)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process of the job, from 0.", lower_bound=0)
 ADDED: dict[str, dict] = {}
 """Entries of the config that flags added, by dotted name; see `config_file.prepare`."""
