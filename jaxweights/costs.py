@@ -61,12 +61,13 @@ def metered() -> Iterator[Cost]:
 
 def _note_peak() -> None:
     """Tells all work in progress of the peak of memory since it was last told."""
-    host, device = _host_peak(), _device_peak()
+    host, device = host_peak(), _device_peak()
     for cost in _open:
         cost.peak_bytes, cost.device_peak_bytes = max(cost.peak_bytes, host), max(cost.device_peak_bytes, device)
 
 
-def _host_peak() -> int:
+def host_peak() -> int:
+    """Bytes of the largest resident memory of this process, since the kernel was last told to begin anew."""
     with contextlib.suppress(OSError):
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxweights import generators, operations, tasks
+from jaxweights import generators, operations, sharding, tasks, training
 from jaxweights.errors import UserError
 from jaxweights.experiment import imports, plan
 from jaxweights.experiment.config import complete, parse
@@ -29,10 +29,12 @@ def describe(config: Mapping[str, Any], data_dir: str | None = None) -> dict[str
     Returns:
       JSON data: `data`, `base` (parameters, running statistics, epochs and operations of the network that all runs
       continue from, or null), `zoo` (network, parameters per model, runs, snapshots, bytes, operations), `generator`
-      (the first learned one, or null), `generators` by name, and `lacks` (what this machine lacks to run it: files or
-      memory; or null). A zoo that is imported has its own numbers of runs, `taken_for` says what was assumed of it, and
-      its training has no steps. Operations are floating-point operations of the traced
-      program; peak memory is that of weights, gradients, optimizer state, the data set and one block of activations.
+      (the first learned one, or null), `generators` by name (of every stage also how many of JAX's devices share one
+      copy of the parameters, and the bytes of parameters, gradient and optimizer state on each), and `lacks` (what this
+      machine lacks to run it: files or memory; or null). A zoo that is imported has its own numbers of runs,
+      `taken_for` says what was assumed of it, and its training has no steps. Operations are floating-point operations
+      of the traced program; peak memory is that of weights, gradients, optimizer state, the data set and one block of
+      activations.
 
     Raises:
       UserError: unknown names, impossible settings, a file of other networks, or a network that this machine's memory
@@ -171,10 +173,15 @@ def _stage(one: plan.StageShapes, prepared: Any) -> dict[str, Any]:
 
     per_step = operations.count(gradient, one.params, one.model_state, one.done, batch, keys)
     auxiliary = plan.auxiliary(one)
+    mesh, _ = training.arrange(stage, jax.devices(), plan.count(one.params))
+    shards = 1 if stage.parameter_shards == 1 else mesh.shape[sharding.MODEL]
+    axes, copies = sharding.split_axes(one.params, shards, stage.stacked), 4 + (stage.ema_decay is not None)
     return {
         "num_params": plan.count(one.params) - auxiliary,
         "auxiliary_params": auxiliary,
         "steps": stage.steps,
         "batch_size": stage.batch_size,
         "operations": per_step * stage.steps,
+        "parameter_shards": shards,
+        "state_bytes_per_device": sharding.bytes_per_device(one.params, axes, shards, copies),
     }

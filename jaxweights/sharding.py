@@ -152,6 +152,19 @@ def spec(leaf: Any, axis: int) -> PartitionSpec:
     return PartitionSpec(*[None] * (leaf.ndim + axis), MODEL) if axis else PartitionSpec()
 
 
+def bytes_per_device(params: Any, axes: Any, size: int, copies: int) -> int:
+    """Bytes that a device keeps of float32 arrays.
+
+    Args:
+      params: tree of arrays or shapes.
+      axes: tree of axes, see `split_axes`.
+      size: number of parts.
+      copies: arrays of the same shapes, e.g. 4 for parameters, gradient and two moments.
+    """
+    leaves = jax.tree.map(lambda x, axis: math.prod(x.shape) // (size if axis else 1), params, axes)
+    return 4 * copies * sum(jax.tree.leaves(leaves))
+
+
 def parts(params: Any, axes: Any) -> Any:
     """The tree with a `Part` in place of every array that is split."""
     return jax.tree.map(lambda x, axis: Part(x, axis) if axis else x, params, axes)

@@ -170,11 +170,22 @@ class StageTrainer:
 
     def init(self) -> TrainState:
         """The state before the first step, on every device or split over them."""
-        with drawn_apart() if self._sharded else contextlib.nullcontext():
-            return jax.jit(self._start, out_shardings=self._shardings)(self._key, self._inputs[1])
+        return self._initial(self._key, self._inputs[1])
+
+    def compile(self) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
+        """Compiles the programs of `init` and `advance`, which use them from then on; allocates nothing."""
+        self._initial = self._initial.lower(self._key, self._inputs[1]).compile()
+        key, count = jax.random.fold_in(self._key, 1), jnp.int32(1)
+        self._program = self._program.lower(self._like(), *self._inputs, key, count).compile()
+        return self._initial, self._program
+
+    @functools.cached_property
+    def _initial(self) -> Any:
+        return jax.jit(self._start, out_shardings=self._shardings)
 
     def _start(self, key, done) -> TrainState:
-        params, model_state = self.stage.init(jax.random.fold_in(key, 0), done)
+        with drawn_apart() if self._sharded else contextlib.nullcontext():
+            params, model_state = self.stage.init(jax.random.fold_in(key, 0), done)
         ema = None if self.stage.ema_decay is None else jax.tree.map(jnp.copy, params)
         return TrainState(jnp.int32(0), params, model_state, self.stage.optimizer.init(params), ema)
 
@@ -204,6 +215,7 @@ class StageTrainer:
         return jax.tree.map(functools.partial(NamedSharding, self.mesh), self._specs)
 
     def _like(self) -> TrainState:
+        """Shapes, types and shardings of the state."""
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), self._shapes, self._shardings
         )
@@ -214,7 +226,7 @@ class StageTrainer:
         return self._program(state, *self._inputs, jax.random.fold_in(self._key, 1), jnp.int32(count))
 
     @functools.cached_property
-    def _program(self):
+    def _program(self) -> Any:
         whole = PartitionSpec()
 
         def many(state, data, done, key, count):

@@ -88,6 +88,8 @@ def rows(facts: dict) -> list[tuple[str, str]]:
         for stage, s in g["stages"].items():
             extra = f" (and {s['auxiliary_params']:,} for training alone)" if s["auxiliary_params"] else ""
             work = f"{s['steps']:,} steps of {s['batch_size']} examples"
+            if s["parameter_shards"] > 1:
+                work += f", {human(s['state_bytes_per_device'])}B on each of {s['parameter_shards']} devices"
             lines.append((f"  {stage}", f"{s['num_params']:,} parameters{extra}, {work}"))
     lines.append(("samples", f"{facts['num_samples']} per generator"))
     if facts["lacks"]:

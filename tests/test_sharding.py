@@ -73,8 +73,7 @@ def trainer(devices, shards, steps=STEPS):
 def trained(devices, shards):
     """A trainer, its compiled program, the states before and after training, and the losses."""
     made = trainer(devices, shards)
-    arguments = (made._like(), *made._inputs, jax.random.key(0), jnp.int32(1))
-    made._program = program = made._program.lower(*arguments).compile()  # once, to look at it as well
+    _, program = made.compile()
     before = jax.tree.map(np.asarray, made.init())
     state, metrics = made.advance(made.init(), STEPS)
     return made, program, before, jax.tree.map(np.asarray, state), np.asarray(metrics["loss"][:STEPS])
