@@ -2,7 +2,7 @@
 
     python -m launch.sweep --config=configs/sweep_pdiff_digits.py --workdir=runs/sweep_pdiff_digits
 
-A training of the twelve takes half a minute on one core.
+Seven and a half minutes on two busy cores.
 """
 
 from configs import base, digits

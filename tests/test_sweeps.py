@@ -56,13 +56,12 @@ def test_a_run_is_that_of_the_zoo_of_its_recipe(swept):
     task, examples = get(), data.load("digits", train_limit=100, test_limit=40)
     net = task.build(chosen["net"], examples.train_images.shape[1:], 10)
     values = {k: chosen["zoo"][k] for k in ("steps", "batch_size", "start", "schedule", "nesterov", "weight_decay")}
-    for recipe, smoothing in ((0, 0.0), (1, 0.2)):
-        same = zoos.recipe(task.name, 100, **values, label_smoothing=smoothing)
-        trained = zoo.train_zoo(net, same, examples, num_runs=2, num_heldout=0, lanes=2)
-        found = [row for row in rows(folder / "runs.csv") if int(row["recipe"]) == recipe]
-        assert [float(row["accuracy"]) for row in found] == trained.records["accuracy"].tolist()
-        # Constants of a program are rounded once more or less than traced values.
-        assert np.allclose([float(row["loss"]) for row in found], trained.records["loss"], rtol=1e-6)
+    same = zoos.recipe(task.name, 100, **values, label_smoothing=0.2)
+    trained = zoo.train_zoo(net, same, examples, num_runs=2, num_heldout=0, lanes=2)
+    found = [row for row in rows(folder / "runs.csv") if row["recipe"] == "1"]
+    assert [float(row["accuracy"]) for row in found] == trained.records["accuracy"].tolist()
+    # Constants of a program are rounded once more or less than traced values.
+    assert np.allclose([float(row["loss"]) for row in found], trained.records["loss"], rtol=1e-6)
 
 
 def test_diverged_runs_are_named_and_in_no_mean(swept):
