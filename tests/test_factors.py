@@ -62,6 +62,7 @@ def config(monkeypatch):
     monkeypatch.setitem(generators.GENERATORS, "mean", Mean)
     config = mini.get_config()
     mini.shrink_audit(config.audit, barriers=0)
+    config.audit.probe.size = 0
     config.generators = {"mine": {"kind": "mean"}, "noise": {"kind": "noise", "sigma": 0.1}}
     return config.to_dict()
 
