@@ -27,10 +27,11 @@ def main(argv) -> None:
     del argv
     config = stages.config()
     common.setup_jax()
-    print(json.dumps(rehearse(config, _GENERATOR.value, _STAGE.value, _UPTO.value), indent=1))
+    found = rehearse(config, _GENERATOR.value, _STAGE.value, _UPTO.value, stages.data_dir())
+    print(json.dumps(found, indent=1))
 
 
-def rehearse(config: dict, name: str | None, stage_name: str | None, upto: str) -> dict:
+def rehearse(config: dict, name: str | None, stage_name: str | None, upto: str, data_dir: str | None = None) -> dict:
     """Goes as far as `upto` says with one stage; returns JSON data."""
     import jax
     import numpy as np
@@ -38,7 +39,7 @@ def rehearse(config: dict, name: str | None, stage_name: str | None, upto: str) 
     from jaxweights import costs, parallel, sharding
     from jaxweights.training import StageTrainer
 
-    generator, data, constants = _prepared(config, name)
+    generator, data, constants = _prepared(config, name, data_dir)
     mesh, done = parallel.make_global_mesh(), {"constants": constants}
     names = [stage.name for stage in generator.stages()]
     position = _position(names, stage_name)
@@ -72,7 +73,7 @@ def rehearse(config: dict, name: str | None, stage_name: str | None, upto: str) 
     return {**found, "peak_gib": round(costs.host_peak() / 2**30, 2)}
 
 
-def _prepared(config: dict, name: str | None):
+def _prepared(config: dict, name: str | None, data_dir: str | None):
     """A learned generator of a config, and what it makes of as many random networks as a batch has."""
     import numpy as np
 
@@ -85,7 +86,7 @@ def _prepared(config: dict, name: str | None):
 
     parsed = parse(config)
     config = complete(config, parsed)
-    examples = tasks.get(parsed.task).examples(parsed.data, net=config["net"], data_dir=stages.data_dir())
+    examples = tasks.get(parsed.task).examples(parsed.data, net=config["net"], data_dir=data_dir)
     planned = plan.make(parsed, config, examples)
     trained = {name: generator for name, (generator, source) in planned.generators.items() if name == source}
     learned = {name: generator for name, generator in trained.items() if isinstance(generator, LearnedGenerator)}
@@ -117,7 +118,7 @@ def _memory(program) -> dict[str, float]:
         "results_beside_them": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
         "temporaries": analysis.temp_size_in_bytes,
     }
-    return {name: round(size / 2**30, 3) for name, size in sizes.items()}
+    return {name: float(f"{size / 2**30:.4g}") for name, size in sizes.items()}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import mini
 import numpy as np
 import optax
 import pytest
@@ -18,10 +19,12 @@ from jobs import run_job
 from trees import length
 
 from jaxweights import parallel, sharding
+from jaxweights.errors import UserError
 from jaxweights.generators.base import Stage
 from jaxweights.nn.dense import Dense, matmul
 from jaxweights.nn.parameters import _draws_from, constant, initialise, kernel, normal, parameter, uniform_draws
 from jaxweights.training import StageTrainer
+from launch import rehearse
 
 WIDTH, LAYERS, STEPS = 24, 6, 4
 
@@ -163,3 +166,14 @@ print(test_sharding.digest(test_sharding.trainer(2, 0, steps=2).run(pathlib.Path
 
 def digest(tree):
     return hashlib.sha256(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(tree))).hexdigest()
+
+
+def test_a_rehearsal_takes_one_step_at_full_size():
+    config = mini.get_config().to_dict()
+    found = rehearse.rehearse(config, "pdiff", "autoencoder", "step")
+    assert found["mesh"] == {"data": 8, "model": 1} and found["parameters"] > 0 and np.isfinite(found["loss"])
+    assert found["step_gib_per_device"]["arguments"] > 0
+    with pytest.raises(UserError, match="no learned generator gpt; known: pdiff"):
+        rehearse.rehearse(config, "gpt", None, "compile")
+    with pytest.raises(UserError, match="no stage 'x'; known: autoencoder, diffusion"):
+        rehearse.rehearse(config, None, "x", "compile")
