@@ -29,8 +29,8 @@ def main(argv) -> None:
 
     if _WORKDIR.value is None:
         raise UserError("No folder was named. Give one for the zoos and results, e.g. --workdir=runs/calibration.")
-    common.setup_jax()
-    from jaxweights import calibration, files, locks, progress
+    common.setup_jax(pathlib.Path(_WORKDIR.value) / "logs")
+    from jaxweights import calibration, files, locks, processes, progress
     from jaxweights.calibration import page
 
     progress.set_quiet(common.QUIET.value)
@@ -38,9 +38,9 @@ def main(argv) -> None:
     kinds = tuple(calibration.KINDS) if _KINDS.value == "all" else tuple(_KINDS.value.split(","))
     with locks.locked(folder):
         result = calibration.run(folder, kinds, _SEEDS.value, _TUNING.value, anew=_ANEW.value)
-    path = page.write(result, folder if _PAGE.value is None else pathlib.Path(_PAGE.value))
-    print(page.outcome(result))
-    print(f"page: {path}")
+    if processes.is_first():
+        path = page.write(result, folder if _PAGE.value is None else pathlib.Path(_PAGE.value))
+        print(f"{page.outcome(result)}\npage: {path}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import auditing, files, parallel, provenance
+from jaxweights import auditing, files, parallel, processes, provenance
 from jaxweights.auditing import AuditSettings, Thresholds
 from jaxweights.calibration import cells, pools, rates
 from jaxweights.calibration.kinds import CALIBRATION, KINDS, PARTS, REPORT
@@ -89,7 +89,8 @@ def run(
         "sweep": _sweep(judged[CALIBRATION]) if judged[CALIBRATION] else [],
         "versions": provenance.versions(),
     }
-    files.write_json(folder / RESULT, result)
+    if processes.is_first():
+        files.write_json(folder / RESULT, result)
     return result
 
 
@@ -115,7 +116,7 @@ class _Experiment:
         """Verdicts of all controls by choice of thresholds: "default", and `NAME=VALUE` on the calibration's zoos."""
         path = self.folder.with_suffix(".json")
         settings = self._settings()
-        if path.exists() and not anew:
+        if processes.agreed(path.exists()) and not anew:
             stored = files.read_json(path, "table of verdicts", _CURE)
             if stored.get("settings") == settings:
                 return stored["verdicts"]
@@ -126,7 +127,8 @@ class _Experiment:
         for name, value, thresholds in self._tried():
             same = thresholds == auditing.THRESHOLDS
             found[_key(name, value)] = found[_DEFAULT] if same else cells.judge(cell, self.audit, thresholds)
-        files.write_json(path, {"settings": settings, "verdicts": found})
+        if processes.is_first():
+            files.write_json(path, {"settings": settings, "verdicts": found})
         return found
 
     def _tried(self) -> list[tuple[str, float, Thresholds]]:

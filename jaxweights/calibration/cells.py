@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import auditing, files, parallel
+from jaxweights import auditing, files, parallel, processes
 from jaxweights.auditing import HELDOUT, TRAINING, AuditSettings, Measured, Subject, Thresholds, measurements, verdict
 from jaxweights.auditing.measure import Measurer, siblings
 from jaxweights.auditing.summary import summarise
@@ -75,10 +75,10 @@ def measure(
 
     def kept(name: str, networks: Population, measured: Callable[[], Measured]) -> Measured:
         path = folder / f"{name}.npz" if folder is not None else None
-        if path is not None and path.exists():
+        if path is not None and processes.agreed(path.exists()):
             return measurements.load(path, len(networks))
         found = measured()
-        if path is not None:
+        if path is not None and processes.is_first():
             measurements.save(path, found)
         return found
 
