@@ -81,10 +81,10 @@ def _device_peak() -> int:
 
 @functools.cache
 def _listen() -> None:
-    def add(event: str, seconds: float, **_) -> None:
+    def add(event: str, duration_secs: float, **_) -> None:
         global _compiling
         if event.startswith(_COMPILING):
-            _compiling += seconds
+            _compiling += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(add)
 
