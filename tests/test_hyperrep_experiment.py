@@ -7,9 +7,10 @@ import mini_hyperrep
 import numpy as np
 import pytest
 
-from jaxweights import describe, generators, store
+from jaxweights import generators, store, tasks
 from jaxweights.errors import UserError
-from jaxweights.experiment import Experiment
+from jaxweights.experiment import Experiment, parse, plan
+from jaxweights.experiment.config import complete
 from jaxweights.population import top_rows
 
 CONFIG = mini_hyperrep.get_config().to_dict()
@@ -94,6 +95,9 @@ def test_impossible_ways_of_sampling_are_refused(changes, message):
 def test_paper_configs_have_the_published_sizes(variant, millions):
     from configs.paper import hyperrep_svhn
 
-    facts = describe.describe(hyperrep_svhn.get_config(variant).to_dict())
-    assert round(facts["generator"]["num_params"] / 1e6) == millions
-    assert facts["zoo"]["num_params"] == 2464 and facts["zoo"]["snapshots_per_run"] == 5
+    config = hyperrep_svhn.get_config(variant).to_dict()
+    settings = parse(config)
+    planned = plan.make(settings, complete(config, settings), tasks.Examples((32, 32, 3), 10, 1000, 1000))
+    (generator,) = (g for g, _ in planned.generators.values() if isinstance(g, generators.LearnedGenerator))
+    assert round(plan.num_params(generator, planned.net.spec) / 1e6) == millions
+    assert planned.net.spec.num_params == 2464 and planned.zoo.per_run == 5

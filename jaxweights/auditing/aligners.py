@@ -95,13 +95,15 @@ class _OneGroup(_Balanced):
     """Exact alignment of one group of units."""
 
     def nearest(self, queries: Any, reference: Any, k: int = 1, mesh: Mesh | None = None, **groups: Any) -> Alignment:
-        """In blocks of one size, so that series of any length share one compiled program."""
+        """In blocks of few sizes, so that series of any length share compiled programs."""
         leaves = tuple(leaf for leaf in self.spec.leaves if not is_statistic(leaf.name))
         units, rest = WeightSpec(leaves, self.spec.groups).units(0)
         odd = self.spec.groups[0].scaling == "sign"
         comparable = functools.partial(canonical.balanced, self.spec, statistics=False)
         queries, reference = comparable(queries), self._known(reference, comparable)
-        block = _ALIGNED_BLOCK if len(reference) <= 16 * _ALIGNED_BLOCK else 8 * _ALIGNED_BLOCK
+        block = _ALIGNED_BLOCK
+        while block < len(queries) and len(reference) > 16 * _ALIGNED_BLOCK and block < 8 * _ALIGNED_BLOCK:
+            block *= 2  # where there are many references, every block reads all of them
         own = groups.pop("query_groups", None)
         parts = []
         for start in range(0, len(queries), block):
