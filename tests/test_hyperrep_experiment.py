@@ -97,7 +97,7 @@ def test_paper_configs_have_the_published_sizes(variant, millions):
 
     config = hyperrep_svhn.get_config(variant).to_dict()
     settings = parse(config)
-    planned = plan.make(settings, complete(config, settings), tasks.Examples((32, 32, 3), 10, 1000, 1000))
+    planned = plan.make(settings, complete(config, settings), tasks.Examples((28, 28, 1), 10, 1000, 1000))
     generator = next(g for g, _ in planned.generators.values() if isinstance(g, generators.LearnedGenerator))
     assert round(plan.num_params(generator, planned.net.spec) / 1e6) == millions
     assert planned.net.spec.num_params == 2464 and planned.zoo.per_run == 5
