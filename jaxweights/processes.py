@@ -29,6 +29,7 @@ from jaxweights.errors import UserError
 HEARTBEAT_SECONDS = 30
 """Time after which a process that does not answer is taken for dead, and the job ends."""
 
+_NO_CLUSTER = "coordinator_address should be defined"  # what JAX says where it detects none
 _CONNECT_SECONDS = 300
 _SHUTDOWN_SECONDS = 60
 
@@ -69,11 +70,13 @@ def initialize(coordinator: str | None = None, count: int | None = None, index: 
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
     except ValueError as error:
-        if any(given):
-            raise UserError(
-                f"The job at {coordinator!r} cannot be joined ({error}). Give the address as HOST:PORT."
-            ) from error
-        return  # neither flags nor a cluster: alone
+        if not any(given) and str(error).startswith(_NO_CLUSTER):
+            return
+        where = f"at {coordinator!r}" if coordinator else "of the cluster that was detected here"
+        raise UserError(
+            f"The job {where} cannot be joined ({error}). Give --coordinator_address as HOST:PORT, with "
+            "--num_processes and --process_id; a process that is alone takes --num_processes=1."
+        ) from error
     except RuntimeError as error:
         if not any(given) and "before any JAX" in str(error):
             return

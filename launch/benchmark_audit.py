@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import resource
-import sys
 import time
 
 from absl import flags
@@ -30,11 +28,12 @@ def main(argv) -> None:
     del argv
     common.setup_jax()
     import jaxweights as jw
+    from jaxweights import costs
 
     runs, heldout, epochs = _TRAIN.value, _HELDOUT.value, _EPOCHS.value
     zoo = jw.train_zoo("digits", hidden=(16,), runs=runs, heldout=heldout, epochs=epochs, seed=0)
     samples = jw.sample(jw.fit("pca_gaussian", zoo.train, seed=0), _GENERATED.value, seed=1)
-    before, start = peak_gib(), time.perf_counter()
+    before, start = costs.host_peak(), time.perf_counter()
     result = jw.audit(zoo.train, zoo.heldout, samples)
     found = {
         "train": len(zoo.train),
@@ -42,18 +41,12 @@ def main(argv) -> None:
         "generated": len(samples),
         "series": len(result.to_json()["series"]),
         "seconds": round(time.perf_counter() - start, 1),
-        "peak_gib_before": round(before, 2),
-        "peak_gib": round(peak_gib(), 2),
+        "peak_gib_before": round(before / 2**30, 2),
+        "peak_gib": round(costs.host_peak() / 2**30, 2),
     }
     print(json.dumps(found, indent=1))
     if _JSON.value:
         pathlib.Path(_JSON.value).write_text(json.dumps(found, indent=1) + "\n")
-
-
-def peak_gib() -> float:
-    """The largest resident memory of this process so far, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 if __name__ == "__main__":

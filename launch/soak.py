@@ -112,7 +112,8 @@ def _killed_after(workdir: pathlib.Path, seconds: float) -> bool:
 
 def compare(one: pathlib.Path, other: pathlib.Path, exact: bool = True) -> list[str]:
     """Names of the results of two workdirs that are not the same, bit for bit; what is measured of networks need only
-    agree to nine digits where they are not `exact`, since its sums are taken in other orders."""
+    agree to nine digits where they are not `exact`, since its sums are taken in other orders; `metrics.json`, which is
+    made of that, is then not compared."""
     import numpy as np
 
     from jaxweights.store import INDEX, PopulationStore

@@ -95,3 +95,21 @@ def test_a_process_that_fails_ends_the_job_and_is_named(tmp_path):
 def test_flags_that_make_no_job_are_refused(job, message):
     with pytest.raises(UserError, match=message):
         processes.initialize(*job)
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (ValueError("Number of processes must be defined."), "of the cluster that was detected here cannot be joined"),
+        (RuntimeError("Retry failed with all attempts exhausted"), "a process that is alone takes --num_processes=1"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_not_taken_for_none(monkeypatch, error, message):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("jax.distributed.initialize", fail)
+    with pytest.raises(UserError, match=message):
+        processes.initialize()
+    monkeypatch.setattr("jax.distributed.initialize", lambda *_, **__: pytest.fail("one process joins no job"))
+    processes.initialize(count=1)

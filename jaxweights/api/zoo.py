@@ -155,6 +155,7 @@ def _data_source(source: Any, data: Any) -> tuple[str, tuple[np.ndarray, ...] | 
 
 
 def task_of(task: str | None, network: str | None, name: str, arrays: tuple[np.ndarray, ...] | None) -> tasks.Task:
+    """The task that is named, or that the network and the data suggest; says what real targets were taken for."""
     if task is not None:
         return tasks.get(task)
     if arrays is not None:

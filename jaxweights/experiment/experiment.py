@@ -81,7 +81,9 @@ class Experiment(Context):
         described = describe(self.config, self.data_dir)
         found = {f"train {name}": one["operations"] for name, one in described["generators"].items()}
         operations = {"zoo": described["zoo"]["operations"], **found}
-        peak, machine = costs.matmul_peak(self.mesh), provenance.versions()["device"]
+        # Of the devices of all processes, as the operations are: each is taken to have as fast ones as the first.
+        peak = costs.matmul_peak(self.mesh) * processes.count()
+        machine = provenance.versions()["device"]
         return report.write_costs(self.workdir, self.folder.timing, self.folder.costs, operations, peak, machine)
 
     def run(self) -> pathlib.Path:
