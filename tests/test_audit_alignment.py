@@ -5,8 +5,9 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from jaxweights import parallel
-from jaxweights.auditing import alignment, alignment_bounds, distances, products
-from jaxweights.auditing.hidden_units import HiddenUnits, apply_permutation, unit_frame
+from jaxweights.auditing.alignment import hidden_layer, lower_bounds
+from jaxweights.auditing.alignment.hidden_units import HiddenUnits, apply_permutation, unit_frame
+from jaxweights.auditing.distances import euclidean, products
 from jaxweights.errors import UserError
 
 # Both sides are float64 sums of the same squares in another order.
@@ -53,7 +54,7 @@ def test_equals_scipy_on_every_pair(mesh, k, dtype, monkeypatch):
     monkeypatch.setattr(products, "fastest_product", lambda dtypes: dtype)
     units, rest = layout(20, 6, 4)
     queries, reference = networks(0, 19, units, rest), networks(1, 43, units, rest)
-    found = alignment.aligned_nearest(queries, reference, units, rest, k, mesh=mesh)
+    found = hidden_layer.aligned_nearest(queries, reference, units, rest, k, mesh=mesh)
     check(found, by_scipy(queries, reference, units, rest), queries, reference, units, k)
     # Pruning is what the search is for: these random networks leave about a tenth to solve.
     assert k / 43 <= found.solved_share < 0.3
@@ -64,14 +65,14 @@ def test_any_number_of_units(hidden, outputs):
     """One, few, and more than minima alone bound."""
     units, rest = layout(5, hidden, outputs)
     queries, reference = networks(0, 5, units, rest), networks(1, 14, units, rest)
-    found = alignment.aligned_nearest(queries, reference, units, rest, 2)
+    found = hidden_layer.aligned_nearest(queries, reference, units, rest, 2)
     check(found, by_scipy(queries, reference, units, rest), queries, reference, units, 2)
 
 
 def test_without_entries_that_stay():
     units = np.arange(30).reshape(5, 6)
     queries, reference = networks(0, 4, units, units[0, :0]), networks(1, 9, units, units[0, :0])
-    found = alignment.aligned_nearest(queries, reference, units, units[0, :0])
+    found = hidden_layer.aligned_nearest(queries, reference, units, units[0, :0])
     check(found, by_scipy(queries, reference, units, units[0, :0]), queries, reference, units, 1)
 
 
@@ -80,12 +81,12 @@ def test_permuted_copies_are_found_at_distance_zero(mesh):
     reference, rng = networks(1, 43, units, rest), np.random.default_rng(2)
     shuffles = np.stack([rng.permutation(6) for _ in range(10)])
     queries = apply_permutation(reference[:10], units, shuffles)
-    found = alignment.aligned_nearest(queries, reference, units, rest, mesh=mesh)
+    found = hidden_layer.aligned_nearest(queries, reference, units, rest, mesh=mesh)
     np.testing.assert_array_equal(found.indices[:, 0], np.arange(10))
     np.testing.assert_array_equal(found.permutations[:, 0], shuffles)
     assert (found.distances == 0).all()
     # The distance without alignment does not see them.
-    assert distances.nearest(queries, reference, 1, mesh=mesh).distances.min() > 1
+    assert euclidean.nearest(queries, reference, 1, mesh=mesh).distances.min() > 1
 
 
 def test_networks_too_close_for_rough_products(mesh):
@@ -93,7 +94,7 @@ def test_networks_too_close_for_rough_products(mesh):
     units, rest = layout(20, 6, 4)
     reference = networks(1, 1, units, rest) + 1e-2 * networks(2, 40, units, rest)
     ids = np.arange(40)
-    found = alignment.aligned_nearest(reference, reference, units, rest, 2, ids, ids, mesh=mesh)
+    found = hidden_layer.aligned_nearest(reference, reference, units, rest, 2, ids, ids, mesh=mesh)
     expected = by_scipy(reference, reference, units, rest)
     np.fill_diagonal(expected, np.inf)
     check(found, expected, reference, reference, units, 2)
@@ -109,7 +110,7 @@ def test_bounds_lie_below_the_distances(dtype, monkeypatch):
     reference[20:] = reference[:10] * np.float32(1.0001)
     shape = HiddenUnits(units, rest)
     frame = unit_frame(products.reference_frame(reference, reference, 1 << 20), shape)
-    screen = alignment_bounds.LowerBounds(shape, frame, parallel.make_mesh(1), 30, 1 << 20)
+    screen = lower_bounds.LowerBounds(shape, frame, parallel.make_mesh(1), 30, 1 << 20)
     screen.load_queries(reference)
     bounds = screen.lower_bounds(reference, slice(0, 30), None) / frame.scale**2
     assert (bounds <= by_scipy(reference, reference, units, rest) ** 2).all()
@@ -119,7 +120,7 @@ def test_units_that_may_change_sign(monkeypatch):
     monkeypatch.setattr(products, "fastest_product", lambda dtypes: "bfloat16")
     units, rest = layout(20, 6, 4)
     queries, reference = networks(0, 19, units, rest), networks(1, 43, units, rest) + 1
-    found = alignment.aligned_nearest(queries, reference, units, rest, 2, odd=True, mesh=parallel.make_mesh(1))
+    found = hidden_layer.aligned_nearest(queries, reference, units, rest, 2, odd=True, mesh=parallel.make_mesh(1))
     expected = by_scipy(queries, reference, units, rest, odd=True)
     np.testing.assert_allclose(found.distances, np.sort(expected, axis=1)[:, :2], **EXACT)
     aligned = apply_permutation(reference[found.indices], units, found.permutations).astype(np.float64)
@@ -131,17 +132,17 @@ def test_units_that_may_change_sign(monkeypatch):
 @pytest.mark.parametrize("odd", [False, True])
 def test_sharper_bounds_lie_right_below_the_distances(odd, monkeypatch):
     """And the search that asks for them is exact; where two networks are the same, too."""
-    monkeypatch.setattr(alignment, "_FEW_PAIRS", 0)
-    monkeypatch.setattr(alignment_bounds, "_SHARPENED_PAIRS", 64)
+    monkeypatch.setattr(hidden_layer, "_FEW_PAIRS", 0)
+    monkeypatch.setattr(lower_bounds, "_SHARPENED_PAIRS", 64)
     units, rest = layout(5, 4, 2)
     queries, reference = networks(0, 9, units, rest), networks(1, 12, units, rest)
     reference[5] = queries[0]
     expected = by_scipy(queries, reference, units, rest, odd)
-    found = alignment.aligned_nearest(queries, reference, units, rest, 2, odd=odd)
+    found = hidden_layer.aligned_nearest(queries, reference, units, rest, 2, odd=odd)
     np.testing.assert_allclose(found.distances, np.sort(expected, axis=1)[:, :2], **EXACT)
     hidden = HiddenUnits(units, rest)
     frame = unit_frame(products.reference_frame(queries, reference, 1 << 20), hidden, odd)
-    screen = alignment_bounds.LowerBounds(hidden, frame, parallel.make_mesh(), len(reference), 1 << 20, odd)
+    screen = lower_bounds.LowerBounds(hidden, frame, parallel.make_mesh(), len(reference), 1 << 20, odd)
     rows, columns = (x.reshape(-1) for x in np.indices(expected.shape))
     bounds = screen.sharper(queries, reference, rows, columns)
     squared = np.square(frame.scale * expected).reshape(-1)
@@ -155,8 +156,8 @@ def test_groups_blocks_and_panels(mesh, monkeypatch):
     reference, runs, steps = networks(1, 37, units, rest), np.arange(37) // 3, []
     expected = by_scipy(reference, reference, units, rest)
     expected[runs[:, None] == runs[None, :]] = np.inf
-    monkeypatch.setattr(alignment_bounds, "_PANEL_COLUMNS", 1)
-    found = alignment.aligned_nearest(
+    monkeypatch.setattr(lower_bounds, "_PANEL_COLUMNS", 1)
+    found = hidden_layer.aligned_nearest(
         reference, reference, units, rest, 3, runs, runs, mesh=mesh, memory_bytes=64 << 10,
         progress=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
@@ -167,7 +168,7 @@ def test_groups_blocks_and_panels(mesh, monkeypatch):
 def test_single_pairs():
     units, rest = layout(20, 6, 4)
     a, b = networks(0, 2, units, rest)
-    distance, permutation = alignment.aligned_distance(a, b, units, rest)
+    distance, permutation = hidden_layer.aligned_distance(a, b, units, rest)
     assert distance == pytest.approx(by_scipy(a[None], b[None], units, rest)[0, 0], rel=1e-12)
     before = b.copy()
     moved = apply_permutation(b, units, permutation)
@@ -182,8 +183,8 @@ def test_mistakes_are_named():
     good = networks(0, 4, units, rest)
     same = np.zeros(4, int)
     with pytest.raises(UserError, match="0 of the 4 reference vectors"):
-        alignment.aligned_nearest(good, good, units, rest, 1, same, same)
+        hidden_layer.aligned_nearest(good, good, units, rest, 1, same, same)
     with pytest.raises(UserError, match="numbers and the reference vectors"):
-        alignment.aligned_nearest(good[:, :-1], good, units, rest)
+        hidden_layer.aligned_nearest(good[:, :-1], good, units, rest)
     with pytest.raises(ValueError, match="exactly once"):
-        alignment.aligned_nearest(good, good, units, rest[:-1])
+        hidden_layer.aligned_nearest(good, good, units, rest[:-1])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel
-from jaxweights.auditing import distances, products
-from jaxweights.auditing.groups import ExclusionGroups
+from jaxweights.auditing.distances import euclidean, products
+from jaxweights.auditing.distances.groups import ExclusionGroups
 from jaxweights.errors import UserError
 
 # Both sides are float64 sums of the same squares in another order.
@@ -34,14 +34,14 @@ def check(found, expected, k):
 def test_equals_a_search_over_all_pairs(mesh, k):
     queries, reference = normal(0, 37, 50), normal(1, 85, 50)
     queries[5] = reference[7]  # an exact copy
-    found = distances.nearest(queries, reference, k, mesh=mesh)
+    found = euclidean.nearest(queries, reference, k, mesh=mesh)
     check(found, all_pairs(queries, reference), k)
     assert found.distances[5, 0] == 0 and found.searched_again == 0
 
 
 def test_groups_are_left_out(mesh):
     vectors, runs = normal(0, 60, 20), np.arange(60) // 7
-    found = distances.nearest(vectors, vectors, 2, runs, runs, mesh=mesh)
+    found = euclidean.nearest(vectors, vectors, 2, runs, runs, mesh=mesh)
     check(found, all_pairs(vectors, vectors, runs, runs), 2)
     assert (runs[found.indices] != runs[:, None]).all()
 
@@ -52,7 +52,7 @@ def test_near_duplicates_of_one_another_are_told_apart(mesh, offset):
     reference = normal(0, 90, 300) + np.float32(offset)
     reference[20:60] = reference[20] + 1e-5 * normal(1, 40, 300)
     queries = reference[20:22] + 1e-5 * normal(2, 2, 300)
-    found = distances.nearest(queries, reference, 2, mesh=mesh)
+    found = euclidean.nearest(queries, reference, 2, mesh=mesh)
     check(found, all_pairs(queries, reference), 2)
     assert found.searched_again == 2
     # The law needs the second search: what the product alone ranks first is wrong here.
@@ -67,7 +67,7 @@ def test_bounds_lie_below_the_distances_and_close_to_them():
         queries, reference = normal(0, 9, width), normal(1, 30, width)
         frame = products.reference_frame(queries, reference, 1 << 20)
         groups, mesh = ExclusionGroups(None, None), parallel.make_mesh(1)
-        bounds, indices = distances._candidates(queries, reference, groups, frame, 30, 30, mesh, lambda: None)
+        bounds, indices = euclidean._candidates(queries, reference, groups, frame, 30, 30, mesh, lambda: None)
         squared = np.take_along_axis(all_pairs(queries, reference) ** 2, indices, axis=1)
         assert (bounds <= squared).all()
         # The charge is twice (1024 + 8) roundings of both squared lengths, each about half the squared distance.
@@ -79,12 +79,12 @@ def test_blocks_and_maps_change_nothing(tmp_path, mesh):
     np.save(tmp_path / "reference.npy", normal(1, 70, 40))
     reference = np.load(tmp_path / "reference.npy", mmap_mode="r")
     queries, steps = normal(0, 23, 40), []
-    whole = distances.nearest(queries, np.asarray(reference), 3, mesh=mesh)
+    whole = euclidean.nearest(queries, np.asarray(reference), 3, mesh=mesh)
 
     def progress(done, total):
         steps.append((done, total))
 
-    parts = distances.nearest(queries, reference, 3, mesh=mesh, memory_bytes=16 << 10, progress=progress)
+    parts = euclidean.nearest(queries, reference, 3, mesh=mesh, memory_bytes=16 << 10, progress=progress)
     np.testing.assert_array_equal(parts.indices, whole.indices)
     np.testing.assert_array_equal(parts.distances, whole.distances)
     assert len(steps) > 5 and steps[-1][0] == steps[-1][1] and [s[0] for s in steps] == list(range(1, len(steps) + 1))
@@ -93,7 +93,7 @@ def test_blocks_and_maps_change_nothing(tmp_path, mesh):
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_scale_and_precision_of_the_input_do_not_matter(scale):
     queries, reference = normal(0, 11, 30).astype(np.float64) * scale, normal(1, 40, 30) * np.float64(scale)
-    found = distances.nearest(queries, reference, 2)
+    found = euclidean.nearest(queries, reference, 2)
     expected = all_pairs(queries, reference)
     np.testing.assert_allclose(found.distances, np.sort(expected, axis=1)[:, :2], rtol=1e-12)
     assert found.searched_again == 0
@@ -128,6 +128,6 @@ def test_mistakes_are_named():
         (good, good, 1, same, "0 of the 5 reference vectors"),
     ]:
         with pytest.raises(UserError, match=message):
-            distances.nearest(queries, reference, k, groups, groups)
+            euclidean.nearest(queries, reference, k, groups, groups)
     with pytest.raises(ValueError, match="together"):
-        distances.nearest(good, good, 1, same)
+        euclidean.nearest(good, good, 1, same)

@@ -13,7 +13,8 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from jaxweights import auditing, nets, parallel, report, store, tasks
-from jaxweights.auditing import hull, statistics, verdict
+from jaxweights.auditing import statistics, verdict
+from jaxweights.auditing.distances import hull
 from jaxweights.errors import UserError
 from jaxweights.evaluation import evaluate
 from jaxweights.population import Population

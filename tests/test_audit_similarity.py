@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxweights import parallel
-from jaxweights.auditing import products, similarity
+from jaxweights.auditing.distances import products, similarity
 from jaxweights.errors import UserError
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from jaxweights.auditing import hull, statistics
+from jaxweights.auditing import statistics
+from jaxweights.auditing.distances import hull
 from jaxweights.errors import UserError
 
 

@@ -12,7 +12,7 @@ from test_matching import dense, shuffles
 from test_matching import draw as random_networks
 
 from jaxweights import generators, parallel, tasks
-from jaxweights.auditing import canonical, matching, reordering
+from jaxweights.auditing.alignment import canonical, matching, reordering
 from jaxweights.errors import UserError
 from jaxweights.generators import aligned
 from jaxweights.nn.leaves import Leaves

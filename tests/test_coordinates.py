@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from test_matching import ONE, dense, draw, shuffles
 
-from jaxweights.auditing import canonical, coordinates, quotient, reordering
-from jaxweights.auditing.affine import AffineHull
-from jaxweights.auditing.aligners import aligner, onto
-from jaxweights.auditing.coordinates import Coordinates
+from jaxweights.auditing.alignment import canonical, coordinates, quotient, reordering
+from jaxweights.auditing.alignment.aligners import aligner, onto
+from jaxweights.auditing.alignment.coordinates import Coordinates
+from jaxweights.auditing.distances.affine import AffineHull
 from jaxweights.auditing.measure import siblings
 from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population

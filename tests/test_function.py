@@ -10,8 +10,8 @@ from scipy.spatial.distance import cdist
 from scipy.special import softmax
 
 from jaxweights import auditing, parallel, tasks
-from jaxweights.auditing import function
-from jaxweights.auditing.hidden_units import apply_permutation
+from jaxweights.auditing.alignment.hidden_units import apply_permutation
+from jaxweights.auditing.distances import function
 from jaxweights.auditing.measure import Measurer
 from jaxweights.data import probe
 from jaxweights.data.probe import ProbeSettings

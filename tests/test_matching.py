@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from jaxweights import parallel, tasks
 from jaxweights.api.audit import audit
-from jaxweights.auditing import assignment, canonical, climbing, matching, quotient, reordering
+from jaxweights.auditing.alignment import assignment, canonical, climbing, matching, quotient, reordering
 from jaxweights.errors import UserError
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.normalization import is_statistic

@@ -11,7 +11,7 @@ from test_coordinates import disguised
 
 from jaxweights import auditing, generators, tasks
 from jaxweights.api.audit import audit
-from jaxweights.auditing import twins
+from jaxweights.auditing.alignment import twins
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.generators import ClosedFormGenerator, domain

@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxweights.auditing import alignment, distances
+from jaxweights.auditing.alignment import hidden_layer
+from jaxweights.auditing.distances import euclidean
 
 STATUS, RESET = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
 ROWS, WIDTH = 16_000, 2000
@@ -39,13 +40,13 @@ def peak(search):
 
 
 def nearest(reference, wanted):
-    return distances.nearest(reference[wanted], reference, memory_bytes=MEMORY).indices[:, 0]
+    return euclidean.nearest(reference[wanted], reference, memory_bytes=MEMORY).indices[:, 0]
 
 
 def aligned_nearest(reference, wanted):
     units = np.arange(WIDTH).reshape(2, -1)
     queries = np.concatenate([reference[wanted][:, half] for half in units[::-1]], axis=1)
-    found = alignment.aligned_nearest(queries, reference, units, units[0, :0], memory_bytes=MEMORY)
+    found = hidden_layer.aligned_nearest(queries, reference, units, units[0, :0], memory_bytes=MEMORY)
     assert (found.permutations == [1, 0]).all()
     return found.indices[:, 0]
 

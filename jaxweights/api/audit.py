@@ -15,7 +15,8 @@ from jaxweights import arrays as array_checks
 from jaxweights import auditing, parallel, population, provenance
 from jaxweights.api import arguments, evaluators, sources
 from jaxweights.api.result import AuditResult
-from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject, symmetry, twins
+from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject, symmetry
+from jaxweights.auditing.alignment import twins
 from jaxweights.errors import UserError
 from jaxweights.generators import kind_of
 from jaxweights.generators.aligned import AlignedInterpolation, Soup

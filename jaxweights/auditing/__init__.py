@@ -2,11 +2,9 @@
 
 The numerical core knows nothing of generators, zoos or files; arrays go in and arrays come out:
 
-* `distances`: exact nearest neighbours in Euclidean distance.
-* `alignment`: exact nearest neighbours up to a permutation of the hidden units, for one group of these.
-* `quotient`: nearest neighbours up to all symmetries of several groups; distances are upper bounds.
-* `similarity`: overlap of the sets of wrongly predicted examples.
-* `hull`: distance to the convex hull of the neighbours, or of all training networks.
+* `distances`: nearest neighbours in weights, mixtures of neighbours, outputs and errors.
+* `alignment`: the same up to the symmetries that a `WeightSpec` declares.
+* `battery`: what two populations have in common.
 * `statistics`: tests for memorization and their bootstrap intervals.
 * `rules`, `verdict`: from tests to a label.
 * `front`: accuracy against novelty, beside the baselines.
@@ -14,8 +12,8 @@ The numerical core knows nothing of generators, zoos or files; arrays go in and 
 `audit.run` puts them together for a `Subject`.
 """
 
+from jaxweights.auditing.alignment.coordinates import SeriesCoordinates
 from jaxweights.auditing.audit import describe, measure, run
-from jaxweights.auditing.coordinates import SeriesCoordinates
 from jaxweights.auditing.measurements import (
     HELDOUT,
     HELDOUT_CONTROL,

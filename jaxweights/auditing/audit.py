@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from jaxweights import files, parallel, processes, traces
 from jaxweights.auditing import battery, front, measurements
-from jaxweights.auditing.coordinates import SeriesCoordinates
+from jaxweights.auditing.alignment.coordinates import SeriesCoordinates
 from jaxweights.auditing.measure import Measurer
 from jaxweights.auditing.measurements import HELDOUT, NOISE_LADDER, TRAINING, Measured
 from jaxweights.auditing.subject import AuditSettings, Subject, check

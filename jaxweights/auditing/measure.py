@@ -10,11 +10,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import processes
-from jaxweights.auditing import distances, hull, similarity, twins
-from jaxweights.auditing.affine import AffineHull
-from jaxweights.auditing.aligners import Alignment, aligner, onto
-from jaxweights.auditing.coordinates import Coordinates, SeriesCoordinates
-from jaxweights.auditing.function import Functional, barriers
+from jaxweights.auditing.alignment import twins
+from jaxweights.auditing.alignment.aligners import Alignment, aligner, onto
+from jaxweights.auditing.alignment.coordinates import Coordinates, SeriesCoordinates
+from jaxweights.auditing.distances import euclidean, hull, similarity
+from jaxweights.auditing.distances.affine import AffineHull
+from jaxweights.auditing.distances.function import Functional, barriers
 from jaxweights.auditing.measurements import (
     HELDOUT,
     LEAKED_OUTPUTS,
@@ -267,8 +268,8 @@ class Measurer:
     def _evaluate(self, weights) -> Evaluation | None:
         return None if self.subject.evaluate is None else processes.map_rows(self.subject.evaluate, weights)
 
-    def _nearest(self, queries, reference, k: int, query_groups=None, **other: Any) -> distances.Neighbours:
-        return self._dealt(distances.nearest, queries, reference, k, query_groups, mesh=self.mesh, **other)
+    def _nearest(self, queries, reference, k: int, query_groups=None, **other: Any) -> euclidean.Neighbours:
+        return self._dealt(euclidean.nearest, queries, reference, k, query_groups, mesh=self.mesh, **other)
 
     def _aligned(self, queries, reference, k: int, query_groups=None, **other: Any) -> Alignment:
         assert self.aligner is not None
@@ -303,7 +304,7 @@ class Measurer:
                 out[rest] = search(weights[rest], self.train, 1, **groups).distances[:, 0]
         return out
 
-    def _same_run(self, networks: Population, name: str, raw: distances.Neighbours) -> np.ndarray:
+    def _same_run(self, networks: Population, name: str, raw: euclidean.Neighbours) -> np.ndarray:
         """Distance to the nearest other checkpoint of its own run; NaN where there is none."""
         out = np.full(len(networks), np.nan)
         runs, reference = networks.records["run"], self.subject.train
@@ -322,7 +323,7 @@ class Measurer:
             others = np.flatnonzero(reference.records["run"] == run)
             if len(others) > left_out:
                 pairs = np.repeat(rows, len(others)), np.tile(others, len(rows))
-                found = distances.squared_differences(networks.weights, reference.weights, *pairs, MEMORY_BYTES)
+                found = euclidean.squared_differences(networks.weights, reference.weights, *pairs, MEMORY_BYTES)
                 found[left_out & (ours[pairs[0]] == theirs[pairs[1]])] = np.nan
                 out[rows] = np.sqrt(np.fmin.reduce(found.reshape(len(rows), -1), axis=1))
         return out
@@ -359,5 +360,5 @@ def siblings(spaces: Sequence[Any], groups: np.ndarray, mesh: Mesh) -> np.ndarra
     """
     if len(np.unique(groups)) < 2:
         return np.full(len(groups), np.nan)
-    found = [distances.nearest(points, points, 1, groups, groups, mesh=mesh).distances[:, 0] for points in spaces]
+    found = [euclidean.nearest(points, points, 1, groups, groups, mesh=mesh).distances[:, 0] for points in spaces]
     return np.minimum.reduce(found)

@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import nets
-from jaxweights.auditing import distances, similarity, statistics
+from jaxweights.auditing import statistics
+from jaxweights.auditing.distances import euclidean, similarity
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, evaluate
 from jaxweights.population import Population, last_checkpoints, top_rows
@@ -157,7 +158,7 @@ _Identities = tuple[np.ndarray | None, np.ndarray | None]
 def _min_l2(
     queries: np.ndarray, reference: np.ndarray, mesh: Mesh, identities: tuple[np.ndarray | None, ...] = (None, None)
 ) -> np.ndarray:
-    return distances.nearest(queries, reference, 1, *identities, mesh=mesh).distances[:, 0]
+    return euclidean.nearest(queries, reference, 1, *identities, mesh=mesh).distances[:, 0]
 
 
 def _overlap(

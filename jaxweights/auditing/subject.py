@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxweights import tasks
-from jaxweights.auditing import twins
+from jaxweights.auditing.alignment import twins
 from jaxweights.auditing.battery import BatterySettings
 from jaxweights.data.probe import ProbeSettings
 from jaxweights.errors import UserError

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxweights.auditing import front, function, statistics, verdict
+from jaxweights.auditing import front, statistics, verdict
+from jaxweights.auditing.distances import function
 from jaxweights.auditing.measurements import (
     HELDOUT,
     HELDOUT_CONTROL,

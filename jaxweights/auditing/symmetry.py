@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import nets, parallel
-from jaxweights.auditing import similarity, statistics
+from jaxweights.auditing import statistics
+from jaxweights.auditing.distances import similarity
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, evaluate
 from jaxweights.spec import WeightSpec

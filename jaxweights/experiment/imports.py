@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from jaxweights import population, store
-from jaxweights.auditing import twins
+from jaxweights.auditing.alignment import twins
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.experiment.config import MIN_HELDOUT

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxweights import parallel
-from jaxweights.auditing import climbing
-from jaxweights.auditing.canonical import balance
+from jaxweights.auditing.alignment import climbing
+from jaxweights.auditing.alignment.canonical import balance
 from jaxweights.generators.base import Samples, Training, keys_for
 from jaxweights.generators.baselines import Baseline, Static
 from jaxweights.population import Population

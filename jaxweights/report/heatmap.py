@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxweights.auditing import Measured
-from jaxweights.auditing.aligners import onto
+from jaxweights.auditing.alignment.aligners import onto
 from jaxweights.population import Population
 from jaxweights.report import style
 from jaxweights.report.style import Series

@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import data, parallel, population
-from jaxweights.auditing import distances, probes, published, statistics, symmetry
+from jaxweights.auditing import probes, published, statistics, symmetry
+from jaxweights.auditing.distances import euclidean
 from jaxweights.evaluation import evaluate
 from jaxweights.generators import Autoencoding
 from jaxweights.progress import Progress
@@ -211,7 +212,7 @@ def _samplers(subject: Subject, latents: np.ndarray, resamples: int, rng, mesh: 
     """Where every way of sampling draws its latents: how far from the nearest training latent, and whose that is."""
     found = {}
     for name, (generator, inputs) in subject.samplers.items():
-        nearest = distances.nearest(inputs["latents"], latents, 1, mesh=mesh)
+        nearest = euclidean.nearest(inputs["latents"], latents, 1, mesh=mesh)
         parents = np.asarray(inputs["parents"])
         own = statistics.share(nearest.indices[:, 0] == parents).to_json() if (parents >= 0).all() else None
         found[name] = {

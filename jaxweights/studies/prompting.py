@@ -17,7 +17,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import parallel, population
-from jaxweights.auditing import similarity, statistics
+from jaxweights.auditing import statistics
+from jaxweights.auditing.distances import similarity
 from jaxweights.evaluation import evaluate
 from jaxweights.generators import Prompted
 from jaxweights.population import Population

@@ -20,7 +20,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import auditing, data, nets
-from jaxweights.auditing import distances, statistics
+from jaxweights.auditing import statistics
+from jaxweights.auditing.distances import euclidean
 from jaxweights.errors import UserError
 from jaxweights.evaluation import meshing
 from jaxweights.population import Population
@@ -165,7 +166,7 @@ def run(subject: Series, settings: ShapesSettings, estimation: Estimation) -> Fi
 
 
 def _counts(
-    one: Extracted, neighbours: distances.Neighbours, resamples: int, rng: np.random.Generator
+    one: Extracted, neighbours: euclidean.Neighbours, resamples: int, rng: np.random.Generator
 ) -> dict[str, Any]:
     """How many networks a series has, how many of them have no surface, and how far their weights are from training
     networks."""
@@ -227,17 +228,17 @@ def _thinned(clouds: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
 
 def _nearest_weights(
     networks: Population, train: Population, leave_out_own_run: bool, mesh: Mesh
-) -> distances.Neighbours:
+) -> euclidean.Neighbours:
     """The nearest training network of each, by its weights as they are."""
     runs = networks.records["run"], train.records["run"]
     groups = dict(zip(("query_groups", "reference_groups"), runs, strict=True)) if leave_out_own_run else {}
-    return distances.nearest(networks.weights, train.weights, mesh=mesh, **groups)
+    return euclidean.nearest(networks.weights, train.weights, mesh=mesh, **groups)
 
 
 def _kept(
     name: str,
     one: Extracted,
-    neighbours: distances.Neighbours,
+    neighbours: euclidean.Neighbours,
     to_training: np.ndarray,
     references: np.ndarray,
     train: Population,

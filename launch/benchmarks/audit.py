@@ -10,8 +10,9 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from jaxweights import nets, parallel, tasks
-from jaxweights.auditing import distances, matching, similarity
-from jaxweights.auditing.canonical import stored_groups
+from jaxweights.auditing.alignment import matching
+from jaxweights.auditing.alignment.canonical import stored_groups
+from jaxweights.auditing.distances import euclidean, similarity
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
 from launch.benchmarks import measure, networks
@@ -170,7 +171,7 @@ def _nearest() -> Work:
 
     def run(times):
         for _ in range(times):
-            distances.nearest(_vectors(), _vectors(), 1, query_groups=ids, reference_groups=ids, mesh=mesh)
+            euclidean.nearest(_vectors(), _vectors(), 1, query_groups=ids, reference_groups=ids, mesh=mesh)
 
     return Work(run, lambda times: times * float(MODELS**2))
 

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from jaxweights import generators, parallel
-from jaxweights.auditing import alignment
+from jaxweights.auditing.alignment import hidden_layer
 from jaxweights.generators.gpt import GPT
 from jaxweights.nn import transformer
 from jaxweights.population import Population
@@ -230,7 +230,7 @@ def _networks() -> np.ndarray:
 
 def _align(units) -> None:
     ids = np.arange(ALIGNED)
-    alignment.aligned_nearest(
+    hidden_layer.aligned_nearest(
         _networks(), _networks(), *units, query_groups=ids, reference_groups=ids, mesh=parallel.make_mesh()
     )
 

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from jaxweights import parallel, tasks
-from jaxweights.auditing import alignment, distances, matching
+from jaxweights.auditing.alignment import hidden_layer, matching
+from jaxweights.auditing.distances import euclidean
 from jaxweights.nets import TaskNet
 from launch.benchmarks.measure import Case, Work
 
@@ -54,7 +55,7 @@ def _nearest(models: int, parameters: int) -> Work:
 
     def run(times):
         for _ in range(times):
-            distances.nearest(vectors, vectors, 1, ids, ids, mesh=mesh)
+            euclidean.nearest(vectors, vectors, 1, ids, ids, mesh=mesh)
 
     return Work(run, lambda times: times * float(models**2))
 
@@ -66,7 +67,7 @@ def _aligned(models: int, width: int, side: int) -> Work:
 
     def run(times):
         for _ in range(times):
-            alignment.aligned_nearest(vectors, vectors, units, rest, 1, ids, ids, mesh=mesh)
+            hidden_layer.aligned_nearest(vectors, vectors, units, rest, 1, ids, ids, mesh=mesh)
 
     return Work(run, lambda times: times * float(models**2))
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxweights.auditing.canonical import COPY_TOLERANCE
-from jaxweights.auditing.products import squared_norms
+from jaxweights.auditing.alignment.canonical import COPY_TOLERANCE
+from jaxweights.auditing.distances.products import squared_norms
 from jaxweights.auditing.rows import row_blocks
 
 _BLOCK_BYTES = 1 << 26

@@ -16,8 +16,9 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.spatial.distance import cdist
 
-from jaxweights.auditing import distances, statistics
-from jaxweights.auditing.distances import Neighbours
+from jaxweights.auditing import statistics
+from jaxweights.auditing.distances import euclidean
+from jaxweights.auditing.distances.euclidean import Neighbours
 from jaxweights.auditing.measurements import Measured
 from jaxweights.evaluation import Evaluation, PredictingEvaluator
 
@@ -161,11 +162,11 @@ class Functional:
         return len(self._own) - (int(np.unique(self._own, return_counts=True)[1].max()) if training else 0)
 
     def _search(self, queries: np.ndarray, _: Any, k: int, mesh: Mesh | None = None, **groups: Any) -> Neighbours:
-        """The nearest training networks of predictions `[m, S * K]`; see `distances.nearest`."""
+        """The nearest training networks of predictions `[m, S * K]`; see `euclidean.nearest`."""
         assert self.trained is not None
         reference = self.trained.vectors
         if queries.size * len(reference) > _FEW:
-            return distances.nearest(queries, reference, k, mesh=mesh or self._mesh, **groups)
+            return euclidean.nearest(queries, reference, k, mesh=mesh or self._mesh, **groups)
         every = cdist(queries.astype(np.float64), reference.astype(np.float64))
         if groups:
             every[groups["query_groups"][:, None] == groups["reference_groups"][None, :]] = np.inf

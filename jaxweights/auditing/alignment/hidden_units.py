@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxweights.auditing.products import Frame
+from jaxweights.auditing.distances.products import Frame
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
-from jaxweights.auditing.assignment import assign
-from jaxweights.auditing.canonical import by_group, stored_groups, unit_offsets
+from jaxweights.auditing.alignment.assignment import assign
+from jaxweights.auditing.alignment.canonical import by_group, stored_groups, unit_offsets
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
 

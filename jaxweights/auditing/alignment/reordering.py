@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from jaxweights.auditing.canonical import by_group, stored_groups
+from jaxweights.auditing.alignment.canonical import by_group, stored_groups
 from jaxweights.auditing.rows import row_blocks
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, Leaf, WeightSpec

@@ -17,9 +17,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
-from jaxweights.auditing import products
-from jaxweights.auditing.assignment import assign
-from jaxweights.auditing.hidden_units import HiddenUnits
+from jaxweights.auditing.alignment.assignment import assign
+from jaxweights.auditing.alignment.hidden_units import HiddenUnits
+from jaxweights.auditing.distances import products
 from jaxweights.auditing.rows import padded_rows, placed, read_rows, row_blocks, rows_within
 
 HOST_BYTES = 1 << 23

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.auditing import canonical, quotient
+from jaxweights.auditing.alignment import canonical, quotient
 from jaxweights.auditing.rows import read_rows, row_blocks
 from jaxweights.evaluation import Evaluation, Evaluator, Predictor
 from jaxweights.population import Population

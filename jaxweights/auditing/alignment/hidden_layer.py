@@ -23,11 +23,11 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.optimize import linear_sum_assignment
 
-from jaxweights.auditing import products
-from jaxweights.auditing.alignment_bounds import LowerBounds
-from jaxweights.auditing.groups import ExclusionGroups, exclusion_groups
-from jaxweights.auditing.hidden_units import HiddenUnits, unit_frame
-from jaxweights.auditing.products import reference_frame
+from jaxweights.auditing.alignment.hidden_units import HiddenUnits, unit_frame
+from jaxweights.auditing.alignment.lower_bounds import LowerBounds
+from jaxweights.auditing.distances import products
+from jaxweights.auditing.distances.groups import ExclusionGroups, exclusion_groups
+from jaxweights.auditing.distances.products import reference_frame
 from jaxweights.auditing.rows import MEMORY_BYTES, Progress, check_sets, counter, data_mesh, read_rows, row_blocks
 
 _SOLVED_BYTES = 1 << 22  # of pairs that are solved at a time; more of them would wait for memory

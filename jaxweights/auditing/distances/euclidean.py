@@ -22,9 +22,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
-from jaxweights.auditing.candidates import gather_candidates, keep_smallest, no_candidates, smallest
-from jaxweights.auditing.groups import ExclusionGroups, exclusion_groups
-from jaxweights.auditing.products import (
+from jaxweights.auditing.distances.candidates import gather_candidates, keep_smallest, no_candidates, smallest
+from jaxweights.auditing.distances.groups import ExclusionGroups, exclusion_groups
+from jaxweights.auditing.distances.products import (
     FLOAT32_ROUNDOFF,
     FLOAT32_UNDERFLOW,
     FLOAT64_ROUNDOFF,

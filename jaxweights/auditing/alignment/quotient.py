@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights.auditing import canonical, distances, matching, reordering
-from jaxweights.auditing.canonical import stored_groups
+from jaxweights.auditing.alignment import canonical, matching, reordering
+from jaxweights.auditing.alignment.canonical import stored_groups
+from jaxweights.auditing.distances import euclidean
 from jaxweights.auditing.rows import MEMORY_BYTES, Progress, check_sets, counter, read_rows, row_blocks
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
@@ -94,9 +95,9 @@ def quotient_nearest(
     admissible = _admissible(len(theirs), query_groups, reference_groups)
     count = max(k, min(proposals, admissible))
     # Also asked for as many, of which k are matched: the two searches share their programs then.
-    raw = distances.nearest(ours, theirs, count, **options, memory_bytes=memory_bytes)
+    raw = euclidean.nearest(ours, theirs, count, **options, memory_bytes=memory_bytes)
     described = features(spec, ours, memory_bytes)
-    proposed = distances.nearest(described, known.features, count, **options, memory_bytes=memory_bytes)
+    proposed = euclidean.nearest(described, known.features, count, **options, memory_bytes=memory_bytes)
     candidates = np.concatenate([raw.indices[:, :k], proposed.indices], axis=1)
     parts, proven = [], 0
     pair_rows = max(1, memory_bytes // 4 // (24 * spec.num_params * candidates.shape[1]))
@@ -166,7 +167,7 @@ def proposal_recall(
     copied = reordering.reordered(spec, rows, orders, np.ones(orders.shape, np.int8))
     copied += noise / math.sqrt(spec.num_params) * rng.normal(size=copied.shape)
     described = features(spec, canonical.balance(spec, copied)), features(spec, theirs)
-    found = distances.nearest(*described, min(proposals, len(reference)), mesh=mesh)
+    found = euclidean.nearest(*described, min(proposals, len(reference)), mesh=mesh)
     return float((found.indices == chosen[:, None]).any(axis=1).mean())
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
-from jaxweights.auditing import products
-from jaxweights.auditing.candidates import gather_candidates, keep_smallest, no_candidates, smallest
-from jaxweights.auditing.groups import ExclusionGroups, exclusion_groups
+from jaxweights.auditing.distances import products
+from jaxweights.auditing.distances.candidates import gather_candidates, keep_smallest, no_candidates, smallest
+from jaxweights.auditing.distances.groups import ExclusionGroups, exclusion_groups
 from jaxweights.auditing.rows import MEMORY_BYTES, Progress, counter, data_mesh, padded_rows, placed, row_blocks
 from jaxweights.errors import UserError
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import population
-from jaxweights.auditing import canonical, matching, reordering
+from jaxweights.auditing.alignment import canonical, matching, reordering
 from jaxweights.auditing.rows import read_rows, row_blocks
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec

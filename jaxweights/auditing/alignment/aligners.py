@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import parallel
-from jaxweights.auditing import alignment, canonical, quotient
+from jaxweights.auditing.alignment import canonical, hidden_layer, quotient
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import WeightSpec
 
@@ -44,7 +44,7 @@ class Aligner(Protocol):
     """A distance modulo the symmetries of a spec."""
 
     def nearest(self, queries: Any, reference: Any, k: int = 1, mesh: Mesh | None = None, **groups: Any) -> Alignment:
-        """The k nearest references of every query; see `alignment.aligned_nearest`."""
+        """The k nearest references of every query; see `hidden_layer.aligned_nearest`."""
         ...
 
     def brought(self, networks: np.ndarray, neighbours: np.ndarray, found: Alignment) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +111,7 @@ class _OneGroup(_Balanced):
             if own is not None:
                 groups["query_groups"] = parallel.pad_rows(np.asarray(own[rows]), block)
             padded = parallel.pad_rows(np.asarray(queries[rows]), block)
-            found = alignment.aligned_nearest(
+            found = hidden_layer.aligned_nearest(
                 padded, reference, units, rest, k=k, odd=odd, mesh=mesh or self.mesh, **groups
             )
             count = len(queries[rows])

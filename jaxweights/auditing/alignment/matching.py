@@ -19,9 +19,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import parallel
-from jaxweights.auditing import climbing
-from jaxweights.auditing.canonical import by_group, unit_offsets
-from jaxweights.auditing.reordering import squared_distances
+from jaxweights.auditing.alignment import climbing
+from jaxweights.auditing.alignment.canonical import by_group, unit_offsets
+from jaxweights.auditing.alignment.reordering import squared_distances
 from jaxweights.auditing.rows import MEMORY_BYTES, data_mesh, placed, row_blocks, rows_within
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import WeightSpec

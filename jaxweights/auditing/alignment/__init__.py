@@ -1,0 +1,9 @@
+"""Networks compared modulo what a WeightSpec says leaves them the same function: order, scale, signs of hidden units.
+
+* `canonical`: balanced scales. `reordering`, `hidden_units`: units in another order.
+* `hidden_layer`, with `lower_bounds`: exact nearest neighbours, for networks with one hidden layer.
+* `assignment`, `climbing`, `matching`: weight matching of many pairs, for any spec.
+* `quotient`: nearest neighbours by matching; distances are upper bounds. `aligners` chooses among the two.
+* `coordinates`: networks as vectors, every one matched to one reference.
+* `twins`: networks that are one another.
+"""
