@@ -10,7 +10,7 @@ from jaxweights.errors import UserError
 
 
 @contextlib.contextmanager
-def importing(extra: Literal["data", "shapes", "track"]) -> Iterator[None]:
+def importing(extra: Literal["data", "shapes", "track", "bias"]) -> Iterator[None]:
     """Surrounds imports of an extra's packages.
 
     Raises:

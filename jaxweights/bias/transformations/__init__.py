@@ -1,0 +1,49 @@
+"""Transformations of images, by name.
+
+To add one: a frozen dataclass that derives from `Arithmetic`, `Library` or `Fitted`, in a file of its own, and one line
+in `TRANSFORMATIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxweights.bias.transformations.base import Arithmetic, Augmentation, Fitted, Library, Stage, Transformation
+from jaxweights.bias.transformations.identity import Identity
+from jaxweights.bias.transformations.mean_rgb import MeanRGB
+from jaxweights.bias.transformations.transform import transform
+from jaxweights.checks import choose
+from jaxweights.errors import UserError
+from jaxweights.settings import make as make_settings
+
+__all__ = [
+    "TRANSFORMATIONS",
+    "Arithmetic",
+    "Augmentation",
+    "Fitted",
+    "Library",
+    "Stage",
+    "Transformation",
+    "make",
+    "transform",
+]
+
+TRANSFORMATIONS: dict[str, type[Transformation]] = {kind.KIND: kind for kind in (Identity, MeanRGB)}
+
+
+def make(values: str | Mapping[str, Any], section: str = "bias.transformations") -> Transformation:
+    """A transformation from a config.
+
+    Args:
+      values: its kind, or a mapping with `kind` and any of its settings.
+      section: where the values stand, for messages.
+
+    Raises:
+      UserError: an unknown kind or setting, or a value that a setting cannot have.
+    """
+    values = {"kind": values} if isinstance(values, str) else dict(values)
+    kind = values.pop("kind", None)
+    if kind not in TRANSFORMATIONS:
+        raise UserError(f"{section}.kind is {kind!r}; {choose(kind, list(TRANSFORMATIONS))}.")
+    return make_settings(TRANSFORMATIONS[kind], values, section)

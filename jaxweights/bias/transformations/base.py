@@ -1,0 +1,158 @@
+"""What every transformation of images offers: where in the pipeline it stands, what it stores, what it does on access.
+
+The pipeline of a source classifier is: stored images, augmentation, transformation on access, normalisation. A
+transformation that stands before the augmentation is computed once and stored in place of the images (`stored`); one
+that stands behind it is computed on device whenever an image is used (`apply`). A transformation does one of the two,
+except for combinations of both.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxweights.errors import UserError
+from jaxweights.settings import Settings
+
+
+class Stage(enum.IntEnum):
+    """Where in the pipeline a transformation stands, the earliest first."""
+
+    OFFLINE = 0
+    """Before the augmentation; made once from whole images and kept on disk."""
+    BEFORE = 1
+    """Before the augmentation, in memory."""
+    AFTER = 2
+    """Behind the augmentation, on device, at every access."""
+
+
+class Augmentation(NamedTuple):
+    """How the images of a transformation are augmented and normalised (arXiv 2412.01876, table 2, and its code).
+
+    Attributes:
+      group: "full" (random resized crop, flip, RandAugment), "crop_flip" or "crop".
+      normalise_train: whether training images are standardised by ImageNet's moments.
+      normalise_eval: whether evaluated images are.
+    """
+
+    group: Literal["full", "crop_flip", "crop"]
+    normalise_train: bool
+    normalise_eval: bool
+
+
+FULL = Augmentation("full", True, True)
+CROP_FLIP = Augmentation("crop_flip", False, False)
+CROP = Augmentation("crop", False, False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformation(Settings, abc.ABC):
+    """A transformation of images, with its parameters. `transformations.transform` applies it to whole sets."""
+
+    KIND: ClassVar[str]
+    """Its key in the registry."""
+    STAGE: ClassVar[Stage]
+    AUGMENTATION: ClassVar[Augmentation]
+    RANDOM: ClassVar[bool] = False
+    """Whether `apply` draws anew at every access, also in evaluation."""
+    TINY: ClassVar[Mapping[str, Any]] = {}
+    """Settings under which it runs in a moment on 16 x 16 pixels; for tests."""
+
+    @property
+    def section(self) -> str:
+        """Where a config has the settings."""
+        return f"bias.transformations.{self.KIND}"
+
+    @property
+    def stage(self) -> Stage:
+        """Where it stands; an instance may say it better than its class."""
+        return self.STAGE
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How its images are augmented."""
+        return self.AUGMENTATION
+
+    @property
+    def random(self) -> bool:
+        """Whether `apply` draws anew at every access."""
+        return self.RANDOM
+
+    def channels(self, channels: int) -> int:
+        """Channels of what it makes of images with so many."""
+        return channels
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Raises `UserError` where it cannot transform images of a shape `(H, W, C)`."""
+        del shape
+
+
+class Arithmetic(Transformation):
+    """A transformation that is computed on device."""
+
+    BYTES: ClassVar[bool] = False
+    """Whether bytes become bytes without loss, so that transformed sets are kept as uint8."""
+
+    @abc.abstractmethod
+    def apply(self, images: jax.Array, keys: jax.Array) -> jax.Array:
+        """Transforms images `[B, H, W, C]` float32 in [0, 1] to `[B, H', W', C']` float32.
+
+        Pure, and compatible with `jit` and `vmap`; an image depends on itself and its own key `[B]` alone.
+        """
+
+
+class Library(Transformation):
+    """A transformation that a library for the host computes, image by image."""
+
+    STAGE: ClassVar[Stage] = Stage.OFFLINE
+    LIBRARY: ClassVar[str]
+    """Name of the package that is imported."""
+
+    @abc.abstractmethod
+    def one(self, image: np.ndarray, seed: int) -> np.ndarray:
+        """Transforms an image `[H, W, C]` uint8 to `[H', W', C']` uint8; called from several threads.
+
+        Args:
+          image: the image.
+          seed: the image's own, below 2**31; for those that draw.
+        """
+
+
+class Fitted(Transformation):
+    """A transformation with parameters that are learned from the collections."""
+
+    STAGE: ClassVar[Stage] = Stage.OFFLINE
+
+    @abc.abstractmethod
+    def fit(self, images: Sequence[np.ndarray], key: jax.Array, mesh: Mesh | None = None) -> list[Any]:
+        """Learns from collections.
+
+        Args:
+          images: `[n, H, W, C]` uint8 of every collection. Leave out what will be evaluated, see `transform`.
+          key: PRNG key.
+          mesh: devices, all by default.
+
+        Returns:
+          One state, a pytree of arrays, per collection.
+        """
+
+    @abc.abstractmethod
+    def apply(self, state: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
+        """Like `Arithmetic.apply`, under the state of the images' collection."""
+
+
+def divides(transformation: Transformation, field: str, shape: tuple[int, int, int]) -> None:
+    """Raises `UserError` unless both sides of images are multiples of a setting."""
+    side = getattr(transformation, field)
+    if shape[0] % side or shape[1] % side:
+        raise UserError(
+            f"{transformation.section}.{field} is {side}, but the images are {shape[0]} x {shape[1]}; set it to a "
+            "divisor of both sides, or read the images at another size."
+        )

@@ -1,0 +1,35 @@
+"""Mean colour."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxweights.bias.transformations.base import FULL, Arithmetic, Augmentation, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanRGB(Arithmetic):
+    """Every pixel becomes the mean of its channel over the whole image, truncated to a byte.
+
+    Attributes:
+      vector: whether one pixel is returned, `[1, 1, C]`: what a linear classifier of three numbers gets.
+    """
+
+    KIND: ClassVar[str] = "mean_rgb"
+    STAGE: ClassVar[Stage] = Stage.BEFORE
+    AUGMENTATION: ClassVar[Augmentation] = FULL
+    BYTES: ClassVar[bool] = True
+
+    vector: bool = False
+
+    def apply(self, images: jax.Array, keys: jax.Array) -> jax.Array:
+        """See `Arithmetic.apply`. Sums are whole numbers, so that no rounding decides about a byte."""
+        del keys
+        height, width = images.shape[1:3]
+        total = jnp.sum(jnp.round(images * 255).astype(jnp.int32), axis=(1, 2), keepdims=True)
+        mean = (total // (height * width)).astype(jnp.float32) / 255
+        return mean if self.vector else jnp.broadcast_to(mean, images.shape)

@@ -1,0 +1,200 @@
+"""Transformations applied to whole sets of images: chunk by chunk on devices, image by image in threads, and kept on
+disk where a folder is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxweights import files, parallel, settings
+from jaxweights.bias.transformations.base import Arithmetic, Fitted, Library, Stage, Transformation
+from jaxweights.progress import Progress
+
+_CHUNK_VALUES = 1 << 24  # pixels times channels that are on the devices at a time
+_PART = 512  # images of a part that is kept on disk
+
+Program = Callable[[jax.Array, jax.Array], jax.Array]
+"""Of images `[B, H, W, C]` float32 in [0, 1] and keys `[B]`, see `Arithmetic.apply`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where transformed images are computed and kept.
+
+    Attributes:
+      mesh: devices, all of this process by default.
+      folder: folder of what is computed once; parts that are there are not computed again. None to keep nothing.
+      state: of a `Fitted` transformation, for the collection that the images are from.
+    """
+
+    mesh: Mesh | None = None
+    folder: pathlib.Path | None = None
+    state: Any = None
+
+
+NOWHERE = Place()
+
+
+def transform(transformation: Transformation, images: np.ndarray, key: jax.Array, place: Place = NOWHERE) -> np.ndarray:
+    """Transforms images without augmenting them; what is random is drawn once.
+
+    Args:
+      transformation: what to do.
+      images: `[n, H, W, C]` uint8.
+      key: PRNG key; the result of an image depends on the key and its row, not on chunks or devices.
+      place: devices, folder, and the state of a fitted transformation.
+
+    Returns:
+      `[n, H', W', C']`, uint8 where bytes become bytes, else float32.
+
+    Raises:
+      UserError: images that the transformation cannot take, or a library that is not installed.
+    """
+    found = stored(transformation, images, key, place)
+    if transformation.stage != Stage.AFTER:
+        return found
+    return _on_devices(transformation, found, key, place)
+
+
+def stored(transformation: Transformation, images: np.ndarray, key: jax.Array, place: Place = NOWHERE) -> np.ndarray:
+    """What is kept in place of the images, before these are augmented; see `transform` for arguments and errors.
+
+    Returns:
+      `[n, H', W', C']` uint8 or float32; the images themselves for a transformation that acts on access alone.
+    """
+    transformation.check((images.shape[1], images.shape[2], images.shape[3]))
+    if transformation.stage == Stage.AFTER:
+        return images
+    compute = _by_library if isinstance(transformation, Library) else _on_devices
+    if place.folder is None or transformation.stage != Stage.OFFLINE:
+        return compute(transformation, images, key, place)
+    return _kept(transformation, images, key, place, compute)
+
+
+def accessed(transformation: Transformation) -> Program:
+    """What happens at every access, behind the augmentation; nothing for what was computed before."""
+    if isinstance(transformation, Arithmetic) and transformation.stage == Stage.AFTER:
+        return transformation.apply
+    return lambda images, keys: images
+
+
+def as_floats(images: jax.Array) -> jax.Array:
+    """Stored images of any type as float32, bytes in [0, 1]."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def _on_devices(
+    transformation: Transformation, images: np.ndarray, key: jax.Array, place: Place, first: int = 0
+) -> np.ndarray:
+    """Applies a transformation chunk by chunk; `first` is the row of the first image in its collection."""
+    mesh = parallel.resolve(place.mesh)
+    program = _program(transformation, mesh)
+    size = max(1, _CHUNK_VALUES // int(np.prod(images.shape[1:])))
+    size = min(size, len(images)) + -min(size, len(images)) % mesh.size
+    state = place.state, jax.random.key_data(key)
+    parts = []
+    with Progress(len(images), f"transforming ({transformation.KIND})", "images") as bar:
+        for start in range(0, len(images), size):
+            chunk = images[start : start + size]
+            rows = np.arange(start, start + size, dtype=np.int32) + first
+            out = program(state, (parallel.pad_rows(chunk, size), rows))
+            parts.append(np.asarray(out)[: len(chunk)])
+            bar.update(start + len(chunk))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(transformation: Transformation, mesh: Mesh) -> Callable[[Any, Any], jax.Array]:
+    """Compiled for `(state, key), (images, rows)`."""
+
+    def run(state, chunk):
+        (fitted, words), (images, rows) = state, chunk
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(words), rows)
+        if isinstance(transformation, Fitted):
+            out = transformation.apply(fitted, as_floats(images), keys)
+        else:
+            assert isinstance(transformation, Arithmetic)
+            out = transformation.apply(as_floats(images), keys)
+        keeps_bytes = isinstance(transformation, Arithmetic) and transformation.BYTES and images.dtype == jnp.uint8
+        return jnp.round(out * 255).astype(jnp.uint8) if keeps_bytes else out
+
+    return parallel.map_rows(run, mesh)
+
+
+def _by_library(
+    transformation: Transformation, images: np.ndarray, key: jax.Array, place: Place, first: int = 0
+) -> np.ndarray:
+    """Transforms images one by one, in as many threads as there are cores."""
+    del place
+    assert isinstance(transformation, Library)
+    rows = jnp.arange(first, first + len(images))
+    bits = jax.vmap(lambda row: jax.random.bits(jax.random.fold_in(key, row)))(rows)
+    seeds = (np.asarray(bits) >> 1).tolist()
+    out: np.ndarray | None = None
+    with (
+        Progress(len(images), f"transforming ({transformation.KIND})", "images") as bar,
+        futures.ThreadPoolExecutor(parallel.num_cores()) as pool,
+    ):
+        for row, made in enumerate(pool.map(transformation.one, images, seeds)):
+            if out is None:
+                out = np.empty((len(images), *made.shape), np.uint8)
+            out[row] = made
+            bar.update(row + 1)
+    assert out is not None, "there are no images"
+    return out
+
+
+def _kept(
+    transformation: Transformation,
+    images: np.ndarray,
+    key: jax.Array,
+    place: Place,
+    compute: Callable[..., np.ndarray],
+) -> np.ndarray:
+    """Computes in parts, each in a file of its own in a folder that is named by all that the result depends on."""
+    assert place.folder is not None
+    folder = files.make_dir(place.folder / _identity(transformation, images, key, place.state))
+    parts = []
+    for start in range(0, len(images), _PART):
+        path, chunk = folder / f"{start:08d}.npy", images[start : start + _PART]
+        part = _read_part(path, len(chunk))
+        if part is None:
+            part = compute(transformation, chunk, key, place, start)
+            with files.atomic(path) as temporary:
+                np.save(temporary, part)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _read_part(path: pathlib.Path, count: int) -> np.ndarray | None:
+    """A part of so many images, or None where its file is absent, truncated or foreign."""
+    try:
+        part = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    return part if isinstance(part, np.ndarray) and part.ndim == 4 and len(part) == count else None
+
+
+def _identity(transformation: Transformation, images: np.ndarray, key: jax.Array, state: Any) -> str:
+    """Name of the folder of a result."""
+    words = {
+        "kind": transformation.KIND,
+        "settings": settings.plain(transformation),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "shape": images.shape,
+    }
+    digest = hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=10)
+    for array in (images, *jax.tree.leaves(state)):
+        digest.update(np.ascontiguousarray(array).data)
+    return f"{transformation.KIND}-{digest.hexdigest()}"
