@@ -10,8 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxweights.bias.transformations.base import Arithmetic, Augmentation, Fitted, Library, Stage, Transformation
+from jaxweights.bias.transformations.edges import Canny
+from jaxweights.bias.transformations.frequency import HighPass, LowPass
+from jaxweights.bias.transformations.hog import HOG
 from jaxweights.bias.transformations.identity import Identity
 from jaxweights.bias.transformations.mean_rgb import MeanRGB
+from jaxweights.bias.transformations.shuffles import PatchShuffle, PixelShuffle
+from jaxweights.bias.transformations.sift import SIFT
+from jaxweights.bias.transformations.slic import SLIC
 from jaxweights.bias.transformations.transform import transform
 from jaxweights.checks import choose
 from jaxweights.errors import UserError
@@ -29,7 +35,8 @@ __all__ = [
     "transform",
 ]
 
-TRANSFORMATIONS: dict[str, type[Transformation]] = {kind.KIND: kind for kind in (Identity, MeanRGB)}
+_KINDS = (Identity, MeanRGB, PixelShuffle, PatchShuffle, LowPass, HighPass, Canny, HOG, SIFT, SLIC)
+TRANSFORMATIONS: dict[str, type[Transformation]] = {kind.KIND: kind for kind in _KINDS}
 
 
 def make(values: str | Mapping[str, Any], section: str = "bias.transformations") -> Transformation:
