@@ -1,0 +1,222 @@
+"""Transformations of weights: closed forms of each, on a perceptron and a convolutional network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import fft
+
+from jaxweights import parallel, tasks
+from jaxweights.bias import weights as bias_weights
+from jaxweights.bias.weights import Architecture, base, transform
+from jaxweights.errors import UserError
+from jaxweights.nets.symmetries import plain_leaf
+from jaxweights.nn.leaves import Leaves
+from jaxweights.spec import WeightSpec
+
+CHANGES = {
+    "shuffled": "shuffled",
+    "blocks": {"kind": "shuffled", "block": 3},
+    "fixed": {"kind": "shuffled", "fixed": True},
+    "network": {"kind": "statistics", "per": "network"},
+    "rows": {"kind": "norms", "sides": "rows"},
+    "components": {"kind": "low_rank", "rank": 2},
+    "residual": {"kind": "low_rank", "rank": 2, "keep": "residual"},
+    "low": {"kind": "frequencies", "cutoff": 0.6},
+    "high": {"kind": "frequencies", "cutoff": 0.6, "keep": "high"},
+    "bits": {"kind": "quantised", "bits": 3},
+    "pca": {"kind": "pca", "components": 2},
+    "outputs": {"kind": "outputs", "inputs": 5},
+}
+ROUNDING = 2e-6
+
+
+@pytest.fixture(scope="module")
+def of():
+    net = tasks.build({"name": "mlp", "hidden": (4,)}, (3, 3, 1), 3)
+    return Architecture(net.spec, net)
+
+
+@pytest.fixture(scope="module")
+def rows(of):
+    """Networks `[6, P]`: 4 x 9 weights, 4 biases, 3 x 4 weights, 3 biases."""
+    return np.random.default_rng(0).normal(size=(6, of.spec.num_params)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def found(of, rows):
+    """What every transformation makes of the networks, by name: one program for all."""
+    kinds = {name: bias_weights.make(name) for name in bias_weights.TRANSFORMATIONS if name not in ("matched", "pca")}
+    kinds |= {name: bias_weights.make(values) for name, values in CHANGES.items()}
+    states = {name: kind.fit(of, rows, jax.random.key(1)) for name, kind in kinds.items()}
+
+    @jax.jit
+    def program(states, rows, keys):
+        def one(row, key):
+            return {name: kind.apply(of, states[name], row, key).reshape(-1) for name, kind in kinds.items()}
+
+        return jax.vmap(one)(rows, keys)
+
+    made = jax.tree.map(np.asarray, program(states, rows, jax.random.split(jax.random.key(2), len(rows))))
+    return made | {"states": states}
+
+
+def parts(rows):
+    """First matrices `[n, 4, 9]` and biases, second matrices `[n, 3, 4]` and biases."""
+    return rows[:, :36].reshape(-1, 4, 9), rows[:, 36:40], rows[:, 40:52].reshape(-1, 3, 4), rows[:, 52:]
+
+
+def close(a, b, atol=ROUNDING):
+    np.testing.assert_allclose(a, np.reshape(b, np.shape(a)), atol=atol)
+
+
+def test_orders_of_units_keep_the_function(of, rows, found):
+    outputs = jax.jit(jax.vmap(of.net.apply, (0, None)))
+    x = np.random.default_rng(1).normal(size=(5, 3, 3, 1)).astype(np.float32)
+    expected = outputs(rows, x)
+    for name in ("permuted", "canonical"):
+        close(outputs(found[name], x), expected, 1e-5)  # sums over units in another order
+    first, bias, _, _ = parts(found["canonical"])
+    norms = np.square(first).sum(axis=2) + np.square(bias)
+    assert (np.diff(norms, axis=1) <= 0).all()
+    assert len({tuple(np.argsort(row[36:40])) for row in found["permuted"] - rows}) > 1  # another order for each
+    np.testing.assert_array_equal(found["identity"], rows)
+
+
+def test_shuffles_keep_the_values_of_every_tensor(rows, found):
+    slices = (slice(0, 36), slice(36, 40), slice(40, 52), slice(52, 55))
+    for name in ("shuffled", "blocks", "fixed"):
+        for span in slices:
+            np.testing.assert_array_equal(np.sort(found[name][:, span]), np.sort(rows[:, span]))
+        assert (found[name] != rows).any(axis=1).all()
+    for span in slices:
+        np.testing.assert_array_equal(found["sorted"][:, span], np.sort(rows[:, span]))
+    index = np.asarray(found["states"]["fixed"])
+    np.testing.assert_array_equal(found["fixed"], rows[:, index])
+    places = [np.argsort(np.argsort(a))[np.argsort(b)] for a, b in zip(rows, found["shuffled"], strict=True)]
+    assert any((place != places[0]).any() for place in places[1:])
+    blocks = found["blocks"][:, :36].reshape(6, 12, 3)
+    own = rows[:, :36].reshape(6, 12, 3)
+    assert all(any((block == other).all() for other in own[i]) for i in range(6) for block in blocks[i])
+    np.testing.assert_array_equal(found["blocks"][:, 39], rows[:, 39])  # what fills no block stays
+
+
+def test_summaries(rows, found):
+    first, bias, second, last = parts(rows)
+    tensors = [first, bias, second, last]
+    means, deviations = ([fn(t.reshape(6, -1), axis=1) for t in tensors] for fn in (np.mean, np.std))
+    close(found["statistics"], np.stack(means + deviations, axis=1))
+    close(found["network"], np.stack([rows.mean(axis=1), rows.std(axis=1)], axis=1))
+    spectra = [np.linalg.svd(m, compute_uv=False) for m in (first, second)]
+    close(found["singular_values"], np.concatenate(spectra, axis=1), 1e-5)
+    norms = [np.linalg.norm(m, axis=a) for m in (first, second) for a in (2, 1)]
+    close(found["norms"], np.concatenate(norms, axis=1))
+    close(found["rows"], np.concatenate(norms[::2], axis=1))
+
+
+def test_coarse_and_fine_parts_add_up(rows, found):
+    first, bias, second, last = parts(rows)
+    close(found["components"] + found["residual"], rows, 1e-5)
+    assert not np.any(found["residual"][:, 36:40]) and (found["components"][:, 52:] == last).all()
+    kept = parts(found["components"])
+    for matrix, whole in ((kept[0], first), (kept[2], second)):
+        spectrum, values = (np.linalg.svd(m, compute_uv=False) for m in (matrix, whole))
+        close(spectrum[:, :2], values[:, :2], 1e-5)
+        close(spectrum[:, 2:], np.zeros_like(values[:, 2:]), 1e-5)
+    low, high = found["low"], found["high"]  # of the first matrix alone: hidden units have no order
+    close(low + high, first, 1e-5)
+    spectrum = fft.dctn(low.reshape(6, 4, 3, 3), axes=(2, 3), norm="ortho")
+    expected = fft.dctn(first.reshape(6, 4, 3, 3), axes=(2, 3), norm="ortho")
+    kept = np.hypot(*np.meshgrid([0, 0.5, 1], [0, 0.5, 1])) <= 0.6
+    close(spectrum, np.where(kept, expected, 0), 1e-5)
+
+
+def test_parts_of_single_weights(rows, found):
+    np.testing.assert_array_equal(found["sign"] * found["magnitude"], rows)
+    for span in (slice(0, 36), slice(52, 55)):
+        largest = np.abs(rows[:, span]).max(axis=1, keepdims=True)
+        steps = (found["bits"][:, span] / largest + 1) * 4 - 0.5
+        close(steps, np.round(steps), 1e-4)
+        assert np.abs(found["bits"][:, span] - rows[:, span]).max() <= largest.max() / 8 + ROUNDING
+
+
+def test_functions(of, rows, found):
+    first, _, second, _ = parts(rows)
+    close(found["products"], second @ first, 1e-5)
+    probabilities = found["outputs"].reshape(6, 5, 3)
+    close(probabilities.sum(axis=-1), np.ones((6, 5)), 1e-5)
+    inputs = found["states"]["outputs"]
+    close(probabilities[2], jax.nn.softmax(of.net.apply(jnp.asarray(rows[2]), inputs)), 1e-5)
+
+
+def test_pca_is_the_projection_on_the_largest_directions(of, rows, found):
+    centred = rows - rows.mean(axis=0)
+    left, values, right = np.linalg.svd(centred, full_matrices=False)
+    close(found["pca"], rows.mean(axis=0) + (left[:, :2] * values[:2]) @ right[:2], 1e-5)
+    with pytest.raises(UserError, match="components is 6.*at most 5"):
+        transform(bias_weights.make({"kind": "pca", "components": 6}), rows, of, jax.random.key(0))
+
+
+def test_a_network_is_transformed_alike_in_any_block_on_any_devices(monkeypatch, of, rows):
+    shuffled = bias_weights.make("shuffled")
+    whole = transform(shuffled, rows, of.spec, jax.random.key(3), mesh=parallel.make_mesh(1))
+    done = []
+    monkeypatch.setattr(base, "_BLOCK_BYTES", 1)
+    split = transform(
+        shuffled, rows, of, jax.random.key(3), mesh=parallel.make_mesh(4), progress=lambda *x: done.append(x)
+    )
+    np.testing.assert_array_equal(split, whole)
+    assert done == [(4, 6), (6, 6)]
+    assert (transform(shuffled, rows, of, jax.random.key(4), mesh=parallel.make_mesh(4)) != whole).any()
+
+
+def test_matched_units_undo_reorderings(of, rows):
+    orders = [np.random.default_rng(i).permutation(4) for i in range(len(rows))]
+    moved = np.stack([np.asarray(of.spec.permutation_index([order])) for order in orders])
+    matched = bias_weights.make("matched")
+    state = matched.fit(of, rows, jax.random.key(0))
+    copies = np.take_along_axis(rows, moved, axis=1)
+    found = [transform(matched, x, of, jax.random.key(0), state=state) for x in (rows, copies)]
+    close(found[1], found[0], 1e-5)
+
+
+def test_chains_of_convolutions():
+    spec = chain(())
+    row = np.random.default_rng(0).normal(size=spec.num_params).astype(np.float32)
+    tree = spec.unflatten(row)
+    kernel, dense = np.asarray(tree["conv"]["weight"]), np.asarray(tree["fc"]["weight"])
+    expected = np.einsum("ohwc,yxic->oiyx", dense.reshape(3, 2, 2, 4), kernel)
+    made = bias_weights.make("products").apply(Architecture(spec), (), row, jax.random.key(0))
+    close(made, expected, 1e-5)
+
+
+def chain(more):
+    """A convolution of 2 channels and a dense layer on its map, and other layers that read the same channels."""
+    leaves = Leaves()
+    hidden = leaves.group(4)
+    leaves.conv("conv", 3, 2, 4, writes=hidden)
+    leaves.dense("fc", (2, 2, 4), 3, reads=hidden)
+    for name in more:
+        leaves.dense(name, 4, 3, reads=hidden)
+    return leaves.spec()
+
+
+@pytest.mark.parametrize(
+    "values, spec, message",
+    [
+        ("products", chain(("other",)), "products does not fit these networks: their layers are no chain"),
+        ("permuted", WeightSpec((plain_leaf("w", (4, 3)),)), "no hidden units that can be reordered"),
+        ("singular_values", WeightSpec((plain_leaf("b", (4,)),)), "no matrices, only vectors"),
+        ("outputs", chain(()), "nothing says what they compute"),
+        ({"kind": "low_rank", "rank": 4}, chain(()), "low_rank.rank is 4; no matrix has a rank above 4"),
+        ({"kind": "shuffled", "block": 40}, chain(()), "shuffled.block is 40; the largest tensor has 72"),
+    ],
+)
+def test_what_does_not_fit_is_refused(values, spec, message):
+    with pytest.raises(UserError, match=message):
+        transform(bias_weights.make(values), np.ones((2, spec.num_params), np.float32), spec, jax.random.key(0))
+
+
+def test_unknown_transformations_are_refused_with_the_nearest():
+    with pytest.raises(UserError, match="kind is 'shufled'.*did you mean shuffled"):
+        bias_weights.make("shufled")
