@@ -1,0 +1,40 @@
+"""Source classifiers: which collection does an example come from?
+
+To add one, write a file with a frozen dataclass derived from `Classifier` and a line of `CLASSIFIERS`. `train` trains
+all trials of a comparison in one program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxweights.bias.classifiers.base import Classifier
+from jaxweights.bias.classifiers.cnn import CNN
+from jaxweights.bias.classifiers.linear import Linear
+from jaxweights.bias.classifiers.mlp import Perceptron
+from jaxweights.bias.classifiers.trainer import train
+from jaxweights.checks import Check
+from jaxweights.errors import UserError
+from jaxweights.settings import make
+
+__all__ = ["CLASSIFIERS", "CNN", "Classifier", "Linear", "Perceptron", "build", "train"]
+
+CLASSIFIERS: dict[str, type[Classifier]] = {kind.KIND: kind for kind in (Linear, Perceptron, CNN)}
+
+
+def build(config: Mapping[str, Any]) -> Classifier:
+    """The classifier that a config names.
+
+    Args:
+      config: `kind`, a key of `CLASSIFIERS`, and any of its settings.
+
+    Raises:
+      UserError: an unknown kind or setting, or a value that a setting cannot have.
+    """
+    values = dict(config)
+    kind = values.pop("kind", "")
+    problem = Check(one_of=sorted(CLASSIFIERS)).problem(kind)
+    if problem:
+        raise UserError(f"{Classifier.SECTION}.kind is {kind!r}; {problem}.")
+    return make(CLASSIFIERS[kind], values)
