@@ -29,9 +29,12 @@ from jaxweights.errors import UserError
 HEARTBEAT_SECONDS = 30
 """Time after which a process that does not answer is taken for dead, and the job ends."""
 
+_READING = "Where JAX ends this process over a leader task, or over a heartbeat, the first process has ended or hangs."
 _NO_CLUSTER = "coordinator_address should be defined"  # what JAX says where it detects none
 _CONNECT_SECONDS = 300
 _SHUTDOWN_SECONDS = 60
+_LONGEST_WAIT_MS = 30 * 24 * 3600 * 1000
+_LENGTH_BYTES, _SMALL_BYTES = 8, 2048
 
 _initialized = False
 
@@ -116,34 +119,86 @@ def block(total: int, part: int, parts: int) -> slice:
 
 def barrier(name: str) -> None:
     """Waits until all processes are here; `name` is shown where they are at different places."""
-    if count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
+    with together(name):
+        pass
 
 
 @contextlib.contextmanager
 def in_turn(name: str) -> Iterator[None]:
-    """The first process runs the block before the others do: what it writes, they find."""
-    if not is_first():
-        barrier(name)
-    yield
+    """The first process runs the block before the others do: what it writes, they find.
+
+    Raises:
+      UserError: in all processes, what the block raised in one of them.
+    """
     if is_first():
-        barrier(name)
+        with together(name):
+            yield
+        with together(f"{name}, seen by all"):
+            pass
+    else:
+        with together(name):
+            pass
+        with together(f"{name}, seen by all"):
+            yield
+
+
+@contextlib.contextmanager
+def together(name: str) -> Iterator[None]:
+    """Every process runs the block for itself; all wait for the last one, and what is wrong in one ends it for all.
+
+    Args:
+      name: what is done, for the message where processes are at different places.
+
+    Raises:
+      UserError: in all processes, what the block raised in one of them; `process` says in which.
+      RuntimeError: the processes are at different places.
+    """
+    own = None
+    try:
+        yield
+    except UserError as error:
+        if count() == 1:
+            raise
+        own, own.process = error, index()
+    if count() == 1:
+        return
+    names, errors = zip(*gathered((name, own)), strict=True)
+    if len(set(names)) > 1:
+        raise RuntimeError(f"The processes are at different places: {', '.join(names)}.")
+    first = own or next((error for error in errors if error is not None), None)
+    if first is not None:
+        raise first
 
 
 def gathered(value: Any) -> list[Any]:
     """What every process has, in their order; any picklable value, on all processes."""
     if count() == 1:
         return [value]
+    _wait_for_all()
+    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    # In one message where all fit into it, of one size, so that there is one program to compile.
+    head = data if len(data) <= _SMALL_BYTES else b""
+    heads = _exchanged(len(data).to_bytes(_LENGTH_BYTES, "little") + head, _LENGTH_BYTES + _SMALL_BYTES)
+    sizes = [int.from_bytes(head[:_LENGTH_BYTES].tobytes(), "little") for head in heads]
+    blocks = heads[:, _LENGTH_BYTES:] if max(sizes) <= _SMALL_BYTES else _exchanged(data, max(sizes))
+    return [pickle.load(io.BytesIO(block[:size].tobytes())) for block, size in zip(blocks, sizes, strict=True)]
+
+
+def _wait_for_all() -> None:
+    """Waits for all processes, however long: computations over devices of several give up after half an hour."""
+    from jax._src import distributed  # which has no public name for it
+
+    assert distributed.global_state.client is not None
+    distributed.global_state.client.wait_at_barrier("jaxweights", _LONGEST_WAIT_MS)
+
+
+def _exchanged(data: bytes, size: int) -> np.ndarray:
+    """What every process sends, `[processes, size]` bytes."""
     from jax.experimental import multihost_utils
 
-    data = np.frombuffer(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL), np.uint8)
-    sizes = np.asarray(multihost_utils.process_allgather(np.int32(len(data))))
-    padded = np.zeros(sizes.max(), np.uint8)
-    padded[: len(data)] = data
-    blocks = np.asarray(multihost_utils.process_allgather(padded))
-    return [pickle.load(io.BytesIO(block[:size].tobytes())) for block, size in zip(blocks, sizes, strict=True)]
+    padded = np.zeros(size, np.uint8)
+    padded[: len(data)] = np.frombuffer(data, np.uint8)
+    return np.asarray(multihost_utils.process_allgather(padded))
 
 
 def agreed(value: Any) -> Any:
@@ -158,12 +213,17 @@ def map_rows(function: Callable[..., Any], *columns: Any) -> Any:
       function: takes the columns; its result is an array `[n, ...]`, or a tuple or dataclass of such, of counts, which
         are added up, and of None. A row depends on the same row of the columns alone.
       *columns: array-likes `[n, ...]`, or None.
+
+    Raises:
+      UserError: in all processes, what the function raised in one of them.
     """
     total = len(columns[0])
     if count() == 1 or total < count():
         return function(*columns)
-    own = share(total)
-    return _joined(gathered(function(*(None if column is None else column[own] for column in columns))))
+    rows, own = share(total), None
+    with together("rows"):
+        own = function(*(None if column is None else column[rows] for column in columns))
+    return _joined(gathered(own))
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -185,7 +245,7 @@ def log_to(folder: pathlib.Path | str | None) -> None:
         return
     path = pathlib.Path(os.devnull) if folder is None else files.make_dir(folder) / f"process-{index()}.log"
     with open(path, "a", encoding="utf-8") as file:
-        file.write(f"process {index()} of {count()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        file.write(f"process {index()} of {count()}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n{_READING}\n")
         file.flush()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

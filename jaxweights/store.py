@@ -230,19 +230,22 @@ class PopulationStore:
     def collect(self) -> None:
         """Names in the index the chunks that the processes of a job have written; all of them come here together."""
         processes.barrier(f"{self.path.name} is written")
-        if processes.is_first():
-            paths = sorted(self.path.glob(f"{_ENTRY}*.json"))
-            cure = "Remove it and run the same command again: only this chunk is made anew."
-            entries = [files.read_json(path, "entry of a chunk", cure, _SHAPE["chunks"][0]) for path in paths]
-            known = self.chunk_ids
-            self._add([entry for entry in entries if entry["id"] not in known and self._is_whole(entry)])
-            for path in paths:
-                path.unlink()
-        processes.barrier(f"chunks of {self.path.name}")
-        if not processes.is_first():
-            self._index = PopulationStore.open(self.path)._index
-            self._records = None
-            self._opened.clear()
+        with processes.in_turn(f"chunks of {self.path.name}"):
+            if processes.is_first():
+                self._add_entries()
+            else:
+                self._index = PopulationStore.open(self.path)._index
+                self._records = None
+                self._opened.clear()
+
+    def _add_entries(self) -> None:
+        paths = sorted(self.path.glob(f"{_ENTRY}*.json"))
+        cure = "Remove it and run the same command again: only this chunk is made anew."
+        entries = [files.read_json(path, "entry of a chunk", cure, _SHAPE["chunks"][0]) for path in paths]
+        known = self.chunk_ids
+        self._add([entry for entry in entries if entry["id"] not in known and self._is_whole(entry)])
+        for path in paths:
+            path.unlink()
 
     def _is_whole(self, entry: Mapping[str, Any]) -> bool:
         return not any(_size_problem(self.path / entry[part]["file"], entry[part]) for part in ("weights", "records"))
@@ -261,9 +264,9 @@ class PopulationStore:
         """Marks the store complete, with the chunks of all processes."""
         self.collect()
         self._index["complete"] = True
-        if processes.is_first():
-            files.write_json(self.path / INDEX, self._index)
-        processes.barrier(f"{self.path.name} is complete")
+        with processes.in_turn(f"{self.path.name} is complete"):
+            if processes.is_first():
+                files.write_json(self.path / INDEX, self._index)
 
     @property
     def digest(self) -> str:

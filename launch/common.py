@@ -101,7 +101,7 @@ def run_main(main) -> None:
             interruption.install()
             main(argv)
         except UserError as error:
-            _fail(str(error))
+            _fail(str(error), origin=error.process)
         except MemoryError as error:
             _fail(_OUT_OF_MEMORY.format(error))
         except KeyboardInterrupt:
@@ -155,10 +155,21 @@ def _end_of_job(error: BaseException) -> NoReturn:
     """Ends a process of a job of several for which an error was not foreseen: its own, or that another one is gone."""
     job = _job()
     if job is not None and any(sign in str(error) for sign in _PEER_GONE):
+        gone = _gone(str(error))
+        if gone is not None:
+            _fail(f"process {gone} has ended or hangs; running the same command again resumes.")
         print("Another process of this job has ended; JAX says which one in a moment.", file=sys.stderr, flush=True)
         time.sleep(job.HEARTBEAT_SECONDS + 10)  # JAX ends this process
     traceback.print_exception(error)
     _fail(f"{type(error).__name__}: {error}")
+
+
+def _gone(error: str) -> int | None:
+    """The process that is gone, where JAX says so."""
+    found = re.search(r"[Tt]ask (\d+) heartbeat timeout", error)
+    if found:
+        return int(found[1])
+    return 0 if "leader task was preempted" in error else None
 
 
 def fail_flags(error: flags.Error) -> NoReturn:
@@ -169,10 +180,11 @@ def fail_flags(error: flags.Error) -> NoReturn:
     _fail(f"{message.rstrip(' ?.')}. See --help for all flags.")
 
 
-def _fail(message: str, status: int = 1) -> NoReturn:
+def _fail(message: str, status: int = 1, origin: int | None = None) -> NoReturn:
+    """Prints a message and ends the program; `origin` is the process of a job that it comes from, if not this one."""
     job = _job()
     if job is not None:
-        message = f"process {job.index()} of {job.count()}: {message}"
+        message = f"process {job.index() if origin is None else origin} of {job.count()}: {message}"
     wrapped = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
     # An indented line is a command, to be copied in one piece.
     lines = [line if line.startswith("    ") else wrapped(line) for line in f"error: {message}".split("\n")]

@@ -1,6 +1,7 @@
 """Damaged, replaced and foreign files, a full disk, two jobs in one folder: one sentence, and a cure that works."""
 
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -308,6 +309,18 @@ def test_a_folder_belongs_to_one_process_and_a_crash_frees_it(tmp_path):
     other.communicate()
     with locks.locked(tmp_path), locks.locked(tmp_path):
         assert not stale.exists()
+
+
+def test_processes_of_a_job_whose_first_one_is_gone_are_waited_for(tmp_path, monkeypatch):
+    with open(tmp_path / locks.FOLLOWERS, "w") as follower:
+        fcntl.flock(follower, fcntl.LOCK_SH)
+        monkeypatch.setattr(locks, "_WAIT_SECONDS", 0)
+        with pytest.raises(UserError, match="in use by processes of a job whose first process has ended"):
+            locks.acquire(tmp_path)
+        monkeypatch.setattr(locks, "_WAIT_SECONDS", 10)
+        monkeypatch.setattr("time.sleep", lambda _: follower.close())  # it ends while it is waited for
+        with locks.locked(tmp_path):
+            assert follower.closed
 
 
 def test_a_resumed_log_has_every_row_once(tmp_path):

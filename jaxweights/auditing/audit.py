@@ -84,8 +84,9 @@ def measure(
                 with traces.moment("audit", _TRACED_SERIES):
                     measure_one = measurer.located if name == NOISE_LADDER else functools.partial(measurer, name=name)
                     measured[name] = measure_one(networks)
-                if path is not None and processes.is_first():
-                    measurements.save(path, measured[name])
+                with processes.together(f"measurements of {name}"):
+                    if path is not None and processes.is_first():
+                        measurements.save(path, measured[name])
             bar.update(i + 1, name)
     return measured
 

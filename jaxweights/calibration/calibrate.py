@@ -89,8 +89,9 @@ def run(
         "sweep": _sweep(judged[CALIBRATION]) if judged[CALIBRATION] else [],
         "versions": provenance.versions(),
     }
-    if processes.is_first():
-        files.write_json(folder / RESULT, result)
+    with processes.together("calibration"):
+        if processes.is_first():
+            files.write_json(folder / RESULT, result)
     return result
 
 
@@ -127,8 +128,9 @@ class _Experiment:
         for name, value, thresholds in self._tried():
             same = thresholds == auditing.THRESHOLDS
             found[_key(name, value)] = found[_DEFAULT] if same else cells.judge(cell, self.audit, thresholds)
-        if processes.is_first():
-            files.write_json(path, {"settings": settings, "verdicts": found})
+        with processes.together("verdicts"):
+            if processes.is_first():
+                files.write_json(path, {"settings": settings, "verdicts": found})
         return found
 
     def _tried(self) -> list[tuple[str, float, Thresholds]]:

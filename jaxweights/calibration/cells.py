@@ -78,14 +78,16 @@ def measure(
         if path is not None and processes.agreed(path.exists()):
             return measurements.load(path, len(networks))
         found = measured()
-        if path is not None and processes.is_first():
-            measurements.save(path, found)
+        with processes.together(f"measurements of {name}"):
+            if path is not None and processes.is_first():
+                measurements.save(path, found)
         return found
 
     if folder is not None:
         networks = {field.name: len(getattr(parts, field.name)) for field in dataclasses.fields(parts)}
         made_of = {"networks": networks, "controls": list(controls.CONTROLS), "seed": seed, "audit": plain(settings)}
-        _keep_if_of(folder, json.loads(json.dumps(made_of)))
+        with processes.in_turn("folder of measurements"):
+            _keep_if_of(folder, json.loads(json.dumps(made_of)))
     null = {
         name: kept(name, networks, functools.partial(measurer, networks, name))
         for name, networks in ((TRAINING, parts.train), (HELDOUT, parts.heldout))

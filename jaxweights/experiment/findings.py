@@ -23,15 +23,16 @@ def audit(context: Context) -> dict[str, Any]:
     if processes.count() > 1:  # a trained generator is read by all processes together
         for name in _studied(context):
             samples.state(context, opened, name)
-    if processes.is_first():
+    with processes.in_turn("audit"):
+        if not processes.is_first():
+            return context.folder.read_metrics()
         found = study(context, opened, drawn)
         if found:
             metrics["studies"] = found
         facts = {"zoo": zoo_stage.summary(context, opened), "timing": context.folder.timing}
         metrics |= facts | {"versions": provenance.versions()}
         files.write_json(context.workdir / "metrics.json", metrics)
-    processes.barrier("audit")
-    return metrics if processes.is_first() else context.folder.read_metrics()
+    return metrics
 
 
 def judge(
@@ -145,9 +146,9 @@ def _keep(path: pathlib.Path, metrics: Mapping[str, Any], arrays: Mapping[str, n
 
 def write_report(context: Context) -> pathlib.Path:
     """Draws the figures and writes `report.html` from what the other stages left, in the first process."""
-    if processes.is_first():
-        _write_report(context)
-    processes.barrier("report")
+    with processes.in_turn("report"):
+        if processes.is_first():
+            _write_report(context)
     return context.workdir / "report.html"
 
 

@@ -95,9 +95,15 @@ def _draw(context: Context, opened: store.PopulationStore, generator, trained, p
     with processes.in_turn(f"samples of {generator.name}"):
         target = _target(context, generator, path)
     target.collect()
-    own = processes.share(context.settings.num_samples)
-    if processes.index() not in target.chunk_ids and own.start < own.stop:
-        target.append(processes.index(), _drawn(context, opened, generator, trained, own))
+    own, drawn = processes.share(context.settings.num_samples), None
+    missing = processes.index() not in target.chunk_ids and own.start < own.stop
+    with processes.together(f"drawing from {generator.name}"):
+        if missing:
+            drawn = _drawn(context, opened, generator, trained, own)
+    _refuse_undefined(context, generator, drawn)
+    with processes.together(f"evaluation of {generator.name}"):
+        if drawn is not None:
+            target.append(processes.index(), _evaluated(context, opened, generator, *drawn))
     target.finish()
 
 
@@ -112,9 +118,9 @@ def _target(context: Context, generator, path: pathlib.Path) -> store.Population
     return store.PopulationStore.create(path, context.net.spec, context.provenance(f"sample {generator.name}") | parts)
 
 
-def _drawn(context: Context, opened: store.PopulationStore, generator, trained, own: slice) -> population.Population:
-    """Some of the samples, evaluated."""
-    rows, spec = zoo.training_rows(context, opened), context.net.spec
+def _drawn(context: Context, opened: store.PopulationStore, generator, trained, own: slice):
+    """Weights `[n, P]` and parents `[n]` of some of the samples."""
+    spec = context.net.spec
 
     def measure(weights: np.ndarray) -> population.Population:
         result = context.evaluate(weights)
@@ -122,13 +128,23 @@ def _drawn(context: Context, opened: store.PopulationStore, generator, trained, 
 
     keys = context.sample_keys(generator.name)
     samples = generators.draw(generator, trained, keys, zoo.starts(opened), measure, context.mesh, own)
-    weights, parents = np.asarray(samples.weights), np.asarray(samples.parents)
-    finite = np.isfinite(weights).all(axis=1)
-    if not finite.all():
+    return np.asarray(samples.weights), np.asarray(samples.parents)
+
+
+def _refuse_undefined(context: Context, generator, drawn: tuple[np.ndarray, np.ndarray] | None) -> None:
+    """Raises `UserError` in all processes where any of them drew weights that are not finite."""
+    own = 0 if drawn is None else int(np.sum(~np.isfinite(drawn[0]).all(axis=1)))
+    undefined = sum(processes.gathered(own))
+    if undefined:
         raise UserError(
-            f"{(~finite).sum()} of {len(weights)} networks sampled from {generator.name!r} have weights that are not "
-            f"finite. {_cure(generator, context.workdir)}"
+            f"{undefined} of {context.settings.num_samples} networks sampled from {generator.name!r} have weights that "
+            f"are not finite. {_cure(generator, context.workdir)}"
         )
+
+
+def _evaluated(context: Context, opened: store.PopulationStore, generator, weights, parents) -> population.Population:
+    """Samples with their records; parents are rows of the zoo."""
+    rows, spec = zoo.training_rows(context, opened), context.net.spec
     derived = opened.view(rows).derive(weights, parents, generator.name)
     result = context.evaluate(weights)
     parents = np.where(parents >= 0, rows[parents], -1)  # rows of the zoo's store, not of the training subset

@@ -78,9 +78,8 @@ class Workdir:
         self.inputs: dict[str, str] = {}
         with processes.in_turn("workdir"):
             self.path = files.make_dir(path)
-            if processes.is_first():  # of a job of several, it holds the lock for all
-                weakref.finalize(self, locks.release, locks.acquire(self.path))
             self._refuse_unshared()
+            weakref.finalize(self, locks.release, locks.acquire(self.path))
             self.bind({_DATA: None, **inputs})
 
     def _refuse_unshared(self) -> None:

@@ -77,7 +77,9 @@ def run(
         # The order of the factors, not of the sizes.
         order = [(cell.level, cell.seed) for cell in found]
         study["rows"].sort(key=lambda row: order.index((row["level"], row["seed"])))
-        _write(folder, study)
+        with processes.together("study"):
+            if processes.is_first():
+                _write(folder, study)
     return study
 
 
@@ -151,14 +153,13 @@ def _metrics(bound: Experiment, names: Sequence[str]) -> dict[str, Any]:
         if kept.get("made_of") == made_of:
             return kept["metrics"]
     metrics = findings.judge(bound, zoo_stage.open_zoo(bound), samples.run(bound, names))
-    if processes.is_first():
-        files.write_json(path, {"made_of": made_of, "metrics": metrics})
+    with processes.together("verdicts"):
+        if processes.is_first():
+            files.write_json(path, {"made_of": made_of, "metrics": metrics})
     return metrics
 
 
 def _write(folder: pathlib.Path, study: Mapping[str, Any]) -> None:
-    if not processes.is_first():
-        return
     files.write_json(folder / _STUDY, study)
     files.write_text(folder / "study.csv", table.csv(study))
     files.write_text(folder / "study.md", table.markdown(study))

@@ -69,14 +69,18 @@ def run(
         with processes.in_turn("config of the sweep"):
             _claim(folder, plan)
         result = outcome.collect(plan, _train(folder, plan, parallel.resolve(mesh)))
-        if processes.is_first():
-            files.write_json(folder / RESULT, {**result, "versions": provenance.versions()})
-            files.write_text(folder / "runs.csv", table.runs_csv(result))
-            files.write_text(folder / "recipes.csv", table.recipes_csv(result))
-            if report:
-                page.write(folder, result, picture.draw(result, files.make_dir(folder / "figures")))
-        processes.barrier("sweep")
+        with processes.together("sweep"):
+            if processes.is_first():
+                _write(folder, result, report)
     return result
+
+
+def _write(folder: pathlib.Path, result: Mapping[str, Any], report: bool) -> None:
+    files.write_json(folder / RESULT, {**result, "versions": provenance.versions()})
+    files.write_text(folder / "runs.csv", table.runs_csv(result))
+    files.write_text(folder / "recipes.csv", table.recipes_csv(result))
+    if report:
+        page.write(folder, result, picture.draw(result, files.make_dir(folder / "figures")))
 
 
 def left(folder: pathlib.Path, plan: Plan) -> tuple[int, float | None]:
@@ -132,9 +136,9 @@ def _train(folder: pathlib.Path, plan: Plan, mesh: Mesh) -> list[dict[str, Any]]
         processes.barrier("cells")
         for number in unjudged:
             verdicts = cells.judge(plan.cells[number])
-            if processes.is_first():
-                files.write_json(_path(folder, plan.cells[number], _VERDICTS), verdicts)
-        processes.barrier("verdicts")
+            with processes.together("verdicts"):
+                if processes.is_first():
+                    files.write_json(_path(folder, plan.cells[number], _VERDICTS), verdicts)
     out = []
     for cell in plan.cells:
         kept = _kept(folder, plan, cell)
