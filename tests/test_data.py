@@ -116,6 +116,20 @@ def test_settings_that_do_not_fit_are_refused():
             data.load("digits", **settings)
 
 
+def test_pixels_in_another_order_and_wrong_labels():
+    plain, moved, noisy = data.load(), data.load(permute_pixels=3), data.load(label_noise=0.2)
+    for before, after in ((plain.train_images, moved.train_images), (plain.test_images, moved.test_images)):
+        order = np.random.default_rng(3).permutation(64)
+        assert np.array_equal(after.reshape(-1, 64), before.reshape(-1, 64)[:, order])
+    assert np.array_equal(moved.train_labels, plain.train_labels)
+    assert np.sum(noisy.train_labels != plain.train_labels) == round(0.2 * 1437)
+    assert np.array_equal(noisy.test_labels, plain.test_labels)
+    assert set(np.unique(noisy.train_labels)) == set(range(10))
+    names = {d.source.rpartition("blake2b ")[2] for d in (plain, moved, noisy)}
+    assert len(names) == 3 and "20% of training labels wrong" in noisy.source
+    assert np.array_equal(data.load(label_noise=0.2).train_labels, noisy.train_labels)
+
+
 def test_limits_take_the_first_images():
     full, part = data.load("digits"), data.load("digits", train_limit=50, test_limit=20)
     np.testing.assert_array_equal(part.train_images, full.train_images[:50])

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxweights.data import cartpole, shapes
+from jaxweights.data import cartpole, changes, shapes
 from jaxweights.data.checks import check
 from jaxweights.data.dataset import Dataset, finish, standardise
 from jaxweights.data.raw import Reading
@@ -36,6 +36,8 @@ def load(
     test_limit: int = 0,
     skip_bad: bool = False,
     labelled: bool = True,
+    permute_pixels: int = 0,
+    label_noise: float = 0.0,
 ) -> Dataset:
     """Loads an image set into memory; never downloads.
 
@@ -73,6 +75,8 @@ def load(
       test_limit: number of test images to keep, 0 for all.
       skip_bad: whether images and files that cannot be used are left out, see `Dataset.skipped`.
       labelled: whether the classes are used, so that each of them must have images.
+      permute_pixels: random seed of one order of the pixels of all images, 0 for their own.
+      label_noise: share of the training labels that are replaced by another class, see `changes`.
 
     Returns:
       The data set: images `[n, H, W, C]` as stored, uint8 or float32, and labels `[n]` int32.
@@ -83,8 +87,8 @@ def load(
     """
     options = {"mean": mean, "std": std, "grey": grey, "resize": resize, "crop": crop}
     if name == "cartpole":
-        if mean is not None or std is not None or grey or resize or crop:
-            raise UserError("data set 'cartpole' has no images; leave mean, std, grey, resize and crop as they are.")
+        if mean is not None or std is not None or grey or resize or crop or permute_pixels or label_noise:
+            raise UserError("data set 'cartpole' has no images; leave all that changes images as it is.")
         return cartpole.read(train_limit, test_limit)
     counts = {"resize": resize, "crop": crop, "train_limit": train_limit, "test_limit": test_limit}
     for setting, value in counts.items():
@@ -93,7 +97,9 @@ def load(
     wanted = (max(train_limit, 0), max(test_limit, 0))
     raw, name = find(name, data_dir, Reading(resize=resize, limits=wanted, skip_bad=skip_bad))
     checked = check(raw, name, skip_bad, labelled)
-    return finish(checked, name, limits=(train_limit, test_limit), labelled=labelled, **options)
+    made = finish(checked, name, limits=(train_limit, test_limit), labelled=labelled, **options)
+    made = changes.permuted_pixels(made, permute_pixels) if permute_pixels else made
+    return changes.noisy_labels(made, label_noise) if label_noise else made
 
 
 def load_signals(

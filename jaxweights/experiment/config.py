@@ -19,6 +19,7 @@ from jaxweights.zoo import ZooSettings
 from jaxweights.zoo.recipe import FURTHER
 
 _OWN = ("seed", "num_samples", "task")  # settings of the experiment itself; all others are sections
+_OFF_DATA = ("skip_bad", "permute_pixels", "label_noise")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # of a generator
 
 
@@ -125,8 +126,9 @@ def complete(config: Mapping[str, Any], parsed: ExperimentSettings) -> dict[str,
     completed["studies"] = {name: chosen for name, chosen in completed["studies"].items() if name in possible}
     del completed["sweep"]
     # Off is no entry, so that workdirs from before these were settings belong to the same config.
-    if not completed["data"].get("skip_bad"):
-        completed["data"].pop("skip_bad", None)
+    for name in _OFF_DATA:
+        if not completed["data"].get(name):
+            completed["data"].pop(name, None)
     for name, default in FURTHER.items():
         if completed["zoo"].get(name) == default:
             del completed["zoo"][name]

@@ -69,6 +69,19 @@ class ImageSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class LabelledImageSettings(ImageSettings):
+    """Settings of a set of images with classes.
+
+    Attributes:
+      permute_pixels: random seed of one order of the pixels of all images; 0 for their own.
+      label_noise: share of the training labels that are replaced by another class, the same ones for all runs.
+    """
+
+    permute_pixels: int = setting(0, at_least=0)
+    label_noise: float = setting(0.0, at_least=0, at_most=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class ClassifierZoo(SupervisedSettings):
     """Settings of a zoo of classifiers.
 
@@ -107,7 +120,7 @@ class Classification(Task):
     """Networks that classify images. Accuracy and errors are those of the test images, the loss is cross-entropy."""
 
     name = "classification"
-    data_settings = ImageSettings
+    data_settings = LabelledImageSettings
     zoo_settings = ClassifierZoo
     default_network = "mlp"
 
@@ -115,7 +128,7 @@ class Classification(Task):
     def networks(self) -> Sequence[str]:
         return tuple(name for name in nets.NETWORKS if name not in _OTHERS)
 
-    def load(self, data: ImageSettings, *, net: Mapping[str, Any], runs: int, data_dir: str | None = None):
+    def load(self, data: LabelledImageSettings, *, net: Mapping[str, Any], runs: int, data_dir: str | None = None):
         del net, runs
         return datasets.load(**given(data), data_dir=data_dir)
 
