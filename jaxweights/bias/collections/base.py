@@ -19,9 +19,10 @@ class Collection:
       digests: `[n]`, a hash of the pixels as they came from the source, before resizing and re-encoding: the group of
         an example, which never lies on both sides of a split.
       source: provenance: what was read, and what was done to it.
-      formats: number of images by the format they are stored in, e.g. `{"JPEG": 90, "PNG": 10}`.
-      modes: number of images by the kind of pixels they are stored with, as Pillow calls them, e.g. `{"RGB": 100}`.
+      formats: number of images by the format that they are stored in, e.g. `{"JPEG": 90, "PNG": 10}`.
+      modes: number of images by the kind of pixels that they are stored with, as Pillow calls them.
       sizes: `[n, 2]` int32, height and width before resizing.
+      quality: of the JPEG that all images went through after resizing; 0 for none.
       labels: `[n]` int32 classes of what the images show; None where they are not known.
       skipped: bad items that were left out, one sentence each.
     """
@@ -33,6 +34,7 @@ class Collection:
     formats: Mapping[str, int]
     modes: Mapping[str, int]
     sizes: np.ndarray
+    quality: int = 0
     labels: np.ndarray | None = None
     skipped: tuple[str, ...] = ()
 
@@ -71,7 +73,7 @@ def from_arrays(name: str, images: np.ndarray, labels: np.ndarray | None = None,
         images=images,
         digests=np.array([digest(image) for image in images], dtype="U32"),
         source=source or f"{len(images)} images in memory",
-        formats={"pixels": len(images)},
+        formats={"array": len(images)},
         modes={mode: len(images)},
         sizes=np.tile(np.array([images.shape[1:3]], np.int32), (len(images), 1)),
         labels=labels,

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -98,7 +99,7 @@ class Arithmetic(Transformation):
     """A transformation that is computed on device."""
 
     BYTES: ClassVar[bool] = False
-    """Whether bytes become bytes without loss, so that transformed sets are kept as uint8."""
+    """Whether `apply` also takes uint8, and then returns it, so that transformed sets are kept as bytes."""
 
     @abc.abstractmethod
     def apply(self, images: jax.Array, keys: jax.Array) -> jax.Array:
@@ -146,6 +147,21 @@ class Fitted(Transformation):
     @abc.abstractmethod
     def apply(self, state: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
         """Like `Arithmetic.apply`, under the state of the images' collection."""
+
+
+def as_floats(images: jax.Array) -> jax.Array:
+    """Stored images of any type as float32, bytes in [0, 1]."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def as_levels(images: jax.Array) -> jax.Array:
+    """Images, uint8 or float32 in [0, 1], as whole numbers 0 ... 255 in float32."""
+    return images.astype(jnp.float32) if images.dtype == jnp.uint8 else jnp.round(images * 255)
+
+
+def from_levels(levels: jax.Array, like: jax.Array) -> jax.Array:
+    """Whole numbers 0 ... 255 as images of the type of others; inverse of `as_levels`."""
+    return levels.astype(jnp.uint8) if like.dtype == jnp.uint8 else levels / 255
 
 
 def divides(transformation: Transformation, field: str, shape: tuple[int, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Luminance of images that may be grey already."""
+"""Luminance of images that may be grey already, and pictures of one channel on all of them."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def luminance(images: jax.Array) -> jax.Array:
 def on_all_channels(grey: jax.Array, channels: int) -> jax.Array:
     """`[B, H, W]` as `[B, H, W, channels]`, the same on every channel."""
     return jnp.broadcast_to(grey[..., None], (*grey.shape, channels))
+
+
+def repeated(picture: np.ndarray, channels: int) -> np.ndarray:
+    """`[H, W]` as `[H, W, channels]`."""
+    return np.repeat(picture[..., None], channels, axis=-1)

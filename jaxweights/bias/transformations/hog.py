@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxweights.bias.transformations.base import CROP_FLIP, Arithmetic, Augmentation, Stage
+from jaxweights.bias.resizing import resize_bytes
+from jaxweights.bias.transformations.base import CROP_FLIP, Arithmetic, Augmentation, Stage, as_levels, from_levels
 from jaxweights.bias.transformations.grey import LUMINANCE, on_all_channels
-from jaxweights.bias.transformations.resizing import resize_bytes
 from jaxweights.errors import UserError
 from jaxweights.settings import setting
 
@@ -49,14 +49,14 @@ class HOG(Arithmetic):
     def apply(self, images: jax.Array, keys: jax.Array) -> jax.Array:
         """See `Arithmetic.apply`."""
         del keys
-        pixels = resize_bytes(jnp.round(images * 255), self.side)
+        pixels = resize_bytes(as_levels(images), self.side)
         histograms = self._histograms(jnp.sqrt(_grey(pixels)))
         picture = self._drawn(histograms, (pixels.shape[1], pixels.shape[2]))
         least = jnp.min(picture, axis=(1, 2), keepdims=True)
         most = jnp.max(picture, axis=(1, 2), keepdims=True)
         flat = most == least
         share = (picture - least) / jnp.where(flat, 1.0, most - least)
-        return on_all_channels(jnp.floor(share * 255) / 255, images.shape[-1])
+        return on_all_channels(from_levels(jnp.floor(share * 255), images), images.shape[-1])
 
     def _histograms(self, grey: jax.Array) -> jax.Array:
         """`[B, rows, columns, orientations]` of grey values `[B, H, W]`: the mean over a cell of the gradients of a

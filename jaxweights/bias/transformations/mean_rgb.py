@@ -8,7 +8,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxweights.bias.transformations.base import FULL, Arithmetic, Augmentation, Stage
+from jaxweights.bias.transformations.base import FULL, Arithmetic, Augmentation, Stage, as_levels, from_levels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,6 @@ class MeanRGB(Arithmetic):
         """See `Arithmetic.apply`. Sums are whole numbers, so that no rounding decides about a byte."""
         del keys
         height, width = images.shape[1:3]
-        total = jnp.sum(jnp.round(images * 255).astype(jnp.int32), axis=(1, 2), keepdims=True)
-        mean = (total // (height * width)).astype(jnp.float32) / 255
+        total = jnp.sum(as_levels(images).astype(jnp.int32), axis=(1, 2), keepdims=True)
+        mean = from_levels(total // (height * width), images)
         return mean if self.vector else jnp.broadcast_to(mean, images.shape)

@@ -75,12 +75,18 @@ def take_patches(images: jax.Array, order: jax.Array, patch: int) -> jax.Array:
       patch: side of the patches.
     """
     batch, height, width, channels = images.shape
-    rows, columns = height // patch, width // patch
-    cut = images.reshape(batch, rows, patch, columns, patch, channels).transpose(0, 1, 3, 2, 4, 5)
-    cut = cut.reshape(batch, rows * columns, patch * patch * channels)
+    columns = width // patch
+    row, column = np.mgrid[:height, :width].reshape(2, -1)
+    place = jnp.asarray(row // patch * columns + column // patch)
+    within = jnp.asarray(row % patch * width + column % patch)
+
+    def source(order: jax.Array) -> jax.Array:
+        """Pixel that comes to each pixel, in reading order."""
+        taken = order[place]
+        return taken // columns * (patch * width) + taken % columns * patch + within
+
+    pixels = images.reshape(batch, height * width, channels)
     if order.ndim == 1:
-        cut = cut[:, order]
-    else:
-        cut = jax.vmap(lambda image, places: image[places])(cut, order)
-    cut = cut.reshape(batch, rows, columns, patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
-    return cut.reshape(images.shape)
+        return pixels[:, source(order)].reshape(images.shape)
+    moved = jax.vmap(lambda image, order: image.at[source(order)].get(mode="promise_in_bounds"))(pixels, order)
+    return moved.reshape(images.shape)

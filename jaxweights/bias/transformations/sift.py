@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from jaxweights import extras
+from jaxweights.bias.resizing import resized
 from jaxweights.bias.transformations.base import CROP_FLIP, Augmentation, Library
-from jaxweights.bias.transformations.host import resized
 from jaxweights.settings import setting
 
 

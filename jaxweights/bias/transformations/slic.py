@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from jaxweights import extras
+from jaxweights.bias.resizing import at_most
 from jaxweights.bias.transformations.base import CROP_FLIP, Augmentation, Library
-from jaxweights.bias.transformations.host import at_most, repeated
+from jaxweights.bias.transformations.grey import repeated
 from jaxweights.settings import setting
 
 

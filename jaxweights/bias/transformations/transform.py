@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import files, parallel, settings
-from jaxweights.bias.transformations.base import Arithmetic, Fitted, Library, Stage, Transformation
+from jaxweights.bias.transformations.base import Arithmetic, Fitted, Library, Stage, Transformation, as_floats
 from jaxweights.progress import Progress
 
 _CHUNK_VALUES = 1 << 24  # pixels times channels that are on the devices at a time
@@ -89,11 +89,6 @@ def accessed(transformation: Transformation) -> Program:
     return lambda images, keys: images
 
 
-def as_floats(images: jax.Array) -> jax.Array:
-    """Stored images of any type as float32, bytes in [0, 1]."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
-
-
 def _on_devices(
     transformation: Transformation, images: np.ndarray, key: jax.Array, place: Place, first: int = 0
 ) -> np.ndarray:
@@ -122,12 +117,9 @@ def _program(transformation: Transformation, mesh: Mesh) -> Callable[[Any, Any],
         (fitted, words), (images, rows) = state, chunk
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(words), rows)
         if isinstance(transformation, Fitted):
-            out = transformation.apply(fitted, as_floats(images), keys)
-        else:
-            assert isinstance(transformation, Arithmetic)
-            out = transformation.apply(as_floats(images), keys)
-        keeps_bytes = isinstance(transformation, Arithmetic) and transformation.BYTES and images.dtype == jnp.uint8
-        return jnp.round(out * 255).astype(jnp.uint8) if keeps_bytes else out
+            return transformation.apply(fitted, as_floats(images), keys)
+        assert isinstance(transformation, Arithmetic)
+        return transformation.apply(images if transformation.BYTES else as_floats(images), keys)
 
     return parallel.map_rows(run, mesh)
 

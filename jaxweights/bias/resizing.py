@@ -1,4 +1,4 @@
-"""Bicubic resizing of bytes on device, as Pillow does it."""
+"""Bicubic resizing of images: by Pillow on the host, and as Pillow does it on devices."""
 
 from __future__ import annotations
 
@@ -8,9 +8,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights import extras
 from jaxweights.nets.resize import weigh
 
 _SHARPNESS = -0.5  # of Keys' cubic, Pillow's
+
+
+def at_most(image: np.ndarray, side: int) -> np.ndarray:
+    """An image `[H, W, C]` uint8 whose short side is at most `side` pixels; 0 for any."""
+    return resized(image, side) if side and min(image.shape[:2]) > side else image
+
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """An image `[H, W, C]` uint8 of 1, 3 or 4 channels, resized by Pillow's bicubic filter to a short side of `side`
+    pixels; 0 to leave it."""
+    height, width, channels = image.shape
+    if not side or min(height, width) == side:
+        return image
+    with extras.importing("bias"):
+        from PIL import Image
+
+    tall, wide = (side * pixels // min(height, width) for pixels in (height, width))
+    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+    return np.asarray(picture.resize((wide, tall), Image.Resampling.BICUBIC)).reshape(tall, wide, channels)
+
+
+def squared(image: np.ndarray, side: int) -> np.ndarray:
+    """An image `[H, W, C]` uint8, resized to a short side of `side` pixels and cut to the square in its middle."""
+    image = resized(image, side)
+    top, left = (round((pixels - side) / 2) for pixels in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 @functools.cache
