@@ -1,6 +1,7 @@
 """Collections: what their readers make of good and bad files, and what the checks refuse or say."""
 
 import dataclasses
+import gzip
 import io
 import re
 import tarfile
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxweights.bias import collections
+from jaxweights.bias.collections.sources import as_bytes
 from jaxweights.errors import UserError
 
 
@@ -105,10 +107,15 @@ def test_all_bad_files_are_listed_and_can_be_skipped(tmp_path):
 
 def test_truncated_archives(tmp_path):
     path = write_tar(tmp_path / "x.tar", {f"{i}.png": encoded(image) for i, image in enumerate(pixels(3))})
-    path.write_bytes(path.read_bytes()[:2300])
+    whole = path.read_bytes()
+    for size, count in ((2300, 2), (2048, 2), (1800, 1)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match="x.tar is truncated"):
+            read(path, "webdataset")
+        assert len(read(path, "webdataset", skip_bad=True)) == count
+    path.write_bytes(gzip.compress(whole)[:900])
     with pytest.raises(UserError, match="x.tar is truncated"):
         read(path, "webdataset")
-    assert len(read(path, "webdataset", skip_bad=True)) == 2
     path.write_bytes(b"nothing of the kind" * 99)
     with pytest.raises(UserError, match="no tar archive"):
         read(path, "webdataset", skip_bad=True)
@@ -117,19 +124,30 @@ def test_truncated_archives(tmp_path):
             read(tmp_path / "absent", kind)
 
 
-def test_image_sets_are_cut_and_re_encoded():
-    make = {"kind": "image_set", "dataset": "digits", "classes": (0, 1), "limit": 20}
+def test_image_sets_are_cut_and_re_encoded(tmp_path):
+    labels = np.arange(60) % 3
+    arrays = {"train_images": pixels(60, (8, 8, 1)), "train_labels": labels}
+    np.savez(tmp_path / "x.npz", **arrays, test_images=pixels(9, (8, 8, 1), 1), test_labels=labels[:9])
+    make = {"kind": "image_set", "dataset": str(tmp_path / "x.npz"), "classes": (0, 1), "limit": 20}
     first = collections.make(make).read("a")
     second = collections.make({**make, "first": 20, "quality": 30, "size": 16}).read("b")
-    assert first.shape == (8, 8, 3) and first.images.max() == 255 and first.labels is not None
-    assert set(first.labels) == {0, 1} and not set(first.digests) & set(second.digests)
+    np.testing.assert_array_equal(first.images[..., 1], arrays["train_images"][labels < 2][:20, ..., 0])
+    assert first.labels is not None and set(first.labels) == {0, 1} and not set(first.digests) & set(second.digests)
     assert second.shape == (16, 16, 3) and second.quality == 30
-    with pytest.raises(UserError, match="has 2"):
+    assert len(collections.make({**make, "part": "all", "classes": (), "limit": 0}).read("a")) == 69
+    with pytest.raises(UserError, match="has 40"):
         collections.make({**make, "limit": 10_000}).read("a")
     with pytest.raises(UserError, match="remove 12"):
         collections.make({**make, "classes": (0, 12)}).read("a")
     with pytest.raises(UserError, match="did you mean folder"):
         collections.make({"kind": "folders"})
+
+
+def test_pixels_of_any_scale_become_bytes():
+    np.testing.assert_array_equal(as_bytes(np.array([0, 8, 16], np.uint8), "digits"), [0, 128, 255])
+    np.testing.assert_array_equal(as_bytes(np.array([0.0, 0.5, 1.0]), "own"), [0, 128, 255])
+    with pytest.raises(UserError, match="from 0 to 1"):
+        as_bytes(np.array([0.0, 2.0]), "own")
 
 
 def named(name, seed, count=6, **changes):

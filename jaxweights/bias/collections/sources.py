@@ -26,6 +26,8 @@ from jaxweights.settings import setting
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Ends of the names of images; other files are passed over."""
 
+_TAR_BLOCK = 512
+
 
 @dataclasses.dataclass(frozen=True)
 class Source(Reading, abc.ABC):
@@ -132,7 +134,7 @@ class ImageSet(Source):
                 f"bias.collections.{name} wants {self.limit or 'some'} images from the {self.first}th on, but "
                 f"{loaded.name} ({self.part}) has {len(rows)} of these classes. Lower first or limit."
             )
-        pixels, where = _bytes(images[kept], loaded.name), f"{loaded.name} ({self.part}), {_subset(self)}"
+        pixels, where = as_bytes(images[kept], loaded.name), f"{loaded.name} ({self.part}), {_subset(self)}"
         items = (Item(f"image {row}", pixels[i], int(labels[row])) for i, row in enumerate(kept))
         found = read_items(name, items, len(kept), self, Inspection(where, "images", skip=self.skip_bad))
         return dataclasses.replace(found, skipped=(*loaded.skipped, *found.skipped))
@@ -143,8 +145,8 @@ def _subset(source: ImageSet) -> str:
     return f"{classes}, from {source.first} on"
 
 
-def _bytes(images: np.ndarray, name: str) -> np.ndarray:
-    """Images of a data set as uint8 `[n, H, W, C]` on the scale 0 ... 255."""
+def as_bytes(images: np.ndarray, name: str) -> np.ndarray:
+    """Images of a data set, uint8 of any scale or floats in [0, 1], as uint8 on the scale 0 ... 255."""
     known = KNOWN.get(ALIASES.get(name, name))
     scale = known.full_scale if known and images.dtype == np.uint8 else 255.0 if images.dtype == np.uint8 else 1.0
     if scale == 255.0:
@@ -209,7 +211,21 @@ def _members(path: pathlib.Path, inspection: Inspection | None, contents: bool =
                     waiting.append(Item(member.name, content))
                 elif suffix == ".cls" and content.strip().isdigit():
                     label = int(content)
+        if inspection is not None and not _ended(path):
+            inspection.bad[path.name] = "is truncated (it has no end-of-archive mark)"
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         if inspection is not None:
             inspection.bad[path.name] = f"is truncated or no tar archive ({error})"
     yield from (item._replace(name=f"{path.name}/{item.name}", label=label) for item in waiting)
+
+
+def _ended(path: pathlib.Path) -> bool:
+    """Whether an archive ends with the empty block that ends every archive; `tarfile` takes one that was cut between or
+    within headers for whole. Compressed ones have an end of their own, which was read."""
+    with path.open("rb") as file:
+        is_plain = file.read(_TAR_BLOCK)[257:262] == b"ustar"
+        size = file.seek(0, os.SEEK_END)
+        if not is_plain:
+            return True
+        file.seek(max(0, size - _TAR_BLOCK))
+        return size % _TAR_BLOCK == 0 and not any(file.read(_TAR_BLOCK))
