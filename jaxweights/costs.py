@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
@@ -61,7 +60,7 @@ def metered() -> Iterator[Cost]:
 
 def _note_peak() -> None:
     """Tells all work in progress of the peak of memory since it was last told."""
-    host, device = host_peak(), _device_peak()
+    host, device = host_peak(), device_peak()
     for cost in _open:
         cost.peak_bytes, cost.device_peak_bytes = max(cost.peak_bytes, host), max(cost.device_peak_bytes, device)
 
@@ -75,7 +74,8 @@ def host_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _device_peak() -> int:
+def device_peak() -> int:
+    """Bytes of the most memory of a device of this process so far, of those that have their own; 0 on CPU."""
     return max((device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices())
 
 
@@ -89,9 +89,19 @@ def _listen() -> None:
     jax.monitoring.register_event_duration_secs_listener(add)
 
 
-def matmul_peak(mesh: Mesh, size: int = 2048, trials: int = 8) -> float:
-    """Best rate of float32 products of `[size, size]` matrices on all devices of a mesh at once, in FLOP/s."""
-    a = jax.device_put(jnp.ones((mesh.size, size, size)), parallel.sharded(mesh))
+def matmul_peak(mesh: Mesh, size: int = 0, trials: int = 8, dtype: str = "float32") -> float:
+    """Best rate of products of `[size, size]` matrices on all devices of a mesh at once, in FLOP/s.
+
+    Args:
+      mesh: devices.
+      size: 0 for 2048 on CPU and 8192 on accelerators, where a smaller product is over sooner than it is started.
+      trials: products, of which the fastest counts.
+      dtype: of the matrices. JAX multiplies float32 as TF32 on GPUs that have it, and as bfloat16 on TPUs.
+    """
+    size = size or (2048 if mesh.devices.flat[0].platform == "cpu" else 8192)
+    shape = (mesh.size, size, size)
+    draw = jax.jit(lambda key: jax.random.normal(key, shape, dtype), out_shardings=parallel.sharded(mesh))
+    a = draw(jax.random.key(0))
     spec = PartitionSpec(parallel.AXIS)
     product = jax.jit(jax.shard_map(lambda x: x @ x, mesh=mesh, in_specs=spec, out_specs=spec))
     product(a).block_until_ready()

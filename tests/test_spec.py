@@ -61,8 +61,9 @@ def test_rescaling_keeps_the_function(net, vector, images):
     scales = net.spec.random_scales(jax.random.key(3))
     rescaled = jax.jit(net.spec.rescale)(vector, scales)
     assert not np.array_equal(rescaled, vector)
-    apply = jax.jit(net.apply)
-    np.testing.assert_allclose(apply(rescaled, images), apply(vector, images), atol=5e-5)
+    with jax.default_matmul_precision("float32"):  # TF32, a GPU's default, rounds scaled weights by other amounts
+        apply = jax.jit(net.apply)
+        np.testing.assert_allclose(apply(rescaled, images), apply(vector, images), atol=5e-5)
 
 
 def test_sign_flips_before_pooling_are_not_declared_a_symmetry():

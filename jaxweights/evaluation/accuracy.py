@@ -23,6 +23,7 @@ from jaxweights.errors import UserError
 
 _LARGE = 1e3  # magnitude of weights above which sums of a deep network may overflow
 _READ_BYTES = 64 << 20  # of weights that are looked at at a time
+_DISPATCH_BYTES = 64 << 20  # of weights that an accelerator is sent at a time
 
 Score = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """Outputs `[M, T, K]` of M models and targets `[T, ...]` to the loss and to whether a model is right, `[M, T]` each."""
@@ -151,9 +152,10 @@ def _totals(net, weights, inputs, targets, mesh, score, progress, *, keep_nan: b
         rows = np.asarray(weights[start : start + capacity * mesh.size], np.float32)
         blocks = -(-len(rows) // (shape.models * mesh.size))
         used = blocks * shape.models
-        share = parallel.pad_rows(rows, used * mesh.size).reshape(mesh.size, used, -1)
-        vectors = np.zeros((mesh.size, capacity, rows.shape[1]), np.float32)
-        vectors[:, :used] = share
+        vectors = parallel.pad_rows(rows, used * mesh.size)
+        if used < capacity:
+            share, vectors = vectors, np.zeros((mesh.size, capacity, rows.shape[1]), np.float32)
+            vectors[:, :used] = share.reshape(mesh.size, used, -1)
         vectors = jax.device_put(vectors.reshape(-1, rows.shape[1]), parallel.sharded(mesh))
         pending.append((len(rows), used, program(frozen, vectors, np.int32(blocks), examples)))
         if len(pending) > 1:  # one dispatch computes while the one before is copied out
@@ -185,7 +187,8 @@ def block_shape(net: nets.TaskNet, backend: str) -> BlockShape:
 
     Measured on two CPU cores: convolutions want blocks whose patches stay in cache (16 images, 8 models), and many of
     them per dispatch, since preparing an image costs as much as evaluating a model on it; dense layers want large
-    products whose outputs stay in a few MiB. Accelerators want large blocks of everything.
+    products whose outputs stay in a few MiB. Accelerators want large blocks of everything, and many of them per
+    dispatch: a block of MLPs is computed in less time than a dispatch takes on the host.
 
     Of a partial network all models share one pass of a tile through the frozen part, which costs as much as a hundred
     models after it: a dispatch takes a thousand models. Tiles of 16 to 128 images and blocks of 4 to 64 models had the
@@ -195,7 +198,8 @@ def block_shape(net: nets.TaskNet, backend: str) -> BlockShape:
         return _partial_block_shape(net, backend)
     if backend != "cpu":
         images = int(np.clip((1 << 30) // (4 * net.prepared_size) // 8 * 8, 8, 1024))
-        return BlockShape(images, _models(net, images, 1 << 30), 1)
+        models = _models(net, images, 1 << 30)
+        return BlockShape(images, models, int(np.clip(_DISPATCH_BYTES // (4 * net.spec.num_params * models), 1, 64)))
     if net.convolutional:
         return BlockShape(16, 8, 8)
     # Of deep networks a few images already fill memory.

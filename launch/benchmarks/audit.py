@@ -148,7 +148,7 @@ def _iou_broadcast_torch() -> Work | None:
     torch = measure.torch()
     if torch is None:
         return None
-    masks = torch.from_numpy(np.unpackbits(_masks(), axis=1).astype(bool))
+    masks = torch.as_tensor(np.unpackbits(_masks(), axis=1).astype(bool))
 
     def run(rows):
         for i in range(rows):
@@ -196,7 +196,7 @@ def _nearest_torch() -> Work | None:
     torch = measure.torch()
     if torch is None:
         return None
-    vectors = torch.from_numpy(_vectors())
+    vectors = torch.as_tensor(_vectors())
 
     def run(times):
         for _ in range(times):

@@ -83,7 +83,7 @@ def _torch_loop(batch: int) -> Work | None:
         return None
     signals = _signals(max(2, parallel.num_cores()))
     inside = np.unpackbits(signals.values[0])[:SAMPLES, None].astype(np.float32)
-    samples = torch.from_numpy(np.concatenate([signals.points[0], inside], axis=1))
+    samples = torch.as_tensor(np.concatenate([signals.points[0], inside], axis=1))
     layers = [torch.nn.Linear(i, o) for i, o in ((27, 128), (128, 128), (128, 128), (128, 1))]
     optimizer = torch.optim.Adam([p for layer in layers for p in layer.parameters()], 0.01)
 

@@ -38,6 +38,8 @@ SIZES = {
     "256 x 4": {"width": 256, "blocks": 4, "heads": 8},
     "512 x 6": {"width": 512, "blocks": 6, "heads": 8},
 }
+# A quarter of the published batch, so that both competitors fit into one GPU.
+PUBLISHED = {"width": 1536, "blocks": 12, "heads": 16, "batch_size": 256}
 _FREQUENCIES, _SCALARS = 128, 4
 _CLIP, _DECAY, _EMA = 0.75, 0.1, 0.9999
 
@@ -52,11 +54,23 @@ def cases() -> list[Case]:
         (f"sampling, {SAMPLES} networks", "network-steps/s", 1, _sample, _torch_sample),
         (f"sampling, {SAMPLES} networks, bfloat16", "network-steps/s", 1, _sample_bf16, _torch_sample_bf16),
         (f"training, batch {BATCH}", "pairs/s", 3, _train, _torch_train),
+        (f"training, batch {BATCH}, bfloat16", "pairs/s", 3, _train_bf16, _torch_train_bf16),
     )
     for kind, unit, passes, ours, theirs in kinds:
         for size, settings in SIZES.items():
             build = {"ours": functools.partial(ours, settings), "torch_loop": functools.partial(theirs, settings)}
             found.append(Case(f"{kind} ({size} blocks)", unit, passes * _forward_flop(settings), build))
+    return found if jax.default_backend() == "cpu" else found + _published()
+
+
+def _published() -> list[Case]:
+    """Training at the published size, which takes minutes a step on a CPU."""
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        settings = {**PUBLISHED, "dtype": dtype}
+        build = {"ours": functools.partial(_train, settings), "torch_loop": functools.partial(_torch_train, settings)}
+        name = f"training, batch {PUBLISHED['batch_size']}, {dtype} (1536 x 12 blocks)"
+        found.append(Case(name, "pairs/s", 3 * _forward_flop(settings), build))
     return found
 
 
@@ -111,8 +125,16 @@ def _sample_bf16(settings) -> Work:
 
 
 def _train(settings) -> Work:
-    generator = _generator(settings, batch_size=BATCH, num_timesteps=1000)
-    return measure.training(generator, _training(), lambda times: times * float(BATCH))
+    generator = _generator({"batch_size": BATCH, **settings}, num_timesteps=1000)
+    return measure.training(generator, _training(), lambda times: times * float(generator.batch_size))
+
+
+def _train_bf16(settings) -> Work:
+    return _train({**settings, "dtype": "bfloat16"})
+
+
+def _torch_train_bf16(settings) -> Work | None:
+    return _torch_train({**settings, "dtype": "bfloat16"})
 
 
 def _torch_sample_bf16(settings) -> Work | None:
@@ -127,11 +149,11 @@ def _torch_sample(settings, bfloat16: bool = False) -> Work | None:
     betas = torch.linspace(1e-4, 0.02, TIMESTEPS)
     bars = torch.cumprod(1 - betas, dim=0)
     before = torch.cat([torch.ones(1), bars[:-1]])
-    starts = torch.from_numpy(_training().weights[:SAMPLES])
+    starts = torch.as_tensor(_training().weights[:SAMPLES])
     metric = torch.rand(len(starts))
 
     def run(times):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.no_grad(), torch.autocast(measure.torch_device(), torch.bfloat16, enabled=bfloat16):
             for _ in range(times):
                 for start, loss in zip(starts.split(MICRO_BATCH), metric.split(MICRO_BATCH), strict=True):
                     x = torch.randn_like(start)
@@ -148,24 +170,26 @@ def _torch_train(settings) -> Work | None:
     torch = measure.torch()
     if torch is None:
         return None
+    batch, bfloat16 = settings.get("batch_size", BATCH), settings.get("dtype") == "bfloat16"
     model, average = (_torch_transformer(torch, settings) for _ in range(2))
     decayed = [p for name, p in model.named_parameters() if p.ndim == 2 and name != "positions"]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or name == "positions"]
     groups = [{"params": decayed, "weight_decay": _DECAY}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=4e-4)
-    weights = torch.from_numpy(_training().weights).view(RUNS, CHECKPOINTS, -1)
-    metric = torch.from_numpy(_training().records["loss"]).float().view(RUNS, CHECKPOINTS)
+    weights = torch.as_tensor(_training().weights).view(RUNS, CHECKPOINTS, -1)
+    metric = torch.as_tensor(_training().records["loss"]).float().view(RUNS, CHECKPOINTS)
     bars = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), dim=0)
 
     def step():
-        run = torch.randint(RUNS, (BATCH,))
-        spacing = 1 + (torch.rand(BATCH) * (CHECKPOINTS - 1)).long()
-        first = (torch.rand(BATCH) * (CHECKPOINTS - spacing)).long()
+        run = torch.randint(RUNS, (batch,))
+        spacing = 1 + (torch.rand(batch) * (CHECKPOINTS - 1)).long()
+        first = (torch.rand(batch) * (CHECKPOINTS - spacing)).long()
         start, target = weights[run, first], weights[run, first + spacing]
-        t = torch.randint(1000, (BATCH,))
+        t = torch.randint(1000, (batch,))
         bar = bars[t][:, None]
         noised = bar.sqrt() * target + (1 - bar).sqrt() * torch.randn_like(target)
-        found = model(noised, start, t, metric[run, first + spacing], metric[run, first])
+        with torch.autocast(measure.torch_device(), torch.bfloat16, enabled=bfloat16):
+            found = model(noised, start, t, metric[run, first + spacing], metric[run, first])
         optimizer.zero_grad()
         torch.square(found - target).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
@@ -178,7 +202,7 @@ def _torch_train(settings) -> Work | None:
         for _ in range(times):
             step()
 
-    return Work(run, lambda times: times * float(BATCH))
+    return Work(run, lambda times: times * float(batch))
 
 
 def _torch_transformer(torch, settings):
@@ -236,8 +260,10 @@ def _align(units) -> None:
 
 
 def _aligned(units) -> Work:
-    with _processes(1) as pool:
-        peak_mib = pool.apply(_aligned_memory, (units,))
+    peak_mib = None
+    if jax.default_backend() == "cpu":  # a GPU serves one process best, and has a memory of its own
+        with _processes(1) as pool:
+            peak_mib = pool.apply(_aligned_memory, (units,))
 
     def run(times):
         for _ in range(times):
@@ -275,13 +301,13 @@ def _torch_aligned(units) -> Work | None:
     torch = measure.torch()
     if torch is None:
         return None
-    grouped = torch.from_numpy(_networks()[:, units[0]])
+    grouped = torch.as_tensor(_networks()[:, units[0]])
     pool = _processes(parallel.num_cores())
 
     def run(times):
         for i in range(times):
             batch = grouped[i * ALIGNED_BATCH % ALIGNED :][:ALIGNED_BATCH]
-            costs = (torch.cdist(batch[:, None], grouped[None]) ** 2).numpy()
+            costs = (torch.cdist(batch[:, None], grouped[None]) ** 2).cpu().numpy()
             pool.map(_assign, costs.reshape(-1, *costs.shape[2:]))
 
     weakref.finalize(run, pool.terminate)

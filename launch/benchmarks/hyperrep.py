@@ -115,7 +115,7 @@ def _torch_train(settings) -> Work | None:
     parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)
     spans = _layers()
-    x = torch.from_numpy(_training().weights)
+    x = torch.as_tensor(_training().weights)
     scale = torch.ones(x.shape[1])
     others = ~torch.eye(2 * BATCH, dtype=torch.bool)
 
@@ -173,7 +173,7 @@ def _torch_sample(settings) -> Work | None:
                 for column in best.T:
                     density = KernelDensity(kernel="gaussian", bandwidth=0.002).fit(column[:, None])
                     columns.append(density.sample(SAMPLES, random_state=42))
-                model.decode(torch.from_numpy(np.concatenate(columns, axis=1)).float())
+                model.decode(torch.as_tensor(np.concatenate(columns, axis=1)).float())
 
     return Work(run, lambda times: times * SAMPLES)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import importlib
+import importlib.metadata
 import platform
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -55,41 +58,76 @@ class Case:
     build: Mapping[str, Callable[[], Work | None]]
 
 
-def measure(suite: str, case: Case, peak: float, seconds: float, rounds: int) -> dict[str, Any]:
-    """Times all competitors of a case in turns; returns a row of JSON data, with None for what was not run."""
-    made = {name: make() for name, make in case.build.items()}
-    works = {name: work for name, work in made.items() if work is not None}
-    if works["ours"].compile_s is None:
-        works["ours"].compile_s = _first_call(works["ours"])
-    amounts = {name: _calibrate(w, seconds) for name, w in works.items()}
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """How cases are measured.
+
+    Attributes:
+      peak: rate of float32 matrix products on this machine, in FLOP/s.
+      seconds: length of one measurement.
+      rounds: measurements per competitor, of which the best counts.
+    """
+
+    peak: float
+    seconds: float
+    rounds: int
+
+
+def only(case: Case, others: Sequence[str]) -> Case:
+    """The case with these competitors beside ours."""
+    return dataclasses.replace(case, build={k: v for k, v in case.build.items() if k == "ours" or k in others})
+
+
+def measure(suite: str, case: Case, timing: Timing) -> dict[str, Any]:
+    """Times all competitors of a case in turns; returns a row of JSON data, with None for what was not run, or failed
+    where it is not ours."""
+    works: dict[str, Work] = {}
+    amounts: dict[str, int] = {}
+    for name, make in case.build.items():
+        try:
+            work = make()
+            if work is None:
+                continue
+            if name == "ours" and work.compile_s is None:
+                work.compile_s = _first_call(work)
+            works[name], amounts[name] = work, _calibrate(work, timing.seconds)
+        except Exception as error:
+            if name == "ours":
+                raise
+            print(f"{case.name}: {name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     best = dict.fromkeys(works, 0.0)
-    for _ in range(rounds):
+    for _ in range(timing.rounds):
         for name, work in works.items():
-            begin = time.perf_counter()
-            work.run(amounts[name])
-            best[name] = max(best[name], work.units(amounts[name]) / (time.perf_counter() - begin))
+            best[name] = max(best[name], work.units(amounts[name]) / _seconds(work, amounts[name]))
     ours = works["ours"]
     row: dict[str, Any] = {"suite": suite, "case": case.name}
     row |= {name: best.get(name) for name in COMPETITORS}
     row |= {
         "unit": case.unit,
-        "peak_fraction": best["ours"] * case.flop / peak if case.flop else None,
+        "peak_fraction": best["ours"] * case.flop / timing.peak if case.flop else None,
         "compile_s": ours.compile_s,
         "peak_mib": ours.peak_mib,
     }
     works.clear()
     gc.collect()
+    if cuda := _cuda():
+        cuda.empty_cache()
     return row
+
+
+def _seconds(work: Work, amount: int) -> float:
+    """Seconds that an amount of work takes."""
+    begin = time.perf_counter()
+    work.run(amount)
+    if cuda := _cuda():
+        cuda.synchronize()
+    return time.perf_counter() - begin
 
 
 def _first_call(work: Work) -> float:
     """Seconds by which the first call is slower than the second: tracing and compiling of all programs."""
-    took = []
-    for _ in range(2):
-        begin = time.perf_counter()
-        work.run(1)
-        took.append(time.perf_counter() - begin)
-    return max(0.0, took[0] - took[1])
+    first, second = (_seconds(work, 1) for _ in range(2))
+    return max(0.0, first - second)
 
 
 def _calibrate(work: Work, seconds: float) -> int:
@@ -99,9 +137,7 @@ def _calibrate(work: Work, seconds: float) -> int:
         return 1
     amount = 1
     while True:
-        begin = time.perf_counter()
-        work.run(amount)
-        took = time.perf_counter() - begin
+        took = _seconds(work, amount)
         if took > seconds / 4:
             return max(1, round(amount * seconds / took))
         amount = max(amount + 1, min(8 * amount, int(amount * seconds / max(took, 1e-9))))
@@ -138,24 +174,46 @@ def training(generator, population, units: Callable[[int], float]) -> Work:
     return Work(run, units)
 
 
+@functools.cache
 def torch():
-    """PyTorch on all cores, or None where it is not installed."""
+    """PyTorch on all cores, or None where it is not installed; with new tensors on the GPU where JAX has one and
+    PyTorch finds it, and then, as JAX does, with products of float32 matrices as TF32."""
     try:
         module = importlib.import_module("torch")
     except ImportError:
         return None
     module.set_num_threads(parallel.num_cores())
+    if jax.default_backend() == "gpu" and module.cuda.is_available():
+        module.set_default_device("cuda")
+        module.set_float32_matmul_precision("high")
     return module
+
+
+def torch_device() -> str:
+    """Where PyTorch is measured: "cpu" or "cuda"."""
+    found = torch()
+    return "cpu" if found is None else found.get_default_device().type
+
+
+def _cuda():
+    """PyTorch's module for the GPU that it is measured on, whose work it does not wait for; None without one."""
+    if "torch" not in sys.modules:  # no competitor has imported it, which takes seconds
+        return None
+    found = torch()
+    return found.cuda if found is not None and torch_device() == "cuda" else None
 
 
 def machine(peak: float) -> str:
     """One line about the machine."""
     device = jax.devices()[0]
-    with_torch = torch()
+    try:
+        with_torch = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        with_torch = "absent"
     return (
         f"{len(jax.devices())} x {device.device_kind} ({processor()}), jax {jax.__version__}, Python "
         f"{platform.python_version()}, "
-        f"PyTorch {with_torch.__version__ if with_torch else 'absent'}; float32 matrix-product peak {peak / 1e9:.0f} "
+        f"PyTorch {with_torch}; float32 matrix-product peak {peak / 1e9:.0f} "
         "GFLOP/s"
     )
 

@@ -100,8 +100,8 @@ class Network:
 
     def torch_data(self, torch):
         """Images `[n, C, H, W]` float32 and labels `[n]` int64."""
-        images = torch.from_numpy(self.standardised()).permute(0, 3, 1, 2).contiguous()
-        return images, torch.from_numpy(self.labels.astype(np.int64))
+        images = torch.as_tensor(self.standardised()).permute(0, 3, 1, 2).contiguous()
+        return images, torch.as_tensor(self.labels.astype(np.int64))
 
 
 DIGITS = Network((("name", "mlp"), ("hidden", (16,))), (8, 8, 1), 1437)

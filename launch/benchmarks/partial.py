@@ -129,7 +129,7 @@ def _torch_loop(config) -> Work | None:
     if torch is None:
         return None
     model = _torch_resnet(torch, config.get("widths", (64, 128, 256, 512)), config.get("stem", "imagenet")).eval()
-    images, labels = (torch.from_numpy(a) for a in _data())
+    images, labels = (torch.as_tensor(a) for a in _data())
     images, labels = images.permute(0, 3, 1, 2).contiguous(), labels.long()
 
     def run(times):

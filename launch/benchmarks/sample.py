@@ -103,7 +103,7 @@ def _torch(config, dtype) -> Work | None:
     variances = betas * (1 - torch.cat([torch.ones(1), bars[:-1]])) / (1 - bars)
 
     def run(times):
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        with torch.no_grad(), torch.autocast(measure.torch_device(), torch.bfloat16, enabled=dtype == "bfloat16"):
             for _ in range(times):
                 z = torch.randn(1, config.latent_dim)
                 for t in reversed(range(TIMESTEPS)):

@@ -140,7 +140,7 @@ def _mesh_torch() -> Work | None:
     if torch is None:
         return None
     net, vector = _field()
-    leaves = {k: torch.from_numpy(np.array(v)) for k, v in _leaves(net, vector).items()}
+    leaves = {k: torch.as_tensor(np.array(v)) for k, v in _leaves(net, vector).items()}
     side = meshing.RESOLUTION
 
     def forward(x):
@@ -218,7 +218,7 @@ def _chamfer_torch() -> Work | None:
     torch = measure.torch()
     if torch is None:
         return None
-    a, b = (torch.from_numpy(x) for x in _clouds())
+    a, b = (torch.as_tensor(x) for x in _clouds())
     diagonal = torch.arange(POINTS)
 
     def run(batches):

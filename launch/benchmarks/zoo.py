@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,34 +17,47 @@ from launch.benchmarks.measure import Case, Work
 from launch.benchmarks.networks import BATCH, Network
 
 MODELS = 256
+_MOST_CNNS = 4096  # their activations take 19 GiB
 
 
-def cases() -> list[Case]:
-    """Every network with own and shared batch orders, and the CNN against its naive vmap."""
+def cases(models: Sequence[int] = (MODELS,)) -> list[Case]:
+    """Every network with own and shared batch orders for each number of models at a time, and the CNN against its naive
+    vmap; models beside models take turns on a CPU, and share every step on an accelerator."""
     found = []
-    for name, network in (("digits MLP", networks.DIGITS), ("MNIST MLP", networks.MNIST), ("CNN", networks.CNN)):
+    kinds = (
+        ("digits MLP", networks.DIGITS, models),
+        ("MNIST MLP", networks.MNIST, models),
+        ("CNN", networks.CNN, [count for count in models if count <= _MOST_CNNS]),
+    )
+    for name, network, counts in kinds:
         for order in ("own", "shared"):
-            build = {
-                "ours": functools.partial(_ours, network, order),
-                "plain_jax": functools.partial(_plain_jax, network),
-                "torch_loop": functools.partial(_torch_loop, network),
-                "torch_func": functools.partial(_torch_func, network, order),
-            }
-            found.append(Case(f"{name}, {order} order", "model-steps/s", network.training_flop(), build))
+            for count in counts:
+                build = {
+                    "ours": functools.partial(_ours, network, order, count),
+                    "plain_jax": functools.partial(_plain_jax, network),
+                    "torch_loop": functools.partial(_torch_loop, network),
+                    "torch_func": functools.partial(_torch_func, network, order, count),
+                }
+                if count != models[0]:  # one model at a time is as fast whatever the others are
+                    del build["plain_jax"], build["torch_loop"]
+                many = "" if count == MODELS else f", {count:,} models"
+                found.append(Case(f"{name}, {order} order{many}", "model-steps/s", network.training_flop(), build))
     naive = {
-        "ours": functools.partial(_ours, networks.CNN, "own"),
+        "ours": functools.partial(_ours, networks.CNN, "own", MODELS),
         "plain_jax": functools.partial(_naive_vmap, networks.CNN),
     }
     found.append(Case("CNN against naive vmap", "model-steps/s", networks.CNN.training_flop(), naive))
     return found
 
 
-def _ours(network: Network, order: str) -> Work:
+def _ours(network: Network, order: str, models: int) -> Work:
     mesh = parallel.make_mesh()
     program = network.net.task.program(network.net, network.recipe(order), network.num_examples)
-    trainer = zoo.Trainer(program, mesh)
+    lanes = 0 if jax.default_backend() == "cpu" else max(1, models // mesh.size)
+    trainer = zoo.Trainer(program, mesh, lanes)
     data = put(pack(network.images, network.labels, np.full(1, 1 / 74), np.full(1, -128 / 74)), mesh)
-    state = trainer.init(0, np.arange(MODELS))
+    models = -(-models // trainer.group) * trainer.group
+    state = trainer.init(0, np.arange(models))
     _, seconds, mib = measure.compiled(trainer._advance, state, data, jnp.array([0, 1], jnp.int32))
     box = [state]
 
@@ -51,7 +65,7 @@ def _ours(network: Network, order: str) -> Work:
         box[0], snapshots = trainer.advance(box[0], data, np.array([0, steps]))
         jax.block_until_ready(snapshots)
 
-    return Work(run, lambda steps: steps * MODELS, seconds, mib)
+    return Work(run, lambda steps: steps * models, seconds, mib)
 
 
 def _step(network: Network, apply):
@@ -148,29 +162,28 @@ def _torch_loop(network: Network) -> Work | None:
     return Work(run, float)
 
 
-def _torch_func(network: Network, order: str) -> Work | None:
+def _torch_func(network: Network, order: str, models: int) -> Work | None:
     """All models at once: `torch.func` ensemble, gradients by `vmap(grad)`, the optimizer written out on stacked
     tensors."""
     torch = measure.torch()
     if torch is None:
         return None
     images, labels = network.torch_data(torch)
-    modules = [network.torch_module(torch) for _ in range(MODELS)]
-    params, _ = torch.func.stack_module_state(modules)
-    params = {k: v.detach() for k, v in params.items()}
+    module = network.torch_module(torch)
+    params = {k: v.detach().repeat(models, *[1] * v.ndim) for k, v in module.named_parameters()}
     momentum = {k: torch.zeros_like(v) for k, v in params.items()}
 
     def loss(p, x, y):
-        return torch.nn.functional.cross_entropy(torch.func.functional_call(modules[0], p, (x,)), y)
+        return torch.nn.functional.cross_entropy(torch.func.functional_call(module, p, (x,)), y)
 
     gradient = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None, None) if order == "shared" else 0)
 
     def run(steps):
         for _ in range(steps):
-            rows = torch.randint(0, len(labels), (BATCH,) if order == "shared" else (MODELS, BATCH))
+            rows = torch.randint(0, len(labels), (BATCH,) if order == "shared" else (models, BATCH))
             for name, g in gradient(params, images[rows], labels[rows]).items():
                 g = g + 5e-4 * params[name]
                 momentum[name].mul_(0.9).add_(g)
                 params[name].sub_(0.01 * (g + 0.9 * momentum[name]))
 
-    return Work(run, lambda steps: steps * MODELS)
+    return Work(run, lambda steps: steps * models)
