@@ -4,14 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import fft
+from scipy import fft, stats
 
 from jaxweights import parallel, tasks
+from jaxweights.bias import classifiers, protocol, ranking
 from jaxweights.bias import weights as bias_weights
-from jaxweights.bias.weights import Architecture, base, transform
+from jaxweights.bias.weights import Architecture, base, features, transform
 from jaxweights.errors import UserError
 from jaxweights.nets.symmetries import plain_leaf
 from jaxweights.nn.leaves import Leaves
+from jaxweights.nn.parameters import initialise
 from jaxweights.spec import WeightSpec
 
 CHANGES = {
@@ -220,3 +222,76 @@ def test_what_does_not_fit_is_refused(values, spec, message):
 def test_unknown_transformations_are_refused_with_the_nearest():
     with pytest.raises(UserError, match="kind is 'shufled'.*did you mean shuffled"):
         bias_weights.make("shufled")
+
+
+@pytest.mark.parametrize("net", ["perceptron", "convolutions"])
+def test_the_classifier_of_units_does_not_see_their_order(net):
+    spec = tasks.build({"name": "mlp", "hidden": (4, 3)}, (2, 2, 1), 2).spec if net == "perceptron" else chain(())
+    rows = np.random.default_rng(0).normal(size=(5, spec.num_params)).astype(np.float32)
+    classifier = classifiers.build({"kind": "units", "features": 4}).of_spec(spec)
+    module = classifier.module((spec.num_params,), 3)
+
+    @jax.jit
+    def logits(rows):
+        keys = jax.random.split(jax.random.key(1), len(rows))
+        permuted = jax.vmap(lambda row, key: spec.permute(row, spec.random_permutation(key)))(rows, keys)
+        params = initialise(module, jax.random.key(0), rows)
+        moments = [jnp.stack(classifier.standardisation(x)) for x in (rows, permuted)]
+        return *(module.apply(params, x) for x in (rows, permuted)), *moments, permuted
+
+    own, other, scale, same, permuted = logits(rows)
+    assert (permuted != rows).any()
+    close(own, other, 1e-5)
+    close(scale, same, 1e-5)
+    assert np.abs(own[0] - own[1]).max() > 1e-3
+    with pytest.raises(UserError, match="takes weight vectors of networks"):
+        classifiers.build({"kind": "units"}).module((4,), 2)
+
+
+def test_named_features(of, rows):
+    silent = rows.copy()
+    silent[0, :9], silent[0, 36], silent[1, 36:40] = 0, -1, -100.0  # one unit without inputs, and all switched off
+    silent[0, 40:52:4] = 0  # nothing reads it either
+    found = features.of_weights(np.concatenate([rows, silent]), of)
+    assert found.values[6, -1] == 0.25 and found.names[-1] == "unused units of hidden layer 1"
+    found = features.Named(found.names, found.values[:6])
+    first, bias, second, last = parts(rows)
+    named = dict(zip(found.names, found.values.T, strict=True))
+    for leaf, matrix in (("fc1", first), ("fc2", second)):
+        spectra = np.linalg.svd(matrix, compute_uv=False)
+        flat = matrix.reshape(6, -1)
+        close(named[f"norm of {leaf}/weight"], np.linalg.norm(flat, axis=1), 1e-5)
+        close(named[f"spectral norm of {leaf}/weight"], spectra[:, 0], 1e-5)
+        close(named[f"stable rank of {leaf}/weight"], np.square(spectra).sum(axis=1) / spectra[:, 0] ** 2, 1e-5)
+        close(named[f"sign balance of {leaf}/weight"], np.sign(flat).mean(axis=1))
+        close(named[f"kurtosis of {leaf}/weight"], stats.kurtosis(flat, axis=1), 1e-4)
+        small = np.abs(flat) < 0.05 * np.sqrt(np.square(flat).mean(axis=1, keepdims=True))
+        close(named[f"sparsity of {leaf}/weight"], small.mean(axis=1))
+    close(named["norm of fc2/bias"], np.linalg.norm(last, axis=1), 1e-5)
+    images = np.random.default_rng(1).normal(size=(20, 3, 3, 1)).astype(np.float32)
+    done = features.of_function(of.net, silent, features.Examples(images, np.arange(20) % 3))
+    by_name = dict(zip(done.names, done.values.T, strict=True))
+    assert by_name["dead units of fc1"][:2].tolist() == [0.25, 1.0]
+    recalls = np.stack([by_name[f"recall of class {k}"] for k in range(3)])
+    close(np.array([7, 7, 6]) @ recalls / 20, by_name["accuracy"], 1e-6)
+
+
+def test_ranked_coefficients_name_what_differs():
+    rng = np.random.default_rng(0)
+    labels, values = np.repeat(np.arange(3), 60), rng.normal(size=(180, 4))
+    values[labels == 2, 1] += 3.0
+    values[:, 3] = 5.0  # says nothing
+    (split,) = protocol.splits(labels, np.arange(180), 40, 20, repeats=1)
+    found = ranking.rank(ranking.Table(["a", "b", "c", "d"], values, np.arange(180)), split, ["x", "y", "z"])
+    first = found["coefficients"]["z"][0]
+    assert first["feature"] == "b" and first["ci95"][0] > 0 and first["n"] == 120
+    assert [entry["feature"] for entry in found["majority"]][0] == "b" and len(found["majority"]) == 3
+    assert found["majority"][0]["value"] > 0.5 > found["majority"][-1]["value"]
+    others = found["coefficients"]["x"]
+    assert all(entry["ci95"][0] < 0 < entry["ci95"][1] for entry in others if entry["feature"] != "b")
+    binary = protocol.Split(np.minimum(split.labels, 1), split.train[split.labels[split.train] < 2], split.validation)
+    two = ranking.rank(ranking.Table(["a", "b", "c", "d"], values, np.arange(180)), binary, ["x", "y"])
+    signs = [{e["feature"]: e["value"] for e in two["coefficients"][k]} for k in ("x", "y")]
+    assert signs[0] == {k: -v for k, v in signs[1].items()}
+    with pytest.raises(UserError, match="No named feature differs"):
+        ranking.rank(ranking.Table(["d"], values[:, 3:], np.arange(180)), split, ["x", "y", "z"])

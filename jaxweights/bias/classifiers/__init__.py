@@ -14,13 +14,14 @@ from jaxweights.bias.classifiers.cnn import CNN
 from jaxweights.bias.classifiers.linear import Linear
 from jaxweights.bias.classifiers.mlp import Perceptron
 from jaxweights.bias.classifiers.trainer import train
+from jaxweights.bias.classifiers.units import Units
 from jaxweights.checks import Check
 from jaxweights.errors import UserError
 from jaxweights.settings import make
 
-__all__ = ["CLASSIFIERS", "CNN", "Classifier", "Linear", "Perceptron", "build", "train"]
+__all__ = ["CLASSIFIERS", "CNN", "Classifier", "Linear", "Perceptron", "Units", "build", "train"]
 
-CLASSIFIERS: dict[str, type[Classifier]] = {kind.KIND: kind for kind in (Linear, Perceptron, CNN)}
+CLASSIFIERS: dict[str, type[Classifier]] = {kind.KIND: kind for kind in (Linear, Perceptron, CNN, Units)}
 
 
 def build(config: Mapping[str, Any]) -> Classifier:

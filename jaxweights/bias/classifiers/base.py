@@ -8,9 +8,13 @@ import math
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.settings import Settings, setting
+from jaxweights.spec import WeightSpec
+
+_LEAST_DEVIATION = 1e-6  # of a feature; one that varies less is constant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Classifier(Settings, abc.ABC):
     KIND: ClassVar[str] = ""
     IMAGES: ClassVar[bool] = False
     """Whether inputs have to be images `[H, W, C]`, which are standardised channel by channel."""
+    NETWORKS: ClassVar[bool] = False
+    """Whether inputs have to be weight vectors of networks."""
 
     epochs: int = setting(20, at_least=1)
     batch_size: int = setting(64, at_least=1)
@@ -46,6 +52,27 @@ class Classifier(Settings, abc.ABC):
         Raises:
           UserError: inputs that it cannot take.
         """
+
+    def of_spec(self, spec: WeightSpec) -> Classifier:
+        """This classifier for weight vectors `[P]` of a spec.
+
+        Raises:
+          UserError: networks that it cannot take.
+        """
+        del spec
+        return self
+
+    def standardisation(self, examples: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Scale and shift that give every feature, or every channel of images, mean 0 and standard deviation 1.
+
+        Args:
+          examples: training examples `[m, *input_shape]`.
+        """
+        axes = tuple(range(examples.ndim - 1)) if self.IMAGES else (0,)
+        values = examples.astype(jnp.float32)
+        mean, deviation = jnp.mean(values, axes), jnp.std(values, axes)
+        scale = jnp.where(deviation > _LEAST_DEVIATION, 1 / jnp.maximum(deviation, _LEAST_DEVIATION), 0.0)
+        return scale, -mean * scale
 
     def width(self, input_shape: tuple[int, ...]) -> int:
         """Trials under `vmap` on a device: on CPU one at a time keeps its working set in cache and wins for images and

@@ -26,7 +26,6 @@ from jaxweights.nn.parameters import initialise
 
 _DISPATCH_SECONDS = 1.0  # about, so that the bar moves
 _BLOCK = 256  # examples per forward pass
-_LEAST_DEVIATION = 1e-6  # of a feature; one that varies less is constant
 _INIT, _ORDER = 0, 1  # purposes of a trial's key
 
 
@@ -142,7 +141,7 @@ def _program(classifier: Classifier, shape: tuple, num_classes: int, sizes: tupl
     def start(lane: Lane, shared: jax.Array) -> _State:
         key = jax.random.fold_in(jax.random.wrap_key_data(lane.words), _INIT)
         params = initialise(module, key, jnp.zeros((1, *shape)))["params"]
-        return _State(params, optimizer.init(params), *_standardisation(shared[lane.train], classifier.IMAGES))
+        return _State(params, optimizer.init(params), *classifier.standardisation(shared[lane.train]))
 
     def step(number: jax.Array, state: _State, lane: Lane, shared: jax.Array) -> _State:
         order = jax.random.key_data(jax.random.fold_in(jax.random.wrap_key_data(lane.words), _ORDER))
@@ -208,15 +207,6 @@ def _optimizer(classifier: Classifier, steps: int) -> optax.GradientTransformati
         return jax.tree.map(lambda x: x.ndim > 1, params)
 
     return optax.adamw(rate, weight_decay=classifier.weight_decay, mask=matrices)
-
-
-def _standardisation(examples: jax.Array, images: bool) -> tuple[jax.Array, jax.Array]:
-    """Scale and shift that give every feature, or every channel of images, mean 0 and standard deviation 1."""
-    axes = tuple(range(examples.ndim - 1)) if images else (0,)
-    values = examples.astype(jnp.float32)
-    mean, deviation = jnp.mean(values, axes, keepdims=True), jnp.std(values, axes, keepdims=True)
-    scale = jnp.where(deviation > _LEAST_DEVIATION, 1 / jnp.maximum(deviation, _LEAST_DEVIATION), 0.0)
-    return scale, -mean * scale
 
 
 def _standardised(examples: jax.Array, state: _State) -> jax.Array:
