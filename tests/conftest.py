@@ -49,3 +49,10 @@ def shared_data() -> pathlib.Path:
 def mesh(request):
     """A mesh of one and of eight devices."""
     return parallel.make_mesh(request.param)
+
+
+@pytest.fixture(scope="session")
+def eight_devices() -> None:
+    """A skip where there are fewer devices, as on an accelerator, which has those that it has."""
+    if len(jax.devices()) < 8:
+        pytest.skip("needs eight devices, which are emulated on CPU only")

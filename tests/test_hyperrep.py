@@ -132,6 +132,7 @@ def constants_of(golden, rows, generator):
     return {**constants, "std": std}
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_training_on_six_devices_agrees_with_the_published_one(golden, published):
     """Each term of the loss, the gradient, running statistics, and the losses after three steps of AdamW; the
     negatives, the batch statistics and the variance are those of the whole batch, of which two devices each see the

@@ -26,6 +26,8 @@ from jaxweights.nn.parameters import _draws_from, constant, initialise, kernel, 
 from jaxweights.training import StageTrainer
 from launch import rehearse
 
+pytestmark = pytest.mark.usefixtures("eight_devices")
+
 WIDTH, LAYERS, STEPS = 24, 6, 4
 
 

@@ -180,6 +180,7 @@ def test_ema_is_the_moving_average(tmp_path, rows):
     np.testing.assert_allclose(ema, expected, atol=1e-7)
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_uneven_batches_use_the_devices_that_divide_them(rows):
     generator = Denoiser(batch_size=6)
     data, constants = generator.prepare(Population.create(rows, NET.spec))
