@@ -9,16 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxweights.bias.transformations.base import Arithmetic, Augmentation, Fitted, Library, Stage, Transformation
+from jaxweights.bias.transformations.base import (
+    Arithmetic,
+    Augmentation,
+    Fitted,
+    Library,
+    Stage,
+    Transformation,
+    as_floats,
+)
+from jaxweights.bias.transformations.concatenation import Concatenation
 from jaxweights.bias.transformations.edges import Canny
 from jaxweights.bias.transformations.frequency import HighPass, LowPass
 from jaxweights.bias.transformations.hog import HOG
 from jaxweights.bias.transformations.identity import Identity
 from jaxweights.bias.transformations.mean_rgb import MeanRGB
+from jaxweights.bias.transformations.pipeline import Place, accessed, stored, transform
 from jaxweights.bias.transformations.shuffles import PatchShuffle, PixelShuffle
 from jaxweights.bias.transformations.sift import SIFT
 from jaxweights.bias.transformations.slic import SLIC
-from jaxweights.bias.transformations.transform import transform
 from jaxweights.checks import choose
 from jaxweights.errors import UserError
 from jaxweights.settings import make as make_settings
@@ -29,13 +38,17 @@ __all__ = [
     "Augmentation",
     "Fitted",
     "Library",
+    "Place",
     "Stage",
     "Transformation",
+    "accessed",
+    "as_floats",
     "make",
+    "stored",
     "transform",
 ]
 
-_KINDS = (Identity, MeanRGB, PixelShuffle, PatchShuffle, LowPass, HighPass, Canny, HOG, SIFT, SLIC)
+_KINDS = (Identity, MeanRGB, PixelShuffle, PatchShuffle, LowPass, HighPass, Canny, HOG, SIFT, SLIC, Concatenation)
 TRANSFORMATIONS: dict[str, type[Transformation]] = {kind.KIND: kind for kind in _KINDS}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ class _Filter(Arithmetic):
     STAGE: ClassVar[Stage] = Stage.AFTER
     AUGMENTATION: ClassVar[Augmentation] = CROP_FLIP
     LOW: ClassVar[bool]
+    TINY: ClassVar[Mapping[str, Any]] = {"threshold": 3.0}
 
     threshold: float = setting(40.0, above=0.0)
     butterworth: bool = False
@@ -37,8 +39,9 @@ class _Filter(Arithmetic):
 
     def mask(self, height: int, width: int) -> np.ndarray:
         """`[height, width // 2 + 1]` float32 weights of the coefficients of `rfft2`."""
-        down, across = np.fft.fftfreq(height) * height, np.fft.rfftfreq(width) * width
-        distance = np.hypot(down[:, None], across[None, :])
+        # Rounded to the whole numbers that they are, so that distances equal to the threshold count as such.
+        down, across = np.rint(np.fft.fftfreq(height) * height), np.rint(np.fft.rfftfreq(width) * width)
+        distance = np.sqrt(down[:, None] ** 2 + across[None, :] ** 2)
         if self.butterworth:
             distance = np.maximum(distance, _SMALL)
             ratio = distance / self.threshold if self.LOW else self.threshold / distance

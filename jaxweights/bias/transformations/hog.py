@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ class HOG(Arithmetic):
     """
 
     KIND: ClassVar[str] = "hog"
+    TINY: ClassVar[Mapping[str, Any]] = {"side": 0}
     STAGE: ClassVar[Stage] = Stage.OFFLINE
     AUGMENTATION: ClassVar[Augmentation] = CROP_FLIP
     BYTES: ClassVar[bool] = True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ class PatchShuffle(Arithmetic):
     """
 
     KIND: ClassVar[str] = "patch_shuffle"
+    TINY: ClassVar[Mapping[str, Any]] = {"patch": 4}
     STAGE: ClassVar[Stage] = Stage.AFTER
     AUGMENTATION: ClassVar[Augmentation] = FULL
     BYTES: ClassVar[bool] = True
@@ -57,6 +59,7 @@ class PixelShuffle(PatchShuffle):
     """Pixels of an image change places, all channels together; see `PatchShuffle`."""
 
     KIND: ClassVar[str] = "pixel_shuffle"
+    TINY: ClassVar[Mapping[str, Any]] = {}
 
     patch: int = setting(1, at_least=1)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class SIFT(Library):
     """
 
     KIND: ClassVar[str] = "sift"
+    TINY: ClassVar[Mapping[str, Any]] = {"side": 32}
     AUGMENTATION: ClassVar[Augmentation] = CROP_FLIP
     LIBRARY: ClassVar[str] = "cv2"
 

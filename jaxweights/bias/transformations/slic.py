@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class SLIC(Library):
     """
 
     KIND: ClassVar[str] = "slic"
+    TINY: ClassVar[Mapping[str, Any]] = {"segments": 4}
     AUGMENTATION: ClassVar[Augmentation] = CROP_FLIP
     LIBRARY: ClassVar[str] = "skimage"
 

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from jaxweights import files, parallel, settings
 from jaxweights.bias.transformations.base import Arithmetic, Fitted, Library, Stage, Transformation, as_floats
+from jaxweights.bias.transformations.concatenation import Concatenation
 from jaxweights.progress import Progress
 
 _CHUNK_VALUES = 1 << 24  # pixels times channels that are on the devices at a time
@@ -74,6 +75,10 @@ def stored(transformation: Transformation, images: np.ndarray, key: jax.Array, p
       `[n, H', W', C']` uint8 or float32; the images themselves for a transformation that acts on access alone.
     """
     transformation.check((images.shape[1], images.shape[2], images.shape[3]))
+    if isinstance(transformation, Concatenation):
+        keys = [jax.random.fold_in(key, number) for number in range(len(transformation.parts))]
+        pairs = zip(transformation.transformations, keys, strict=True)
+        return transformation.join([stored(part, images, own, place) for part, own in pairs])
     if transformation.stage == Stage.AFTER:
         return images
     compute = _by_library if isinstance(transformation, Library) else _on_devices
@@ -84,6 +89,8 @@ def stored(transformation: Transformation, images: np.ndarray, key: jax.Array, p
 
 def accessed(transformation: Transformation) -> Program:
     """What happens at every access, behind the augmentation; nothing for what was computed before."""
+    if isinstance(transformation, Concatenation):
+        return transformation.on_access([accessed(part) for part in transformation.transformations])
     if isinstance(transformation, Arithmetic) and transformation.stage == Stage.AFTER:
         return transformation.apply
     return lambda images, keys: images
@@ -118,7 +125,8 @@ def _program(transformation: Transformation, mesh: Mesh) -> Callable[[Any, Any],
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(words), rows)
         if isinstance(transformation, Fitted):
             return transformation.apply(fitted, as_floats(images), keys)
-        assert isinstance(transformation, Arithmetic)
+        if not isinstance(transformation, Arithmetic):
+            return accessed(transformation)(as_floats(images), keys)
         return transformation.apply(images if transformation.BYTES else as_floats(images), keys)
 
     return parallel.map_rows(run, mesh)

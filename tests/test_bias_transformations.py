@@ -1,0 +1,214 @@
+"""Transformations of images: golden values of the published libraries, and what holds for all of them."""
+
+import re
+
+import goldens
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxweights import parallel
+from jaxweights.bias import resizing, transformations
+from jaxweights.bias.transformations import Arithmetic, Fitted, Library, Place, Stage, pipeline, slic
+from jaxweights.bias.transformations.shuffles import fixed_permutation, take_patches
+from jaxweights.errors import UserError
+
+KEY = jax.random.key(0)
+FILTERS = [(kind, side, smooth) for kind in ("low_pass", "high_pass") for side in (5, 13) for smooth in (False, True)]
+
+
+@pytest.fixture(scope="module")
+def golden():
+    """Arrays of the published libraries by name."""
+    return goldens.load("bias_images")
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Programs for one device compile fastest."""
+    return Place(parallel.make_mesh(1))
+
+
+def images(count=3, side=16, channels=3):
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, channels), np.uint8)
+
+
+def tiny(kind, **settings):
+    return transformations.make({"kind": kind, **transformations.TRANSFORMATIONS[kind].TINY, **settings})
+
+
+def library(kind, **settings):
+    made = transformations.make({"kind": kind, **settings})
+    assert isinstance(made, Library)
+    return made
+
+
+def arithmetic(kind, **settings):
+    made = transformations.make({"kind": kind, **settings})
+    assert isinstance(made, Arithmetic)
+    return made
+
+
+def test_arithmetic_equals_the_published_libraries(golden):
+    many = {"mean_rgb": arithmetic("mean_rgb"), "hog": arithmetic("hog", side=0), "hog_60": arithmetic("hog", side=60)}
+    for kind, threshold, smooth in FILTERS:
+        name = f"{kind}_{threshold}_{'butterworth' if smooth else 'ideal'}"
+        many[name] = arithmetic(kind, threshold=threshold, butterworth=smooth)
+
+    @jax.jit
+    def run(pixels):
+        keys = jax.random.split(KEY, len(pixels))
+        levels = transformations.as_floats(pixels)
+        return {name: t.apply(pixels if t.BYTES else levels, keys) for name, t in many.items()}
+
+    found = jax.device_get(run(golden["images"]))
+    np.testing.assert_array_equal(found.pop("mean_rgb"), golden["mean_rgb"])
+    for name in ("hog", "hog_60"):
+        picture = found.pop(name)
+        assert picture.dtype == np.uint8 and (picture == picture[..., :1]).all()
+        # Float32 against float64: a value on the edge between two bytes, or a direction on that between two bins.
+        difference = np.abs(picture[..., 0].astype(int) - golden[name])
+        assert difference.max() <= 1 and np.mean(difference > 0) < 0.01, name
+    for name, filtered in found.items():
+        reference = golden[name]
+        assert filtered.dtype == np.float32 and filtered.shape == (2, 48, 40, 3)
+        np.testing.assert_allclose(filtered[: len(reference)], np.repeat(reference[..., None], 3, -1), atol=5e-6)
+
+
+def test_libraries_are_called_as_published(golden):
+    for name, kind, side in (("canny", "canny", 500), ("canny_20", "canny", 20), ("sift_80", "sift", 80)):
+        made = np.stack([library(kind, side=side).one(image, 0) for image in golden["images"]])
+        np.testing.assert_array_equal(made, np.repeat(golden[name][..., None], 3, -1), name)
+    coloured = library("sift", side=80, colours="random")
+    np.testing.assert_array_equal(coloured.one(golden["images"][0], 7), golden["sift_80_seed_7"])
+    contours = library("slic", segments=20).one(golden["images"][0], 0)
+    np.testing.assert_array_equal(contours[..., 1], slic.contours(golden["slic_20"][0]))
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(20, 28, 31), (30, 20, 7), (9, 9, 36)])
+def test_resizing_on_device_is_that_on_the_host(height, width, side):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    on_device = resizing.resize_bytes(jnp.asarray(pixels, jnp.float32), side)
+    np.testing.assert_array_equal(on_device, [resizing.resized(image, side) for image in pixels])
+
+
+def test_contours_lie_between_regions():
+    regions = np.zeros((5, 6), int)
+    regions[2:, 3:] = 1
+    expected = np.zeros((5, 6), int)
+    expected[1, 3:5] = expected[2, 2:5] = expected[3, 2:4] = 255
+    np.testing.assert_array_equal(slic.contours(regions), expected)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4, 8, 16])
+def test_patches_change_places_whole(patch):
+    pixels = images(2, 32)
+    each = 32 // patch
+    orders = np.stack([np.random.default_rng(i).permutation(each**2) for i in range(2)])
+    expected, given = np.empty_like(pixels), jnp.asarray(pixels)
+    for image, order in enumerate(orders):
+        for place, source in enumerate(order):
+            y, x = divmod(place, each)
+            v, u = divmod(source, each)
+            piece = pixels[image, v * patch : (v + 1) * patch, u * patch : (u + 1) * patch]
+            expected[image, y * patch : (y + 1) * patch, x * patch : (x + 1) * patch] = piece
+    np.testing.assert_array_equal(take_patches(given, jnp.asarray(orders), patch), expected)
+    np.testing.assert_array_equal(take_patches(given, jnp.asarray(orders[0]), patch)[0], expected[0])
+
+
+def test_random_shuffles_depend_on_key_and_row_alone(monkeypatch, one_device):
+    same = np.repeat(np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1), 10, axis=0)
+    shuffle = transformations.make("pixel_shuffle")
+    first = transformations.transform(shuffle, same, KEY, one_device)
+    monkeypatch.setattr(pipeline, "_CHUNK_VALUES", 3 * 64)
+    np.testing.assert_array_equal(transformations.transform(shuffle, same, KEY), first)  # eight devices, chunks
+    assert len({image.tobytes() for image in first}) == 10
+    np.testing.assert_array_equal(np.sort(first.reshape(10, -1)), same.reshape(10, -1))
+    assert not np.array_equal(first, transformations.transform(shuffle, same, jax.random.key(1), one_device))
+    # The fixed one has one order for all images, which the seed decides and the key does not.
+    order = fixed_permutation(64, 5)
+    fixed = arithmetic("pixel_shuffle", fixed=True, seed=5)
+    np.testing.assert_array_equal(fixed.apply(jnp.asarray(same), KEY).reshape(10, -1), np.tile(order, (10, 1)))
+    assert shuffle.random and not fixed.random
+
+
+@pytest.mark.parametrize("kind", transformations.TRANSFORMATIONS)
+def test_every_transformation(kind, one_device):
+    made = tiny(kind)
+    place = one_device
+    if isinstance(made, Fitted):
+        states = made.fit([images(24), images(24)], KEY, place.mesh)
+        place = Place(place.mesh, state=states[0])
+    pixels = images()
+    found = transformations.transform(made, pixels, KEY, place)
+    assert len(found) == 3 and found.ndim == 4 and found.shape[-1] == made.channels(3)
+    np.testing.assert_array_equal(found, transformations.transform(made, pixels, KEY, place))
+    np.testing.assert_array_equal(pixels, images())
+    if found.dtype != np.uint8:
+        assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
+    if isinstance(made, Arithmetic) and made.BYTES:
+        floats = np.asarray(made.apply(jnp.asarray(pixels) / 255, jax.random.split(KEY, 3)))
+        bytes_ = np.asarray(made.apply(jnp.asarray(pixels), jax.random.split(KEY, 3)))
+        assert bytes_.dtype == np.uint8
+        np.testing.assert_allclose(floats * 255, bytes_, atol=1e-3)
+
+
+def test_grey_images_stay_grey(golden):
+    grey = golden["images"][..., :1]
+    for kind in ("canny", "sift", "slic"):
+        assert library(kind, side=60).one(grey[0], 0).shape[-1] == 1
+
+
+def test_what_libraries_made_is_kept_on_disk(monkeypatch, tmp_path):
+    monkeypatch.setattr(pipeline, "_PART", 2)
+    pixels, place, canny = images(5), Place(folder=tmp_path), library("canny")
+    first = transformations.transform(canny, pixels, KEY, place)
+    parts = sorted(tmp_path.rglob("*.npy"))
+    assert len(parts) == 3
+    parts[1].write_bytes(parts[1].read_bytes()[:100])
+    computed = []
+    one = type(canny).one
+    monkeypatch.setattr(type(canny), "one", lambda self, image, seed: computed.append(seed) or one(self, image, seed))
+    np.testing.assert_array_equal(transformations.transform(canny, pixels, KEY, place), first)
+    assert len(computed) == 2
+    transformations.transform(canny, pixels[:4], KEY, place)
+    transformations.transform(canny.replace(low=10.0), pixels, KEY, place)
+    assert len(computed) == 2 + 4 + 5 and len(list(tmp_path.iterdir())) == 3
+
+
+def test_concatenations_are_their_parts_side_by_side(one_device):
+    values = {"kind": "concatenation", "parts": [{"kind": "patch_shuffle", "patch": 4, "fixed": True}, "canny"]}
+    pair, pixels = transformations.make(values), images()
+    shuffle, canny = arithmetic("patch_shuffle", patch=4, fixed=True), library("canny")
+    found = transformations.transform(pair, pixels, KEY, one_device)
+    assert pair.stage == Stage.AFTER and pair.augmentation.group == "crop" and not pair.random
+    assert pair.channels(3) == 6 and hash(pair) == hash(transformations.make(values))
+    np.testing.assert_allclose(found[..., :3] * 255, shuffle.apply(jnp.asarray(pixels), KEY), atol=1e-3)
+    np.testing.assert_allclose(found[..., 3:] * 255, [canny.one(image, 0) for image in pixels], atol=1e-3)
+    with pytest.raises(UserError, match="several sizes"):
+        hog = {"kind": "hog", "side": 32}
+        transformations.transform(transformations.make({**values, "parts": [hog, "canny"]}), pixels, KEY)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ("patch_shufle", "did you mean patch_shuffle"),
+        ({"kind": "low_pass", "treshold": 3}, "did you mean threshold"),
+        ({"kind": "concatenation", "parts": ("canny",)}, "2 to 8 entries"),
+        ({"kind": "concatenation", "parts": ("canny", {"kind": "concatenation"})}, "not offered"),
+    ],
+)
+def test_bad_settings_are_refused(values, words):
+    with pytest.raises(UserError, match=words):
+        transformations.make(values)
+
+
+def test_images_that_do_not_fit_are_refused():
+    with pytest.raises(UserError, match="patch is 5.*16 x 16"):
+        transformations.transform(transformations.make({"kind": "patch_shuffle", "patch": 5}), images(), KEY)
+    with pytest.raises(UserError, match="cell is 32"):
+        transformations.transform(transformations.make({"kind": "hog", "cell": 32, "side": 0}), images(), KEY)
+    assert all(re.fullmatch("[a-z_]+", kind) for kind in transformations.TRANSFORMATIONS)
+    assert issubclass(transformations.TRANSFORMATIONS["canny"], Library)
