@@ -67,10 +67,13 @@ class Classifier(Settings, abc.ABC):
 
         Args:
           examples: training examples `[m, *input_shape]`.
+
+        Returns:
+          Two arrays with as many axes.
         """
         axes = tuple(range(examples.ndim - 1)) if self.IMAGES else (0,)
         values = examples.astype(jnp.float32)
-        mean, deviation = jnp.mean(values, axes), jnp.std(values, axes)
+        mean, deviation = jnp.mean(values, axes, keepdims=True), jnp.std(values, axes, keepdims=True)
         scale = jnp.where(deviation > _LEAST_DEVIATION, 1 / jnp.maximum(deviation, _LEAST_DEVIATION), 0.0)
         return scale, -mean * scale
 

@@ -165,6 +165,6 @@ class _UnitsOf(Units):
         scale, shift = [], []
         for leaf, span in self.spec.spans():
             of_leaf: Any = super().standardisation(examples[:, span].reshape(-1, 1))
-            scale.append(jnp.broadcast_to(of_leaf[0], (leaf.size,)))
-            shift.append(jnp.broadcast_to(of_leaf[1], (leaf.size,)))
-        return jnp.concatenate(scale), jnp.concatenate(shift)
+            scale.append(jnp.broadcast_to(of_leaf[0], (1, leaf.size)))
+            shift.append(jnp.broadcast_to(of_leaf[1], (1, leaf.size)))
+        return jnp.concatenate(scale, axis=1), jnp.concatenate(shift, axis=1)
