@@ -79,7 +79,8 @@ if [[ ${MINIATURE-} ]]; then
   recipe=("${few[@]}" --config.zoo.epochs=1) digits=("${few[@]}" --config.zoo.epochs=2)
 else
   timing=(--seconds=0.2 --rounds=2) seconds=(70 60 30) models=256,2048,8192,32768 many=2048,32768
-  trained=(--case=training --case="2048 points") measured=()
+  trained=(--case="batch 64 (512 x 6" --case="bfloat16 (512 x 6" --case="batch 256" --case="batch 64 (width 256")
+  trained+=(--case="2048 points") measured=()
   tests=("${FAST[@]}")
   gpt=() recipe=(--config.zoo.num_runs=3000) digits=(--config.zoo.num_runs=100000)
 fi
@@ -108,14 +109,14 @@ else
 fi
 part digits $((seconds[2] + 40)) "${rate[@]}" --seconds="${seconds[2]}" --config=configs/digits.py "${digits[@]}" \
   --workdir="$work/digits" --json="$work/digits.json"
-part generators 75 "${bench[@]}" --json="$work/generators.json" --suite=gpt --suite=hyperrep --suite=fields \
+part generators 100 "${bench[@]}" --json="$work/generators.json" --suite=gpt --suite=hyperrep --suite=fields \
   --competitors=torch_loop "${trained[@]}"
+# What XLA would try out before it chooses an algorithm takes longer than the tests.
+XLA_FLAGS="${XLA_FLAGS-} --xla_gpu_autotune_level=0" \
+  part tests 120 "$PYTHON" -m pytest -v -n "${JOBS:-12}" "${tests[@]}"
 part shared 45 "${bench[@]}" --json="$work/shared.json" --suite=zoo --case="shared order" --models="$many" \
   --competitors=torch_func
 part measures 60 "${bench[@]}" --json="$work/measures.json" --suite=evaluate --suite=partial --suite=audit \
   --suite=sample --competitors= "${measured[@]}"
-# What XLA would try out before it chooses an algorithm takes longer than the tests.
-XLA_FLAGS="${XLA_FLAGS-} --xla_gpu_autotune_level=0" \
-  part tests 100 "$PYTHON" -m pytest -v -n "${JOBS:-12}" "${tests[@]}"
 wait
 echo "all parts: $SECONDS s; $folder/tables.md"

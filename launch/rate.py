@@ -22,6 +22,7 @@ from launch import common, stages
 
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "When it ends, counted from the first look at the data.", lower_bound=1)
 _GENERATORS = flags.DEFINE_boolean("generators", False, "Go on with the learned generators when the zoo is trained.")
+_TOGETHER = 0.1  # seconds between points of one dispatch, at most
 _JSON = flags.DEFINE_string("json", None, "Also write the numbers to this file.")
 
 
@@ -96,10 +97,11 @@ def _generators(points: list[tuple[float, dict[str, Any]]], experiment, peak: fl
     found: dict[str, Any] = {}
     for name, stage in dict.fromkeys((row["generator"], row["stage"]) for _, row in points):
         own = [(at, row) for at, row in points if (row["generator"], row["stage"]) == (name, stage)]
-        (begin, first), (end, last) = own[0], own[-1]
-        rate = (last["step"] - first["step"]) / (end - begin) if len(own) > 1 else None
+        begin, first = [point for point in own if point[0] - own[0][0] < _TOGETHER][-1]
+        end, last = own[-1]
+        rate = (last["step"] - first["step"]) / (end - begin) if end > begin else None
         one: dict[str, Any] = {"steps": last["step"], "steps_per_s": rate, "peak": peak}
-        one |= {"first_loss": first["loss"], "last_loss": last["loss"]}
+        one |= {"first_loss": own[0][1]["loss"], "last_loss": last["loss"]}
         if rate and len(facts[name]["stages"]) == 1:
             one["flop_per_step"] = facts[name]["operations"] / facts[name]["steps"]
             one["peak_fraction"] = rate * one["flop_per_step"] / peak
