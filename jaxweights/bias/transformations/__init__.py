@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxweights.bias.transformations.autoencoder import VAE
 from jaxweights.bias.transformations.base import (
     Arithmetic,
     Augmentation,
@@ -21,10 +22,11 @@ from jaxweights.bias.transformations.base import (
 from jaxweights.bias.transformations.concatenation import Concatenation
 from jaxweights.bias.transformations.edges import Canny
 from jaxweights.bias.transformations.frequency import HighPass, LowPass
+from jaxweights.bias.transformations.generation import Generation
 from jaxweights.bias.transformations.hog import HOG
 from jaxweights.bias.transformations.identity import Identity
 from jaxweights.bias.transformations.mean_rgb import MeanRGB
-from jaxweights.bias.transformations.pipeline import Place, accessed, stored, transform
+from jaxweights.bias.transformations.pipeline import Place, accessed, fit, stored, transform
 from jaxweights.bias.transformations.shuffles import PatchShuffle, PixelShuffle
 from jaxweights.bias.transformations.sift import SIFT
 from jaxweights.bias.transformations.slic import SLIC
@@ -43,12 +45,14 @@ __all__ = [
     "Transformation",
     "accessed",
     "as_floats",
+    "fit",
     "make",
     "stored",
     "transform",
 ]
 
-_KINDS = (Identity, MeanRGB, PixelShuffle, PatchShuffle, LowPass, HighPass, Canny, HOG, SIFT, SLIC, Concatenation)
+_ON_DEVICE = (Identity, MeanRGB, PixelShuffle, PatchShuffle, LowPass, HighPass, HOG)
+_KINDS = (*_ON_DEVICE, Canny, SIFT, SLIC, VAE, Generation, Concatenation)
 TRANSFORMATIONS: dict[str, type[Transformation]] = {kind.KIND: kind for kind in _KINDS}
 
 

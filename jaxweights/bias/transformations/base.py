@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -132,13 +133,22 @@ class Fitted(Transformation):
     STAGE: ClassVar[Stage] = Stage.OFFLINE
 
     @abc.abstractmethod
-    def fit(self, images: Sequence[np.ndarray], key: jax.Array, mesh: Mesh | None = None) -> list[Any]:
+    def fit(
+        self,
+        images: Sequence[np.ndarray],
+        key: jax.Array,
+        mesh: Mesh | None = None,
+        folder: pathlib.Path | None = None,
+    ) -> list[Any]:
         """Learns from collections.
 
         Args:
-          images: `[n, H, W, C]` uint8 of every collection. Leave out what will be evaluated, see `transform`.
+          images: `[n, H, W, C]` uint8 of every collection, as many of each as the smallest has. Leave out those that
+            classifiers are evaluated on.
           key: PRNG key.
           mesh: devices, all by default.
+          folder: folder of checkpoints, from which an interrupted training goes on; for one set of arguments alone,
+            see `pipeline.fit`. None to keep nothing.
 
         Returns:
           One state, a pytree of arrays, per collection.

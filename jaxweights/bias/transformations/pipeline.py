@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -85,6 +85,28 @@ def stored(transformation: Transformation, images: np.ndarray, key: jax.Array, p
     if place.folder is None or transformation.stage != Stage.OFFLINE:
         return compute(transformation, images, key, place)
     return _kept(transformation, images, key, place, compute)
+
+
+def fit(transformation: Fitted, images: Sequence[np.ndarray], key: jax.Array, place: Place = NOWHERE) -> list[Any]:
+    """Fits a transformation to collections, or goes on where an interrupted call was.
+
+    Args:
+      transformation: what to fit.
+      images: `[n, H, W, C]` uint8 of every collection, without those that classifiers are evaluated on.
+      key: PRNG key.
+      place: devices and folder; what is kept there belongs to these images, settings and key.
+
+    Returns:
+      One state per collection, for `Place.state`.
+
+    Raises:
+      UserError: images that do not fit, or fewer than a batch.
+    """
+    folder = None
+    if place.folder is not None:
+        name = _identity(transformation, np.concatenate(images), key, [len(of) for of in images])
+        folder = files.make_dir(place.folder / f"fit-{name}")
+    return transformation.fit(images, key, place.mesh, folder)
 
 
 def accessed(transformation: Transformation) -> Program:
@@ -196,5 +218,5 @@ def _identity(transformation: Transformation, images: np.ndarray, key: jax.Array
     }
     digest = hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=10)
     for array in (images, *jax.tree.leaves(state)):
-        digest.update(np.ascontiguousarray(array).data)
+        digest.update(np.ascontiguousarray(array).tobytes())
     return f"{transformation.KIND}-{digest.hexdigest()}"
