@@ -50,10 +50,10 @@ def test_a_part_that_fails_or_hangs_costs_itself_and_done_parts_are_left_out(tmp
     assert "gpt, recipe: left out" in out and len(calls) == 2
     out, calls = check(tmp_path, "zoo", "measures", "tests", MINIATURE="1", DATA=str(tmp_path))
     assert "zoo: done before" in out and "measures: exit status 3 after 0 s" in out and "\nbroken\n" in out
-    assert [call.split()[1] for call in calls] == ["launch.benchmark", "pytest"]
+    assert [call.split()[1] for call in calls] == ["pytest", "launch.benchmark"]
     assert "tests: done before" in check(tmp_path, "measures", "tests")[0]
     names = [line.split()[:2] for line in (tmp_path / "out" / "work" / "parts.txt").read_text().splitlines()]
-    assert names == [["zoo", "0"], ["digits", "124"], ["measures", "3"], ["tests", "1"], ["measures", "3"]]
+    assert names == [["zoo", "0"], ["digits", "124"], ["tests", "1"], ["measures", "3"], ["measures", "3"]]
     assert "===== tests.log\n[gw0]" in (tmp_path / "out" / "log.txt").read_text()
 
 
