@@ -123,6 +123,7 @@ def complete(config: Mapping[str, Any], parsed: ExperimentSettings) -> dict[str,
     sets."""
     completed = json.loads(json.dumps({**settings.plain(parsed), "generators": config.get("generators", {})}))
     possible = studies.of_experiment(parsed.task, parsed.net, parsed.generators.values())
+    possible = set(possible) & set(studies.asked_for(parsed.studies))
     completed["studies"] = {name: chosen for name, chosen in completed["studies"].items() if name in possible}
     del completed["sweep"]
     # Off is no entry, so that workdirs from before these were settings belong to the same config.

@@ -80,7 +80,7 @@ def study(
     out: dict[str, Any] = {}
     for name, kind in _studied(context).items():
         out[name] = _study(context, name, kind, lambda name=name: _subject(context, opened, drawn, name))
-    for name in studies.of_series(context.net, context.dataset):
+    for name in studies.of_series(context.net, context.dataset, context.settings.studies):
         out[name] = _study(context, name, name, lambda: _series(context, opened, drawn))
     return out
 

@@ -101,7 +101,8 @@ def _stages(config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[St
         drawn = {f"generators.{name}": entry, "num_samples": config["num_samples"]} | use
         drawn |= read(f"generators.{name}.path")
         yield _stage(f"sample {name}", drawn, (needs,), (f"samples/{name}",))
-    chosen = {study: settings.plain(made) for study, made in studies.make(config["studies"]).items()}
+    made = studies.make(config["studies"])
+    chosen = {study: settings.plain(made[study]) for study in studies.asked_for(made)}
     bootstrap = {"audit.bootstrap": config["audit"]["bootstrap"]}
     studied = {n: study for n, g in learned.items() if (study := studies.of_generator(g)) is not None}
     for name, study in studied.items():
@@ -109,7 +110,7 @@ def _stages(config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[St
         depends = bootstrap | {f"studies.{study}": chosen[study]}
         yield _stage(f"studies {name}", depends, (f"train {name}", *ways), (f"studies/{name}.*",))
     shown = tuple(f"sample {name}" for name in resolved)
-    compared = [name for name, study in studies.STUDIES.items() if study.generators is None]
+    compared = [name for name, study in studies.STUDIES.items() if study.generators is None and name in chosen]
     for name in compared:
         depends = bootstrap | use | {f"studies.{name}": chosen[name]}
         yield _stage(f"studies {name}", depends, ("zoo", *shown), (f"studies/{name}.*",))

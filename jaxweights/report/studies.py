@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.report import autoencoder, compare, prompting, shapes
+from jaxweights.report import autoencoder, compare, giveaway, prompting, shapes
 from jaxweights.report.style import Picture, Section, Series
 
 
@@ -49,10 +49,15 @@ def _shapes(f: Findings) -> Iterator[Picture | Section]:
     return shapes.parts(f.study, f.arrays, f.series, f.seed, f.folder)
 
 
+def _giveaway(f: Findings) -> Iterator[Picture | Section]:
+    return giveaway.parts(f.study, f.series)
+
+
 PARTS: dict[str, Callable[[Findings], Iterator[Picture | Section]]] = {
     "autoencoder": _autoencoder,
     "prompting": _prompting,
     "shapes": _shapes,
+    "giveaway": _giveaway,
 }
 """By the name of a study in `studies.STUDIES`."""
 

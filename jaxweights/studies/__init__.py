@@ -13,7 +13,7 @@ from jaxweights import data, nets, settings
 from jaxweights.errors import UserError
 from jaxweights.generators import GENERATORS, Autoencoding, Generator, Prompted
 from jaxweights.settings import Settings
-from jaxweights.studies import autoencoder, prompting, shapes
+from jaxweights.studies import autoencoder, giveaway, prompting, shapes
 from jaxweights.studies.base import Estimation, Findings, Series, Study, Subject
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Series",
     "Study",
     "Subject",
+    "asked_for",
     "check",
     "make",
     "of_experiment",
@@ -34,6 +35,7 @@ STUDIES: dict[str, Study] = {
     "autoencoder": Study(autoencoder.AutoencoderSettings, autoencoder.run, generators=Autoencoding),
     "prompting": Study(prompting.PromptingSettings, prompting.run, generators=Prompted),
     "shapes": Study(shapes.ShapesSettings, shapes.run, exists=shapes.exists, task="field", net={"signal": "occupancy"}),
+    "giveaway": Study(giveaway.GiveawaySettings, giveaway.run, asked=giveaway.asked),
 }
 
 
@@ -96,9 +98,15 @@ def of_generator(generator: Generator) -> str | None:
     return next((name for name, kind in kinds if kind is not None and isinstance(generator, kind)), None)
 
 
-def of_series(net: nets.TaskNet, dataset: data.Dataset) -> tuple[str, ...]:
-    """The names of the studies of all series together that exist for such networks."""
-    return tuple(name for name, s in STUDIES.items() if s.generators is None and s.exists(net, dataset))
+def asked_for(chosen: Mapping[str, Settings]) -> tuple[str, ...]:
+    """The names of the studies that settings, by name, ask for."""
+    return tuple(name for name, made in chosen.items() if STUDIES[name].asked(made))
+
+
+def of_series(net: nets.TaskNet, dataset: data.Dataset, chosen: Mapping[str, Settings]) -> tuple[str, ...]:
+    """The names of the studies of all series together that exist for such networks and are asked for."""
+    asked = asked_for(chosen)
+    return tuple(n for n, s in STUDIES.items() if s.generators is None and n in asked and s.exists(net, dataset))
 
 
 def run(name: str, subject: Subject | Series, config: Mapping[str, Any], estimation: Estimation) -> Findings:

@@ -35,6 +35,7 @@ class Study:
       exists: whether there is something to study for a task network and its data.
       task: key in `tasks.TASKS` of the networks that are studied; None for all.
       net: settings that these have to have, by name.
+      asked: whether settings of the class ask for it; one that is not asked for is not part of an experiment.
     """
 
     settings: type[Settings]
@@ -43,6 +44,7 @@ class Study:
     exists: Callable[[nets.TaskNet, data.Dataset], bool] = lambda net, dataset: True
     task: str | None = None
     net: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    asked: Callable[[Any], bool] = lambda settings: True
 
 
 @dataclasses.dataclass(frozen=True)
