@@ -22,7 +22,7 @@ from absl import flags
 
 from launch import common
 
-SUITES = ("zoo", "evaluate", "partial", "audit", "sample", "hyperrep", "gpt", "fields", "shapes", "growth")
+SUITES = ("zoo", "evaluate", "partial", "audit", "sample", "hyperrep", "gpt", "fields", "shapes", "growth", "bias")
 OTHERS = ("plain_jax", "torch_loop", "torch_func")
 _SUITE = flags.DEFINE_multi_enum("suite", ["zoo"], (*SUITES, "all"), "What to measure; may be given several times.")
 _JSON = flags.DEFINE_string("json", None, "Also write the rows to this file, after every case.")
@@ -55,10 +55,23 @@ def main(argv) -> None:
     import jax
 
     from jaxweights import costs, parallel
-    from launch.benchmarks import audit, evaluate, fields, gpt, growth, hyperrep, measure, partial, sample, shapes, zoo
+    from launch.benchmarks import (
+        audit,
+        bias,
+        evaluate,
+        fields,
+        gpt,
+        growth,
+        hyperrep,
+        measure,
+        partial,
+        sample,
+        shapes,
+        zoo,
+    )
 
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are part of what is measured
-    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth)
+    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth, bias)
     suites = {name: module.cases for name, module in zip(SUITES, modules, strict=True)}
     suites["zoo"] = functools.partial(zoo.cases, tuple(int(n) for n in _MODELS.value))
     timing = measure.Timing(costs.matmul_peak(parallel.make_mesh()), _SECONDS.value, _ROUNDS.value)
