@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxweights import generators, nets, parallel, settings, studies, tasks
+from jaxweights.bias import collections, transformations
 from jaxweights.generators import GENERATORS, PRESETS, Augmented, Autoencoding, LearnedGenerator, Prompted
 from jaxweights.population import Population
 from jaxweights.report.studies import PARTS
@@ -216,3 +217,12 @@ def test_tasks_are_whole_and_their_settings_documented(name):
     assert not inspect.isabstract(type(program)) and program.default_lanes("cpu") >= 1
     step, forward = task.operations(net, program.recipe)
     assert step > forward > 0
+
+
+@pytest.mark.parametrize("kind", [*transformations.TRANSFORMATIONS, *collections.SOURCES])
+def test_transformations_and_sources_are_whole_and_documented(kind):
+    made = {**transformations.TRANSFORMATIONS, **collections.SOURCES}[kind]
+    assert not inspect.isabstract(made) and kind == made.KIND
+    check_settings(made)
+    if issubclass(made, transformations.Transformation):
+        assert transformations.make({"kind": kind, **made.TINY}) == check_settings(made, **made.TINY)

@@ -114,7 +114,7 @@ class ImageSet(Source):
 
     dataset: str = "digits"
     part: Literal["train", "test", "all"] = "train"
-    classes: tuple[int, ...] = ()
+    classes: tuple[int, ...] = setting((), at_least=0)
     first: int = setting(0, at_least=0)
 
     def read(self, name: str, data_dir: str | os.PathLike | None = None) -> Collection:

@@ -78,15 +78,13 @@ def take_patches(images: jax.Array, order: jax.Array, patch: int) -> jax.Array:
       patch: side of the patches.
     """
     batch, height, width, channels = images.shape
-    columns = width // patch
-    row, column = np.mgrid[:height, :width].reshape(2, -1)
-    place = jnp.asarray(row // patch * columns + column // patch)
-    within = jnp.asarray(row % patch * width + column % patch)
+    rows, columns = height // patch, width // patch
+    within = np.arange(patch)[:, None] * width + np.arange(patch)
 
     def source(order: jax.Array) -> jax.Array:
         """Pixel that comes to each pixel, in reading order."""
-        taken = order[place]
-        return taken // columns * (patch * width) + taken % columns * patch + within
+        corner = order // columns * (patch * width) + order % columns * patch
+        return (corner.reshape(rows, 1, columns, 1) + within[None, :, None, :]).reshape(-1)
 
     pixels = images.reshape(batch, height * width, channels)
     if order.ndim == 1:
