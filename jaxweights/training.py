@@ -285,9 +285,10 @@ class StageTrainer:
         log: Callable[[Mapping[str, Any]], None],
         checkpoint_every: int = 0,
         started: Callable[[int], None] = lambda step: None,
+        saved: Callable[[int, TrainState], None] | None = None,
     ) -> dict[str, Any]:
         """Trains to the end, from the last checkpoint in `path` if there is one; returns `{"params", "model_state"}` on
-        the host."""
+        the host. `saved` is called with every checkpoint."""
         stage = self.stage
         width = max(1, stage.steps // _CURVE_POINTS)
         # Checkpoints lie on points of the loss curve, so that a resumed curve has no torn point.
@@ -316,6 +317,8 @@ class StageTrainer:
                     bar.update(step - start, f"loss {metrics['loss'][-1]:.4g}")
                     ends = stopping and step % width == 0
                     if step % every == 0 or step == stage.steps or ends:
+                        if saved is not None:  # first, so that what it keeps is there for every checkpoint
+                            saved(step, state)
                         checkpoints.save(step, state)
                         good = step
                     if ends:

@@ -22,31 +22,30 @@ def main(argv) -> None:
     del argv
     config = stages.config()
     common.setup_jax()
+    from jaxweights.bias import describe as comparisons
     from jaxweights.describe import describe
 
     if _FIELDS.value:
         print(fields(config))
         return
-    facts = describe(config, stages.data_dir())
-    print(json.dumps(facts, indent=1) if _JSON.value else table(facts))
+    compares = "bias" in config
+    facts = comparisons.describe(config) if compares else describe(config, stages.data_dir())
+    lines = comparisons.rows if compares else rows
+    print(json.dumps(facts, indent=1) if _JSON.value else aligned(lines(facts)))
 
 
 def fields(config: dict) -> str:
     """Every setting in force with its value, its default where that is another, and its meaning."""
     from jaxweights import settings
+    from jaxweights.bias.settings import parse as parse_comparison
     from jaxweights.experiment import parse
 
     lines = []
-    for row in settings.rows(parse(config)):
+    for row in settings.rows(parse_comparison(config) if "bias" in config else parse(config)):
         default = "" if row.default in (row.value, dataclasses.MISSING) else f"  (default {row.default!r})"
         text = textwrap.fill(row.text, 118, initial_indent="    ", subsequent_indent="    ")
         lines.append(f"{row.path} = {row.value!r}{default}\n{text}".rstrip())
     return "\n".join(lines)
-
-
-def table(facts: dict) -> str:
-    """The description as aligned lines."""
-    return aligned(rows(facts))
 
 
 def aligned(rows: list[tuple[str, str]]) -> str:

@@ -184,7 +184,8 @@ def wilson(correct: float, n: int) -> Estimate:
     share = correct / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)))
-    return Estimate(share, max(0.0, middle - half), min(1.0, middle + half), n)
+    # Rounding may put an end of the interval that is the share itself beyond it.
+    return Estimate(share, max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half)), n)
 
 
 def confusion(trials: Sequence[Trial], outcomes: Sequence[Outcome], num_classes: int) -> np.ndarray:

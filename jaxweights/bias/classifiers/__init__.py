@@ -1,7 +1,7 @@
 """Source classifiers: which collection does an example come from?
 
 To add one, write a file with a frozen dataclass derived from `Classifier` and a line of `CLASSIFIERS`. `train` trains
-all trials of a comparison in one program.
+all trials of a comparison in one program; `recipe.train` trains those of a `Recipe`, one after the other.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from jaxweights.bias.classifiers.base import Classifier
 from jaxweights.bias.classifiers.cnn import CNN
 from jaxweights.bias.classifiers.linear import Linear
 from jaxweights.bias.classifiers.mlp import Perceptron
+from jaxweights.bias.classifiers.recipe import Recipe
 from jaxweights.bias.classifiers.trainer import train
 from jaxweights.bias.classifiers.units import Units
 from jaxweights.checks import Check
 from jaxweights.errors import UserError
 from jaxweights.settings import make
 
-__all__ = ["CLASSIFIERS", "CNN", "Classifier", "Linear", "Perceptron", "Units", "build", "train"]
+__all__ = ["CLASSIFIERS", "CNN", "Classifier", "Linear", "Perceptron", "Recipe", "Units", "build", "train"]
 
-CLASSIFIERS: dict[str, type[Classifier]] = {kind.KIND: kind for kind in (Linear, Perceptron, CNN, Units)}
+CLASSIFIERS: dict[str, type[Classifier]] = {kind.KIND: kind for kind in (Linear, Perceptron, CNN, Units, Recipe)}
 
 
 def build(config: Mapping[str, Any]) -> Classifier:

@@ -1,0 +1,71 @@
+"""What a comparison of collections is, without reading or training anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxweights.bias.classifiers import Recipe
+from jaxweights.bias.settings import parse
+from jaxweights.nn import normalization
+
+
+def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a config with a section `bias`.
+
+    Args:
+      config: see `BiasSettings`.
+
+    Returns:
+      JSON data: `sets` (the names of the collections of each), `transformations` (their kinds), `trainings` in all,
+      `classifier` (kind, epochs, batch size), and for the published recipe of every set `networks`: `num_params` and
+      `num_statistics` of the network, and the `steps` of a training, None where they depend on the data.
+
+    Raises:
+      UserError: see `settings.parse`.
+    """
+    options = parse(config)
+    classifier, sets = options.chosen_classifier(), options.chosen_sets()
+    made = options.chosen_transformations()
+    names = {name: sorted(one.collections or one.parts) for name, one in sets.items()}
+    networks = {}
+    if isinstance(classifier, Recipe):
+        for name, of in names.items():
+            net = classifier.network(3, len(of))
+            learned = int(np.sum(normalization.trainable(net.spec)))
+            rows = options.num_train * len(of)
+            steps = classifier.epochs * (rows // classifier.batch_size) if rows else None
+            networks[name] = {
+                "name": net.name,
+                "num_params": learned,
+                "num_statistics": net.spec.num_params - learned,
+                "steps": steps,
+            }
+    return {
+        "sets": names,
+        "transformations": {name: one.KIND for name, one in made.items()},
+        "trainings": len(sets) * len(made) * (options.repeats + options.controls),
+        "classifier": {"kind": classifier.KIND, "epochs": classifier.epochs, "batch_size": classifier.batch_size},
+        "networks": networks,
+    }
+
+
+def rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The description line by line: names and texts."""
+    classifier, sets = facts["classifier"], facts["sets"]
+    lines = [(f"set {name}", " / ".join(of)) for name, of in sets.items()]
+    lines.append(("transformations", f"{len(facts['transformations'])}: {', '.join(facts['transformations'])}"))
+    lines.append(
+        (
+            "classifier",
+            f"{classifier['kind']}, {classifier['epochs']} epochs of batches of {classifier['batch_size']:,}",
+        )
+    )
+    for name, net in facts["networks"].items():
+        steps = f", {net['steps']:,} steps" if net["steps"] else ""
+        statistics = f" and {net['num_statistics']:,} running statistics" * bool(net["num_statistics"])
+        lines.append((f"network of {name}", f"{net['name']}, {net['num_params']:,} parameters{statistics}{steps}"))
+    lines.append(("trainings", f"{facts['trainings']:,}"))
+    return lines

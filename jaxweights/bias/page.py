@@ -1,0 +1,98 @@
+"""`report.html` of a comparison: what betrays the source, in one file in the style of the report."""
+
+from __future__ import annotations
+
+import html
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxweights import files
+from jaxweights.bias import picture, published, table
+from jaxweights.report import page, tables, template
+
+NAME = "report.html"
+
+
+def write(
+    folder: pathlib.Path, result: Mapping[str, Any], examples: Mapping[tuple[str, str], np.ndarray]
+) -> pathlib.Path:
+    """Draws the figures and writes the page; the same results give the same bytes.
+
+    Args:
+      folder: of the comparison.
+      result: content of `metrics.json`.
+      examples: see `picture.draw`.
+
+    Returns:
+      Its path.
+    """
+    pictures = picture.draw(result, examples, files.make_dir(folder / "figures"))
+    sizes, names = result["sizes"], list(result["collections"])
+    parts = [
+        page.section("results", "Which transformation betrays the source", _results(result)),
+        *(page.figure(one) for one in pictures),
+        *(_another(name, found) for name, found in result["sets"].items()),
+        page.section("collections", "Collections", _collections(result)),
+        page.section("published", "The published table", _published()),
+        page.section("classifier", "Classifier", tables.facts({**result["classifier"], **sizes})),
+        page.section("settings", "Transformations", tables.folded("every setting", _settings(result))),
+        page.section("versions", "Versions", tables.facts(result["versions"])),
+    ]
+    facts = (
+        f"A classifier says of single examples from which of {len(names)} collections ({', '.join(names)}) they come, "
+        f"under {len(result['transformations'])} transformations. Chance is {100 * result['chance']:.1f} %."
+    )
+    text = template.PAGE.format(
+        title=html.escape(f"Dataset classification: {result['main']}"),
+        style=template.STYLE,
+        facts=html.escape(facts),
+        body="\n".join(parts),
+        script=template.SCRIPT,
+    )
+    page.write_page(folder / NAME, text)
+    return folder / NAME
+
+
+def _results(found: Mapping[str, Any]) -> str:
+    notes = [
+        "Percent, with 95 % Wilson intervals over the distinct examples that classifiers are asked about. The control "
+        "is one collection cut into pseudo-collections at random: what is found there is no bias. Trained: accuracy on "
+        "the training examples.",
+        table.control_note(found),
+        *found["notes"],
+    ]
+    return _grid(table.rows(found)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+
+
+def _another(name: str, found: Mapping[str, Any]) -> str:
+    return page.section(f"set-{name}", f"Another set: {name}", _results(found) + _collections(found))
+
+
+def _collections(found: Mapping[str, Any]) -> str:
+    rows = [["collection", "examples", "what it is"]]
+    rows += [[name, f"{one['images']:,}", one["source"]] for name, one in found["collections"].items()]
+    return _grid(rows)
+
+
+def _published() -> str:
+    rows = [["transformation", "accuracy in %", ""]]
+    for row in published.ROWS:
+        value = f"{row.accuracy:.1f}" + ("" if row.sd is None else f" \u00b1 {row.sd:.1f}")
+        rows.append([row.name, value, row.note])
+    note = (
+        f"{published.SOURCE}; chance is {published.CHANCE:.1f} %, intervals are standard deviations of three repeats."
+    )
+    return f"<p>{html.escape(note)}</p>{_grid(rows)}"
+
+
+def _settings(result: Mapping[str, Any]) -> str:
+    return tables.facts({name: one["settings"] for name, one in result["transformations"].items()})
+
+
+def _grid(rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table of plain text, the first row its head."""
+    escaped = [[html.escape(cell) for cell in row] for row in rows]
+    return tables.grid(escaped[0], escaped[1:])

@@ -1,0 +1,76 @@
+"""A comparison as tables: rows for a page, lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxweights.bias import published
+
+_NONE = "-"
+
+
+def rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows of a set, in percent: accuracy and control with their intervals, training accuracy, recall of every
+    collection, and what was published for such a transformation.
+
+    Args:
+      found: `chance`, `collections` and `transformations` of `metrics.json`.
+    """
+    recalls = [f"recall of {name}" for name in found["collections"]]
+    out = [["transformation", "accuracy", "sd", "control", "trained", *recalls, "published"]]
+    for name, one in found["transformations"].items():
+        row = published.row_of(one["settings"])
+        sd = one["accuracy"]["sd"]
+        out.append(
+            [
+                name,
+                interval(one["accuracy"]),
+                _NONE if sd is None else f"{100 * sd:.1f}",
+                interval(one["control"]),
+                f"{100 * one['train_accuracy']:.1f}",
+                *(f"{100 * recall:.1f}" for recall in one["recall"]),
+                _NONE if row is None else f"{row.accuracy:.1f}",
+            ]
+        )
+    return out
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """An accuracy in percent with its interval."""
+    low, high = found["ci95"]
+    return f"{100 * found['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def control_note(found: Mapping[str, Any]) -> str:
+    """Whether the controls stay at chance, in a sentence."""
+    beyond = [
+        name
+        for name, one in found["transformations"].items()
+        if not one["control"]["ci95"][0] <= found["chance"] <= one["control"]["ci95"][1]
+    ]
+    count, chance = len(found["transformations"]), f"{100 * found['chance']:.1f} %"
+    if not beyond:
+        return f"The intervals of all {count} controls contain chance, {chance}."
+    return (
+        f"The intervals of {len(beyond)} of {count} controls ({', '.join(beyond)}) do not contain chance, {chance}; "
+        "one in twenty does so by accident."
+    )
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """A comparison for a terminal."""
+    lines = []
+    for name, found in {result["main"]: result, **result["sets"]}.items():
+        lines += [f"{name}: {' / '.join(found['collections'])}, accuracy in %", *_aligned(rows(found))]
+        lines += [control_note(found), *found["notes"], ""]
+    return "\n".join(lines).rstrip()
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with columns of equal width, the first at the left."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in table
+    ]
