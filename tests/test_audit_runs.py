@@ -101,8 +101,8 @@ def test_distances_by_run_are_those_of_a_plain_search(case, request):
 def test_one_run_is_judged_and_leaves_no_number_undefined(of_one_run, tmp_path):
     metrics, _, subject = of_one_run
     series = json.loads(json.dumps(metrics, allow_nan=False))["series"]
-    training = {"networks": ROWS, "runs": 1, "leaves_out": "itself", "duplicates": 0, "duplicate_rows": []}
-    assert metrics["training"] == training
+    training = {"networks": ROWS, "compared": ROWS, "runs": 1, "leaves_out": "itself"}
+    assert metrics["training"] == training | {"duplicates": 0, "duplicate_rows": []}
     assert metrics["checks"]["controls_passed"]
     labels = {name: entry["verdict"]["label"] for name, entry in series.items() if "verdict" in entry}
     assert (labels["copy"], labels["average"]) == ("copies", "interpolates")

@@ -84,6 +84,31 @@ def test_held_out_networks_among_samples_are_leaks(leaked):
     assert leaked.metrics["series"]["training"]["leaks"]["count"] == 0
 
 
+def test_some_training_networks_stand_for_all_where_these_are_many(leaked):
+    samples, heldout = (leaked.subject.generated["generated"].weights, leaked.subject.heldout.weights)
+    found = audit(TRAIN, heldout, samples, predict=predict, test=(X, Y), training_queries=8, **ALONE)
+    assert found.metrics["training"] | {"compared": 20} == leaked.metrics["training"]
+    every, some = (x.measured["training"] for x in (leaked, found))
+    rows = some.training_row
+    assert len(some) == 8 and (np.diff(rows) > 0).all() and not len(every.training_row)
+    alone = {"sibling_l2", "disagreement", "ensemble_gain", "barrier", "aligned_barrier", "training_row"}
+    for field in dataclasses.fields(some):
+        if field.name not in alone:  # which are of the series by itself, or of a random part of it
+            kept = getattr(every, field.name)
+            kept = kept[rows] if len(kept) else kept
+            np.testing.assert_allclose(getattr(some, field.name), kept, 1e-12, err_msg=field.name)
+        for series in {"heldout", "generated"} & found.measured.keys():
+            both = (getattr(x.measured[series], field.name) for x in (leaked, found))
+            np.testing.assert_allclose(*both, 1e-12, err_msg=field.name)
+    entry = found.metrics["series"]["generated"]["tests"]["auth_pct"]
+    nearest = found.measured["generated"].nearest_row
+    known = np.isin(nearest, rows)
+    farther = found.measured["generated"].distance > every.distance[nearest]
+    assert entry["n"] == known.sum() > 0 and entry["value"] == pytest.approx(100 * farther[known].mean())
+    assert some.places(rows).tolist() == list(range(8)) and (some.places(np.setdiff1d(np.arange(20), rows)) == -1).all()
+    assert every.places(rows) is not None and "A random 8 of the training networks" in found.methods()
+
+
 def test_a_training_set_twice_is_one_training_set():
     """Every network again with its units in another order and scale, as a run of its own."""
     once = audit(TRAIN, HELDOUT, FRESH, **ALONE)

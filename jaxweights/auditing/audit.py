@@ -68,7 +68,7 @@ def measure(
     if folder is not None:
         files.make_dir(folder)
     measurer = Measurer(subject, settings, parallel.resolve(mesh), coordinates)
-    populations = {TRAINING: subject.train, HELDOUT: subject.heldout, **subject.generated}
+    populations = {TRAINING: measurer.training, HELDOUT: subject.heldout, **subject.generated}
     names = [*populations, *([NOISE_LADDER] if subject.evaluate is not None else [])]
     measured: dict[str, Measured] = {}
     with Progress(len(names), "audit", "series") as bar:
@@ -111,6 +111,7 @@ def describe(
     )
     metrics["training"] = {
         "networks": len(subject.train),
+        "compared": len(measured[TRAINING]),
         "runs": len(np.unique(subject.train.records["run"])),
         "leaves_out": "itself" if subject.one_run else "its run",
         "duplicates": len(subject.duplicates),
@@ -136,8 +137,10 @@ def _battery(
     for name, networks in populations.items():
         one, rows = measured[name], np.flatnonzero(measured[name].defined)
         found = coordinates(name, networks.weights)
-        charted[name] = found if len(rows) == len(one) else found[rows]
-        nearest[name] = battery.NearestRuns(one.distance[rows], one.second[rows])
+        if name != TRAINING:  # all of which are defined
+            nearest[name] = battery.NearestRuns(one.distance[rows], one.second[rows])
+            found = found if len(rows) == len(one) else found[rows]
+        charted[name] = found
     with Progress(len(populations), "battery", "series") as bar:
         return battery.describe(
             charted,

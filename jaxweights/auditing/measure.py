@@ -25,7 +25,7 @@ from jaxweights.auditing.measurements import (
     Measured,
 )
 from jaxweights.auditing.rows import MEMORY_BYTES
-from jaxweights.auditing.subject import AuditSettings, Subject
+from jaxweights.auditing.subject import AuditSettings, Subject, queried
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, PredictingEvaluator
 from jaxweights.population import Population
@@ -48,18 +48,28 @@ class Measurer:
         # What a training network is not compared with: its run, or itself where there is no other run.
         self.own = np.arange(len(self.runs)) if subject.one_run else self.runs
         self.aligner = aligner(subject.train.spec, mesh)
+        self._queried = queried(subject, settings)
+        self.all_queried = len(self._queried) == len(self.train)
+
+    @functools.cached_property
+    def training(self) -> Population:
+        """The training networks that are measured as a series, in memory where these are not all of them."""
+        return self.subject.train if self.all_queried else self.subject.train.select(self._queried)
 
     def __call__(self, networks: Population, name: str) -> Measured:
-        """Measures a series; where there are several processes, each of them some of its networks."""
+        """Measures a series, under the name of training networks `training`; where there are several processes, each of
+        them some of its networks."""
         weights, training = networks.weights, name == TRAINING
-        own: dict[str, Any] = {"query_groups": self.own, "reference_groups": self.own} if training else {}
+        own: dict[str, Any] = {}
+        if training:
+            own = {"query_groups": self.own[self._queried], "reference_groups": self.own}
         available = len(self.train) - (np.unique(self.own, return_counts=True)[1].max() if training else 0)
         count = int(min(max(self.settings.hull_neighbours, NEIGHBOURS), available))
         raw = self._nearest(weights, self.train, count, **own)
         if self.settings.hull_neighbours:
             residual = self._residual(weights, raw.indices, None)
         else:
-            excluded = self.own[:, None] == self.own[None, :] if training else None
+            excluded = self.own[self._queried][:, None] == self.own[None, :] if training else None
             residual, _ = hull.residual_of_all(weights[:], self.train[:], excluded)
         fields: dict[str, np.ndarray] = {
             "min_l2": raw.distances[:, 0],
@@ -90,6 +100,8 @@ class Measurer:
         if result is not None:
             fields |= self._functions(weights, result, training)
             fields |= self._barriers(weights, result, fields)
+        if training and not self.all_queried:
+            fields["training_row"] = self._queried
         return Measured(hull_residual=residual, **fields)
 
     def located(self, networks: Population) -> Measured:
@@ -113,11 +125,13 @@ class Measurer:
 
     def _canonical(self, networks: Population, name: str) -> dict[str, np.ndarray]:
         """What is taken in canonical coordinates: the distances to siblings and to affine hulls."""
-        ours, training = self._series(name, networks.weights), name == TRAINING
-        groups = self.own if training else np.arange(len(ours))
+        training = name == TRAINING
+        ours = self._series(name, self.train if training else networks.weights)
+        ours = ours[self._queried] if training and not self.all_queried else ours
+        groups = self.own[self._queried] if training else np.arange(len(ours))
         near = siblings([ours] if self.aligner is None else [networks.weights, ours], groups, self.mesh)
         residuals = [
-            span.residual_of_points(self.own) if training else span.residual(points)
+            span.residual_of_points(self.own)[self._queried] if training else span.residual(points)
             for span, points in zip(self.spans, (networks.weights, ours), strict=False)
         ]
         return {"affine_residual": np.fmin.reduce(residuals), "sibling_l2": near}
@@ -150,9 +164,11 @@ class Measurer:
         bad = np.flatnonzero(result.undefined)
         if name in known and bad.size:
             raise UserError(
-                f"{bad.size} of {len(networks)} {name} networks have outputs on the test set that are not finite "
+                f"{bad.size} of {len(result.accuracy)} {name} networks have outputs on the test set that are not finite "
                 f"(first: row {bad[0]}). Leave out networks that diverged."
             )
+        if name == TRAINING and not self.all_queried:
+            return Evaluation(*(x[self._queried] if len(x) else x for x in result))
         return result
 
     def _leaks(self, networks: Population, result: Evaluation | None) -> np.ndarray:
@@ -189,7 +205,7 @@ class Measurer:
         if self.probe is self.subject.evaluate:
             return result.errors
         if name == TRAINING:
-            return self.trained_errors
+            return self.trained_errors[self._queried]
         errors = processes.map_rows(self.probe, networks.weights).errors
         wrong = np.packbits(np.ones(self.probe.examples, bool))
         return np.where(result.undefined[:, None], wrong[None, :], errors)
@@ -220,7 +236,7 @@ class Measurer:
         """The comparison of predictions; None where these cannot be asked for."""
         if not isinstance(self.probe, PredictingEvaluator):
             return None
-        return Functional(self.probe, self.train, self.own, self.mesh)
+        return Functional(self.probe, self.train, self.own, self.mesh, self._queried)
 
     def _functions(self, weights: Any, result: Evaluation, training: bool) -> dict[str, np.ndarray]:
         if self.functional is None:
@@ -308,7 +324,8 @@ class Measurer:
         """Distance to the nearest other checkpoint of its own run; NaN where there is none."""
         out = np.full(len(networks), np.nan)
         runs, reference = networks.records["run"], self.subject.train
-        ours, theirs = np.arange(len(networks)), np.arange(len(reference))
+        ours = self._queried if name == TRAINING else np.arange(len(networks))
+        theirs = np.arange(len(reference))
         if name == HELDOUT:
             if self.subject.heldout_checkpoints is None:
                 return out

@@ -72,6 +72,7 @@ class Measured:
       barrier: `[n]` largest excess of the loss on the line to `nearest[:, 0]` over the linear interpolation of its
         ends; NaN for networks that it was not measured of.
       aligned_barrier: `[n]` the same to `aligned_nearest[:, 0]`, brought onto the network first.
+      training_row: `[n]` int64, ascending, of training networks that are a part of all: which ones; empty otherwise.
     """
 
     accuracy: np.ndarray
@@ -101,6 +102,7 @@ class Measured:
     ensemble_gain: np.ndarray = _unmeasured()
     barrier: np.ndarray = _unmeasured()
     aligned_barrier: np.ndarray = _unmeasured()
+    training_row: np.ndarray = _unmeasured()
 
     def __len__(self) -> int:
         return len(self.min_l2)
@@ -124,6 +126,14 @@ class Measured:
     def nearest_row(self) -> np.ndarray:
         """The nearest training row to go with `distance`."""
         return (self.aligned_nearest if self.aligned_nearest.size else self.nearest)[:, 0]
+
+    def places(self, training_rows: np.ndarray) -> np.ndarray:
+        """Where training networks `[m]` are among these, which are training networks: `[m]` int64, -1 for others."""
+        wanted = np.asarray(training_rows, np.int64)
+        if not len(self.training_row):
+            return wanted
+        places = np.minimum(np.searchsorted(self.training_row, wanted), len(self) - 1)
+        return np.where(self.training_row[places] == wanted, places, -1)
 
     def rows(self, rows: np.ndarray) -> Measured:
         """The measurements of some networks."""

@@ -33,6 +33,9 @@ class AuditSettings(Settings):
       hull_neighbours: nearest training networks that a mixture may combine, 0 for all (up to 512).
       hull_aligned_neighbours: likewise, after alignment of the hidden units.
       barriers: networks of a series whose loss barrier to the nearest training network is measured, 0 for none.
+      training_queries: most training networks that are compared with the others of other runs, for the distances of
+        training networks and for AuthPct; of more a random part is taken. All other series are compared with all
+        training networks, however many. Checkpoints of a single run are all compared.
       probe: images on which errors and outputs are compared.
       battery: how whole series are compared.
     """
@@ -43,6 +46,7 @@ class AuditSettings(Settings):
     hull_neighbours: int = setting(32, at_least=0, at_most=MOST_MIXED)
     hull_aligned_neighbours: int = setting(8, at_least=0, at_most=MOST_MIXED)
     barriers: int = setting(32, at_least=0, at_most=1_000_000)
+    training_queries: int = setting(20_000, at_least=8)
     probe: ProbeSettings = ProbeSettings()
     battery: BatterySettings = BatterySettings()
 
@@ -86,6 +90,14 @@ def distinct(train: Population) -> tuple[np.ndarray, tuple[int, ...]]:
     them, whatever the order, scale and signs of their hidden units."""
     rows = twins.first_of_each(train)
     return rows, tuple(np.setdiff1d(np.arange(len(train)), rows).tolist())
+
+
+def queried(subject: Subject, settings: AuditSettings) -> np.ndarray:
+    """Rows of the training networks that are measured as a series, ascending, see `AuditSettings.training_queries`."""
+    count = len(subject.train)
+    if count <= settings.training_queries or subject.one_run:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).permutation(count)[: settings.training_queries])
 
 
 def check(subject: Subject, settings: AuditSettings) -> None:

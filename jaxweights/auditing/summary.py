@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,11 +131,13 @@ def _role(name: str, controls: Collection[str], baselines: Collection[str]) -> s
 
 
 class Space(NamedTuple):
-    """Distances of one kind to training networks: to the nearest one, to the next run, and the row of the nearest."""
+    """Distances of one kind to training networks: to the nearest one, to the next run, and the row of the nearest.
+    Where these are distances of training networks, `places` says which row's are where, see `Measured.places`."""
 
     distance: np.ndarray
     second: np.ndarray
     nearest: np.ndarray
+    places: Callable[[np.ndarray], np.ndarray]
 
 
 def _space(one: Measured, name: str) -> Space | None:
@@ -143,14 +145,14 @@ def _space(one: Measured, name: str) -> Space | None:
     "function"; None where there are none."""
     if name == "function":
         found = one.function_l2, one.function_second, one.function_nearest
-        return Space(*found) if len(one.function_l2) else None
+        return Space(*found, one.places) if len(one.function_l2) else None
     if name == "raw":
-        return Space(one.min_l2, one.second_l2, one.nearest[:, 0]) if one.aligned_min_l2.size else None
+        return Space(one.min_l2, one.second_l2, one.nearest[:, 0], one.places) if one.aligned_min_l2.size else None
     return _weights(one)
 
 
 def _weights(one: Measured) -> Space:
-    return Space(one.distance, one.second, one.nearest_row)
+    return Space(one.distance, one.second, one.nearest_row, one.places)
 
 
 def _copied(one: Space, train: Space, thresholds: Thresholds, one_run: bool) -> np.ndarray:
@@ -238,7 +240,7 @@ class _Judge:
     def _distance_tests(self, one: Space, train: Space, heldout: Space) -> dict[str, Any]:
         """Tests of distances to training networks; see `docs/audit.md`."""
         z_u = statistics.bootstrap_z_u(one.distance, heldout.distance, self.resamples, self.rng)
-        authentic = statistics.bootstrap_auth_pct(one.distance, one.nearest, train.distance, self.resamples, self.rng)
+        authentic = self._authentic(one, train)
         share = self._share(*(_copied(x, train, self.thresholds, self.one_run) for x in (one, heldout)))
         null = len(heldout.distance)
         return {
@@ -246,11 +248,20 @@ class _Judge:
             "novelty": {**statistics.win_rate(z_u, null).to_json(), "heldout": null},
             "z_ratio": self._z_ratio(one, heldout),
             "distance_ratio": self._distance_ratio(one, heldout),
-            "auth_pct": authentic.to_json(),
+            "auth_pct": authentic,
             "memorised_share": None if self.one_run else share,
             "copied_share": share if self.one_run else None,
             "closer_than_heldout": statistics.share(one.distance < heldout.distance.min()).to_json(),
         }
+
+    def _authentic(self, one: Space, train: Space) -> dict[str, Any] | None:
+        """AuthPct of the networks whose nearest training network was compared with the others; None without any."""
+        places = train.places(one.nearest)
+        known = places >= 0
+        if not known.any():
+            return None
+        distances = one.distance[known], places[known], train.distance
+        return statistics.bootstrap_auth_pct(*distances, self.resamples, self.rng).to_json()
 
     def _z_ratio(self, one: Space, heldout: Space) -> dict[str, Any] | None:
         """Z_U of the ratios of the distance to the nearest network to that to the next run: below 0 for networks that

@@ -90,7 +90,7 @@ def measure(
             _keep_if_of(folder, json.loads(json.dumps(made_of)))
     null = {
         name: kept(name, networks, functools.partial(measurer, networks, name))
-        for name, networks in ((TRAINING, parts.train), (HELDOUT, parts.heldout))
+        for name, networks in ((TRAINING, measurer.training), (HELDOUT, parts.heldout))
     }
     made = controls.series(parts, float(np.median(null[HELDOUT].distance)), seed, kind.one_run)
     series = np.repeat(list(made), len(parts.new))

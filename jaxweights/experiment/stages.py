@@ -26,6 +26,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
 
 # Settings of the audit that its measurements depend on.
 _MEASURING = ("hull_neighbours", "hull_aligned_neighbours", "barriers", "probe")
+_QUERIES = auditing.AuditSettings.training_queries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,9 @@ def _stages(config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[St
     measuring = {f"audit.{key}": config["audit"].get(key) for key in _MEASURING} | use
     for name in (auditing.TRAINING, auditing.HELDOUT, auditing.NOISE_LADDER, *series):
         needs = f"sample {name}" if name in series else "zoo"
-        yield _stage(f"measure {name}", measuring, (needs,), (f"audit/{name}.npz",))
+        own = {"audit.training_queries": config["audit"].get("training_queries", _QUERIES)}
+        depends = measuring | own if name == auditing.TRAINING else measuring
+        yield _stage(f"measure {name}", depends, (needs,), (f"audit/{name}.npz",))
     found = tuple(f"measure {n}" for n in (auditing.TRAINING, auditing.HELDOUT, auditing.NOISE_LADDER, *series))
     found += tuple(f"studies {n}" for n in (*studied, *compared))
     yield _stage("audit", {"audit": config["audit"]}, found, ("metrics.json",))

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxweights import auditing
 from jaxweights.tasks import Terms
 
 _MOST_DECIMALS = 5  # more of them are written with an exponent
@@ -233,3 +234,8 @@ def main(metrics: Mapping[str, Any]) -> list[Measure]:
 def count(entry: Mapping[str, Any]) -> int:
     """Networks of a series."""
     return entry["n"] if "n" in entry else entry["min_l2"]["n"]
+
+
+def training_networks(metrics: Mapping[str, Any]) -> int:
+    """Training networks of an audit, of which the series of that name may be a part."""
+    return metrics.get("training", {}).get("networks", count(metrics["series"][auditing.TRAINING]))

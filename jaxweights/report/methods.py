@@ -83,7 +83,8 @@ def _data(facts: Facts) -> Iterator[str]:
     roles = style.roles(facts.metrics)
     names = [n for n, role in roles.items() if role == style.LEARNED]
     drawn = ", ".join(f"{measures.count(entries[n]):,} networks of {style.label(n)}" for n in names) or "baselines"
-    train, heldout = measures.count(entries[auditing.TRAINING]), measures.count(entries[auditing.HELDOUT])
+    compared, heldout = measures.count(entries[auditing.TRAINING]), measures.count(entries[auditing.HELDOUT])
+    train = measures.training_networks(facts.metrics)
     runs = f" ({training['runs']:,} runs)" if training.get("runs", train) != train else ""
     yield (
         f"We audited {drawn} with jaxweights {jaxweights.__version__} [@jaxweights]. Networks have "
@@ -104,8 +105,9 @@ def _data(facts: Facts) -> Iterator[str]:
             yield "Units that may be rescaled were balanced first [@stock2019]."
     else:
         yield "Distances are Euclidean distances between weight vectors as they are."
+    some = f"A random {compared:,} of the training" if compared < train else "Training"
     yield (
-        "Training networks were compared with those of other runs."
+        f"{some} networks were compared with those of other runs."
         if training.get("leaves_out", "its run") == "its run"
         else "Training networks are checkpoints of a single run and were compared with one another."
     )

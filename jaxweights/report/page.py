@@ -324,7 +324,7 @@ def _subject_matter(metrics: Mapping[str, Any], net: nets.TaskNet) -> str:
     what = f"A network of {count:,} parameters"
     if isinstance(net, nets.PartialNet) and net.whole.spec.num_params > count:
         what = f"{count:,} of the {net.whole.spec.num_params:,} parameters of a network, the others frozen"
-    times, networks = runs[population.TRAIN], measures.count(metrics["series"][auditing.TRAINING])
+    times, networks = runs[population.TRAIN], measures.training_networks(metrics)
     often = "once" if times == 1 else f"{times:,} times"
     learned = f", of which the generators learn {networks:,} checkpoints" if networks > times else ""
     learned = learned or " for the generators to learn from"

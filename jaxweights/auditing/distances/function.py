@@ -74,10 +74,11 @@ class Functional:
       train: `[T, P]` weights of the training networks.
       own: `[T]`, what a training network is not compared with.
       mesh: devices.
+      queried: rows of the training networks that are measured as a series.
     """
 
-    def __init__(self, evaluate: PredictingEvaluator, train: Any, own: np.ndarray, mesh: Mesh):
-        self._evaluate, self._train, self._own, self._mesh = evaluate, train, own, mesh
+    def __init__(self, evaluate: PredictingEvaluator, train: Any, own: np.ndarray, mesh: Mesh, queried: np.ndarray):
+        self._evaluate, self._train, self._own, self._mesh, self._queried = evaluate, train, own, mesh, queried
 
     def predicted(self, weights: Any, defined: np.ndarray) -> Predicted | None:
         """What the `defined` `[n]` ones of networks `[n, P]` predict; None where predictions cannot be asked for."""
@@ -108,17 +109,19 @@ class Functional:
         Args:
           weights: `[n, P]`.
           result: their evaluation.
-          training: whether they are the training networks.
+          training: whether they are those of the training networks that are `queried`.
           second: distances `[m]` to the next run, of a search, m networks as it takes them, and what it found.
         """
         known, theirs = np.flatnonzero(~result.undefined), self.trained
-        ours = theirs if training or not len(known) else self.predicted(weights, ~result.undefined)
+        every = training and len(weights) == len(self._train)
+        ours = theirs if every or not len(known) else self.predicted(weights, ~result.undefined)
         if ours is None or theirs is None:
             return {}
         known = known[np.isfinite(ours.vectors[known]).all(axis=1)]
         found: dict[str, np.ndarray] = {}
         if len(known):
-            groups: dict[str, Any] = {"query_groups": self._own, "reference_groups": self._own} if training else {}
+            own = self._own[self._queried][known] if training else np.arange(len(known))
+            groups: dict[str, Any] = {"query_groups": own, "reference_groups": self._own} if training else {}
             queries = ours.vectors[known]
             neighbours = self._search(queries, None, min(2, self._admissible(training)), **groups)
             row, scale = neighbours.indices[:, 0], 1 / math.sqrt(queries.shape[1])
@@ -131,7 +134,7 @@ class Functional:
             }
             if ours.decisions is not None and theirs.decisions is not None:
                 decisions = ours.decisions[known]
-                found["disagreement"] = disagreement(decisions, self._own if training else np.arange(len(known)))
+                found["disagreement"] = disagreement(decisions, own)
                 found["nearest_disagreement"] = (decisions != theirs.decisions[row]).mean(axis=1)
         return {name: _placed(values, known, len(weights)) for name, values in found.items()}
 
