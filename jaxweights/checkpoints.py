@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import pathlib
@@ -140,6 +141,22 @@ class Checkpoints:
 
     def __exit__(self, *exception) -> None:
         self.close()
+
+
+class NoCheckpoints(contextlib.AbstractContextManager):
+    """In place of `Checkpoints` where nothing is kept on disk."""
+
+    def latest_step(self) -> int | None:
+        return None
+
+    def save(self, step: int, state: Any) -> None:
+        pass
+
+    def restore(self, step: int, like: Any) -> Any:
+        raise ValueError("There are no checkpoints.")
+
+    def __exit__(self, *exception) -> None:
+        pass
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -3,8 +3,8 @@
 Data parallel with the semantics that `jax.pmap` users know: parameters on every device, the batch split over devices,
 the loss averaged with `lax.pmean` inside the differentiated function (outside of it, `shard_map` would already have
 summed the gradients of replicated parameters and the mean would be a no-op). Where a stage shards its parameters, a
-device keeps parts of them instead, see `sharding`. Many steps per dispatch, the whole data set on device, checkpoints
-through Orbax from which training resumes bit for bit.
+device keeps parts of them instead, see `sharding`. Many steps per dispatch, the whole data set on device where it fits
+and else read ahead (`streaming`), checkpoints through Orbax from which training resumes bit for bit.
 
 The devices may belong to several processes (`jax.distributed`). All of them call the same functions with the same
 arguments and get the same results.
@@ -27,14 +27,14 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxweights import interruption, parallel, progress, sharding, shuffle, traces
-from jaxweights.checkpoints import Checkpoints
+from jaxweights import interruption, parallel, progress, sharding, shuffle, streaming, traces
+from jaxweights.checkpoints import Checkpoints, NoCheckpoints
 from jaxweights.errors import Diverged, UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
 from jaxweights.nn.parameters import drawn_apart
 from jaxweights.population import Population
 
-_DISPATCH_STEPS = 256  # steps per dispatch at most: the length of the metric buffers
+_DISPATCH_STEPS = streaming.MOST_STEPS  # steps per dispatch at most: the length of the metric buffers
 _DISPATCH_SECONDS = 1.0  # and about this long, so that the bar moves
 # The devices of a CPU share one memory. Where copies of the parameters are that large, keeping them alike costs more
 # than splitting a batch gains (two cores, 10 million parameters, batch 64: 0.16 s a step on one device, 0.23 on two).
@@ -91,13 +91,13 @@ def train_generator(
     data, constants = generator.prepare(training)
     state: dict[str, Any] = {"constants": constants}
     for number, stage in enumerate(generator.stages()):
-        trainer = StageTrainer(
-            stage, data, state, mesh, jax.random.fold_in(key, number), f"{generator.name}/{stage.name}"
-        )
+        own = jax.random.fold_in(key, number), f"{generator.name}/{stage.name}"
         tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
         started = functools.partial(begin, generator.name, stage.name)
         folder = None if path is None else path / stage.name
-        state = {**state, stage.name: trainer.run(folder, tagged, checkpoint_every, started)}
+        # Not named, so that its arrays are gone before the next one's are made.
+        found = StageTrainer(stage, data, state, mesh, *own).run(folder, tagged, checkpoint_every, started)
+        state = {**state, stage.name: found}
     return {**state, **generator.finish(state, data)}
 
 
@@ -120,7 +120,7 @@ class StageTrainer:
 
     Args:
       stage: the stage.
-      data: from the generator's `prepare`, N examples.
+      data: from the generator's `prepare`, N examples; on every device where they fit, see `Stage.data_memory`.
       done: the generator's state so far, constants and finished stages.
       mesh: devices; the most that divide the batch are used, of a CPU only one for many parameters, unless they are
         sharded.
@@ -150,8 +150,19 @@ class StageTrainer:
         trained = {name: {"params": self._split(part["params"])} for name, part in done.items() if name != "constants"}
         self._done_axes = {name: part | trained.get(name, {}) for name, part in whole.items()}
         specs = jax.tree.map(sharding.spec, dict(done), self._done_axes)
-        self._input_specs = jax.tree.map(lambda _: PartitionSpec(), data), specs
-        self._inputs = jax.tree.map(self._place, (data, dict(done)), self._input_specs)
+        own = sum(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
+        self._stream = None
+        if streaming.size(data) > streaming.room(stage.data_memory, max(own, 1)):
+            split = PartitionSpec(None, self._rows)
+            sharded = NamedSharding(self.mesh, split)
+            self._stream = streaming.Stream(data, self._chosen, sharded, stage.batch_size, stage.steps)
+            data_specs = jax.tree.map(lambda _: split, self._stream.shapes)
+            self._data = None
+        else:
+            data_specs = jax.tree.map(lambda _: PartitionSpec(), data)
+            self._data = jax.tree.map(self._place, streaming.whole(data), data_specs)
+        self._input_specs = data_specs, specs
+        self._done = jax.tree.map(self._place, dict(done), specs)
 
     def _split(self, params: Any) -> Any:
         size = self.mesh.shape[sharding.MODEL] if self._sharded else 1
@@ -170,13 +181,14 @@ class StageTrainer:
 
     def init(self) -> TrainState:
         """The state before the first step, on every device or split over them."""
-        return self._initial(self._key, self._inputs[1])
+        return self._initial(self._key, self._done)
 
     def compile(self) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
         """Compiles the programs of `init` and `advance`, which use them from then on; allocates nothing."""
-        self._initial = self._initial.lower(self._key, self._inputs[1]).compile()
+        self._initial = self._initial.lower(self._key, self._done).compile()
         key, count = jax.random.fold_in(self._key, 1), jnp.int32(1)
-        self._program = self._program.lower(self._like(), *self._inputs, key, count).compile()
+        data = self._data if self._stream is None else self._stream.shapes
+        self._program = self._program.lower(self._like(), data, self._done, key, count).compile()
         return self._initial, self._program
 
     @functools.cached_property
@@ -191,7 +203,7 @@ class StageTrainer:
 
     @functools.cached_property
     def _shapes(self) -> TrainState:
-        return jax.eval_shape(self._start, self._key, self._inputs[1])
+        return jax.eval_shape(self._start, self._key, self._done)
 
     @functools.cached_property
     def _axes(self) -> Any:
@@ -221,9 +233,19 @@ class StageTrainer:
         )
 
     def advance(self, state: TrainState, count: int) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Takes `count` steps (at most 256); the state is donated. Metrics are `[256]`, of which the first `count` are
-        meant."""
-        return self._program(state, *self._inputs, jax.random.fold_in(self._key, 1), jnp.int32(count))
+        """Takes `count` steps, at most `most` of them; the state is donated. Metrics are `[256]`, of which the first
+        `count` are meant."""
+        data = self._data if self._stream is None else self._stream.block(int(state.step))
+        return self._program(state, data, self._done, jax.random.fold_in(self._key, 1), jnp.int32(count))
+
+    def most(self, step: int) -> int:
+        """Most steps that `advance` takes from this one on."""
+        return _DISPATCH_STEPS if self._stream is None else self._stream.left(step)
+
+    def close(self) -> None:
+        """Lets go of what is read ahead."""
+        if self._stream is not None:
+            self._stream.close()
 
     @functools.cached_property
     def _program(self) -> Any:
@@ -245,16 +267,25 @@ class StageTrainer:
         body = jax.shard_map(many, mesh=self.mesh, in_specs=given, out_specs=(specs, whole))
         return jax.jit(body, donate_argnums=0)
 
+    def _drawn(self, key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Rows and keys `[B]` of the examples of a step."""
+        words, size = jax.random.key_data(jax.random.fold_in(key, 0)), self.stage.batch_size
+        rows = shuffle.batch_indices(words, step, size, self._size)
+        return rows, jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), step), size)
+
+    def _chosen(self, data: Any, step: jax.Array) -> Any:
+        """The examples of a step."""
+        return self.stage.gather(data, *self._drawn(jax.random.fold_in(self._key, 1), step))
+
     def _step(self, state: TrainState, data, done, key):
         stage, share = self.stage, self.stage.batch_size // math.prod(self.mesh.shape[axis] for axis in self._rows)
-        rows = shuffle.batch_indices(
-            jax.random.key_data(jax.random.fold_in(key, 0)), state.step, stage.batch_size, self._size
-        )
-        keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), state.step), stage.batch_size)
         first = jax.lax.axis_index(self._rows) * share
-        rows = jax.lax.dynamic_slice(rows, (first,), (share,))
-        keys = jax.lax.dynamic_slice(keys, (first,), (share,))
-        batch = stage.gather(data, rows, keys)
+        rows, keys = (jax.lax.dynamic_slice(x, (first,), (share,)) for x in self._drawn(key, state.step))
+        if self._stream is None:
+            batch = stage.gather(data, rows, keys)
+        else:
+            place = state.step % self._stream.length
+            batch = jax.tree.map(lambda x: x[place], data)
 
         done = sharding.parts(done, self._done_axes)
 
@@ -293,7 +324,8 @@ class StageTrainer:
         width = max(1, stage.steps // _CURVE_POINTS)
         # Checkpoints lie on points of the loss curve, so that a resumed curve has no torn point.
         every = -(-(checkpoint_every or max(1, stage.steps // 4)) // width) * width
-        with interruption.deferred(), _NoCheckpoints() if path is None else Checkpoints(path) as checkpoints:
+        kept = NoCheckpoints() if path is None else Checkpoints(path)
+        with interruption.deferred(), contextlib.closing(self), kept as checkpoints:
             step = checkpoints.latest_step() or 0
             started(step)
             state = checkpoints.restore(step, like=self._like()) if step else self.init()
@@ -304,7 +336,7 @@ class StageTrainer:
                 while step < stage.steps:
                     interval = width if stopping else every
                     target = min(stage.steps, (step // interval + 1) * interval)
-                    take = min(count, target - step, _DISPATCH_STEPS)
+                    take = min(count, target - step, self.most(step))
                     begin = time.monotonic()
                     # JAX 0.10 hangs where programs of several devices per process wait for each other in flight.
                     with traces.moment(f"train {self.name}"):
@@ -344,22 +376,6 @@ class StageTrainer:
                 f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Look at the training "
                 f"population (launch.report) or lower the learning rate of this stage, {remove}and run again."
             )
-
-
-class _NoCheckpoints(contextlib.AbstractContextManager):
-    """In place of `Checkpoints` where nothing is kept on disk."""
-
-    def latest_step(self) -> int | None:
-        return None
-
-    def save(self, step: int, state: Any) -> None:
-        pass
-
-    def restore(self, step: int, like: Any) -> Any:
-        raise ValueError("There are no checkpoints.")
-
-    def __exit__(self, *exception) -> None:
-        pass
 
 
 def _fetch(x: jax.Array) -> np.ndarray:

@@ -1,62 +1,111 @@
-"""Searches read populations in blocks: their memory does not grow with the reference."""
+"""Training sets that are read as they are needed: the same examples, the same training, and memory that is bounded."""
 
-import pathlib
+import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from test_training import NET, Denoiser, P, leaves
 
-from jaxweights.auditing.alignment import hidden_layer
-from jaxweights.auditing.distances import euclidean
+from jaxweights import generators, parallel, store, streaming
+from jaxweights.errors import Diverged
+from jaxweights.generators import GENERATORS, LearnedGenerator
+from jaxweights.generators import rows as rows_lib
+from jaxweights.population import Population
+from jaxweights.training import StageTrainer, train_generator
 
-STATUS, RESET = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
-ROWS, WIDTH = 16_000, 2000
-MEMORY = 1 << 25
+N = 50
+LEARNED = [kind for kind, made in GENERATORS.items() if issubclass(made, LearnedGenerator)]
 
 
-class Rows:
-    """A population that is made when it is read: every row is one of a few, scaled by its number."""
+class Counting(store.LazyRows):
+    """Rows on disk that know how many were read at a time."""
 
-    def __init__(self, count):
-        self.table = np.random.default_rng(0).normal(size=(97, WIDTH)).astype(np.float32)
-        self.shape = count, WIDTH
-
-    def __len__(self):
-        return self.shape[0]
+    def __init__(self, weights):
+        super().__init__(weights, np.arange(len(weights)))
+        self.read = []
 
     def __getitem__(self, rows):
-        index = np.arange(len(self))[rows]
-        return self.table[index % len(self.table)] * (1 + index / ROWS).astype(np.float32)[:, None]
+        found = super().__getitem__(rows)
+        self.read.append(len(found))
+        return found
 
 
-def peak(search):
-    """The result, and how far resident memory rises above what it is before."""
-
-    def kib(field):
-        return int(next(line for line in STATUS.read_text().splitlines() if line.startswith(field)).split()[1])
-
-    RESET.write_text("5")  # the largest resident memory is counted anew
-    before = kib("VmRSS")
-    return search(), (kib("VmHWM") - before) * 1024
+@pytest.fixture(scope="module")
+def training():
+    rng = np.random.default_rng(0)
+    facts = {"loss": rng.random(N), "accuracy": rng.random(N), "run": np.arange(N) // 5, "step": np.arange(N) % 5}
+    return Population.create(rng.normal(size=(N, P)).astype(np.float32), NET.spec, **facts)
 
 
-def nearest(reference, wanted):
-    return euclidean.nearest(reference[wanted], reference, memory_bytes=MEMORY).indices[:, 0]
+@dataclasses.dataclass(frozen=True)
+class Streamed(Denoiser):
+    """The smallest generator, whose examples no device may keep."""
+
+    def stages(self):
+        return tuple(dataclasses.replace(stage, data_memory=1) for stage in super().stages())
 
 
-def aligned_nearest(reference, wanted):
-    units = np.arange(WIDTH).reshape(2, -1)
-    queries = np.concatenate([reference[wanted][:, half] for half in units[::-1]], axis=1)
-    found = hidden_layer.aligned_nearest(queries, reference, units, units[0, :0], memory_bytes=MEMORY)
-    assert (found.permutations == [1, 0]).all()
-    return found.indices[:, 0]
+def train(generator, training, path=None, **options):
+    log = []
+    options |= {"key": jax.random.key(1), "path": path, "log": log.append}
+    return leaves(train_generator(generator, training, parallel.make_mesh(2), **options)), log
 
 
-@pytest.mark.skipif(not RESET.exists(), reason="the largest resident memory can be counted anew on Linux alone")
-@pytest.mark.parametrize("search", [nearest, aligned_nearest])
-def test_memory_does_not_grow_with_the_reference(search):
-    """128 MB of networks with 32 MB of working memory, in which a search finds the rows that it is given."""
-    wanted = np.array([5, 700, ROWS // 16 - 2])
-    search(Rows(ROWS // 16), wanted)  # compiles the same programs
-    found, memory = peak(lambda: search(Rows(ROWS), wanted))
-    np.testing.assert_array_equal(found, wanted)
-    assert memory < ROWS * WIDTH * 4 / 4
+def test_training_that_reads_ahead_is_training(tmp_path, training, monkeypatch):
+    """Bit for bit, in blocks of a few steps, resumed in the middle of one, too."""
+    resident, log = train(Denoiser(steps=30), training)
+    monkeypatch.setattr(streaming, "_BLOCK_BYTES", 7 * 8 * 4 * P)
+    with pytest.raises(Diverged, match="step 16; the last good checkpoint is step 10"):
+        train(Streamed(steps=30, poison=15), training, tmp_path, checkpoint_every=10)
+    resumed, rest = train(Streamed(steps=30), training, tmp_path, checkpoint_every=10)
+    assert log[10:] == rest
+    for name, value in resident.items():
+        np.testing.assert_array_equal(resumed[name], value, name)
+
+
+def test_no_more_is_read_than_two_blocks_and_no_device_keeps_the_set(training, monkeypatch):
+    monkeypatch.setattr(streaming, "_BLOCK_BYTES", 3 * 8 * 4 * P)
+    stage, rows = Streamed().stages()[0], Counting(training.weights)
+    trainer = StageTrainer(stage, rows, {"constants": {}}, parallel.make_mesh(8), jax.random.key(0), "x")
+    state, step = trainer.init(), 0
+    before = sum(rows.read)
+    assert before == 0
+    while step < 9:
+        assert trainer.most(step) == 3 - step % 3
+        state, _ = trainer.advance(state, trainer.most(step))
+        step += 3
+        assert sum(rows.read) <= 8 * (step + 3) and max(rows.read) <= 3  # a device's rows of a block
+    trainer.close()
+    assert not [x for x in jax.live_arrays() if x.shape == training.weights.shape]
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_generators_get_the_examples_that_they_would_get(kind, training, monkeypatch):
+    made = generators.build("x", {"kind": kind, **GENERATORS[kind].TINY, "data_memory": 1})
+    on_disk = dataclasses.replace(training, weights=Counting(training.weights))
+    data, constants = made.prepare(training)
+    lazy, known = made.prepare(on_disk)
+    jax.tree.map(np.testing.assert_array_equal, (streaming.whole(lazy), known), (data, constants))
+    monkeypatch.setattr(rows_lib, "_BLOCK_BYTES", 8 * P * 7)
+    again = made.prepare(on_disk)[1]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), again, constants)
+
+    stage = made.stages()[0]
+    mesh = parallel.make_mesh(2)
+    trainer = StageTrainer(stage, lazy, {"constants": constants}, mesh, jax.random.key(3), "x")
+    assert trainer.most(0) <= streaming.MOST_STEPS and stage.data_memory == 1
+
+    def choose(data, step):
+        rows = (step + jnp.arange(4, dtype=jnp.int32) * 3) % N
+        return stage.gather(data, rows, jax.random.split(jax.random.fold_in(jax.random.key(2), step), 4))
+
+    place = NamedSharding(mesh, PartitionSpec(None, parallel.AXIS))
+    stream = streaming.Stream(lazy, choose, place, 4, 5)
+    wanted = [choose(jax.tree.map(jnp.asarray, data), jnp.int32(step)) for step in range(5)]
+    block = stream.block(0)
+    assert stream.left(0) == 5
+    jax.tree.map(lambda x, *y: np.testing.assert_array_equal(np.asarray(x), np.stack(y)), block, *wanted)
+    stream.close()

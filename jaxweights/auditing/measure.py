@@ -164,7 +164,7 @@ class Measurer:
         bad = np.flatnonzero(result.undefined)
         if name in known and bad.size:
             raise UserError(
-                f"{bad.size} of {len(result.accuracy)} {name} networks have outputs on the test set that are not finite "
+                f"{bad.size} of {len(result.loss)} {name} networks have outputs on the test set that are not finite "
                 f"(first: row {bad[0]}). Leave out networks that diverged."
             )
         if name == TRAINING and not self.all_queried:

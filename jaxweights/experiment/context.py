@@ -18,6 +18,7 @@ from jaxweights.evaluation import Evaluator
 from jaxweights.experiment.config import complete, parse
 from jaxweights.experiment.stages import CONTROLS, input_files, origin, stages
 from jaxweights.experiment.workdir import Workdir
+from jaxweights.population import Population
 from jaxweights.trackers import Tracker
 from jaxweights.training import train_generator
 
@@ -137,19 +138,19 @@ class Context:
         with processes.in_turn("streams"):
             return self.folder.streams(self.generators)
 
-    def state(self, name: str, training, trajectories) -> Any:
+    def state(self, name: str, training: Population, trajectories: Population) -> Any:
         """The state of a trained or fitted generator; what is not on disk yet is trained.
 
         Args:
           name: of a generator that has a training of its own.
-          training: function of no arguments that reads the training networks.
+          training: the training networks, which may be on disk.
           trajectories: likewise, all checkpoints of their runs.
         """
         generator, trained = self.generators[name]
         if name != trained:
             raise ValueError(f"{name} uses the training of {trained}.")
         if isinstance(generator, generators.ClosedFormGenerator):
-            return generator.fit(training())
+            return generator.fit(training.select(np.arange(len(training))))  # in memory
         if name not in self._states:
             folder = self.workdir / "generators" / name
             with processes.in_turn(f"claim {name}"):
@@ -161,7 +162,7 @@ class Context:
             with self.folder.timed(f"train {name}"):
                 self._states[name] = train_generator(
                     generator,
-                    trajectories() if generator.TRAJECTORIES else training(),
+                    trajectories if generator.TRAJECTORIES else training,
                     parallel.make_global_mesh(),
                     key=jax.random.fold_in(self.key(1), self._streams[name]),
                     path=folder,

@@ -18,10 +18,8 @@ from jaxweights.experiment.context import Context
 def state(context: Context, opened: store.PopulationStore, name: str) -> Any:
     """The state of a generator that has a training of its own; trains what is not on disk yet."""
 
-    def trajectories() -> population.Population:
-        return opened.read(np.flatnonzero(opened.records["split"] == population.TRAIN))
-
-    return context.state(name, lambda: opened.read(zoo.training_rows(context, opened)), trajectories)
+    every = np.flatnonzero(opened.records["split"] == population.TRAIN)
+    return context.state(name, opened.view(zoo.training_rows(context, opened)), opened.view(every))
 
 
 def train(context: Context) -> list[str]:

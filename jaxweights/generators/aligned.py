@@ -13,7 +13,7 @@ from jaxweights import parallel
 from jaxweights.auditing.alignment import climbing
 from jaxweights.auditing.alignment.canonical import balance
 from jaxweights.generators.base import Samples, Training, keys_for
-from jaxweights.generators.baselines import Baseline, Static
+from jaxweights.generators.baselines import Baseline, Static, different_rows
 from jaxweights.population import Population
 from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
@@ -46,7 +46,7 @@ class AlignedInterpolation(Aligned):
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Mixtures; the parent is the nearer end."""
         weights, spec = state["weights"], state["spec"].value
-        pairs = jax.vmap(lambda k: jax.random.choice(k, weights.shape[0], (2,), replace=False))(keys_for(keys, 0))
+        pairs = different_rows(keys_for(keys, 0), weights.shape[0], 2)
         t = jax.vmap(lambda k: jax.random.uniform(k, ()))(keys_for(keys, 1))
 
         def mix(pairs, t):
@@ -78,7 +78,7 @@ class Soup(Aligned):
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Means of rows drawn without replacement; no parents."""
         weights, spec = state["weights"], state["spec"].value
-        chosen = jax.vmap(lambda k: jax.random.choice(k, weights.shape[0], (self.k,), replace=False))(keys)
+        chosen = different_rows(keys, weights.shape[0], self.k)
 
         def mean(rows):
             first, others = weights[rows[:, :1]], weights[rows[:, 1:]]

@@ -56,12 +56,14 @@ class Stage:
         stage's result holds the averaged parameters as `params`.
       gather: `(data, rows, keys) -> batch` makes the examples of a step from the prepared data, row numbers `[b]` and
         the per-example keys; the default takes the rows. For generators whose examples are drawn within a row, such as
-        pairs of checkpoints of one run.
+        pairs of checkpoints of one run. Of the largest array it takes rows and does nothing else with them.
       gradient_clip: largest global norm of the gradient, or 0 for no limit.
       parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
         every device, 0 for one on all together. Where several share, the loss gets matrices as `sharding.Part`, which
         modules gather that declare their parameters by `nn.parameters`. The optimizer has to act on every entry by
         itself; norms belong into `gradient_clip`.
+      data_memory: bytes of every device that the training examples may take; where they are more, those of the next
+        steps are read while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
       stacked: keys of the parameters (at any depth) below which arrays are stacked along their first axis, one entry
         per block; that axis is never split.
       auxiliary: top-level keys of the parameters that serve training alone; they do not count as the generator's size.
@@ -77,6 +79,7 @@ class Stage:
     gather: Callable[..., Any] = lambda data, rows, keys: jax.tree.map(lambda leaf: leaf[rows], data)
     gradient_clip: float = 0.0
     parameter_shards: int = 1
+    data_memory: int = 0
     stacked: tuple[str, ...] = ()
     auxiliary: tuple[str, ...] = ()
 
@@ -144,7 +147,7 @@ class LearnedGenerator(Generator):
     any number of settings of these (`{"of": name, ...}` in a config)."""
     FACTORS: ClassVar[factors.Factors] = factors.NONE
     """Which settings `launch.study` changes, by factor and level; see `generators.factors`."""
-    PLACEMENT: ClassVar[frozenset[str]] = frozenset({"parameter_shards", "remat"})
+    PLACEMENT: ClassVar[frozenset[str]] = frozenset({"parameter_shards", "remat", "data_memory"})
     """Names of the fields that change where and how often things are computed, not what. Training goes on under other
     values of these."""
     TRACED: ClassVar[frozenset[str]] = frozenset()
@@ -176,7 +179,8 @@ class LearnedGenerator(Generator):
     @abc.abstractmethod
     def prepare(self, training: Population) -> tuple[Any, Any]:
         """Returns `(data, constants)`: training examples, a pytree of arrays with a leading axis of examples (mostly
-        `[N, D]` float32), and the pytree that undoes the preparation."""
+        `[N, D]` float32), and the pytree that undoes the preparation. Of weights that are on disk the largest of these
+        may be on disk as well: with `shape`, `dtype` and reading by rows."""
 
     @abc.abstractmethod
     def stages(self) -> tuple[Stage, ...]:
@@ -298,6 +302,14 @@ class Augmented(LearnedGenerator):
     @abc.abstractmethod
     def copies(self) -> int:
         """Networks of the same function that every training network stands for, itself included."""
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, eq=False)
+class OnHost:
+    """Rows that stay on the host, in memory or on disk, inside a state of arrays that goes to devices."""
+
+    rows: Any
 
 
 def vanishes(value: Any) -> bool:

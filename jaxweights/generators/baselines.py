@@ -14,12 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights import shuffle
 from jaxweights.errors import UserError
 from jaxweights.generators import domain
 from jaxweights.generators.base import ClosedFormGenerator, Samples, Training, keys_for
 from jaxweights.population import Population
 from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
+
+_SORTED = 1 << 16  # rows that are sorted to draw some of them; of more, a shuffle without sorting says which come first
 
 
 class Baseline(ClosedFormGenerator):
@@ -149,7 +152,7 @@ class Average(Baseline):
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Means of rows drawn without replacement; in faithful mode the samples depend on the ones before."""
         weights = state["weights"]
-        chosen = jax.vmap(lambda k: jax.random.choice(k, weights.shape[0], (self.k,), replace=False))(keys)
+        chosen = different_rows(keys, weights.shape[0], self.k)
         parents = jnp.full(keys.shape, -1, jnp.int32)
         if not self.faithful:
             return Samples(jax.lax.map(lambda rows: jnp.mean(weights[rows], axis=0), chosen), parents)
@@ -262,7 +265,7 @@ class Interpolation(Baseline):
     def sample(self, state: dict[str, Any], keys: jax.Array) -> Samples:
         """Mixtures; the parent is the nearer end."""
         weights = state["weights"]
-        pairs = jax.vmap(lambda k: jax.random.choice(k, weights.shape[0], (2,), replace=False))(keys_for(keys, 0))
+        pairs = different_rows(keys_for(keys, 0), weights.shape[0], 2)
         t = jax.vmap(lambda k: jax.random.uniform(k, ()))(keys_for(keys, 1))
         mixed = (1 - t)[:, None] * weights[pairs[:, 0]] + t[:, None] * weights[pairs[:, 1]]
         return Samples(mixed, jnp.where(t < 0.5, pairs[:, 0], pairs[:, 1]).astype(jnp.int32))
@@ -279,6 +282,14 @@ class Static:
 def _spanned(training: Training) -> int:
     """Principal components of the training networks."""
     return min(training.rows - 1, training.spec.num_params)
+
+
+def different_rows(keys: jax.Array, count: int, k: int) -> jax.Array:
+    """k different ones of `count` row indices per key, `[n, k]` int32."""
+    if count <= _SORTED:
+        return jax.vmap(lambda key: jax.random.choice(key, count, (k,), replace=False))(keys)
+    places = jnp.arange(k, dtype=jnp.int32)
+    return jax.vmap(lambda key: shuffle.permuted(places, jax.random.key_data(key), count))(keys)
 
 
 def _pick(keys: jax.Array, count: int) -> jax.Array:

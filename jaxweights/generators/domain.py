@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights.generators import rows
 from jaxweights.population import Population, variance_spans
 
 Variances = Literal["clip", "published"]
@@ -33,7 +34,8 @@ def floors(training: Population, *, by_tensor: bool = False) -> dict[str, np.nda
         return {}
     floor = np.full(training.spec.num_params, -np.inf, np.float32)
     for span in spans:
-        floor[span] = training.weights[:, span].min(axis=None if by_tensor else 0)
+        smallest = rows.smallest(training.weights, span)
+        floor[span] = smallest.min() if by_tensor else smallest
     return {_FLOOR: floor}
 
 

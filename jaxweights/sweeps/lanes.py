@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxweights import parallel, sharding, shuffle
+from jaxweights import parallel, sharding, shuffle, streaming
 from jaxweights.generators.base import LearnedGenerator, Stage
 from jaxweights.population import Population
 from jaxweights.training import TrainState
@@ -104,6 +104,7 @@ class LaneTrainer:
         split, whole = parallel.sharded(self.mesh), parallel.replicated(self.mesh)
         words, chosen = jax.tree.map(lambda x: parallel.pad_rows(x, multiple), (words, chosen))
         lane = jax.device_put(Lane(words, chosen, {}), split)
+        data = streaming.whole(data)
         shared = jax.device_put((jax.tree.map(jnp.asarray, data), constants), whole)
         finite, losses, before = np.ones(len(words), bool), np.zeros(len(words)), 0
         for number, stage in enumerate(self.stages):

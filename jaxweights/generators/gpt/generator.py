@@ -14,7 +14,7 @@ import optax
 
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.errors import UserError
-from jaxweights.generators import checks, domain, factors
+from jaxweights.generators import checks, domain, factors, rows
 from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for, vanishes
 from jaxweights.generators.gpt import importer, metrics, network, pairs
 from jaxweights.generators.gpt.network import SCALARS, Transformer
@@ -58,6 +58,8 @@ class GPT(Prompted):
         memory, slower.
       parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
         every device, 0 for one on all together. See `sharding`.
+      data_memory: bytes of every device that the training networks may take; of more, those of the next steps are read
+        while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
       num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
@@ -112,6 +114,7 @@ class GPT(Prompted):
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     parameter_shards: int = setting(1, at_least=0)
+    data_memory: int = setting(0, at_least=0)
     num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
@@ -165,7 +168,7 @@ class GPT(Prompted):
           UserError: a run with a single checkpoint, or rows without the metric.
         """
         data = {
-            "weights": np.asarray(training.weights, np.float32),
+            "weights": rows.kept(training.weights),
             "metric": self.metric(training, "the training rows"),
             **pairs.index(training.records, self.section),
         }
@@ -187,6 +190,7 @@ class GPT(Prompted):
                 ema_decay=self.ema_decay,
                 gradient_clip=self.gradient_clip,
                 parameter_shards=self.parameter_shards,
+                data_memory=self.data_memory,
                 stacked=("blocks",),
             ),
         )

@@ -84,10 +84,10 @@ def permute(spec: WeightSpec, start: jax.Array, target: jax.Array, keys: jax.Arr
 
 def std(weights: np.ndarray) -> float:
     """Standard deviation of all entries, or 1 where they are all the same; in blocks, for matrices that fill memory."""
-    total = squares = 0.0
+    total, squares, size = 0.0, 0.0, len(weights) * weights.shape[1]
     for first in range(0, len(weights), _BLOCK_ROWS):
         block = weights[first : first + _BLOCK_ROWS].astype(np.float64)
         total += block.sum()
         squares += np.square(block).sum()
-    variance = max(squares - total**2 / weights.size, 0.0) / max(weights.size - 1, 1)
+    variance = max(squares - total**2 / size, 0.0) / max(size - 1, 1)
     return math.sqrt(variance) or 1.0

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
-from jaxweights.generators import checks, domain, factors
+from jaxweights.generators import checks, domain, factors, rows
 from jaxweights.generators.base import Augmented, Samples, Stage, Training, keys_for, vanishes
 from jaxweights.generators.hyperdiffusion import importer, network
 from jaxweights.generators.hyperdiffusion.network import Transformer
@@ -69,6 +69,8 @@ class HyperDiffusion(Augmented):
       ema_decay: decay of the averaged parameters, which samples are drawn with, or None for no average.
       parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
         every device, 0 for one on all together. See `sharding`.
+      data_memory: bytes of every device that the training networks may take; of more, those of the next steps are read
+        while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
       sampling_steps: number of DDIM steps, or None for all.
       eta: noise of DDIM steps, from 0 (deterministic) to 1.
       variances: running variances of batch normalisation that fall below the smallest one of their tensor in the
@@ -117,6 +119,7 @@ class HyperDiffusion(Augmented):
     gradient_clip: float = setting(0.0, at_least=0)
     ema_decay: float | None = setting(None, at_least=0, below=1)
     parameter_shards: int = setting(1, at_least=0)
+    data_memory: int = setting(0, at_least=0)
     sampling_steps: int | None = setting(None, at_least=1)
     eta: float = setting(0.0, at_least=0, at_most=1)
     variances: domain.Variances = "clip"
@@ -143,14 +146,14 @@ class HyperDiffusion(Augmented):
           transformer predicts times `std`, plus `mean`), `orders` `[augment, P]` int32 (the first leaves vectors as
           they are) and the embedded timesteps `time_features` `[num_timesteps, 2 * num_frequencies + 1]` float32.
         """
-        weights, spec = np.asarray(training.weights, np.float32), training.spec
+        weights, spec = rows.kept(training.weights), training.spec
         orders = self._orders(spec)
         mean, std = np.zeros(1), np.ones(1)
         if self.normalise == "std":
-            std = np.std(weights, dtype=np.float64).reshape(1)
+            std = np.full(1, rows.std(weights))
         elif self.normalise == "per_parameter":
-            first = weights.mean(axis=0, dtype=np.float64)
-            second = np.square(first) + weights.var(axis=0, dtype=np.float64)
+            first = rows.mean(weights)
+            second = np.square(first) + rows.variance(weights)
             # Of all networks in all orders.
             mean = first[orders].mean(axis=0)
             std = np.sqrt(np.maximum(second[orders].mean(axis=0) - np.square(mean), 0.0))
@@ -173,6 +176,7 @@ class HyperDiffusion(Augmented):
                 ema_decay=self.ema_decay,
                 gradient_clip=self.gradient_clip,
                 parameter_shards=self.parameter_shards,
+                data_memory=self.data_memory,
                 stacked=("blocks",),
             ),
         )

@@ -12,8 +12,8 @@ import numpy as np
 import optax
 
 from jaxweights.errors import UserError
-from jaxweights.generators import domain
-from jaxweights.generators.base import Samples, Stage, Training
+from jaxweights.generators import domain, rows
+from jaxweights.generators.base import OnHost, Samples, Stage, Training
 from jaxweights.generators.hyperrep import loss as losses
 from jaxweights.generators.hyperrep.latents import draw
 from jaxweights.generators.hyperrep.layout import UnitLayout, check_layout
@@ -29,6 +29,8 @@ STAGE = "autoencoder"
 
 # The published code drops one of the two terms of the loss where the other's weight is within this of 1.
 _ALL = 1e-10
+# Training networks that are encoded at once, and those that are on the device.
+_ENCODED, _ENCODED_ROWS = 64, 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +65,7 @@ class HyperRep(HyperRepSettings):
                 f"{self.section}.layer_weights has {len(self.layer_weights)} entries, but the task network has "
                 f"{len(layout.layers)} layers ({', '.join(layer.name for layer in layout.layers)}); give one for each."
             )
-        weights = np.asarray(training.weights, np.float32)
+        weights = rows.kept(training.weights)
         mean, std = losses.moments(layout, weights)
         constants = {
             "layout": layout,
@@ -92,6 +94,7 @@ class HyperRep(HyperRepSettings):
                 loss=self._loss,
                 gradient_clip=self.gradient_clip if self.gradient_clipping == "norm" else 0.0,
                 parameter_shards=self.parameter_shards,
+                data_memory=self.data_memory,
                 stacked=("blocks",),
                 auxiliary=("projection",),
             ),
@@ -128,22 +131,28 @@ class HyperRep(HyperRepSettings):
         return domain.inside(out * self._feature_scale(constants), constants, self.variances)
 
     def finish(self, state: Mapping[str, Any], data: np.ndarray) -> dict[str, Any]:
-        """Returns `latents` `[N, latent_dim]` of the training rows, and the `weights` `[N, P]` themselves."""
+        """Returns `latents` `[N, latent_dim]` of the training rows, and on the host their `weights` `[N, P]`."""
         encode = jax.jit(
-            lambda state, rows: jax.lax.map(lambda r: self.encode(state, r[None, :])[0], rows, batch_size=64)
+            lambda state, rows: jax.lax.map(lambda r: self.encode(state, r[None, :])[0], rows, batch_size=_ENCODED)
         )
-        return {"latents": np.asarray(encode(state, jnp.asarray(data))), "weights": data}
+        starts = range(0, len(data), _ENCODED_ROWS)
+        latents = [np.asarray(encode(state, jnp.asarray(data[i : i + _ENCODED_ROWS]))) for i in starts]
+        return {"latents": np.concatenate(latents), "weights": OnHost(data)}
 
     def inputs(self, state: Mapping[str, Any], keys: jax.Array, starts: Population) -> dict[str, np.ndarray]:
-        """Returns `latents` `[n, latent_dim]` and `parents` `[n]`, rows of the training population or -1."""
+        """Returns `latents` `[n, latent_dim]` and `parents` `[n]`, rows of the training population or -1; with the
+        sampler "direct" also the `weights` `[n, P]` of these."""
         constants = state["constants"]
         drawn = draw(self.latent_sampler, state["latents"], keys, constants["score"], constants["step"])
-        return {"latents": drawn.latents, "parents": drawn.parents}
+        found = {"latents": drawn.latents, "parents": drawn.parents}
+        if self.sampler == "direct":
+            found["weights"] = np.asarray(state["weights"].rows[np.asarray(drawn.parents)])
+        return found
 
     def sample(self, state: Mapping[str, Any], inputs: Mapping[str, jax.Array]) -> Samples:
         """Decodes latents; the sampler "direct" yields the training networks that it names, as published."""
         if self.sampler == "direct":
-            return Samples(state["weights"][inputs["parents"]], inputs["parents"])
+            return Samples(inputs["weights"], inputs["parents"])
         return Samples(self.decode(state, inputs["latents"]), inputs["parents"])
 
     def num_tokens(self, spec: WeightSpec) -> int:

@@ -26,20 +26,15 @@ from jaxweights.generators import checks, factors
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training
 from jaxweights.generators.pdiff import moments
 from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
+from jaxweights.generators.pdiff.normalisation import Normalised, normalise, restore
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
 from jaxweights.settings import setting
 
 # The published code lays a vector out in slices of 64 values.
 _SLICE_LENGTH = 64
-# Relative spread below which a tensor is constant in float32.
-_CONSTANT = 1e-7
 # Samples per block on CPU (measured at the published size).
 _CPU_BLOCK = 10
-# Running variances are modelled as log(v / (0.95 m) + 0.05), m their mean; decoded, at least 0.001 of that unit is left
-# (published code).
-_RUNNING_VARIANCE = "running_var"
-_VARIANCE_UNIT, _VARIANCE_OFFSET, _VARIANCE_FLOOR = 0.95, 0.05, 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +53,8 @@ class PDiff(LearnedGenerator):
         intermediate values; less memory, slower.
       parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
         every device, 0 for one on all together. See `sharding`.
+      data_memory: bytes of every device that the training networks may take; of more, those of the next steps are read
+        while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
       num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
@@ -120,6 +117,7 @@ class PDiff(LearnedGenerator):
     denoiser_channels: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, at_most=65_536, length=(2, None))
     remat: bool = False
     parameter_shards: int = setting(1, at_least=0)
+    data_memory: int = setting(0, at_least=0)
     num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
@@ -157,7 +155,7 @@ class PDiff(LearnedGenerator):
         """See `LearnedGenerator.prepared_size`."""
         return max(training.rows, self.batch_size) * self.padded_length(training.spec.num_params)
 
-    def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def prepare(self, training: Population) -> tuple[np.ndarray | Normalised, dict[str, np.ndarray]]:
         """Normalises each tensor by two scalars and pads the vectors to a length that the strides divide.
 
         The scalars are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor
@@ -168,29 +166,12 @@ class PDiff(LearnedGenerator):
           training: training rows `[N, P]`; their spec names the tensors.
 
         Returns:
-          `[max(N, multiple of N that fills a batch), D]` float32, and `{"mean": [P], "std": [P]}` float32; with running
-          variances also `"variance_unit"` `[P]`, which is 0 for all other parameters.
+          `[max(N, multiple of N that fills a batch), D]` float32, normalised as it is read where the weights are on
+          disk, and `{"mean": [P], "std": [P]}` float32; with running variances also `"variance_unit"` `[P]`, which is 0
+          for all other parameters.
         """
-        weights, num_params = training.weights, training.spec.num_params
-        constants = {name: np.zeros(num_params, np.float32) for name in ("mean", "std", "variance_unit")}
-        data = np.zeros((len(weights), self.padded_length(num_params)), np.float32)
-        for leaf, span in training.spec.spans():
-            tensor = weights[:, span].astype(np.float64)
-            if leaf.size == 1 and self.scalars == "copy":
-                constants["mean"][span] = tensor[0]
-                continue
-            of_rows = tensor
-            if leaf.name.endswith(_RUNNING_VARIANCE) and tensor.any():
-                units = _VARIANCE_UNIT * tensor.mean(axis=1, keepdims=True)
-                # The two scalars come from rows in units of their own, the data from rows in the mean unit.
-                of_rows, tensor = (_log_variance(tensor, unit) for unit in (units, units.mean()))
-                constants["variance_unit"][span] = units.mean()
-            mean, std = of_rows.mean(), _spread(of_rows)
-            constants["mean"][span], constants["std"][span] = mean, std
-            data[:, span] = (tensor - mean) / std
-        if not constants["variance_unit"].any():
-            del constants["variance_unit"]
-        return np.tile(data, (-(-self.batch_size // len(data)) if len(data) < self.batch_size else 1, 1)), constants
+        length = self.padded_length(training.spec.num_params)
+        return normalise(training, length, self.batch_size, self.scalars == "copy")
 
     def padded_length(self, num_params: int) -> int:
         """Returns D: the next multiple of 64 and of what the autoencoder's strides need."""
@@ -207,6 +188,7 @@ class PDiff(LearnedGenerator):
             init=self._init_autoencoder,
             loss=self._autoencoder_loss,
             parameter_shards=self.parameter_shards,
+            data_memory=self.data_memory,
         )
         if not self.diffusion_steps:
             return (autoencoder,)
@@ -218,6 +200,7 @@ class PDiff(LearnedGenerator):
             init=self._init_diffusion,
             loss=self._diffusion_loss,
             parameter_shards=self.parameter_shards,
+            data_memory=self.data_memory,
             ema_decay=self.ema_decay,
         )
         return autoencoder, diffusion
@@ -367,31 +350,6 @@ def _block(count: int) -> int:
         return count
     block = max(size for size in range(1, _CPU_BLOCK + 1) if count % size == 0)
     return block if 2 * block > _CPU_BLOCK else count
-
-
-def restore(vectors: jax.Array, constants: Mapping[str, jax.Array]) -> jax.Array:
-    """Weights `[n, P]` of normalised vectors `[n, D]`: the inverse of `PDiff.prepare`, whose constants these are."""
-    weights = vectors[:, : constants["mean"].shape[-1]] * constants["std"][None, :] + constants["mean"][None, :]
-    if "variance_unit" not in constants:
-        return weights
-    unit = constants["variance_unit"][None, :]
-    variances = unit * jnp.maximum(jnp.exp(weights) - _VARIANCE_OFFSET, _VARIANCE_FLOOR)
-    return jnp.where(unit > 0, variances, weights)
-
-
-def _spread(tensor: np.ndarray) -> float:
-    """What to divide a tensor `[N, size]` by: the mean over rows of its unbiased deviation, 1 where it is constant."""
-    rows, size = tensor.shape
-    if size > 1:
-        spread = tensor.std(axis=1, ddof=1).mean()
-    else:
-        spread = tensor.std(ddof=1) if rows > 1 else 0.0
-    return spread if spread > _CONSTANT * abs(tensor.mean()) else 1.0
-
-
-def _log_variance(variance: np.ndarray, unit: np.ndarray | np.floating) -> np.ndarray:
-    """Running variances on a logarithmic scale; rows whose variances are all 0 have no unit."""
-    return np.log(variance / np.where(unit > 0, unit, 1.0) + _VARIANCE_OFFSET)
 
 
 def _divergence(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
