@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxweights import auditing, generators, memory, nets, population, tasks, zoo
+from jaxweights import auditing, generators, memory, nets, population, streaming, tasks, zoo
 from jaxweights.errors import UserError
 from jaxweights.experiment.config import ExperimentSettings
 from jaxweights.generators.base import LearnedGenerator, Stage, Training
@@ -219,10 +219,12 @@ def zoo_memory(plan: Plan) -> list[Part]:
 
 def generator_memory(generator: LearnedGenerator, training: Training, shapes: list[StageShapes]) -> list[Part]:
     """What training a generator keeps in memory: weights, gradients, two moments and the average of its largest stage,
-    and the training networks."""
+    and the training networks, as many as there is room for."""
     sizes = [(count(s.params) * (4 + (s.stage.ema_decay is not None)), count(s.params)) for s in shapes]
     copies, params = max(sizes, default=(0, 0))
-    smaller, prepared = f"Lower the sizes in {generator.section}", _FLOAT * generator.prepared_size(training)
+    devices = len(jax.local_devices())
+    room = devices * streaming.room(max((s.stage.data_memory for s in shapes), default=0), devices)
+    smaller, prepared = f"Lower the sizes in {generator.section}", min(_FLOAT * generator.prepared_size(training), room)
     return [
         Part(f"weights and optimizer state of {params:,} parameters", _FLOAT * copies, smaller),
         Part(f"what it makes of {training.rows:,} training networks", prepared, f"{smaller}, or zoo.num_runs"),
