@@ -30,6 +30,14 @@ def one_device():
     return Place(parallel.make_mesh(1))
 
 
+@pytest.fixture(scope="module")
+def fitted(one_device):
+    """State of a generator for the first of two collections; its autoencoder is a state of the other kind."""
+    generation = tiny("generation")
+    assert isinstance(generation, Fitted)
+    return generation.fit([images(24), images(24)], KEY, one_device.mesh)[0]
+
+
 def images(count=3, side=16, channels=3):
     return np.random.default_rng(0).integers(0, 256, (count, side, side, channels), np.uint8)
 
@@ -86,11 +94,17 @@ def test_libraries_are_called_as_published(golden):
     np.testing.assert_array_equal(contours[..., 1], slic.contours(golden["slic_20"][0]))
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(20, 28, 31), (30, 20, 7), (9, 9, 36)])
-def test_resizing_on_device_is_that_on_the_host(height, width, side):
-    pixels = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
-    on_device = resizing.resize_bytes(jnp.asarray(pixels, jnp.float32), side)
-    np.testing.assert_array_equal(on_device, [resizing.resized(image, side) for image in pixels])
+def test_resizing_on_device_is_that_on_the_host():
+    cases = [(20, 28, 31), (30, 20, 7), (9, 9, 36)]
+    many = [np.random.default_rng(0).integers(0, 256, (2, *case[:2], 3), np.uint8) for case in cases]
+    sides = [side for *_, side in cases]
+
+    @jax.jit
+    def run(many):
+        return [resizing.resize_bytes(pixels.astype(jnp.float32), s) for pixels, s in zip(many, sides, strict=True)]
+
+    for found, pixels, side in zip(run(many), many, sides, strict=True):
+        np.testing.assert_array_equal(found, [resizing.resized(image, side) for image in pixels])
 
 
 def test_contours_lie_between_regions():
@@ -101,20 +115,29 @@ def test_contours_lie_between_regions():
     np.testing.assert_array_equal(slic.contours(regions), expected)
 
 
-@pytest.mark.parametrize("patch", [1, 2, 4, 8, 16])
-def test_patches_change_places_whole(patch):
-    pixels = images(2, 32)
-    each = 32 // patch
-    orders = np.stack([np.random.default_rng(i).permutation(each**2) for i in range(2)])
-    expected, given = np.empty_like(pixels), jnp.asarray(pixels)
-    for image, order in enumerate(orders):
-        for place, source in enumerate(order):
-            y, x = divmod(place, each)
-            v, u = divmod(source, each)
-            piece = pixels[image, v * patch : (v + 1) * patch, u * patch : (u + 1) * patch]
-            expected[image, y * patch : (y + 1) * patch, x * patch : (x + 1) * patch] = piece
-    np.testing.assert_array_equal(take_patches(given, jnp.asarray(orders), patch), expected)
-    np.testing.assert_array_equal(take_patches(given, jnp.asarray(orders[0]), patch)[0], expected[0])
+def in_order(image, order, patch):
+    """Patch by patch."""
+    each, moved = image.shape[0] // patch, np.empty_like(image)
+    for place, source in enumerate(order):
+        (y, x), (v, u) = divmod(place, each), divmod(source, each)
+        piece = image[v * patch : (v + 1) * patch, u * patch : (u + 1) * patch]
+        moved[y * patch : (y + 1) * patch, x * patch : (x + 1) * patch] = piece
+    return moved
+
+
+def test_patches_change_places_whole():
+    pixels, patches = images(2, 32), (1, 2, 4, 8, 16)
+    orders = [[np.random.default_rng(i).permutation((32 // patch) ** 2) for i in range(2)] for patch in patches]
+
+    @jax.jit
+    def run(pixels, orders):
+        pairs = [(jnp.stack(order), patch) for order, patch in zip(orders, patches, strict=True)]
+        return [(take_patches(pixels, o, p), take_patches(pixels, o[0], p)) for o, p in pairs]
+
+    for (own, common), order, patch in zip(run(pixels, orders), orders, patches, strict=True):
+        expected = [in_order(image, of, patch) for image, of in zip(pixels, order, strict=True)]
+        np.testing.assert_array_equal(own, expected)
+        np.testing.assert_array_equal(common, [expected[0], in_order(pixels[1], order[0], patch)])
 
 
 def test_random_shuffles_depend_on_key_and_row_alone(monkeypatch, one_device):
@@ -134,12 +157,11 @@ def test_random_shuffles_depend_on_key_and_row_alone(monkeypatch, one_device):
 
 
 @pytest.mark.parametrize("kind", transformations.TRANSFORMATIONS)
-def test_every_transformation(kind, one_device):
+def test_every_transformation(kind, one_device, fitted):
     made = tiny(kind)
     place = one_device
     if isinstance(made, Fitted):
-        states = made.fit([images(24), images(24)], KEY, place.mesh)
-        place = Place(place.mesh, state=states[0])
+        place = Place(place.mesh, state=fitted if kind == "generation" else fitted["autoencoder"])
     pixels = images()
     found = transformations.transform(made, pixels, KEY, place)
     assert len(found) == 3 and found.ndim == 4 and found.shape[-1] == made.channels(3)
@@ -148,10 +170,10 @@ def test_every_transformation(kind, one_device):
     if found.dtype != np.uint8:
         assert found.dtype == np.float32 and found.min() >= 0 and found.max() <= 1
     if isinstance(made, Arithmetic) and made.BYTES:
-        floats = np.asarray(made.apply(jnp.asarray(pixels) / 255, jax.random.split(KEY, 3)))
-        bytes_ = np.asarray(made.apply(jnp.asarray(pixels), jax.random.split(KEY, 3)))
-        assert bytes_.dtype == np.uint8
-        np.testing.assert_allclose(floats * 255, bytes_, atol=1e-3)
+        keys = jax.random.split(KEY, 3)
+        floats, levels = jax.jit(lambda pixels: (made.apply(pixels / 255, keys), made.apply(pixels, keys)))(pixels)
+        assert floats.dtype == np.float32 and levels.dtype == np.uint8
+        np.testing.assert_allclose(floats * 255, levels, atol=1e-3)
 
 
 def test_grey_images_stay_grey(golden):

@@ -13,7 +13,6 @@ from concurrent import futures
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -160,9 +159,9 @@ def _by_library(
     """Transforms images one by one, in as many threads as there are cores."""
     del place
     assert isinstance(transformation, Library)
-    rows = jnp.arange(first, first + len(images))
-    bits = jax.vmap(lambda row: jax.random.bits(jax.random.fold_in(key, row)))(rows)
-    seeds = (np.asarray(bits) >> 1).tolist()
+    words = np.asarray(jax.random.key_data(key)).tolist()
+    rows = range(first, first + len(images))
+    seeds = (int(np.random.default_rng([*words, row]).integers(2**31)) for row in rows)
     out: np.ndarray | None = None
     with (
         Progress(len(images), f"transforming ({transformation.KIND})", "images") as bar,
