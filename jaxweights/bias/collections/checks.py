@@ -45,7 +45,7 @@ def check(
     """
     names = [collection.name for collection in collections]
     if len(collections) < 2 or len(set(names)) < len(names):
-        raise UserError(f"bias.collections are {', '.join(names) or 'none'}; give two or more, each a name of its own.")
+        raise UserError(f"The collections are {', '.join(names) or 'none'}; give two or more, each a name of its own.")
     shapes = {collection.name: "x".join(map(str, collection.shape)) for collection in collections}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

@@ -65,12 +65,12 @@ class Folder(Source):
         """See `Source.read`."""
         folder = _existing(self.path, name, data_dir)
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; give one of images as bias.collections.{name}.path.")
+            raise UserError(f"{folder} is no folder; give one of images as the path of the collection {name}.")
         found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         found = [path for path in found if not path.name.startswith(".")]
         if not found:
             raise UserError(
-                f"{folder} has no images ({', '.join(SUFFIXES)}); give another bias.collections.{name}.path."
+                f"{folder} has no images ({', '.join(SUFFIXES)}); give another path of the collection {name}."
             )
         items = (Item(path.relative_to(folder).as_posix(), _content(path)) for path in found)
         return read_items(name, items, len(found), self, Inspection(folder, "images", skip=self.skip_bad))
@@ -126,12 +126,12 @@ class ImageSet(Source):
         absent = sorted(set(self.classes) - set(range(loaded.num_classes)))
         if absent:
             known = f"has the classes 0 to {loaded.num_classes - 1}; remove {', '.join(map(str, absent))}"
-            raise UserError(f"bias.collections.{name}.classes: {loaded.name} {known}.")
+            raise UserError(f"Collection {name}, classes: {loaded.name} {known}.")
         rows = np.flatnonzero(np.isin(labels, self.classes)) if self.classes else np.arange(len(labels))
         kept = rows[self.first :][: self.limit or None]
         if len(kept) < max(1, self.limit):
             raise UserError(
-                f"bias.collections.{name} wants {self.limit or 'some'} images from the {self.first}th on, but "
+                f"Collection {name} wants {self.limit or 'some'} images from the {self.first}th on, but "
                 f"{loaded.name} ({self.part}) has {len(rows)} of these classes. Lower first or limit."
             )
         pixels, where = as_bytes(images[kept], loaded.name), f"{loaded.name} ({self.part}), {_subset(self)}"
@@ -161,23 +161,23 @@ def as_bytes(images: np.ndarray, name: str) -> np.ndarray:
 
 def _existing(path: str, name: str, data_dir: str | os.PathLike | None) -> pathlib.Path:
     """A path as it is given, or below the folder of data sets."""
-    given = as_path(path, f"bias.collections.{name}.path")
+    given = as_path(path, f"The path of the collection {name}")
     places = [given] if data_dir is None else [given, as_path(data_dir, "data_dir") / given]
     for place in places:
         if place.exists():
             return place
     looked = " and ".join(map(str, places))
-    raise UserError(f"There is no {looked}; give the right path as bias.collections.{name}.path.")
+    raise UserError(f"There is no {looked}; give the right path of the collection {name}.")
 
 
 def _matching(path: str, name: str, data_dir: str | os.PathLike | None) -> list[pathlib.Path]:
     """The files that a path or a pattern names, sorted."""
-    given = as_path(path, f"bias.collections.{name}.path")
+    given = as_path(path, f"The path of the collection {name}")
     for place in [given] if data_dir is None else [given, as_path(data_dir, "data_dir") / given]:
         found = sorted(pathlib.Path(match) for match in glob.glob(str(place)))
         if found:
             return found
-    raise UserError(f"There is no archive {path}; give the right path as bias.collections.{name}.path.")
+    raise UserError(f"There is no archive {path}; give the right path of the collection {name}.")
 
 
 def _content(path: pathlib.Path) -> bytes:
