@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import settings
-from jaxweights.bias import collections
+from jaxweights.bias import collections, transformations
 from jaxweights.bias.collections import Collection, Reading
 from jaxweights.bias.collections.reading import formed
 from jaxweights.bias.settings import BiasSettings, SetSettings
@@ -97,7 +97,8 @@ class Images(Subject):
                 f"Transformation {name} learns from images that no classifier is asked about, and there are none left. "
                 "Lower bias.num_validation or bias.repeats."
             )
-        states = made.fit([images[own] for own in free], jax.random.fold_in(jax.random.key(self._seed), _FIT), mesh)
+        fit_key = jax.random.fold_in(jax.random.key(self._seed), _FIT)
+        states = transformations.fit(made, [images[own] for own in free], fit_key, place)
         out: np.ndarray | None = None
         for i, state in enumerate(states):
             own = np.flatnonzero(labels[rows] == i)
