@@ -82,7 +82,7 @@ def test_orders_of_units_keep_the_function(of, rows, found):
     norms = np.square(first).sum(axis=2) + np.square(bias)
     assert (np.diff(norms, axis=1) <= 0).all()
     assert len({tuple(np.argsort(row[36:40])) for row in found["permuted"] - rows}) > 1  # another order for each
-    np.testing.assert_array_equal(found["identity"], rows)
+    np.testing.assert_array_equal(found["raw"], rows)
 
 
 def test_shuffles_keep_the_values_of_every_tensor(rows, found):

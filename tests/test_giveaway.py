@@ -16,6 +16,7 @@ from jaxweights.experiment.config import complete, parse
 from jaxweights.experiment.stages import stages
 from jaxweights.population import Population
 from jaxweights.report import giveaway as section
+from jaxweights.report.style import Section
 from jaxweights.studies import giveaway
 
 
@@ -32,7 +33,7 @@ def subject(net):
     train = Population.create(train, spec, run=np.arange(48))
     return studies.Series(
         net=net,
-        dataset=types.SimpleNamespace(),
+        dataset=types.SimpleNamespace(),  # type: ignore[arg-type]
         train=train,
         heldout=Population.create(heldout, spec, run=100 + np.arange(48)),
         generated={"wide": Population.create(3 * wide, spec), "copy": train.derive(train.weights, np.arange(48), "")},
@@ -59,6 +60,7 @@ def test_the_difference_is_named(found):
 def test_the_section_of_the_page(found):
     series = [types.SimpleNamespace(name=name) for name in ("wide", "copy", "other")]
     (part,) = section.parts(found, series)  # type: ignore[arg-type]
+    assert isinstance(part, Section)
     assert "wide: given away by magnitude, " in part.content and "copy: nothing tells it" in part.content
     assert part.content.count('<th scope="row">') >= 3 and "other" not in part.content
 

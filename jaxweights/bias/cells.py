@@ -63,6 +63,19 @@ def kept(folder: pathlib.Path, cell: Cell, examples: Labelled) -> dict[str, Any]
     return found
 
 
+def named(folder: pathlib.Path, subject: Subject, of: str, mesh: Mesh) -> dict[str, Any]:
+    """Which named features tell the collections of a set apart; made and kept where it is not there."""
+    examples, place = subject.sets()[of], folder / _CELLS / f"{of}.json"
+    with processes.in_turn(f"named features of {of}"):
+        if not place.exists():
+            split = subject.sizes.splits(examples)[0][0]
+            files.write_json(place, {"data": examples.facts["digest"], **subject.named(of, split, mesh)})
+        found = files.read_json(place, "table of named features", f"Remove {place} and run the same command again.")
+    if found.pop("data", "") != examples.facts["digest"]:
+        raise UserError(f"{place} was made from other examples than those that are read now. Remove it and run again.")
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Work:
     """What the cells of a set have in common.
@@ -125,7 +138,7 @@ class Work:
         before, count = (place - len(waiting)) * each, len(waiting) * each
         trials = [split.trial(t, seed + i) for t in range(len(waiting)) for i, split in enumerate(self.splits)]
         outcomes = classifiers.train(
-            self.subject.classifier,
+            self.subject.source_classifier,
             np.stack(list(waiting.values())),
             trials,
             self.subject.sets()[self.of].num_classes,

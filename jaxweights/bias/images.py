@@ -141,7 +141,7 @@ def _labelled(found: tuple[Collection, ...], notes: tuple[str, ...]) -> Labelled
     for one in found:
         digest.update(np.ascontiguousarray(one.images).data)
     described = {
-        one.name: {"images": len(one), "shape": list(one.shape), "source": one.source, "formats": dict(one.formats)}
+        one.name: {"examples": len(one), "shape": list(one.shape), "source": one.source, "formats": dict(one.formats)}
         for one in found
     }
     facts: dict[str, Any] = {"collections": described, "notes": list(notes), "digest": digest.hexdigest()}

@@ -14,6 +14,10 @@ from jaxweights.bias.transformations import Transformation
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, make, refuse_unknown, setting
 
+WEIGHTS = "weights"
+"""Kind of a comparison of networks; all others are of images."""
+SECTIONS = ("task", "data", "net", "zoo")
+"""Sections of a config that collections of networks have in common."""
 _FORM = ("shrink", "size", "quality")  # of `Reading`, what a part of a collection may have of its own
 
 
@@ -66,20 +70,24 @@ class BiasSettings(Settings):
     """Settings of a comparison of collections.
 
     Attributes:
-      sets: what is compared, by name; every one is tried under every transformation.
+      kind: collections of images, or of networks (weights).
+      sets: what is compared, by name; every one is tried under every transformation. Of images see `SetSettings`; of
+        networks `collections` by name, see `weights.zoos.ZooSource`.
       main: name of the set that the tables begin with.
-      transformations: by name; each a mapping with its `kind` and settings, see `transformations.TRANSFORMATIONS`.
+      transformations: by name; each a mapping with its `kind` and settings, see `transformations.TRANSFORMATIONS` and
+        `weights.TRANSFORMATIONS`.
       classifier: `kind` and settings of the source classifier, see `classifiers.CLASSIFIERS`.
       repeats: trainings of each, with a fresh subset.
       controls: trainings on pseudo-collections.
-      num_train: images of each collection to learn from, in every repeat; 0 for all that are left.
-      num_validation: images of each collection to be asked about, in every repeat.
+      num_train: images, or runs of networks, of each collection to learn from, in every repeat; 0 for all others.
+      num_validation: images, or runs of networks, of each collection to be asked about, in every repeat.
       repeated: what is done about an image that is in two collections.
       shown: example images of every collection in the report.
     """
 
     SECTION: ClassVar[str] = "bias"
 
+    kind: Literal["images", "weights"] = "images"
     sets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     main: str = ""
     transformations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -127,8 +135,10 @@ def parse(config: Mapping[str, Any]) -> BiasSettings:
     Raises:
       UserError: see `BiasSettings`, and what sets, transformations and classifiers refuse.
     """
-    refuse_unknown(config, ("seed", "bias"), "")
     found = make(BiasSettings, config.get("bias", {}))
-    for check in (found.chosen_sets, found.chosen_transformations, found.chosen_classifier):
-        check()
+    found.chosen_classifier()
+    refuse_unknown(config, ("seed", "bias", *(SECTIONS if found.kind == WEIGHTS else ())), "")
+    if found.kind != WEIGHTS:  # sets and transformations of networks are checked where these are read
+        found.chosen_sets()
+        found.chosen_transformations()
     return found

@@ -15,8 +15,9 @@ from jaxweights import files, locks, parallel, processes, provenance, settings
 from jaxweights.bias import cells, page
 from jaxweights.bias.cells import Cell
 from jaxweights.bias.images import Images
-from jaxweights.bias.settings import parse
+from jaxweights.bias.settings import SECTIONS, WEIGHTS, BiasSettings, parse
 from jaxweights.bias.subject import Subject
+from jaxweights.bias.weights.networks import Networks
 from jaxweights.errors import UserError
 
 CONFIG, RESULT = "config.json", "metrics.json"
@@ -28,7 +29,8 @@ def run(
     """Tries every transformation of every set that is not done, and writes the numbers and the page.
 
     Args:
-      config: `seed` and a section `bias`, see `BiasSettings`.
+      config: `seed` and a section `bias`, see `BiasSettings`; for collections of networks also `task`, `data`, `net`
+        and `zoo`, as in an experiment.
       workdir: folder of the comparison: `cells/`, `metrics.json`, `figures/`, `report.html`, and `timing.json`, the
         seconds of every cell.
       data_dir: folder of data sets that are not embedded.
@@ -46,9 +48,19 @@ def run(
         files.make_dir(folder)
     with locks.locked(folder):
         with processes.in_turn("config of the comparison"):
-            _claim(folder, {"seed": seed, "bias": settings.plain(options)})
-        subject = Images(options, seed, data_dir, folder / "transformed")
-        return finish(subject, folder, mesh)
+            sections = {key: config[key] for key in SECTIONS if key in config}
+            _claim(folder, {"seed": seed, "bias": settings.plain(options), **sections})
+        return finish(_subject(options, config, folder, data_dir, mesh), folder, mesh)
+
+
+def _subject(
+    options: BiasSettings, config: Mapping[str, Any], folder: pathlib.Path, data_dir: str | None, mesh: Mesh | None
+) -> Subject:
+    """What a config compares."""
+    seed = int(config.get("seed", 0))
+    if options.kind == WEIGHTS:
+        return Networks(options, config, seed, data_dir, folder, mesh)
+    return Images(options, seed, data_dir, folder / "transformed")
 
 
 def finish(subject: Subject, folder: pathlib.Path, mesh: Mesh | None = None) -> dict[str, Any]:
@@ -66,7 +78,7 @@ def finish(subject: Subject, folder: pathlib.Path, mesh: Mesh | None = None) -> 
         if missing:
             cells.Work.of_set(subject, of, folder, parallel.resolve(mesh)).train(missing)
     processes.barrier("cells")
-    result = {**_collect(folder, subject), "versions": provenance.versions()}
+    result = {**_collect(folder, subject, parallel.resolve(mesh)), "versions": provenance.versions()}
     if processes.is_first():
         files.write_json(folder / RESULT, result)
         page.write(folder, result, _examples(folder, subject))
@@ -89,7 +101,7 @@ def _claim(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
         )
 
 
-def _collect(folder: pathlib.Path, subject: Subject) -> dict[str, Any]:
+def _collect(folder: pathlib.Path, subject: Subject, mesh: Mesh) -> dict[str, Any]:
     """All cells as they are in `metrics.json`."""
     found = {}
     for of, examples in subject.sets().items():
@@ -100,6 +112,7 @@ def _collect(folder: pathlib.Path, subject: Subject) -> dict[str, Any]:
                 raise UserError(f"{cells.path(folder, Cell(of, name))} vanished. Run the same command again.")
             tried[name] = {"settings": dict(facts), **{k: v for k, v in kept.items() if k != "data"}}
         found[of] = {"chance": 1 / examples.num_classes, **examples.facts, "transformations": tried}
+        found[of] |= {"named": named} if (named := cells.named(folder, subject, of, mesh)) else {}
     main = next(iter(found))
     classifier = {"kind": subject.classifier.KIND, **settings.plain(subject.classifier)}
     sizes = {k: getattr(subject.sizes, k) for k in ("repeats", "controls", "num_train", "num_validation", "seed")}

@@ -86,6 +86,11 @@ class Subject(abc.ABC):
     sizes: Sizes
     transformations: Mapping[str, Mapping[str, Any]]
 
+    @property
+    def source_classifier(self) -> Classifier:
+        """The classifier as it is trained on these examples."""
+        return self.classifier
+
     @abc.abstractmethod
     def sets(self) -> Mapping[str, Labelled]:
         """What is compared, by name, the main one first."""
@@ -104,6 +109,17 @@ class Subject(abc.ABC):
         Returns:
           `[m, ...]` uint8 or float32.
         """
+
+    def named(self, of: str, split: Split, mesh: Mesh) -> dict[str, Any]:
+        """Which named features tell the collections apart, as JSON data; nothing where examples have none.
+
+        Args:
+          of: name of the set.
+          split: subset of a repeat.
+          mesh: devices.
+        """
+        del of, split, mesh
+        return {}
 
     def shown(self, of: str, transformed: np.ndarray, rows: np.ndarray) -> np.ndarray | None:
         """Examples for the report, `[K, s, H, W, C]` uint8; None where there is nothing to see.

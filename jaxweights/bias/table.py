@@ -18,9 +18,11 @@ def rows(found: Mapping[str, Any]) -> list[list[str]]:
       found: `chance`, `collections` and `transformations` of `metrics.json`.
     """
     recalls = [f"recall of {name}" for name in found["collections"]]
-    out = [["transformation", "accuracy", "sd", "control", "trained", *recalls, "published"]]
+    known = {name: published.row_of(one["settings"]) for name, one in found["transformations"].items()}
+    last = ["published"] if any(known.values()) else []
+    out = [["transformation", "accuracy", "sd", "control", "trained", *recalls, *last]]
     for name, one in found["transformations"].items():
-        row = published.row_of(one["settings"])
+        row = known[name]
         sd = one["accuracy"]["sd"]
         out.append(
             [
@@ -30,7 +32,7 @@ def rows(found: Mapping[str, Any]) -> list[list[str]]:
                 interval(one["control"]),
                 f"{100 * one['train_accuracy']:.1f}",
                 *(f"{100 * recall:.1f}" for recall in one["recall"]),
-                _NONE if row is None else f"{row.accuracy:.1f}",
+                *([_NONE if row is None else f"{row.accuracy:.1f}"] if last else []),
             ]
         )
     return out
@@ -40,6 +42,21 @@ def interval(found: Mapping[str, Any]) -> str:
     """An accuracy in percent with its interval."""
     low, high = found["ci95"]
     return f"{100 * found['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def coefficients(ranked: Mapping[str, Any], most: int = 8) -> list[list[str]]:
+    """Head and rows of the largest coefficients of every collection.
+
+    Args:
+      ranked: of `ranking.rank`.
+      most: coefficients of a collection.
+    """
+    out = [["collection", "feature", "coefficient per standard deviation"]]
+    for name, entries in ranked["coefficients"].items():
+        for place, entry in enumerate(entries[:most]):
+            low, high = entry["ci95"]
+            out.append([name * (place == 0), entry["feature"], f"{entry['value']:+.2f} [{low:+.2f}, {high:+.2f}]"])
+    return out
 
 
 def control_note(found: Mapping[str, Any]) -> str:
@@ -64,6 +81,12 @@ def text(result: Mapping[str, Any]) -> str:
     for name, found in {result["main"]: result, **result["sets"]}.items():
         lines += [f"{name}: {' / '.join(found['collections'])}, accuracy in %", *_aligned(rows(found))]
         lines += [control_note(found), *found["notes"], ""]
+        if "named" in found:
+            lines += [
+                f"named features: {interval(found['named']['accuracy'])} %",
+                *_aligned(coefficients(found["named"], 4)),
+                "",
+            ]
     return "\n".join(lines).rstrip()
 
 

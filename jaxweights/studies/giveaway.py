@@ -41,7 +41,7 @@ class GiveawaySettings(Settings):
 
     repeats: int = setting(0, at_least=0, at_most=1000)
     transformations: tuple[str, ...] = setting(
-        ("statistics", "singular_values", "sorted", "norms", "sign", "products", "outputs", "canonical", "identity"),
+        ("statistics", "singular_values", "sorted", "norms", "sign", "products", "outputs", "canonical", "raw"),
         one_of=lambda: bias_weights.TRANSFORMATIONS,
         length=(1, None),
     )
@@ -76,7 +76,7 @@ def run(subject: Series, settings: GiveawaySettings, estimation: Estimation) -> 
     finite = {name: part for name, part in samples.items() if np.isfinite(part.weights).all()}
     kinds = {name: bias_weights.make(name, "studies.giveaway.transformations") for name in settings.transformations}
     fewest = min(len(real), *(len(part.weights) for part in finite.values()))
-    epochs = max(1, settings.steps * _BATCH // fewest)  # of about twice three quarters as many
+    epochs = max(1, round(settings.steps * _BATCH / (2 * (1 - generated.ASKED) * fewest)))
     classifier = classifiers.build({"kind": settings.classifier, "batch_size": _BATCH, "epochs": epochs})
     comparison = generated.Comparison(kinds, classifier, settings.repeats, estimation.seed, estimation.mesh)
     of = bias_weights.Architecture(subject.net.spec, subject.net)

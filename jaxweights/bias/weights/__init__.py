@@ -19,7 +19,7 @@ __all__ = ["TRANSFORMATIONS", "Architecture", "HostTransformation", "WeightTrans
 TRANSFORMATIONS: dict[str, type[WeightTransformation]] = {
     kind.KIND: kind
     for kind in (
-        units.Identity,
+        units.Raw,
         units.Permuted,
         units.Canonical,
         units.Matched,

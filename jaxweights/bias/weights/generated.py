@@ -23,7 +23,8 @@ from jaxweights.errors import UserError
 
 LEVEL = 0.05
 """Error rate of all transformations of a generator together, at which one is told apart by chance."""
-_ASKED = 0.25  # of the networks of a series, in each of the repeats
+ASKED = 0.25
+"""Share of the networks of a series that a classifier is asked about."""
 _LEAST = 8  # networks on either side
 _FIT, _APPLY, _HALVES = 0, 1, 2  # purposes of keys and seeds
 
@@ -170,5 +171,5 @@ def _drawn(parts: Mapping[str, Samples], starts: np.ndarray, comparison: Compari
 def _splits(labels: np.ndarray, groups: np.ndarray, comparison: Comparison) -> Sequence[Split]:
     """As many groups of both classes in every repeat; validation sets of repeats share none."""
     fewest = min(len(np.unique(groups[labels == side])) for side in (0, 1))
-    asked = max(1, min(int(_ASKED * fewest), fewest // comparison.repeats))
+    asked = max(1, min(int(ASKED * fewest), fewest // comparison.repeats))
     return protocol.splits(labels, groups, fewest - asked, asked, comparison.repeats, comparison.seed)

@@ -17,10 +17,10 @@ from jaxweights.spec import WeightSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Identity(WeightTransformation):
+class Raw(WeightTransformation):
     """The weights as they are."""
 
-    KIND: ClassVar[str] = "identity"
+    KIND: ClassVar[str] = "raw"
     NETWORK: ClassVar[bool] = True
     KEEPS: ClassVar[str] = "everything"
 
