@@ -60,6 +60,9 @@ def test_folder_and_archive_hold_the_same_images(tmp_path):
         assert found.formats == {"PNG": 5} and found.sizes.tolist() == [[12, 10]] * 5
     assert one.digests.tolist() == two.digests.tolist() and len(set(one.digests)) == 5
     assert one.labels is None and two.labels is not None and two.labels.tolist() == [0, 1, 0, 1, 0]
+    # A class of an example without an image is nobody else's.
+    stray = write_tar(tmp_path / "y.tar", {"0.cls": b"1", "1.png": files["0.png"], "2.cls": b"0"})
+    assert read(stray, "webdataset").labels is None
     assert read(tmp_path / "x-*", "webdataset").formats == {"PNG": 5, "JPEG": 1}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -168,4 +167,4 @@ def balanced(collections: Sequence[Collection], seed: int, count: int = 0) -> li
             f"{smallest.name} has {len(smallest)} images, but {count} of each collection are wanted; lower that number."
         )
     rows = [np.random.default_rng([seed, i]).permutation(len(c))[:count] for i, c in enumerate(collections)]
-    return [dataclasses.replace(c.take(np.sort(r))) for c, r in zip(collections, rows, strict=True)]
+    return [c.take(np.sort(r)) for c, r in zip(collections, rows, strict=True)]

@@ -24,6 +24,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Names of Pillow's readers."""
 
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # of 8 bits per channel or fewer
+_MODE_OF = {1: "L", 3: "RGB", 4: "RGBA"}  # of arrays, by their channels
 _BLOCK = 256  # files that are decoded at a time, so that few of them are in memory
 
 
@@ -140,7 +141,9 @@ def _decode(content: bytes | np.ndarray, reading: Reading) -> _Decoded | str:
         from PIL import Image
 
     if isinstance(content, np.ndarray):
-        mode, kind = {1: "L", 3: "RGB", 4: "RGBA"}[content.shape[-1]], "array"
+        mode, kind = _MODE_OF.get(content.shape[-1]), "array"
+        if mode is None:
+            return f"has {content.shape[-1]} channels, not {', '.join(map(str, _MODE_OF))}"
         pixels = _channels(Image.fromarray(content[..., 0] if mode == "L" else content), reading.channels)
     else:
         try:

@@ -190,21 +190,20 @@ def _content(path: pathlib.Path) -> bytes:
 
 def _members(path: pathlib.Path, inspection: Inspection | None, contents: bool = True) -> Iterator[Item]:
     """The images of an archive in order. One that ends too early is noted, and what it has until there is used."""
-    label, waiting = -1, list[Item]()
+    key, label, waiting = "", -1, list[Item]()
 
-    def key(of: str) -> str:
-        folder, _, file = of.rpartition("/")
-        return f"{folder}/{file.partition('.')[0]}"
+    def finished() -> list[Item]:
+        """The images of an example, with its label."""
+        return [item._replace(name=f"{path.name}/{item.name}", label=label) for item in waiting]
 
     try:
         with tarfile.open(path, "r|*") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                if waiting and key(waiting[0].name) != key(member.name):
-                    yield from (item._replace(name=f"{path.name}/{item.name}", label=label) for item in waiting)
+            for member in filter(tarfile.TarInfo.isfile, archive):
+                folder, _, name = member.name.rpartition("/")
+                if key != (key := f"{folder}/{name.partition('.')[0]}"):
+                    yield from finished()
                     label, waiting = -1, []
-                suffix = pathlib.PurePosixPath(member.name).suffix.lower()
+                suffix = pathlib.PurePosixPath(name).suffix.lower()
                 file = archive.extractfile(member) if contents and suffix in (*SUFFIXES, ".cls") else None
                 content = file.read() if file else b""
                 if suffix in SUFFIXES:
@@ -216,7 +215,7 @@ def _members(path: pathlib.Path, inspection: Inspection | None, contents: bool =
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         if inspection is not None:
             inspection.bad[path.name] = f"is truncated or no tar archive ({error})"
-    yield from (item._replace(name=f"{path.name}/{item.name}", label=label) for item in waiting)
+    yield from finished()
 
 
 def _ended(path: pathlib.Path) -> bool:
