@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import functools
 import importlib.util
 import io
 import pathlib
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import jax
 import pytest
 
+import jaxweights
 from launch import config_file
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -25,6 +27,8 @@ SMALLER = {
     "model, 256": "model, 16",
     "heldout, samples)": "heldout, samples, bootstrap=100)",
 }
+# What audits of examples leave at its default.
+CHEAPER = {"barriers": 4, "battery": {"permutations": 9, "bootstrap": 9, "halves": 2}}
 
 
 class Block(NamedTuple):
@@ -133,6 +137,7 @@ def test_command_lines_parse(page):
 def test_examples_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(jaxweights, "audit", functools.partial(jaxweights.audit, **CHEAPER))
     namespace = {"__name__": "page"}
     for block in blocks(page):
         if block.info == "python torch" and importlib.util.find_spec("torch") is None:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import arrays as array_checks
-from jaxweights import auditing, parallel, population, provenance
+from jaxweights import auditing, generators, parallel, population, provenance
 from jaxweights.api import arguments, evaluators, sources
 from jaxweights.api.result import AuditResult
 from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject, symmetry
@@ -323,5 +323,5 @@ def _draw(generator: Baseline, train: Population, count: int, seed: int) -> Popu
     """Networks of a baseline or control; they do not depend on which others there are."""
     number = (*BASELINES, *CONTROLS).index(generator.name)
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), count)
-    drawn = jax.jit(generator.sample)(generator.fit(train), keys)
+    drawn = generators.sampler(generator)(generator.fit(train), keys)
     return train.derive(np.asarray(drawn.weights), np.asarray(drawn.parents), generator.name)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxweights import parallel, settings, traces
+from jaxweights import parallel, programs, settings, traces
 from jaxweights.errors import UserError
 from jaxweights.generators import aligned, baselines, gpt, hyperdiffusion, hyperrep, imported, pdiff
 from jaxweights.generators.base import (
@@ -45,6 +45,7 @@ __all__ = [
     "kind_of",
     "preset",
     "resolve",
+    "sampler",
 ]
 
 GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
@@ -178,14 +179,25 @@ def draw(
       rows: the samples that are wanted, all by default; they are what they are among all.
     """
     if isinstance(generator, ClosedFormGenerator):
-        return jax.tree.map(lambda x: x[rows], jax.jit(generator.sample)(state, keys))
+        return jax.tree.map(lambda x: x[rows], sampler(generator)(state, keys))
     return drawer(generator, mesh)(state, keys, starts, measure, rows)
+
+
+@programs.shared
+def sampler(generator: ClosedFormGenerator) -> Callable[[Any, jax.Array], Samples]:
+    """The compiled `(state, keys) -> samples` of a closed-form generator."""
+    return jax.jit(generator.sample)
+
+
+@programs.shared
+def _mapped(generator: LearnedGenerator, mesh: jax.sharding.Mesh) -> Callable[[Any, Any], Samples]:
+    return parallel.map_rows(generator.sample, mesh)
 
 
 def drawer(generator: LearnedGenerator, mesh: jax.sharding.Mesh | None = None) -> Callable[..., Samples]:
     """`(state, keys, starts, measure, rows) -> samples` as in `draw`, for many states in one program."""
     mesh = parallel.make_mesh() if mesh is None else mesh
-    program = parallel.map_rows(generator.sample, mesh)
+    program = _mapped(generator, mesh)
 
     def run(
         state: Any,

@@ -290,7 +290,7 @@ def _figure_class():
 def save(figure, folder: pathlib.Path, name: str) -> pathlib.Path:
     """Writes `<name>.png` and `<name>.svg`, each either whole or absent, and returns the path of the PNG."""
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" would leave an empty one, for which every format draws twice
     for axes in figure.axes:
         # The layout's solver differs from call to call in the last bits, and an SVG file shows all of them.
         axes.set_position(np.round(axes.get_position(original=True).bounds, 6))

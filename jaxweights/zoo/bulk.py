@@ -20,7 +20,7 @@ from jaxweights.evaluation import Evaluation, Evaluator
 from jaxweights.population import Population
 from jaxweights.store import INDEX, PopulationStore
 from jaxweights.zoo.recipe import Recipe
-from jaxweights.zoo.trainer import Trainer
+from jaxweights.zoo.trainer import Trainer, trainer_of
 
 BASE = "base.npz"
 """What a population of partial networks keeps beside its chunks: the base that they are put into."""
@@ -126,7 +126,7 @@ def train_zoo(
             store = PopulationStore.open(path, drop_missing=True)
             # Chunks and lanes of the first call, whatever machine this one runs on.
             chunk, width = store.provenance["chunk_size"], store.provenance["lanes"]
-        trainer = Trainer(program, mesh, width)
+        trainer = trainer_of(program, mesh, width)
         if store is None:
             trainer, chunk = in_chunks(trainer, total, chunk, 1 if path is None else processes.count())
             if path is None:
@@ -245,7 +245,8 @@ def in_chunks(trainer: Trainer, total: int, wanted: int, parts: int) -> tuple[Tr
       The trainer, with the lanes of these runs, and the runs of a chunk.
     """
     if trainer.recipe.start == "base" and not trainer.lanes:  # few runs, and lanes that no run fills cost as much
-        trainer = dataclasses.replace(trainer, lanes=min(trainer.width, -(-total // trainer.mesh.size)))
+        lanes = min(trainer.width, -(-total // trainer.mesh.size))
+        trainer = trainer_of(trainer.program, trainer.mesh, lanes)
     limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, -(-total // parts))
     limit = min(limit, max(1, _CHUNK_BYTES // max(trainer.program.run_bytes, 1)))
     limit = min(wanted or limit, total)

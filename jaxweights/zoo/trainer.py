@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxweights import nets, parallel
+from jaxweights import nets, parallel, programs
 from jaxweights.data import Dataset
 from jaxweights.zoo.program import Program, RunData, RunState
 from jaxweights.zoo.recipe import Recipe
@@ -225,6 +225,10 @@ class Trainer:
         kept = jnp.broadcast_to(vector[None, :], (len(due), len(vector)))
         trained, kept = jax.lax.fori_loop(start, stop, step, ((state.params, state.opt_state), kept))
         return state._replace(params=trained[0], opt_state=trained[1]), kept
+
+
+trainer_of = programs.shared(Trainer)
+"""The trainer of a program, devices and lanes, with what it has compiled."""
 
 
 def _until_done(program: Program, state: RunState, data: RunData, limits: jax.Array, carry: tuple[Any, Any]):
