@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxweights.parallel import AXIS
 
@@ -150,6 +151,26 @@ def split_axes(params: Any, size: int, stacked: Sequence[str] = ()) -> Any:
 def spec(leaf: Any, axis: int) -> PartitionSpec:
     """How an array lies on the mesh that is split along an axis of `split_axes`."""
     return PartitionSpec(*[None] * (leaf.ndim + axis), MODEL) if axis else PartitionSpec()
+
+
+def place(mesh: Mesh, tree: Any, specs: Any) -> Any:
+    """Host arrays, the same in every process, on the devices of a mesh, as a tree of specs says."""
+
+    def of(x: Any, spec: PartitionSpec) -> jax.Array:
+        where = NamedSharding(mesh, spec)
+        if where.is_fully_addressable:
+            return jax.device_put(x, where)
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
+
+    return jax.tree.map(of, tree, specs)
+
+
+def fetch(x: jax.Array) -> np.ndarray:
+    """A whole array on this process's host, wherever its parts are."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def bytes_per_device(params: Any, axes: Any, size: int, copies: int) -> int:

@@ -152,7 +152,8 @@ class StageTrainer:
         specs = jax.tree.map(sharding.spec, dict(done), self._done_axes)
         own = sum(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
         self._stream = None
-        if streaming.size(data) > streaming.room(stage.data_memory, max(own, 1)):
+        large = streaming.size(data) > streaming.room(stage.data_memory, max(own, 1))
+        if self._gathered(large).any():  # the memory of hosts may differ
             split = PartitionSpec(None, self._rows)
             sharded = NamedSharding(self.mesh, split)
             self._stream = streaming.Stream(data, self._chosen, sharded, stage.batch_size, stage.steps)
@@ -160,20 +161,13 @@ class StageTrainer:
             self._data = None
         else:
             data_specs = jax.tree.map(lambda _: PartitionSpec(), data)
-            self._data = jax.tree.map(self._place, streaming.whole(data), data_specs)
+            self._data = sharding.place(self.mesh, streaming.whole(data), data_specs)
         self._input_specs = data_specs, specs
-        self._done = jax.tree.map(self._place, dict(done), specs)
+        self._done = sharding.place(self.mesh, dict(done), specs)
 
     def _split(self, params: Any) -> Any:
         size = self.mesh.shape[sharding.MODEL] if self._sharded else 1
         return sharding.split_axes(params, size, self.stage.stacked)
-
-    def _place(self, x: Any, spec: PartitionSpec) -> jax.Array:
-        where = NamedSharding(self.mesh, spec)
-        if where.is_fully_addressable:
-            return jax.device_put(x, where)
-        host = np.asarray(x)
-        return jax.make_array_from_callback(host.shape, where, lambda index: host[index])
 
     def _num_params(self, done: Mapping[str, Any]) -> int:
         params, _ = jax.eval_shape(self.stage.init, self._key, dict(done))
@@ -356,16 +350,20 @@ class StageTrainer:
                     if ends:
                         interruption.stop()
             result = {"params": state.params if state.ema is None else state.ema, "model_state": state.model_state}
-            return jax.tree.map(_fetch, result)
+            return jax.tree.map(sharding.fetch, result)
 
     def _agreed(self, count: int) -> tuple[int, bool]:
         """How many steps come next, as the first process says, since times differ; and whether training stops, since a
         process was told to end."""
-        own = count, interruption.noted()
-        if len({device.process_index for device in self.mesh.devices.flat}) == 1:
-            return own
-        every = np.asarray(multihost_utils.process_allgather(np.array(own, np.int32)))
+        every = self._gathered((count, interruption.noted()))
         return int(every[0, 0]), bool(every[:, 1].any())
+
+    def _gathered(self, own: Any) -> np.ndarray:
+        """Whole numbers of every process that trains, one row each."""
+        values = np.array(own, np.int32)
+        if len({device.process_index for device in self.mesh.devices.flat}) == 1:
+            return values[None]
+        return np.asarray(multihost_utils.process_allgather(values))
 
     def _check(self, losses: np.ndarray, step: int, good: int, path: pathlib.Path | None) -> None:
         bad = np.flatnonzero(~np.isfinite(losses))
@@ -376,13 +374,6 @@ class StageTrainer:
                 f"The loss of {self.name} is not finite at step {step + int(bad[0]) + 1}; {kept}. Look at the training "
                 f"population (launch.report) or lower the learning rate of this stage, {remove}and run again."
             )
-
-
-def _fetch(x: jax.Array) -> np.ndarray:
-    """A whole array on this process's host, wherever its parts are."""
-    if x.is_fully_addressable or x.is_fully_replicated:
-        return np.asarray(x)
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def _next_count(taken: int, seconds: float) -> int:

@@ -68,9 +68,10 @@ def _rows_of(data, rows, keys):
     return data[rows]
 
 
-def trainer(devices, shards, steps=STEPS):
+def trainer(devices, shards, steps=STEPS, data_memory=0):
     rows = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
-    chosen, mesh = dataclasses.replace(stage(shards), steps=steps), parallel.make_mesh_of(jax.devices()[:devices])
+    chosen = dataclasses.replace(stage(shards), steps=steps, data_memory=data_memory)
+    mesh = parallel.make_mesh_of(jax.devices()[:devices])
     return StageTrainer(chosen, rows, {"constants": {}}, mesh, jax.random.key(0), "x")
 
 
@@ -150,11 +151,14 @@ def test_vectors_and_the_axis_of_blocks_are_not_split():
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """Bit for bit, since the sum of two numbers has one order. One process with one device goes on from there."""
+    """Bit for bit, since the sum of two numbers has one order, and though each reads its rows as it needs them. One
+    process with one device goes on from there."""
     code = f"""
 import pathlib
 import test_sharding
-print(test_sharding.digest(test_sharding.trainer(2, 0, steps=2).run(pathlib.Path({str(tmp_path)!r}), print)))
+made = test_sharding.trainer(2, 0, steps=2, data_memory=1)
+assert made.most(1) == 1
+print(test_sharding.digest(made.run(pathlib.Path({str(tmp_path)!r}), print)))
 """
     first, second = run_job(code, processes=2)
     rows = []

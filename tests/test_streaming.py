@@ -85,6 +85,7 @@ def test_no_more_is_read_than_two_blocks_and_no_device_keeps_the_set(training, m
 @pytest.mark.parametrize("kind", LEARNED)
 def test_generators_get_the_examples_that_they_would_get(kind, training, monkeypatch):
     made = generators.build("x", {"kind": kind, **GENERATORS[kind].TINY, "data_memory": 1})
+    assert isinstance(made, LearnedGenerator)
     on_disk = dataclasses.replace(training, weights=Counting(training.weights))
     data, constants = made.prepare(training)
     lazy, known = made.prepare(on_disk)
