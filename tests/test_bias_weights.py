@@ -1,10 +1,13 @@
 """Transformations of weights: closed forms of each, on a perceptron and a convolutional network."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import fft, stats
+from test_registries import tiny_network
 
 from jaxweights import parallel, tasks
 from jaxweights.bias import classifiers, protocol, ranking
@@ -295,3 +298,33 @@ def test_ranked_coefficients_name_what_differs():
     assert signs[0] == {k: -v for k, v in signs[1].items()}
     with pytest.raises(UserError, match="No named feature differs"):
         ranking.rank(ranking.Table(["d"], values[:, 3:], np.arange(180)), split, ["x", "y", "z"])
+
+
+@pytest.mark.parametrize("name", ["resnet18", "pdiff_vit", "field"])  # all do, but tracing takes time
+def test_transformations_fit_every_network_or_say_why_not(name):
+    """Traced, not run."""
+    net = tiny_network(name)
+    architecture, refused = Architecture(net.spec, net), set()
+    rows = np.random.default_rng(0).normal(size=(8, net.spec.num_params)).astype(np.float32)
+    for kind, made in bias_weights.TRANSFORMATIONS.items():
+        transformation = made(components=2) if kind == "pca" else made()
+        try:
+            transformation.check(architecture)
+        except UserError as error:
+            refused.add(kind)
+            assert "Leave this transformation out" in str(error) or "set it" in str(error)
+            continue
+        if kind == "matched":
+            continue
+        state = jax.eval_shape(functools.partial(transformation.fit, architecture, rows), jax.random.key(0))
+        width = transformation.width(architecture, state)
+        assert width == net.spec.num_params if transformation.NETWORK else width > 0
+    assert refused <= {"products", "permuted", "canonical", "matched"}, refused
+    if net.spec.groups:
+        try:
+            classifier = classifiers.build({"kind": "units"}).of_spec(net.spec)
+        except UserError as error:
+            assert "hidden units on" in str(error)
+            return
+        module, row = classifier.module((net.spec.num_params,), 2), jnp.zeros((1, net.spec.num_params))
+        assert jax.eval_shape(lambda: module.apply(initialise(module, jax.random.key(0), row), row)).shape == (1, 2)

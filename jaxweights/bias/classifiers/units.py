@@ -96,6 +96,8 @@ class UnitTokens(nn.Module):
         found = layout(self.spec)
         tokens = [
             nn.relu(Dense(self.features, name=f"unit{g}")(jnp.take(x, index, axis=1)))
+            if index.size
+            else jnp.zeros((len(x), len(index), self.features))
             for g, index in enumerate(found.own)
         ]
         for r in range(self.rounds):
