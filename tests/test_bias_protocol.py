@@ -73,8 +73,9 @@ def test_vectors(kind):
     assert found["recall"][2] > 0.9 and found["accuracy"]["value"] < 0.9
     assert abs(found["control"]["value"] - 1 / 3) < 0.2
     assert found["accuracy"]["n"] == 144 and np.sum(found["confusion"]) == 144
-    alone = classifiers.train(classifier, inputs[None], trials[1:2], 3, parallel.make_mesh(1))
-    np.testing.assert_array_equal(alone[0].predictions, outcomes[1].predictions)
+    if kind == "linear":
+        alone = classifiers.train(classifier, inputs[None], trials[1:2], 3, parallel.make_mesh(1))
+        np.testing.assert_array_equal(alone[0].predictions, outcomes[1].predictions)
 
 
 def test_images():

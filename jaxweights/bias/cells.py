@@ -24,6 +24,7 @@ from jaxweights.progress import Progress
 TIMING = "timing.json"
 _CELLS = "cells"
 _BYTES = 128 << 20  # transformed examples that are trained on together
+_SHOWN = 20  # examples of a collection that may be shown, at most
 _KEPT = {"data": str, "accuracy": dict, "control": dict, "train_accuracy": float, "recall": list, "confusion": list}
 
 
@@ -147,7 +148,7 @@ class Work:
         )
         now = time.monotonic()
         for t, (name, made) in enumerate(waiting.items()):
-            self._keep(name, made, outcomes[t * each : (t + 1) * each], (now - begin) / len(waiting))
+            self._keep(name, made, self.rows, outcomes[t * each : (t + 1) * each], (now - begin) / len(waiting))
         return now
 
     def _by_recipe(self, own: Sequence[str], bar: Progress) -> None:
@@ -171,15 +172,17 @@ class Work:
                     )
                 )
                 bar.update(place * len(self.splits) + i + 1)
-            made = subject.transformed(self.of, name, self.rows, self.unseen, self.mesh)
-            self._keep(name, made, outcomes, time.monotonic() - begin)
+            labels = subject.sets()[self.of].labels[self.rows]
+            some = self.rows[np.sort(np.concatenate([np.flatnonzero(labels == i)[:_SHOWN] for i in np.unique(labels)]))]
+            made = subject.transformed(self.of, name, some, self.unseen, self.mesh)
+            self._keep(name, made, some, outcomes, time.monotonic() - begin)
 
-    def _keep(self, name: str, made: np.ndarray, outcomes: Sequence[Outcome], seconds: float) -> None:
-        """Writes a cell."""
+    def _keep(self, name: str, made: np.ndarray, rows: np.ndarray, outcomes: Sequence[Outcome], seconds: float) -> None:
+        """Writes a cell; `made` are its transformed examples of some rows."""
         examples, cell = self.subject.sets()[self.of], Cell(self.of, name)
         trials = [split.trial(0, 0) for split in self.splits]
         found = protocol.summary(trials, outcomes, examples.num_classes, self.control)
-        shown = self.subject.shown(self.of, made, self.rows)
+        shown = self.subject.shown(self.of, made, rows)
         if shown is not None:
             files.write_npz(path(self.folder, cell, "npz"), {"shown": shown})
         files.write_json(path(self.folder, cell), {"data": examples.facts["digest"], **found})

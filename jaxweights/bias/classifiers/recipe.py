@@ -164,7 +164,7 @@ def train(
     trainer = StageTrainer(
         stage, data, {}, mesh, jax.random.fold_in(key, _TRAIN), f"{recipe.KIND}/{transformation.KIND}"
     )
-    ask = functools.partial(_ask, net, pipeline, mesh=mesh, key=jax.random.fold_in(key, _ASK))
+    ask = functools.partial(_ask, pipeline, mesh=mesh, key=jax.random.fold_in(key, _ASK))
     best = _Best(path, lambda params, state: ask(params, state, stored[trial.validation]))
     saved = best.see if recipe.reported == "best" else None
     result = trainer.run(None if path is None else path / "checkpoints", lambda row: None, per_epoch, saved=saved)
@@ -275,16 +275,24 @@ def _with(params: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _ask(net, pipeline, params, model_state, images: np.ndarray, *, mesh: Mesh, key: jax.Array) -> np.ndarray:
-    """Classes `[n]` int32 of stored images `[n, H, W, C]`."""
+@functools.lru_cache(maxsize=8)
+def _classes(pipeline: _Pipeline, channels: int, mesh: Mesh):
+    """The compiled program from `(params, key)` and `(images, numbers)` to classes."""
+    net = pipeline.recipe.network(channels, pipeline.num_classes)
 
     def classes(state, rows):
         (params, words), (images, numbers) = state, rows
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(words), numbers)
         inputs = pipeline.evaluation(images, keys_for(keys, _EVALUATE))
-        return jnp.argmax(net.module.apply({"params": params}, inputs), axis=-1).astype(jnp.int32)
+        logits: Any = net.module.apply({"params": params}, inputs)
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    program, size = parallel.map_rows(classes, mesh), min(_BLOCK, len(images))
+    return parallel.map_rows(classes, mesh)
+
+
+def _ask(pipeline: _Pipeline, params, model_state, images: np.ndarray, *, mesh: Mesh, key: jax.Array) -> np.ndarray:
+    """Classes `[n]` int32 of stored images `[n, H, W, C]`."""
+    program, size = _classes(pipeline, images.shape[-1], mesh), min(_BLOCK, len(images))
     state, out = (_with(params, model_state), jax.random.key_data(key)), []
     for first in range(0, len(images), size):
         part = images[first : first + size]
