@@ -102,6 +102,11 @@ class Arithmetic(Transformation):
     BYTES: ClassVar[bool] = False
     """Whether `apply` also takes uint8, and then returns it, so that transformed sets are kept as bytes."""
 
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """What `apply` is to get in place of an image `[H, W, C]` uint8, such as the image at another size; made on the
+        host, in threads, for those that stand before the augmentation."""
+        return image
+
     @abc.abstractmethod
     def apply(self, images: jax.Array, keys: jax.Array) -> jax.Array:
         """Transforms images `[B, H, W, C]` float32 in [0, 1] to `[B, H', W', C']` float32.

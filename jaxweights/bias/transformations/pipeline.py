@@ -123,18 +123,29 @@ def _on_devices(
     """Applies a transformation chunk by chunk; `first` is the row of the first image in its collection."""
     mesh = parallel.resolve(place.mesh)
     program = _program(transformation, mesh)
-    size = max(1, _CHUNK_VALUES // int(np.prod(images.shape[1:])))
+    size = max(1, _CHUNK_VALUES // int(np.prod(_prepared(transformation, images[:1]).shape)))
     size = min(size, len(images)) + -min(size, len(images)) % mesh.size
     state = place.state, jax.random.key_data(key)
     parts = []
     with Progress(len(images), f"transforming ({transformation.KIND})", "images") as bar:
         for start in range(0, len(images), size):
-            chunk = images[start : start + size]
+            chunk = _prepared(transformation, images[start : start + size])
             rows = np.arange(start, start + size, dtype=np.int32) + first
             out = program(state, (parallel.pad_rows(chunk, size), rows))
             parts.append(np.asarray(out)[: len(chunk)])
             bar.update(start + len(chunk))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _prepared(transformation: Transformation, images: np.ndarray) -> np.ndarray:
+    """What the program of a transformation gets."""
+    if not isinstance(transformation, Arithmetic) or transformation.stage == Stage.AFTER:
+        return images
+    first = transformation.prepare(images[0])
+    if first is images[0] or np.shares_memory(first, images):
+        return images
+    with futures.ThreadPoolExecutor(parallel.num_cores()) as pool:
+        return np.stack([first, *pool.map(transformation.prepare, images[1:])])
 
 
 @functools.lru_cache(maxsize=64)
