@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     config.zoo.epochs = 5
     config.generators = ConfigDict({"gaussian": generators.baselines().gaussian})
     # The training networks take 484 MB, and they are read as they are needed.
-    config.generators.pdiff = generators.preset("pdiff_small", data_memory=64 << 20)
+    config.generators.pdiff = generators.preset("pdiff_small", data_memory=0.1)
     config.audit.training_queries = 2_000  # of the 100,000 that all others are compared with
     return config

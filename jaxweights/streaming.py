@@ -27,14 +27,14 @@ _SHARE = 4  # of the memory of a device that a training set may take by default:
 _BLOCK_BYTES = 64 << 20  # of a block, of the examples of all devices
 
 
-def room(data_memory: int, devices: int) -> int:
+def room(data_memory: float, devices: int) -> int:
     """Bytes of every device that a training set may take.
 
     Args:
-      data_memory: as the user says; 0 for a quarter of the memory of a device.
+      data_memory: in GB, as the user says; 0 for a quarter of the memory of a device.
       devices: of this process; on CPU they share the memory of the host.
     """
-    return data_memory or memory.devices() // (_SHARE * devices)
+    return int(1e9 * data_memory) if data_memory else memory.devices() // (_SHARE * devices)
 
 
 def size(data: Any) -> int:

@@ -131,6 +131,7 @@ STAGES = [
         {"audit__hull_neighbours": 4},
         [*(f"measure {n}" for n in ("training", "heldout", "noise_ladder")), *MEASURED, "audit", "report"],
     ),
+    ({"audit__training_queries": 8}, ["measure training", "audit", "report"]),
     (
         {"generators__average__k": 4},
         ["sample average", "studies shapes", "measure average", "audit", "report"],

@@ -156,7 +156,7 @@ def test_two_processes_train_as_one(tmp_path):
     code = f"""
 import pathlib
 import test_sharding
-made = test_sharding.trainer(2, 0, steps=2, data_memory=1)
+made = test_sharding.trainer(2, 0, steps=2, data_memory=1e-9)
 assert made.most(1) == 1
 print(test_sharding.digest(made.run(pathlib.Path({str(tmp_path)!r}), print)))
 """

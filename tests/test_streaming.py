@@ -45,7 +45,7 @@ class Streamed(Denoiser):
     """The smallest generator, whose examples no device may keep."""
 
     def stages(self):
-        return tuple(dataclasses.replace(stage, data_memory=1) for stage in super().stages())
+        return tuple(dataclasses.replace(stage, data_memory=1e-9) for stage in super().stages())
 
 
 def train(generator, training, path=None, **options):
@@ -84,7 +84,7 @@ def test_no_more_is_read_than_two_blocks_and_no_device_keeps_the_set(training, m
 
 @pytest.mark.parametrize("kind", LEARNED)
 def test_generators_get_the_examples_that_they_would_get(kind, training, monkeypatch):
-    made = generators.build("x", {"kind": kind, **GENERATORS[kind].TINY, "data_memory": 1})
+    made = generators.build("x", {"kind": kind, **GENERATORS[kind].TINY, "data_memory": 1e-9})
     assert isinstance(made, LearnedGenerator)
     on_disk = dataclasses.replace(training, weights=Counting(training.weights))
     data, constants = made.prepare(training)
@@ -97,7 +97,7 @@ def test_generators_get_the_examples_that_they_would_get(kind, training, monkeyp
     stage = made.stages()[0]
     mesh = parallel.make_mesh(2)
     trainer = StageTrainer(stage, lazy, {"constants": constants}, mesh, jax.random.key(3), "x")
-    assert trainer.most(0) <= streaming.MOST_STEPS and stage.data_memory == 1
+    assert trainer.most(0) <= streaming.MOST_STEPS and stage.data_memory == 1e-9
 
     def choose(data, step):
         rows = (step + jnp.arange(4, dtype=jnp.int32) * 3) % N

@@ -62,7 +62,7 @@ class Stage:
         every device, 0 for one on all together. Where several share, the loss gets matrices as `sharding.Part`, which
         modules gather that declare their parameters by `nn.parameters`. The optimizer has to act on every entry by
         itself; norms belong into `gradient_clip`.
-      data_memory: bytes of every device that the training examples may take; where they are more, those of the next
+      data_memory: GB of every device that the training examples may take; where they are more, those of the next
         steps are read while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
       stacked: keys of the parameters (at any depth) below which arrays are stacked along their first axis, one entry
         per block; that axis is never split.
@@ -79,7 +79,7 @@ class Stage:
     gather: Callable[..., Any] = lambda data, rows, keys: jax.tree.map(lambda leaf: leaf[rows], data)
     gradient_clip: float = 0.0
     parameter_shards: int = 1
-    data_memory: int = 0
+    data_memory: float = 0.0
     stacked: tuple[str, ...] = ()
     auxiliary: tuple[str, ...] = ()
 

@@ -69,7 +69,7 @@ class HyperDiffusion(Augmented):
       ema_decay: decay of the averaged parameters, which samples are drawn with, or None for no average.
       parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
         every device, 0 for one on all together. See `sharding`.
-      data_memory: bytes of every device that the training networks may take; of more, those of the next steps are read
+      data_memory: GB of every device that the training networks may take; of more, those of the next steps are read
         while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
       sampling_steps: number of DDIM steps, or None for all.
       eta: noise of DDIM steps, from 0 (deterministic) to 1.
@@ -119,7 +119,7 @@ class HyperDiffusion(Augmented):
     gradient_clip: float = setting(0.0, at_least=0)
     ema_decay: float | None = setting(None, at_least=0, below=1)
     parameter_shards: int = setting(1, at_least=0)
-    data_memory: int = setting(0, at_least=0)
+    data_memory: float = setting(0.0, at_least=0)
     sampling_steps: int | None = setting(None, at_least=1)
     eta: float = setting(0.0, at_least=0, at_most=1)
     variances: domain.Variances = "clip"

@@ -53,7 +53,7 @@ class HyperRepSettings(Autoencoding):
         memory, slower.
       parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
         every device, 0 for one on all together. See `sharding`.
-      data_memory: bytes of every device that the training networks may take; of more, those of the next steps are read
+      data_memory: GB of every device that the training networks may take; of more, those of the next steps are read
         while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
       projection_layers: number of hidden layers of the projection head, 0 for no head.
       projection_hidden: size of its hidden layers, or None for `latent_dim`.
@@ -143,7 +143,7 @@ class HyperRepSettings(Autoencoding):
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     parameter_shards: int = setting(1, at_least=0)
-    data_memory: int = setting(0, at_least=0)
+    data_memory: float = setting(0.0, at_least=0)
     projection_layers: int = setting(4, at_least=0, at_most=1000)
     projection_hidden: int | None = setting(400, at_least=1, at_most=1_000_000)
     projection_features: int | None = setting(50, at_least=1, at_most=1_000_000)

@@ -53,7 +53,7 @@ class PDiff(LearnedGenerator):
         intermediate values; less memory, slower.
       parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
         every device, 0 for one on all together. See `sharding`.
-      data_memory: bytes of every device that the training networks may take; of more, those of the next steps are read
+      data_memory: GB of every device that the training networks may take; of more, those of the next steps are read
         while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
       num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
@@ -117,7 +117,7 @@ class PDiff(LearnedGenerator):
     denoiser_channels: tuple[int, ...] = setting((64, 128, 256, 512), at_least=1, at_most=65_536, length=(2, None))
     remat: bool = False
     parameter_shards: int = setting(1, at_least=0)
-    data_memory: int = setting(0, at_least=0)
+    data_memory: float = setting(0.0, at_least=0)
     num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
