@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from jaxweights import parallel
-from jaxweights.bias import classifiers, protocol
+from configs.paper import bias_ycd
+from jaxweights import parallel, settings
+from jaxweights.bias import protocol
 from jaxweights.bias.augmentation import crops, mixing, randaugment
 from jaxweights.bias.classifiers import recipe
+from jaxweights.bias.describe import describe
 from jaxweights.bias.transformations import make
+from jaxweights.bias.transformations.base import Augmentation
 from jaxweights.errors import UserError
+from jaxweights.nets.resize import weigh
 
 
 def _picture():
@@ -66,7 +70,7 @@ def test_crops_are_those_of_pillow():
     picture = _picture()
     box = [jnp.array([value]) for value in (3, 11)], [jnp.array([value]) for value in (5, 13)]
     rows, columns = crops.weights(20, 16, *box[0]), crops.weights(24, 16, *box[1])
-    found = crops.whole(recipe.crops.weigh(jnp.asarray(picture, jnp.float32)[None], rows, columns))[0]
+    found = crops.whole(weigh(jnp.asarray(picture, jnp.float32)[None], rows, columns))[0]
     cut = Image.fromarray(picture[3:14, 5:18]).resize((16, 16), Image.Resampling.BICUBIC)
     assert np.abs(np.asarray(found) - np.asarray(cut).astype(int)).max() <= 1  # Pillow rounds after each axis
 
@@ -95,6 +99,17 @@ def test_mixing():
     np.testing.assert_array_equal(same, targets)
 
 
+def test_published_constants():
+    counts = {"tiny": 27_822_435, "femto": 4_833_939, "nano": 14_954_483, "resnet34": 21_286_211}
+    for name, count in counts.items():
+        facts = describe(bias_ycd.get_config(name).to_dict())
+        assert facts["networks"]["ycd"]["num_params"] == count and facts["networks"]["ycd"]["steps"] == 21_960
+    # Segmentations, which the published code standardises in evaluation alone.
+    augmentation, chosen = Augmentation("crop", False, True), recipe.Recipe()
+    assert chosen.standardised_in(augmentation) == (True, True)
+    assert chosen.replace(normalisation="published").standardised_in(augmentation) == (False, True)
+
+
 def test_schedule():
     rate = recipe.Recipe().schedule(21_960)
     assert rate(0) == 0 and np.isclose(rate(1463), 1e-3) and np.isclose(rate(1464), 1e-3)
@@ -110,7 +125,6 @@ def test_a_training(tmp_path):
     )
     (split,) = protocol.splits(labels, np.arange(48), 16, 8, repeats=1)
     small = {
-        "kind": "recipe",
         "net": {"name": "mlp", "hidden": (16,)},
         "augment": {"operations": 1},
         "epochs": 8,
@@ -121,7 +135,7 @@ def test_a_training(tmp_path):
         "mixing": {"group": 2},
         "reported": "best",
     }
-    chosen, mesh = classifiers.build(small), parallel.make_mesh(2)
+    chosen, mesh = settings.make(recipe.Recipe, small), parallel.make_mesh(2)
     trial, same = split.trial(0, 0), make("identity")
     outcome = recipe.train(chosen, images, same, trial, 2, mesh=mesh, path=tmp_path)
     assert np.mean(outcome.predictions == labels[split.validation]) > 0.9

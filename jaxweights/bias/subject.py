@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxweights.bias import protocol
 from jaxweights.bias.classifiers import Classifier
 from jaxweights.bias.protocol import Split
+from jaxweights.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,9 +63,16 @@ class Sizes:
           UserError: see `protocol.splits`.
         """
         labels, groups, train = examples.labels, examples.groups, self.num_train
+        counts = [len(np.unique(groups[labels == i])) for i in range(examples.num_classes)]
         if not train:
-            fewest = min(len(np.unique(groups[labels == i])) for i in range(examples.num_classes))
-            train = max(1, fewest - self.num_validation)
+            train = max(1, min(counts) - self.num_validation)
+        needed = max(self.repeats * self.num_validation, train + self.num_validation)
+        if min(counts) < needed:
+            raise UserError(
+                f"{examples.names[int(np.argmin(counts))]} has {min(counts)} independent examples, but {self.repeats} "
+                f"repeats of {self.num_validation} for validation and {train} for training need {needed}. Give more, "
+                "or lower bias.num_train, bias.num_validation or bias.repeats."
+            )
         real = protocol.splits(labels, groups, train, self.num_validation, self.repeats, self.seed)
         pseudo = protocol.control_splits(labels, groups, train, self.num_validation, self.controls, self.seed)
         return real + pseudo, [False] * len(real) + [True] * len(pseudo)
