@@ -27,9 +27,9 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
       UserError: see `settings.parse`.
     """
     options = parse(config)
-    classifier, sets = options.chosen_classifier(), options.chosen_sets()
-    made = options.chosen_transformations()
-    names = {name: sorted(one.collections or one.parts) for name, one in sets.items()}
+    classifier, made = options.chosen_classifier(), options.transformations
+    order = sorted(options.sets.items(), key=lambda item: (item[0] != options.main, item[0]))
+    names = {name: sorted(one.get("collections") or one.get("parts", ())) for name, one in order}
     networks = {}
     if isinstance(classifier, Recipe):
         for name, of in names.items():
@@ -45,8 +45,8 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
             }
     return {
         "sets": names,
-        "transformations": {name: one.KIND for name, one in made.items()},
-        "trainings": len(sets) * len(made) * (options.repeats + options.controls),
+        "transformations": {name: one if isinstance(one, str) else one["kind"] for name, one in made.items()},
+        "trainings": len(names) * len(made) * (options.repeats + options.controls),
         "classifier": {"kind": classifier.KIND, "epochs": classifier.epochs, "batch_size": classifier.batch_size},
         "networks": networks,
     }

@@ -136,7 +136,11 @@ def parse(config: Mapping[str, Any]) -> BiasSettings:
       UserError: see `BiasSettings`, and what sets, transformations and classifiers refuse.
     """
     found = make(BiasSettings, config.get("bias", {}))
-    found.chosen_classifier()
+    if found.chosen_classifier().IMAGES and found.kind == WEIGHTS:
+        raise UserError(
+            f"bias.classifier.kind is {found.classifier['kind']!r}, which is for images, but bias.kind is weights. "
+            "Set the first to linear, mlp or units."
+        )
     refuse_unknown(config, ("seed", "bias", *(SECTIONS if found.kind == WEIGHTS else ())), "")
     if found.kind != WEIGHTS:  # sets and transformations of networks are checked where these are read
         found.chosen_sets()
