@@ -152,7 +152,8 @@ class StageTrainer:
         specs = jax.tree.map(sharding.spec, dict(done), self._done_axes)
         own = sum(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
         self._stream = None
-        large = streaming.size(data) > streaming.room(stage.data_memory, max(own, 1))
+        given = stage.data_memory
+        large = given is not None and streaming.size(data) > streaming.room(given, max(own, 1))
         if self._gathered(large).any():  # the memory of hosts may differ
             split = PartitionSpec(None, self._rows)
             sharded = NamedSharding(self.mesh, split)

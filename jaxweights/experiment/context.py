@@ -150,7 +150,7 @@ class Context:
         if name != trained:
             raise ValueError(f"{name} uses the training of {trained}.")
         if isinstance(generator, generators.ClosedFormGenerator):
-            return generator.fit(training.select(np.arange(len(training))))  # in memory
+            return generator.fit(_read(training))
         if name not in self._states:
             folder = self.workdir / "generators" / name
             with processes.in_turn(f"claim {name}"):
@@ -159,10 +159,11 @@ class Context:
             recording = {"log": self._recorder(log), "begin": functools.partial(_forget, log)}
             if not processes.is_first():
                 recording = {}
+            learned = trajectories if generator.TRAJECTORIES else training
             with self.folder.timed(f"train {name}"):
                 self._states[name] = train_generator(
                     generator,
-                    trajectories if generator.TRAJECTORIES else training,
+                    learned if generator.reads_disk else _read(learned),
                     parallel.make_global_mesh(),
                     key=jax.random.fold_in(self.key(1), self._streams[name]),
                     path=folder,
@@ -223,6 +224,11 @@ class Context:
             self.check_origin(stage, kept, path.parent)
         else:
             files.write_json(path, self.origin(stage))
+
+
+def _read(networks: Population) -> Population:
+    """Networks in memory."""
+    return networks.select(np.arange(len(networks)))
 
 
 def _forget(log: files.JsonLines, generator: str, stage: str, step: int) -> None:

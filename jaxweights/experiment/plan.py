@@ -222,9 +222,11 @@ def generator_memory(generator: LearnedGenerator, training: Training, shapes: li
     and the training networks, as many as there is room for."""
     sizes = [(count(s.params) * (4 + (s.stage.ema_decay is not None)), count(s.params)) for s in shapes]
     copies, params = max(sizes, default=(0, 0))
-    devices = len(jax.local_devices())
-    room = devices * streaming.room(max((s.stage.data_memory for s in shapes), default=0), devices)
-    smaller, prepared = f"Lower the sizes in {generator.section}", min(_FLOAT * generator.prepared_size(training), room)
+    smaller, prepared = f"Lower the sizes in {generator.section}", _FLOAT * generator.prepared_size(training)
+    given = [stage.data_memory for stage in generator.stages()]
+    if None not in given:
+        devices = len(jax.local_devices())
+        prepared = min(prepared, devices * max(streaming.room(size or 0.0, devices) for size in given))
     return [
         Part(f"weights and optimizer state of {params:,} parameters", _FLOAT * copies, smaller),
         Part(f"what it makes of {training.rows:,} training networks", prepared, f"{smaller}, or zoo.num_runs"),

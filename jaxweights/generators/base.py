@@ -56,14 +56,16 @@ class Stage:
         stage's result holds the averaged parameters as `params`.
       gather: `(data, rows, keys) -> batch` makes the examples of a step from the prepared data, row numbers `[b]` and
         the per-example keys; the default takes the rows. For generators whose examples are drawn within a row, such as
-        pairs of checkpoints of one run. Of the largest array it takes rows and does nothing else with them.
+        pairs of checkpoints of one run.
       gradient_clip: largest global norm of the gradient, or 0 for no limit.
       parameter_shards: devices that share one copy of parameters, optimizer state and average, at most; 1 for a copy on
         every device, 0 for one on all together. Where several share, the loss gets matrices as `sharding.Part`, which
         modules gather that declare their parameters by `nn.parameters`. The optimizer has to act on every entry by
         itself; norms belong into `gradient_clip`.
-      data_memory: GB of every device that the training examples may take; where they are more, those of the next
-        steps are read while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
+      data_memory: GB of every device that the training examples may take, 0 for a quarter of its memory, of a CPU's
+        shared among its devices; where they are more, those of the next steps are read while steps run. None for
+        examples that are always on the devices: whoever gives a number promises that `gather` takes rows of the largest
+        array and does nothing else with them, and that `prepare` takes weights that are on disk.
       stacked: keys of the parameters (at any depth) below which arrays are stacked along their first axis, one entry
         per block; that axis is never split.
       auxiliary: top-level keys of the parameters that serve training alone; they do not count as the generator's size.
@@ -79,7 +81,7 @@ class Stage:
     gather: Callable[..., Any] = lambda data, rows, keys: jax.tree.map(lambda leaf: leaf[rows], data)
     gradient_clip: float = 0.0
     parameter_shards: int = 1
-    data_memory: float = 0.0
+    data_memory: float | None = None
     stacked: tuple[str, ...] = ()
     auxiliary: tuple[str, ...] = ()
 
@@ -175,6 +177,11 @@ class LearnedGenerator(Generator):
     def prepared_size(self, training: Training) -> int:
         """Floats that `prepare` returns for such networks, for estimates of memory."""
         return training.rows * training.spec.num_params
+
+    @property
+    def reads_disk(self) -> bool:
+        """Whether training networks may stay on disk, see `Stage.data_memory`."""
+        return all(stage.data_memory is not None for stage in self.stages())
 
     @abc.abstractmethod
     def prepare(self, training: Population) -> tuple[Any, Any]:
