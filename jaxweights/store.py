@@ -113,6 +113,7 @@ class PopulationStore:
         self.provenance: Mapping[str, Any] = index["provenance"]
         self._records: dict[str, np.ndarray] | None = None
         self._opened: dict[int, np.ndarray] = {}  # weights of chunks by id
+        self._dropped = False  # whether the index on disk names chunks that are gone
 
     @classmethod
     def create(cls, path: pathlib.Path | str, spec: WeightSpec, provenance: Mapping[str, Any]) -> PopulationStore:
@@ -164,15 +165,17 @@ class PopulationStore:
                 "Use the jaxweights version that wrote it, or remove the folder and run again."
             )
         index = files.read_json(path / INDEX, what, cure, _SHAPE)
+        named = len(index["chunks"])
         if drop_missing:
             kept = [c for c in index["chunks"] if all((path / c[k]["file"]).exists() for k in ("weights", "records"))]
-            if len(kept) < len(index["chunks"]):
+            if len(kept) < named:
                 index.update(chunks=kept, complete=False)
         try:
             store = cls(path, index)
         except (LookupError, TypeError, ValueError) as error:
             raise UserError(f"The spec in {path / INDEX} is damaged ({error}). {cure}") from error
         store._refuse_damaged(_size_problem)
+        store._dropped = len(index["chunks"]) < named
         return store
 
     def _refuse_damaged(self, problem: Callable[[pathlib.Path, Mapping[str, Any]], str | None]) -> None:
@@ -251,12 +254,12 @@ class PopulationStore:
         return not any(_size_problem(self.path / entry[part]["file"], entry[part]) for part in ("weights", "records"))
 
     def _add(self, entries: list[dict[str, Any]]) -> None:
-        if not entries:
+        if not entries and not self._dropped:
             return
         chunks = sorted(self._index["chunks"] + entries, key=lambda c: c["id"])
         files.write_json(self.path / INDEX, {**self._index, "chunks": chunks})
         self._index["chunks"] = chunks
-        self._records = None
+        self._records, self._dropped = None, False
         for entry in entries:
             self._opened.pop(entry["id"], None)
 

@@ -93,7 +93,7 @@ class _Soak:
     def run(self, faults: int) -> None:
         """Disturbs so often, and compares every run that ended."""
         undisturbed, disturbed = self._folder / "undisturbed", self._folder / "disturbed"
-        lengths = self._finish(undisturbed)
+        lengths = self._lengths(undisturbed)
         while self._hits.total() < faults:
             place = -1
             while place + 1 < len(soaking.STAGES) and self._hits.total() < faults:
@@ -106,6 +106,15 @@ class _Soak:
             self._rounds += 1
             print(f"run {self._rounds} ended; different: {', '.join(found) or 'nothing'}", flush=True)
             shutil.rmtree(disturbed)
+
+    def _lengths(self, undisturbed: pathlib.Path) -> dict[str, float]:
+        """The seconds of the stages of the undisturbed run, which a former call may have made."""
+        from jaxweights import files
+
+        path = self._folder / "undisturbed.json"
+        if not path.exists():
+            files.write_json(path, self._finish(undisturbed))
+        return files.read_json(path, "table of seconds", f"Remove the folder {self._folder}.", {str: float})
 
     def _start(self, workdir: pathlib.Path, count: int) -> soaking.Job:
         arguments = [f"--config={_CONFIG.value}", f"--host_devices={max(1, self._devices // count)}"]
@@ -135,7 +144,8 @@ class _Soak:
         kind = min(self._kinds, key=lambda kind: self._hits[wanted, kind])
         job = self._start(workdir, count)
         job.wait_for(wanted)
-        job.sleep(self._random.uniform(0, lengths.get(wanted, 0.0)))
+        # What was begun before takes less time.
+        job.sleep(self._random.uniform(0, 0.5 * lengths.get(wanted, 0.0)))
         if not job.running():
             if any(job.statuses()):
                 self._problem(f"the job ended with status {job.statuses()} before it was disturbed; see {job.log}")

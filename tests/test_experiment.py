@@ -4,8 +4,10 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import mini
 import numpy as np
@@ -15,6 +17,7 @@ from jaxweights import auditing, experiment, files, store
 from jaxweights.errors import UserError
 from jaxweights.experiment import Experiment, findings, samples, zoo
 from jaxweights.experiment.stages import stale_stages
+from launch import soaking
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = mini.get_config().to_dict()
@@ -116,6 +119,29 @@ def test_running_again_redoes_nothing(workdir, metrics):
     again = json.loads((workdir / "metrics.json").read_text())
     assert {k: again[k] for k in ("series", "checks", "zoo")} == {k: metrics[k] for k in ("series", "checks", "zoo")}
     assert len(page) > 10_000
+
+
+LIFE = """
+import sys
+sys.path[:0] = ["tests", "."]
+import conftest, mini
+from jaxweights.experiment import Experiment
+Experiment(mini.get_config().to_dict(), sys.argv[1]).run()
+"""
+
+
+def test_a_killed_experiment_ends_bit_for_bit_as_an_undisturbed_one(workdir, tmp_path):
+    """`launch.soak` in miniature: killed while it samples."""
+    for kept in ("config.json", "inputs.json", "streams.json", "zoo", "generators"):
+        copy = shutil.copytree if (workdir / kept).is_dir() else shutil.copy
+        copy(workdir / kept, tmp_path / kept)
+    process = subprocess.Popen([sys.executable, "-c", LIFE, str(tmp_path)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("samples/average/weights-*")) and process.poll() is None:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "audit").exists()
+    Experiment(CONFIG, tmp_path).audit()
+    assert soaking.differences(workdir, tmp_path) == []
 
 
 def test_a_changed_config_is_refused_by_naming_the_keys(workdir):
