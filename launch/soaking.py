@@ -29,6 +29,7 @@ END = "end"  # after the last stage, before the processes have ended
 LIMIT_SECONDS = 60.0
 """Within which the others have to end."""
 
+_AGAIN_SECONDS = 5.0
 _CHANGING = ("timing", "checksum", "versions")  # entries of metrics.json that differ between equal runs
 
 
@@ -113,13 +114,14 @@ class Job:
         """Disturbs a process and waits for the others to end; all have ended afterwards.
 
         Returns:
-          Seconds until the others had ended, and what was wrong with that, if anything.
+          Seconds until the others had ended (since it had, where it raises), and what was wrong with that, if anything.
         """
         self._processes[number].send_signal(SIGNALS[kind])
+        if kind == "raise":
+            self._raise_again(number)
         begin = time.monotonic()
         others = [i for i in range(len(self._processes)) if i != number]
-        waiting = others if others else [number] if kind == "raise" else []
-        while any(self._processes[i].poll() is None for i in waiting) and time.monotonic() < begin + LIMIT_SECONDS:
+        while any(self._processes[i].poll() is None for i in others) and time.monotonic() < begin + LIMIT_SECONDS:
             time.sleep(0.02)
         seconds, left = time.monotonic() - begin, [i for i in others if self._processes[i].poll() is None]
         for process in self._processes:
@@ -131,6 +133,15 @@ class Job:
             return seconds, f"{what} the processes {left} had not ended after {seconds:.0f} s"
         silent = [i for i in others if self._processes[i].returncode and not self._names(i, number)]
         return seconds, f"{what} it is not named by {silent}; see {self._logs[silent[0]]}" if silent else None
+
+    def _raise_again(self, number: int) -> None:
+        """Waits until a process has ended; what is raised while Python collects garbage is lost."""
+        end, again = time.monotonic() + LIMIT_SECONDS, time.monotonic() + _AGAIN_SECONDS
+        while self._processes[number].poll() is None and time.monotonic() < end:
+            if time.monotonic() > again:
+                self._processes[number].send_signal(SIGNALS["raise"])
+                again += _AGAIN_SECONDS
+            time.sleep(0.02)
 
     def _names(self, number: int, other: int) -> bool:
         """Whether a process named another one among its last words."""

@@ -2,6 +2,7 @@
 
 import fcntl
 import types
+from typing import Any
 
 import jobs
 import numpy as np
@@ -61,7 +62,7 @@ def work_together(folder):
                 raise UserError(f"wrong in {wrong}")
         assert raised.value.process == wrong
     drawn = np.full((4, 3), np.nan if index else 0.0, np.float32), np.zeros(4, int)
-    context = types.SimpleNamespace(settings=types.SimpleNamespace(num_samples=9), workdir=folder)
+    context: Any = types.SimpleNamespace(settings=types.SimpleNamespace(num_samples=9), workdir=folder)
     with pytest.raises(UserError, match="4 of 9 networks sampled from 'wild' have weights that are not finite"):
         samples._refuse_undefined(context, types.SimpleNamespace(name="wild", section="generators.wild"), drawn)
     with locks.locked(folder):
