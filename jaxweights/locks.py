@@ -33,6 +33,7 @@ class _Held:
 
 
 _held: dict[pathlib.Path, _Held] = {}
+_known: set[pathlib.Path] = set()  # folders that were locked before; processes that are left there are of this job
 
 
 def acquire(folder: pathlib.Path | str) -> pathlib.Path:
@@ -73,10 +74,12 @@ def _hold(file: IO[str], folder: pathlib.Path) -> None:
             f"{folder} is in use by {owner}. Wait until that has ended, or end it, or choose another folder."
         )
     try:
-        _await_followers(folder)
+        if folder not in _known:
+            _await_followers(folder)
     except UserError:
         file.close()
         raise
+    _known.add(folder)
     with contextlib.suppress(OSError):  # a full disk: locked it is
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} ({_program()}, {time.strftime('%Y-%m-%d %H:%M')})")

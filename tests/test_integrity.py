@@ -321,6 +321,9 @@ def test_processes_of_a_job_whose_first_one_is_gone_are_waited_for(tmp_path, mon
         monkeypatch.setattr("time.sleep", lambda _: follower.close())  # it ends while it is waited for
         with locks.locked(tmp_path):
             assert follower.closed
+    with open(tmp_path / locks.FOLLOWERS) as own:  # of this job
+        fcntl.flock(own, fcntl.LOCK_SH)
+        locks.release(locks.acquire(tmp_path))
 
 
 def test_a_resumed_log_has_every_row_once(tmp_path):
