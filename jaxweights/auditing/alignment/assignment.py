@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-_CACHED = 1 << 14  # numbers of every kind that the problems in work have on a CPU
+_CACHED = 1 << 13  # numbers of every kind that the problems in work have on a CPU
 _ROUND = 0.5  # steps per row, after which solved problems are put aside
 
 
@@ -44,22 +44,53 @@ class _Search(NamedTuple):
     back: jax.Array
 
 
-def assign(costs: jax.Array, prices: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+def assign(costs: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Solves assignment problems, exactly up to the rounding of float32.
 
     Args:
       costs: `[Q, n, n]` float32 costs of a row's having a column.
-      prices: `[Q, n]` float32 of the columns where the search starts, as of an earlier, similar problem, or NaN; the
-        lowest costs of every column are the other choice.
-      wanted: `[Q]` booleans; the other problems are left at the identity.
+      prices: `[Q, n]` float32 of the columns where the search starts, or NaN, see `first_choice`.
 
     Returns:
       `[Q, n]` int32, the column of every row, and `[Q, n]` prices at which no row wants another column.
     """
+    own = jnp.arange(costs.shape[1], dtype=jnp.int32)
+    return completed(costs, *first_choice(costs, prices, jnp.tile(own[None], (len(costs), 1))))
+
+
+def first_choice(costs: jax.Array, prices: jax.Array, own: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Gives columns to rows for which they are cheapest, without exchanges.
+
+    Args:
+      costs: `[Q, n, n]` float32.
+      prices: `[Q, n]` float32 of the columns, as of an earlier, similar problem, or NaN; the lowest costs of every
+        column are the other choice.
+      own: `[Q, n]` int32 columns that rows prefer among equally cheap ones.
+
+    Returns:
+      `[Q, n]` int32, the row of every column, n where it has none, and `[Q, n]` prices, both of the choice with fewer
+      rows without a column.
+    """
+    size = costs.shape[1]
+    other = jnp.min(costs, axis=1)
+    prices = jnp.where(jnp.isnan(prices), other, prices)
+    mine = own[:, :, None] == jnp.arange(size, dtype=jnp.int32)[None, None, :]
+    first, second = _owners(costs, prices, own, mine), _owners(costs, other, own, mine)
+    better = (jnp.sum(second == size, axis=1) < jnp.sum(first == size, axis=1))[:, None]
+    return jnp.where(better, second, first), jnp.where(better, other, prices)
+
+
+def completed(costs: jax.Array, owner: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Serves the rows that have no column yet along shortest paths of exchanges.
+
+    Args:
+      costs: `[Q, n, n]` float32.
+      owner, prices: `[Q, n]`, see `first_choice`; problems of which all columns have a row are left alone.
+
+    Returns:
+      See `assign`.
+    """
     count, size, _ = costs.shape
-    lines = jnp.arange(size, dtype=jnp.int32)
-    owner, prices = _first(costs, prices)
-    owner = jnp.where(wanted[:, None], owner, lines[None, :])
     slots = min(count, max(_CACHED // size, 1)) if jax.default_backend() == "cpu" else count
     chunks = -(-count // slots)
     slots = -(-count // chunks)
@@ -102,27 +133,20 @@ def _lengthened(values: jax.Array, count: int) -> jax.Array:
     return jnp.pad(values, ((0, count - len(values)), (0, 0)))
 
 
-def _first(costs: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Which row holds a column at first `[Q, n]`, and the prices, of the two choices with fewer rows without one."""
-    other = jnp.min(costs, axis=1)
-    prices = jnp.where(jnp.isnan(prices), other, prices)
-    first, second = _first_owners(costs, prices), _first_owners(costs, other)
+def _owners(costs: jax.Array, prices: jax.Array, own: jax.Array, mine: jax.Array) -> jax.Array:
+    """Gives every column to a row that it is cheapest for, to its own where that is one of them; `[Q, n]`."""
     size = costs.shape[1]
-    better = (jnp.sum(second == size, axis=1) < jnp.sum(first == size, axis=1))[:, None]
-    return jnp.where(better, second, first), jnp.where(better, other, prices)
-
-
-def _first_owners(costs: jax.Array, prices: jax.Array) -> jax.Array:
-    """Gives every column to a row that it is cheapest for, to its own where it is one of them; `[Q, n]`."""
-    size = costs.shape[1]
-    own = jnp.arange(size, dtype=jnp.int32)
+    lines = jnp.arange(size, dtype=jnp.float32)
     reduced = costs - prices[:, None, :]
-    # A row's own column comes first, and the own row of a column: the number behind -1 is smaller than all others.
-    numbers = jnp.where(jnp.eye(size, dtype=bool), -1.0, own[None, :].astype(jnp.float32))
-    cheapest = _least(reduced <= jnp.min(reduced, axis=2)[:, :, None], numbers[None], axis=2)
-    claimed = jnp.where(cheapest < 0, own[None, :], cheapest)[:, :, None] == own[None, None, :]
-    found = _least(claimed, numbers.T[None], axis=1)
-    return jnp.where(found < 0, own[None, :], found)
+    # A row's own column comes first, and the own row of a column: its number less n is smaller than all others.
+    cheapest = _least(
+        reduced <= jnp.min(reduced, axis=2)[:, :, None],
+        jnp.where(mine, -1.0, lines[None, None, :]),
+        axis=2,
+    )
+    claimed = jnp.where(cheapest < 0, own, cheapest)[:, :, None] == lines.astype(jnp.int32)[None, None, :]
+    found = _least(claimed, lines[None, :, None] - jnp.where(mine, float(size), 0.0), axis=1)
+    return jnp.where(found < 0, found + size, found)
 
 
 def _least(chosen: jax.Array, numbers: jax.Array, axis: int) -> jax.Array:

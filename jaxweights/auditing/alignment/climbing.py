@@ -18,11 +18,12 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import parallel
-from jaxweights.auditing.alignment.assignment import assign
+from jaxweights.auditing.alignment.assignment import completed, first_choice
 from jaxweights.auditing.alignment.canonical import by_group, stored_groups, unit_offsets
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
 
+_CACHED = 1 << 19  # numbers of the pairs whose scores are taken at once on a CPU
 _TIE = 1e-6  # of the largest score, or of the score of a match: what float32 products may gain or lose by rounding
 
 
@@ -212,8 +213,9 @@ def _sweep(spec: WeightSpec, constants: list, moving: list, state: State) -> Sta
     for groups in phases(spec):
 
         def update(state, groups=groups):
-            scores = [_scores(spec, g, constants, moving, state) for g in groups]
-            return _update(spec, groups, scores, moving, state)
+            for size in sorted({spec.groups[g].size for g in groups}):
+                state = _update(spec, [g for g in groups if spec.groups[g].size == size], constants, moving, state)
+            return state
 
         wanted = functools.reduce(jnp.logical_or, (state.open[:, g] for g in groups)) & state.active
         state = jax.lax.cond(jnp.any(wanted), update, lambda state: state, state)
@@ -225,40 +227,122 @@ def _sweep(spec: WeightSpec, constants: list, moving: list, state: State) -> Sta
     return state._replace(known=state.known | settled, open=left, active=active, sweeps=sweeps)
 
 
-def _scores(spec: WeightSpec, group: int, constants: list, moving: list, state: State) -> jax.Array:
-    """The scores of a group with theirs in the present order, so that the diagonal is the present match."""
+def _update(spec: WeightSpec, groups: list[int], constants: list, moving: list, state: State) -> State:
+    """Assigns the units of some groups of one size, which share no tensor, anew.
+
+    Problems of active pairs are put together chunk by chunk, which stay in the cache, and solved all at once.
+    """
+    count, size = len(state.active), spec.groups[groups[0]].size
+    lines = jnp.arange(size, dtype=jnp.int32)
+    chunk = _chunk(spec, groups, count)
+    length = chunk * -(-count // chunk)
+    lead, flips = len(groups) * length, any(spec.groups[g].scaling == "sign" for g in groups)
+    problems = (
+        jnp.zeros((lead, size, size)),
+        jnp.tile(lines[None], (lead, 1)),
+        jnp.zeros((lead, size)),
+        *((jnp.zeros((lead, size, size), bool),) if flips else ()),
+    )
+    places = []
+    for number, group in enumerate(groups):
+        wanted = state.active & state.open[:, group]
+        order = jnp.argsort(~wanted, stable=True).astype(jnp.int32)
+        places.append(number * length + jnp.argsort(order))
+        rows = jnp.pad(order, (0, length - count), constant_values=count - 1)
+        number_wanted = jnp.sum(wanted, dtype=jnp.int32)
+
+        def add(step, problems, group=group, rows=rows, start=number * length, number_wanted=number_wanted):
+            chosen = jax.lax.dynamic_slice_in_dim(rows, step * chunk, chunk)
+            constant, tensors, part = jax.tree.map(lambda x: x[chosen], (constants[group], moving[group], state))
+            scores = _scores(spec, group, constant, tensors, part)
+            own, prices = (jnp.asarray(by_group(spec, x)[group]) for x in (part.permutations, part.prices))
+            costs = _costs(spec, group, scores, own)
+            owner, prices = first_choice(costs, prices, own)
+            # What fills the last chunk is left alone.
+            owner = jnp.where(step * chunk + jnp.arange(chunk)[:, None] < number_wanted, owner, lines[None])
+            found = costs, owner, prices, *((scores < 0,) if flips else ())
+            return tuple(
+                jax.lax.dynamic_update_slice_in_dim(x, y, start + step * chunk, 0)
+                for x, y in zip(problems, found, strict=True)
+            )
+
+        problems = jax.lax.fori_loop(0, -(-number_wanted // chunk), add, problems)
+    columns, prices = completed(*problems[:3])
+    for group, place in zip(groups, places, strict=True):
+        scores, found = [problems[0], *problems[3:]], (columns[place], prices[place])
+        state = _improved(spec, group, scores, place, found, moving, state)
+    return state
+
+
+def _improved(
+    spec: WeightSpec,
+    group: int,
+    scores: list[jax.Array],
+    place: jax.Array,
+    found: tuple[jax.Array, jax.Array],
+    moving: list,
+    state: State,
+) -> State:
+    """The state with a new assignment of a group where a pair gains by it.
+
+    Args:
+      spec: meaning of the vectors.
+      group: number of the group.
+      scores: `[Q, n, n]` costs of all problems, and whether their scores are negative where units may change sign.
+      place: `[S]` the problems of the pairs.
+      found: columns and prices `[S, n]`.
+      moving: see `_prepared`.
+      state: that of the pairs.
+    """
+    columns, prices = found
+    order, sign, before = (by_group(spec, x)[group] for x in (state.permutations, state.signs, state.prices))
+    at = place[:, None], jnp.arange(columns.shape[1], dtype=jnp.int32)[None]
+    present, matched = (-scores[0].at[*at, x].get(mode="promise_in_bounds") for x in (order, columns))
+    changed = state._replace(permutations=_with_part(spec, group, state.permutations, columns))
+    if spec.groups[group].scaling == "sign":
+        below, negative = (scores[1].at[*at, x].get(mode="promise_in_bounds") for x in (order, columns))
+        present = jnp.where(below, -present, present) * sign
+        sign = jnp.where(negative, -1, 1).astype(sign.dtype)
+        changed = changed._replace(signs=_with_part(spec, group, state.signs, sign))
+    wanted = state.active & state.open[:, group]
+    better = wanted & (jnp.sum(matched - present, axis=1) > _TIE * jnp.sum(jnp.abs(matched), axis=1))
+    if group in _neighbours(spec)[group]:
+        # The score is quadratic in an order that a tensor has twice: a better assignment may be a worse match.
+        better &= _match(spec, group, moving, changed) > _match(spec, group, moving, state)
+    kept = [jnp.where(better[:, None], new, old) for new, old in zip(changed[:2], state[:2], strict=True)]
+    prices = _with_part(spec, group, state.prices, jnp.where(wanted[:, None], prices, before))
+    left = jnp.where(wanted[:, None], _reopened(spec, group, state.open, better), state.open)
+    return state._replace(permutations=kept[0], signs=kept[1], prices=prices, open=left)
+
+
+def _chunk(spec: WeightSpec, groups: list[int], count: int) -> int:
+    """Pairs whose scores are taken at once."""
+    if jax.default_backend() != "cpu":
+        return count
+    seen = max(sum(spec.leaves[t.leaf].size for t in _tensors(spec)[g]) for g in groups)
+    numbers = 2 * seen + 4 * spec.groups[groups[0]].size ** 2
+    return max(1, min(count, _CACHED // numbers))
+
+
+def _scores(spec: WeightSpec, group: int, total: jax.Array, tensors: list, state: State) -> jax.Array:
+    """The scores `[S, n, n]` of a group, theirs' units as they are stored, from those that do not change."""
     orders, signs = by_group(spec, state.permutations), by_group(spec, state.signs)
-    total = constants[group]
-    for tensor, (ours, theirs) in zip(_tensors(spec)[group], moving[group], strict=True):
+    for tensor, (ours, theirs) in zip(_tensors(spec)[group], tensors, strict=True):
         weight = jnp.ones(len(theirs))
         theirs = _in_order(spec, theirs, tensor.others, orders, signs)
         for _, other in tensor.others:
             if other != group:
                 weight = weight * state.known[:, other]
         total = total + weight[:, None, None] * _products(ours, theirs)
-    return _taken(total, orders[group], 2)
+    return total
 
 
-def _update(spec: WeightSpec, groups: tuple[int, ...], scores: list, moving: list, state: State) -> State:
-    """Assigns the units of some groups anew."""
-    known = dict(zip(groups, scores, strict=True))
-    for size in sorted({spec.groups[g].size for g in groups}):
-        members = [g for g in groups if spec.groups[g].size == size]
-        costs = jnp.concatenate([_costs(spec, g, known[g]) for g in members])
-        start = jnp.concatenate([by_group(spec, state.prices)[g] for g in members])
-        wanted = jnp.concatenate([state.active & state.open[:, g] for g in members])
-        found = assign(costs, start, wanted)
-        for group, columns, own in zip(members, *(jnp.split(x, len(members)) for x in found), strict=True):
-            changed, better = _moved(spec, group, known[group], columns, state)
-            if group in _neighbours(spec)[group]:
-                # The score is quadratic in an order that a tensor has twice: a better assignment may be a worse match.
-                better &= _match(spec, group, moving, changed) > _match(spec, group, moving, state)
-            kept = [jnp.where(better[:, None], new, old) for new, old in zip(changed[:2], state[:2], strict=True)]
-            own = jnp.where(better[:, None], _taken(own, columns, 1), own)
-            prices = _with_part(spec, group, state.prices, own)
-            left = _reopened(spec, group, state.open, better)
-            state = state._replace(permutations=kept[0], signs=kept[1], prices=prices, open=left)
-    return state
+def _costs(spec: WeightSpec, group: int, scores: jax.Array, order: Any) -> jax.Array:
+    """Costs of an assignment; the present match is the cheaper by what rounding may pretend."""
+    worth = jnp.abs(scores) if spec.groups[group].scaling == "sign" else scores
+    slack = _TIE * jnp.max(jnp.abs(scores), axis=(1, 2), keepdims=True)
+    present = order[:, :, None] == jnp.arange(scores.shape[1], dtype=jnp.int32)[None, None, :]
+    return jnp.where(present, -slack, 0.0) - worth
 
 
 def _reopened(spec: WeightSpec, group: int, left: jax.Array, changed: jax.Array) -> jax.Array:
@@ -267,31 +351,6 @@ def _reopened(spec: WeightSpec, group: int, left: jax.Array, changed: jax.Array)
     own = jnp.array([[g == group for g in groups]])
     neighbours = jnp.array([[g in _neighbours(spec)[group] for g in groups]])
     return (left & ~own) | (changed[:, None] & neighbours)
-
-
-def _moved(
-    spec: WeightSpec, group: int, scores: jax.Array, columns: jax.Array, state: State
-) -> tuple[State, jax.Array]:
-    """The state with other columns `[S, n]` for the units of a group, and which active pairs gain by them."""
-    order: Any = by_group(spec, state.permutations)[group]
-    sign: Any = by_group(spec, state.signs)[group]
-    present = jnp.diagonal(scores, axis1=1, axis2=2) * sign
-    matched = jnp.take_along_axis(scores, columns[:, :, None], axis=2)[:, :, 0]
-    flips = spec.groups[group].scaling == "sign"
-    worth = jnp.abs(matched) if flips else matched
-    better = jnp.sum(worth - present, axis=1) > _TIE * jnp.sum(jnp.abs(matched), axis=1)
-    changed = state._replace(permutations=_with_part(spec, group, state.permutations, _taken(order, columns, 1)))
-    if flips:
-        sign = jnp.where(matched < 0, -1, 1).astype(sign.dtype)
-        changed = changed._replace(signs=_with_part(spec, group, state.signs, sign))
-    return changed, better & state.active
-
-
-def _costs(spec: WeightSpec, group: int, scores: jax.Array) -> jax.Array:
-    """Costs of an assignment; the present match is the cheaper by what rounding may pretend."""
-    worth = jnp.abs(scores) if spec.groups[group].scaling == "sign" else scores
-    slack = _TIE * jnp.max(jnp.abs(scores), axis=(1, 2), keepdims=True)
-    return -worth - slack * jnp.eye(scores.shape[1])[None]
 
 
 def _match(spec: WeightSpec, group: int, moving: list, state: State) -> jax.Array:

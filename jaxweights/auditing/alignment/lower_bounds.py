@@ -205,7 +205,7 @@ def _sharp_program(mesh: Mesh, odd: bool) -> Callable[..., jax.Array]:
         product = jnp.abs(product) if odd else product
         norms = keep * norms_a[:, :, None] + (keep * norms_b - width * products.FLOAT32_UNDERFLOW)[:, None, :]
         costs = norms - 2.0 * product
-        _, prices = assign(costs, jnp.full_like(norms_a, jnp.nan), jnp.ones(len(costs), bool))
+        _, prices = assign(costs, jnp.full_like(norms_a, jnp.nan))
         lows = jnp.min(costs - prices[:, None, :], axis=2)
         # Any prices give a bound; what sums of them may round up is charged to it.
         size = jnp.sum(jnp.abs(prices), axis=1) + jnp.sum(jnp.abs(lows), axis=1) + jnp.sum(norms_a + norms_b, axis=1)
