@@ -18,7 +18,7 @@ from launch import common
 
 _PART = flags.DEFINE_enum("part", "table", ("machine", "table"), "What to do.")
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of what the parts wrote.")
-_JSON = flags.DEFINE_string("json", None, "File of the whole record, for --part=table.")
+_RECORD = flags.DEFINE_string("record", None, "File of the whole record, for --part=table.")
 _TABLE = flags.DEFINE_string("table", None, "File of the tables, Markdown, for --part=table.")
 
 _OUTCOME = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b (\S+)")
@@ -41,7 +41,7 @@ def main(argv) -> None:
         return
     record = collected(folder)
     text = tables(record)
-    for name, content in ((_JSON.value, json.dumps(record, indent=1) + "\n"), (_TABLE.value, text)):
+    for name, content in ((_RECORD.value, json.dumps(record, indent=1) + "\n"), (_TABLE.value, text)):
         if name:
             pathlib.Path(name).write_text(content, encoding="utf-8")
     print(text)

@@ -43,7 +43,7 @@ FAST=(tests/test_{zoo,training,evaluate,evaluator,fields,gpt,hyperrep,pdiff,hype
 
 # part NAME SECONDS COMMAND...: runs a part in so many seconds at most, unless it is done or not wanted.
 part() {
-  local name=$1 limit=$2 begin=$SECONDS status
+  local name=$1 limit=$2 begin=$SECONDS status end=(--signal=TERM)
   shift 2
   if ((${#wanted[@]})) && [[ " ${wanted[*]} " != *" $name "* ]]; then return; fi
   if [[ -e $work/$name.done ]]; then
@@ -55,7 +55,9 @@ part() {
     echo "$name: no time is left"
     return
   fi
-  timeout --kill-after=5 "$limit" "$@" >"$work/$name.log" 2>&1
+  # Upon which pytest, if it is told alone, says what has failed.
+  if [[ $name == tests ]]; then end=(--signal=INT --foreground); fi
+  timeout "${end[@]}" --kill-after=5 "$limit" "$@" >"$work/$name.log" 2>&1
   status=$?
   echo "$name: exit status $status after $((SECONDS - begin)) s, at $SECONDS s"
   if ((status)); then tail -n 3 "$work/$name.log" | cut -c 1-500; fi
@@ -65,7 +67,7 @@ part() {
   for log in "$work"/*.log; do printf '\n===== %s\n' "${log##*/}" && tail -c 200000 "$log"; done >"$folder/log.txt"
   rm -rf "${work:?}/$name"  # workdirs take tens of gigabytes
   wait
-  "$PYTHON" -m launch.accelerator --part=table --folder="$work" --json="$folder/record.json" \
+  "$PYTHON" -m launch.accelerator --part=table --folder="$work" --record="$folder/record.json" \
     --table="$folder/tables.md" >/dev/null &
 }
 
@@ -109,14 +111,16 @@ else
 fi
 part digits $((seconds[2] + 40)) "${rate[@]}" --seconds="${seconds[2]}" --config=configs/digits.py "${digits[@]}" \
   --workdir="$work/digits" --json="$work/digits.json"
-part generators 100 "${bench[@]}" --json="$work/generators.json" --suite=gpt --suite=hyperrep --suite=fields \
-  --competitors=torch_loop "${trained[@]}"
-# What XLA would try out before it chooses an algorithm takes longer than the tests.
+# What XLA would try out before it chooses an algorithm takes longer than the tests. With --capture=sys it is in the log
+# what XLA said before it ended a process.
 XLA_FLAGS="${XLA_FLAGS-} --xla_gpu_autotune_level=0" \
-  part tests 120 "$PYTHON" -m pytest -v -n "${JOBS:-12}" "${tests[@]}"
-part shared 45 "${bench[@]}" --json="$work/shared.json" --suite=zoo --case="shared order" --models="$many" \
+  part tests 120 "$PYTHON" -m pytest -v --capture=sys --tb=line -n "${JOBS:-12}" "${tests[@]}"
+part shared 60 "${bench[@]}" --json="$work/shared.json" --suite=zoo --case="shared order" --models="$many" \
   --competitors=torch_func
 part measures 60 "${bench[@]}" --json="$work/measures.json" --suite=evaluate --suite=partial --suite=audit \
   --suite=sample --competitors= "${measured[@]}"
+# Programs of both compile for half a minute a case.
+part generators 300 "${bench[@]}" --json="$work/generators.json" --suite=fields --suite=hyperrep --suite=gpt \
+  --competitors=torch_loop "${trained[@]}"
 wait
 echo "all parts: $SECONDS s; $folder/tables.md"

@@ -16,6 +16,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -81,7 +82,7 @@ def main(argv) -> None:
     if path is not None and _RESUME.value and path.exists():
         record["rows"] = json.loads(path.read_text(encoding="utf-8"))["rows"]
     for name in SUITES if "all" in _SUITE.value else _SUITE.value:
-        cases = [case for case in suites[name]() if any(text in case.name for text in _CASE.value)]
+        cases = [case for case in _cases(record, name, suites[name]) if any(t in case.name for t in _CASE.value)]
         for case in cases:
             _add(record, name, measure.only(case, _COMPETITORS.value), timing)
             _write(path, record)
@@ -95,6 +96,21 @@ def main(argv) -> None:
         sys.exit(f"{len(record['failed'])} cases failed: {failed}")
 
 
+def _cases(record: dict[str, list], suite: str, make: Callable[[], list[Any]]) -> list[Any]:
+    """The cases of a suite; none, and the error in the record, where they cannot be made."""
+    try:
+        return make()
+    except Exception as error:
+        _fail(record, suite, "all cases", error)
+        return []
+
+
+def _fail(record: dict[str, list], suite: str, case: str, error: Exception) -> None:
+    said = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+    record["failed"].append({"suite": suite, "case": case, "error": said})
+    print(f"{suite}, {case}: {said}", file=sys.stderr, flush=True)
+
+
 def _add(record: dict[str, list], suite: str, case: Any, timing: Any) -> None:
     """Measures a case, unless its row is there, and adds the row, or the error."""
     from launch.benchmarks import measure
@@ -105,9 +121,7 @@ def _add(record: dict[str, list], suite: str, case: Any, timing: Any) -> None:
     try:
         row = measure.measure(suite, case, timing)
     except Exception as error:
-        said = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-        record["failed"].append({"suite": suite, "case": case.name, "error": said})
-        print(f"{suite}, {case.name}: {said}", file=sys.stderr, flush=True)
+        _fail(record, suite, case.name, error)
         return
     record["rows"].append(row)
     if not common.QUIET.value:

@@ -36,6 +36,20 @@ def pytest_collection_modifyitems(items) -> None:
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def full_precision() -> None:
+    """Products of float32 on accelerators, whose default of TF32 or bfloat16 has three digits."""
+    if jax.default_backend() != "cpu":
+        jax.config.update("jax_default_matmul_precision", "float32")
+
+
+@pytest.fixture(scope="session")
+def bitwise() -> None:
+    """A skip on accelerators, whose libraries choose kernels, and so the order of sums, by the number of rows."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("equality bit for bit is promised on CPU only")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
     """The folder of real files for development, or a skip where a checkout has none."""
@@ -47,7 +61,9 @@ def shared_data() -> pathlib.Path:
 
 @pytest.fixture(scope="session", params=[1, 8], ids=["one_device", "eight_devices"])
 def mesh(request):
-    """A mesh of one and of eight devices."""
+    """A mesh of one and of eight devices, where there are eight."""
+    if len(jax.devices()) < request.param:
+        pytest.skip("needs eight devices, which are emulated on CPU only")
     return parallel.make_mesh(request.param)
 
 

@@ -213,6 +213,7 @@ def test_plateau_is_that_of_pytorch(seed):
     assert len(np.unique(np.float32(expected))) > 3
 
 
+@pytest.mark.usefixtures("bitwise")
 def test_balls_are_fitted_and_runs_are_the_same_in_any_company(tmp_path):
     """Bit for bit: chunks, device count and neighbours change nothing, nor does an interruption."""
     signals, the_recipe = spheres(), recipe(**LONG)

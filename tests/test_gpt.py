@@ -107,6 +107,7 @@ def test_before_training_every_network_stays_as_it_is(zoo, states, sample):
     assert (np.asarray(found.parents) == -1).all()
 
 
+@pytest.mark.usefixtures("bitwise")
 def test_samples_depend_on_their_own_row_alone(zoo, states, sample):
     inputs = GPT(**TINY).inputs(states[1], jax.random.split(jax.random.key(5), 8), zoo.select(np.arange(5)))
     # Fewer starts than keys are used in turn.

@@ -192,6 +192,7 @@ def replicated(zoo):
     return start, jax.tree.map(np.asarray, state), np.asarray(metrics["loss"][:4])
 
 
+@pytest.mark.usefixtures("eight_devices")
 def test_sharded_parameters_train_as_replicated_ones(zoo, replicated):
     """With global-norm clipping, moments, an average, and every kind of noise; some arrays do not divide by 8."""
     eight = trainer(zoo, 8, gradient_clip=CLIP, parameter_shards=0)

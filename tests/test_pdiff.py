@@ -65,7 +65,8 @@ def test_eight_devices_equal_one(rows, trained, tmp_path):
         np.testing.assert_allclose(a[path], b[path], atol=2 * STEPS * RATE if free else 2e-4, err_msg=name)
 
 
-def test_blocks_of_samples_fit_the_number():
+def test_blocks_of_samples_fit_the_number(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert [pdiff._block(n) for n in (1, 100, 64, 12)] == [1, 10, 8, 6]
     assert pdiff._block(97) == 97  # a prime number is not cut up
 

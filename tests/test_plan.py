@@ -15,7 +15,7 @@ from jaxweights import memory
 from jaxweights.describe import describe
 from jaxweights.errors import UserError
 from jaxweights.experiment import Experiment
-from launch.describe import table
+from launch.describe import aligned, rows
 
 CONFIGS = {m.__name__: m.get_config().to_dict() for m in (mini, mini_gpt, mini_hyperrep, mini_pdiff)}
 GIGA = 1_000_000_000
@@ -122,7 +122,7 @@ def test_an_imported_zoo_is_described_with_its_own_runs(tmp_path):
         "steps": 0,
     }
     assert zoo["bytes"] == weights.nbytes and "the last 9 of 47 runs are held out" in zoo["taken_for"][0]
-    assert "38 training + 9 held out; networks of" in table(describe(config))
+    assert "38 training + 9 held out; networks of" in aligned(rows(describe(config)))
     np.savez(path, weights=weights[:20])
     with pytest.raises(UserError, match="'average' needs at least 16 training networks, but .* has 11"):
         describe(config)

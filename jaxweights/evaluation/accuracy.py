@@ -23,7 +23,6 @@ from jaxweights.errors import UserError
 
 _LARGE = 1e3  # magnitude of weights above which sums of a deep network may overflow
 _READ_BYTES = 64 << 20  # of weights that are looked at at a time
-_DISPATCH_BYTES = 64 << 20  # of weights that an accelerator is sent at a time
 
 Score = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """Outputs `[M, T, K]` of M models and targets `[T, ...]` to the loss and to whether a model is right, `[M, T]` each."""
@@ -187,8 +186,8 @@ def block_shape(net: nets.TaskNet, backend: str) -> BlockShape:
 
     Measured on two CPU cores: convolutions want blocks whose patches stay in cache (16 images, 8 models), and many of
     them per dispatch, since preparing an image costs as much as evaluating a model on it; dense layers want large
-    products whose outputs stay in a few MiB. Accelerators want large blocks of everything, and many of them per
-    dispatch: a block of MLPs is computed in less time than a dispatch takes on the host.
+    products whose outputs stay in a few MiB. Accelerators want large blocks of everything, but one per dispatch: a
+    dispatch that is not full is sent its zeros as well.
 
     Of a partial network all models share one pass of a tile through the frozen part, which costs as much as a hundred
     models after it: a dispatch takes a thousand models. Tiles of 16 to 128 images and blocks of 4 to 64 models had the
@@ -198,8 +197,7 @@ def block_shape(net: nets.TaskNet, backend: str) -> BlockShape:
         return _partial_block_shape(net, backend)
     if backend != "cpu":
         images = int(np.clip((1 << 30) // (4 * net.prepared_size) // 8 * 8, 8, 1024))
-        models = _models(net, images, 1 << 30)
-        return BlockShape(images, models, int(np.clip(_DISPATCH_BYTES // (4 * net.spec.num_params * models), 1, 64)))
+        return BlockShape(images, _models(net, images, 1 << 30), 1)
     if net.convolutional:
         return BlockShape(16, 8, 8)
     # Of deep networks a few images already fill memory.

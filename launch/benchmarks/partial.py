@@ -77,9 +77,13 @@ def _flop(config, pattern: str) -> tuple[float, float]:
     image = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
 
     def count(function, *args):
-        costs = jax.jit(function).lower(*args).cost_analysis()
-        assert costs is not None
-        return costs["flops"]
+        shapes = jax.eval_shape(lambda *x: x, *args)
+        # XLA counts the operations of a program that is not compiled on CPU alone.
+        with jax.default_device(jax.devices("cpu")[0]):
+            counted = jax.jit(function).lower(*shapes).cost_analysis()
+        if counted is None:
+            raise RuntimeError("XLA does not count operations here.")
+        return counted["flops"]
 
     shared = count(lambda frozen, x: net.bind(frozen).prepare(x), net.frozen, image)
     prepared = jax.eval_shape(net.prepare, image)
