@@ -76,6 +76,9 @@ class WeightTransformation(Settings, abc.ABC):
     """Its key in the registry."""
     NETWORK: ClassVar[bool] = False
     """Whether the result is a weight vector of the same architecture, which a classifier of networks can take."""
+    DECOMPOSES: ClassVar[bool] = False
+    """Whether it takes matrices apart: on CPU one network after the other, since batched decompositions of several
+    devices may wait for one another's threads for ever (jaxlib 0.10)."""
     KEEPS: ClassVar[str]
     """What is kept of a network, for tables."""
 
@@ -208,6 +211,8 @@ def _program(transformation: WeightTransformation, of: Architecture, mesh: Mesh)
             made = transformation.apply(of, state, row, jax.random.fold_in(key, number))
             return made.reshape(-1).astype(jnp.float32)
 
+        if transformation.DECOMPOSES and jax.default_backend() == "cpu":
+            return jax.lax.map(lambda pair: one(*pair), rows)
         return jax.vmap(one)(*rows)
 
     return parallel.map_rows(apply, mesh)

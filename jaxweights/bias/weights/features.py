@@ -38,6 +38,7 @@ class Features(WeightTransformation):
     """
 
     KIND: ClassVar[str] = "features"
+    DECOMPOSES: ClassVar[bool] = True
     KEEPS: ClassVar[str] = "named features of every tensor"
 
     def names(self, of: Architecture) -> list[str]:

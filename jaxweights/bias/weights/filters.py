@@ -28,6 +28,7 @@ class LowRank(_OfMatrices):
     """
 
     KIND: ClassVar[str] = "low_rank"
+    DECOMPOSES: ClassVar[bool] = True
     NETWORK: ClassVar[bool] = True
     KEEPS: ClassVar[str] = "the largest singular components of every matrix, or the rest"
 

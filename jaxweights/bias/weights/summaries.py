@@ -44,6 +44,7 @@ class SingularValues(_OfMatrices):
     """Singular values of every matrix, largest first; a kernel is a matrix of one row per unit."""
 
     KIND: ClassVar[str] = "singular_values"
+    DECOMPOSES: ClassVar[bool] = True
     KEEPS: ClassVar[str] = "the spectrum of every matrix, no directions"
 
     def apply(self, of: Architecture, state: Any, row: jax.Array, key: jax.Array) -> jax.Array:
