@@ -1,4 +1,4 @@
-"""Suite `bias`: transformations of images of 224 x 224 pixels, bytes in and out.
+"""Suite `bias`: transformations of images of 224 x 224 pixels, bytes in and out; see `classifiers` for training.
 
 In the column of plain JAX is the published way: one image after the other, by NumPy, OpenCV or scikit-image, as one
 worker of a data loader does it. Ours take a batch, on devices or in one thread per core.
@@ -16,6 +16,7 @@ import numpy as np
 from jaxweights.bias import transformations
 from jaxweights.bias.resizing import resized
 from jaxweights.bias.transformations.shuffles import fixed_permutation
+from launch.benchmarks import classifiers
 from launch.benchmarks.measure import Case, Work
 
 SIDE, BATCH = 224, 64
@@ -25,7 +26,7 @@ OneImage = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def cases() -> list[Case]:
-    """Every transformation that needs no training."""
+    """Every transformation that needs no training, and the training of classifiers."""
     listed: list[tuple[str, dict[str, Any], OneImage, int]] = [
         ("mean RGB", {"kind": "mean_rgb"}, _mean_rgb, BATCH),
         ("pixel shuffle, random", {"kind": "pixel_shuffle"}, functools.partial(_shuffled, 1), BATCH),
@@ -44,7 +45,7 @@ def cases() -> list[Case]:
         ("SIFT, resized to 500", {"kind": "sift"}, _sift, _SLOW),
         ("SLIC", {"kind": "slic"}, _slic, _SLOW),
     ]
-    return [
+    transforming = [
         Case(
             f"{name}, {SIDE} px",
             "images/s",
@@ -53,6 +54,7 @@ def cases() -> list[Case]:
         )
         for name, settings, one, count in listed
     ]
+    return transforming + classifiers.cases()
 
 
 @functools.cache
