@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from jaxweights import parallel
 from jaxweights.auditing.alignment.canonical import by_group, stored_groups
 from jaxweights.auditing.rows import row_blocks
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, Leaf, WeightSpec
+
+_MEASURED = 32  # pairs that a thread measures at a time: differences that stay in its cache
 
 
 def reordered(spec: WeightSpec, rows: np.ndarray, permutations: np.ndarray, signs: np.ndarray) -> np.ndarray:
@@ -62,10 +66,14 @@ def squared_distances(
     """Squared distances `[S]`, float64, of networks and others reordered; running statistics do not count."""
     squared = np.zeros(len(ours))
     leaves = [(leaf, span) for leaf, span in spec.spans() if not is_statistic(leaf.name)]
-    for part in row_blocks(len(ours), 32):  # differences that stay in cache
+
+    def measure(part: slice) -> None:
         orders, factors = by_group(spec, permutations[part]), by_group(spec, signs[part])
         for leaf, span in leaves:
             moved = _reordered_leaf(spec, leaf, theirs[part, span], orders, factors)
             difference = np.subtract(ours[part, span], moved, dtype=np.float64)
             squared[part] += np.einsum("sp,sp->s", difference, difference)
+
+    with ThreadPoolExecutor(parallel.num_cores()) as threads:
+        list(threads.map(measure, row_blocks(len(ours), _MEASURED)))
     return squared
