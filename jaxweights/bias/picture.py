@@ -54,11 +54,16 @@ def draw(result: Mapping[str, Any], examples: Mapping[tuple[str, str], np.ndarra
 
 
 def _accuracy_caption(sets: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    known = (
+        f"; red diamonds: published for such a transformation ({html.escape(published.SOURCE)}), where chance is "
+        "33.3&nbsp;%"
+        if result["kind"] == "images"
+        else ""
+    )
     several = f" Panels: {html.escape(', '.join(sets))}." if len(sets) > 1 else ""
     return (
         f"Points: accuracy with its 95&nbsp;% Wilson interval over {result['sizes']['repeats']} repeats; grey: the "
-        "control, one collection cut into pseudo-collections at random; dashed: chance; red diamonds: published for "
-        f"such a transformation ({html.escape(published.SOURCE)}), where chance is 33.3&nbsp;%.{several}"
+        f"control, one collection cut into pseudo-collections at random; dashed: chance{known}.{several}"
     )
 
 

@@ -58,7 +58,9 @@ class Networks(Subject):
         self._sources = {name: sources_of(name, values) for name, values in options.sets.items()}
         self.classifier = options.chosen_classifier()
         self.sizes = Sizes(options.repeats, options.controls, options.num_train, options.num_validation, seed)
-        self.transformations = {k: {"kind": t.KIND, **settings.plain(t)} for k, t in self._made.items()}
+        self.transformations = {
+            k: {"kind": t.KIND, "keeps": t.KEEPS, **settings.plain(t)} for k, t in self._made.items()
+        }
         if self.classifier.NETWORKS:
             for name, made in self._made.items():
                 if not made.NETWORK:
