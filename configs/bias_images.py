@@ -3,25 +3,24 @@
     python -m launch.classify --config=configs/bias_images.py --workdir=runs/bias_images
 
 What the images show is the same in all three; JPEG and resizing alone set them apart. A second set is cut by class, so
-that what the images show alone sets them apart. An argument chooses the images: `configs/bias_images.py:digits` (the
-default, nothing to download), or `configs/bias_images.py:cifar10` with `--data_dir`. Some minutes on two cores.
+that what the images show alone sets them apart. An argument chooses the images: digits (the default, nothing to
+download), or an image set of `--data_dir`, as in `configs/bias_images.py:cifar10`. Some minutes on two cores.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-SOURCES: dict[str, dict[str, Any]] = {"digits": {"dataset": "digits", "size": 16}, "cifar10": {"dataset": "cifar10"}}
-
 
 def get_config(images: str = "digits"):
     """The comparison of re-encoded thirds, and that of thirds of other classes.
 
     Args:
-      images: a key of `SOURCES`.
+      images: name of an image set, see `data.load`.
     """
-    source = {"kind": "image_set", "part": "all", **SOURCES[images]}
-    side = source.get("size", 32)
+    small = images == "digits"
+    side = 16 if small else 32
+    source: dict[str, Any] = {"kind": "image_set", "dataset": images, "part": "all", "size": side}
     config = ConfigDict()
     config.seed = 0
     config.bias = {
@@ -35,9 +34,9 @@ def get_config(images: str = "digits"):
         },
         "main": "encodings",
         "transformations": transformations(side),
-        "classifier": {"kind": "cnn", "epochs": 20 if images == "digits" else 8},
-        "num_train": 0 if images == "digits" else 1500,
-        "num_validation": 150 if images == "digits" else 500,
+        "classifier": {"kind": "cnn", "epochs": 20 if small else 8},
+        "num_train": 0 if small else 1500,
+        "num_validation": 150 if small else 500,
     }
     return config
 
