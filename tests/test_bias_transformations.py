@@ -10,8 +10,8 @@ import pytest
 
 from jaxweights import parallel
 from jaxweights.bias import resizing, transformations
-from jaxweights.bias.transformations import Arithmetic, Fitted, Library, Place, Stage, pipeline, slic
-from jaxweights.bias.transformations.shuffles import fixed_permutation, take_patches
+from jaxweights.bias.transformations import Arithmetic, Fitted, Library, Place, Stage, pipeline, shuffles, slic
+from jaxweights.bias.transformations.shuffles import corners, fixed_permutation, take_patches
 from jaxweights.errors import UserError
 
 KEY = jax.random.key(0)
@@ -132,11 +132,11 @@ def test_patches_change_places_whole():
     orders = [[np.random.default_rng(i).permutation((32 // patch) ** 2) for i in range(2)] for patch in patches]
 
     @jax.jit
-    def run(pixels, orders):
-        pairs = [(jnp.stack(order), patch) for order, patch in zip(orders, patches, strict=True)]
-        return [(take_patches(pixels, o, p), take_patches(pixels, o[0], p)) for o, p in pairs]
+    def run(pixels):
+        pairs = [(corners(32, 32, p)[np.array(order)], p) for order, p in zip(orders, patches, strict=True)]
+        return [(take_patches(pixels, jnp.asarray(o), p), take_patches(pixels, o[0], p)) for o, p in pairs]
 
-    for (own, common), order, patch in zip(run(pixels, orders), orders, patches, strict=True):
+    for (own, common), order, patch in zip(run(pixels), orders, patches, strict=True):
         expected = [in_order(image, of, patch) for image, of in zip(pixels, order, strict=True)]
         np.testing.assert_array_equal(own, expected)
         np.testing.assert_array_equal(common, [expected[0], in_order(pixels[1], order[0], patch)])
@@ -151,6 +151,11 @@ def test_random_shuffles_depend_on_key_and_row_alone(monkeypatch, one_device):
     assert len({image.tobytes() for image in first}) == 10
     np.testing.assert_array_equal(np.sort(first.reshape(10, -1)), same.reshape(10, -1))
     assert not np.array_equal(first, transformations.transform(shuffle, same, jax.random.key(1), one_device))
+    # Many pixels are not sorted.
+    places = np.arange(2 * shuffles._SORTED, dtype=np.int32)
+    found = jax.jit(lambda key: shuffles._shuffled(places, key))(KEY)
+    np.testing.assert_array_equal(np.sort(found), places)
+    assert np.mean(found == places) < 0.01
     # The fixed one has one order for all images, which the seed decides and the key does not.
     order = fixed_permutation(64, 5)
     fixed = arithmetic("pixel_shuffle", fixed=True, seed=5)

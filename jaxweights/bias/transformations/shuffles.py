@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxweights import shuffle
 from jaxweights.bias.transformations.base import FULL, Arithmetic, Augmentation, Stage, divides
 from jaxweights.settings import setting
+
+_SORTED = 4096  # patches of an image up to which an order is drawn by sorting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +49,10 @@ class PatchShuffle(Arithmetic):
 
     def apply(self, images: jax.Array, keys: jax.Array) -> jax.Array:
         """See `Arithmetic.apply`."""
-        count = images.shape[1] * images.shape[2] // self.patch**2
+        places = corners(images.shape[1], images.shape[2], self.patch)
         if self.fixed:
-            return take_patches(images, jnp.asarray(fixed_permutation(count, self.seed)), self.patch)
-        places = jnp.arange(count)
-        orders = jax.vmap(lambda key: shuffle.permuted(places, jax.random.key_data(key), count))(keys)
-        return take_patches(images, orders, self.patch)
+            return take_patches(images, places[fixed_permutation(len(places), self.seed)], self.patch)
+        return take_patches(images, jax.vmap(lambda key: _shuffled(places, key))(keys), self.patch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,25 +70,39 @@ def fixed_permutation(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(count).astype(np.int32)
 
 
-def take_patches(images: jax.Array, order: jax.Array, patch: int) -> jax.Array:
-    """Images `[B, H, W, C]` whose patch at place i, in reading order, is the one from place `order[i]`.
+def corners(height: int, width: int, patch: int) -> np.ndarray:
+    """`[n]` int32, the first pixel of every patch in reading order, counted in reading order."""
+    rows, columns = np.arange(0, height, patch), np.arange(0, width, patch)
+    return (rows[:, None] * width + columns).reshape(-1).astype(np.int32)
+
+
+def _shuffled(places: np.ndarray, key: jax.Array) -> jax.Array:
+    """Places `[n]` in a random order."""
+    if len(places) > _SORTED:
+        order = shuffle.permuted(jnp.arange(len(places)), jax.random.key_data(key), len(places))
+        return jnp.asarray(places)[order]
+    # XLA would compute a permutation that is not sorted once per byte of the image.
+    return lax.sort((jax.random.bits(key, places.shape), jnp.asarray(places)), num_keys=1)[1]
+
+
+def take_patches(images: jax.Array, first: jax.Array | np.ndarray, patch: int) -> jax.Array:
+    """Images `[B, H, W, C]` whose patch at place i, in reading order, is the one that begins at the pixel `first[i]`.
 
     Args:
       images: of any type.
-      order: `[n]` for all images, or `[B, n]`.
+      first: `[n]` for all images, or `[B, n]`; `corners` in another order.
       patch: side of the patches.
     """
     batch, height, width, channels = images.shape
-    rows, columns = height // patch, width // patch
-    within = np.arange(patch)[:, None] * width + np.arange(patch)
+    within = np.arange(patch, dtype=np.int32)[:, None] * width + np.arange(patch, dtype=np.int32)
 
-    def source(order: jax.Array) -> jax.Array:
+    def source(first: Any) -> Any:
         """Pixel that comes to each pixel, in reading order."""
-        corner = order // columns * (patch * width) + order % columns * patch
-        return (corner.reshape(rows, 1, columns, 1) + within[None, :, None, :]).reshape(-1)
+        grid = first.reshape(height // patch, 1, width // patch, 1)
+        return (grid + within[None, :, None, :]).reshape(-1)
 
     pixels = images.reshape(batch, height * width, channels)
-    if order.ndim == 1:
-        return pixels[:, source(order)].reshape(images.shape)
-    moved = jax.vmap(lambda image, order: image.at[source(order)].get(mode="promise_in_bounds"))(pixels, order)
+    if first.ndim == 1:
+        return pixels[:, source(first)].reshape(images.shape)
+    moved = jax.vmap(lambda image, first: image.at[source(first)].get(mode="promise_in_bounds"))(pixels, first)
     return moved.reshape(images.shape)
