@@ -88,6 +88,11 @@ def test_what_cannot_be_compared_is_refused(found, workdir, tmp_path):
     for collections, changes, message in (
         ({"a": {"path": str(path)}, "b": {"path": other_store(tmp_path / "s", 16)}}, {}, "Only networks of one archit"),
         ({"a": {"path": str(path)}}, {}, "compares 1 collections"),
+        (
+            {"a": {"path": str(path)}, "b": {}},
+            {"classifier": {"kind": "recipe"}},
+            "is for images, but bias.kind is weights",
+        ),
         ({"a": {"path": str(path)}, "b": {"path": "nowhere"}}, {}, "nowhere, which is no folder of a population"),
         (
             {"a": {"path": str(path)}, "b": {"path": str(path), "split": "heldout"}},
