@@ -45,7 +45,7 @@ ROWS = (
     Row("SIFT", 65.2, 1.4, "sift", {}, _NOISY.format("53.3")),
     Row("Canny", 71.0, 0.2, "canny"),
     Row("VAE", 77.4, 0.3, "vae"),
-    Row("unconditional generation", 77.6, 0.8, "generated"),
+    Row("unconditional generation", 77.6, 0.8, "generation"),
     Row("SAM contours", 73.2, 0.6, "sam"),
     Row("depth", 73.1, 0.2, "depth"),
     Row("semantic segmentation", 69.8, 0.6, "segmentation"),
