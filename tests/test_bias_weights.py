@@ -51,7 +51,11 @@ def rows(of):
 @pytest.fixture(scope="module")
 def found(of, rows):
     """What every transformation makes of the networks, by name: one program for all."""
-    kinds = {name: bias_weights.make(name) for name in bias_weights.TRANSFORMATIONS if name not in ("matched", "pca")}
+    kinds = {
+        name: bias_weights.make(name)
+        for name in bias_weights.TRANSFORMATIONS
+        if name not in ("matched", "pca", "features")
+    }
     kinds |= {name: bias_weights.make(values) for name, values in CHANGES.items()}
     states = {name: kind.fit(of, rows, jax.random.key(1)) for name, kind in kinds.items()}
 

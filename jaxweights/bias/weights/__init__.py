@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jaxweights.bias.weights import filters, function, reconstruction, shuffles, summaries, units, values
+from jaxweights.bias.weights import features, filters, function, reconstruction, shuffles, summaries, units, values
 from jaxweights.bias.weights.base import Architecture, HostTransformation, WeightTransformation, transform
 from jaxweights.checks import choose
 from jaxweights.errors import UserError
@@ -36,6 +36,7 @@ TRANSFORMATIONS: dict[str, type[WeightTransformation]] = {
         function.Products,
         function.Outputs,
         reconstruction.PCA,
+        features.Features,
     )
 }
 
