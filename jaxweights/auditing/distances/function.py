@@ -74,11 +74,19 @@ class Functional:
       train: `[T, P]` weights of the training networks.
       own: `[T]`, what a training network is not compared with.
       mesh: devices.
-      queried: rows of the training networks that are measured as a series.
+      queried: rows of the training networks that are measured as a series; None for all.
     """
 
-    def __init__(self, evaluate: PredictingEvaluator, train: Any, own: np.ndarray, mesh: Mesh, queried: np.ndarray):
-        self._evaluate, self._train, self._own, self._mesh, self._queried = evaluate, train, own, mesh, queried
+    def __init__(
+        self,
+        evaluate: PredictingEvaluator,
+        train: Any,
+        own: np.ndarray,
+        mesh: Mesh,
+        queried: np.ndarray | None = None,
+    ):
+        self._evaluate, self._train, self._own, self._mesh = evaluate, train, own, mesh
+        self._queried = np.arange(len(own)) if queried is None else queried
 
     def predicted(self, weights: Any, defined: np.ndarray) -> Predicted | None:
         """What the `defined` `[n]` ones of networks `[n, P]` predict; None where predictions cannot be asked for."""
@@ -86,15 +94,19 @@ class Functional:
         first = np.sort(np.random.default_rng(0).permutation(rows)[:_BLOCK])  # the members of ensembles
         rest = np.setdiff1d(rows, first)
         blocks = [first, *(rest[i : i + _BLOCK] for i in range(0, len(rest), _BLOCK))]
-        gains, parts = np.full(len(weights), np.nan), []
+        gains, kept = np.full(len(weights), np.nan), None
         for number, block in enumerate(blocks):
             found = self._evaluate.predictions(weights[block], self._inputs)
             if found is None:
                 return None
-            parts.append((self._vectors(found), self._evaluate.decisions(found)))
+            vectors, decisions = self._vectors(found), self._evaluate.decisions(found)
+            kept = _unpredicted(len(weights), vectors, decisions, gains) if kept is None else kept
+            kept.vectors[block] = vectors
+            if kept.decisions is not None:
+                kept.decisions[block] = decisions
             if number == 0:
                 self._gain(found, block, gains)
-        return _joined(parts, blocks, len(weights), gains)
+        return kept
 
     @functools.cached_property
     def trained(self) -> Predicted | None:
@@ -177,19 +189,13 @@ class Functional:
         return Neighbours(np.take_along_axis(every, indices, axis=1), indices, 0)
 
 
-def _joined(parts: list, blocks: list[np.ndarray], count: int, gains: np.ndarray) -> Predicted:
-    """Blocks of predictions in the order of the networks."""
-    vectors, decisions = parts[0]
-    joined = Predicted(
+def _unpredicted(count: int, vectors: np.ndarray, decisions: np.ndarray | None, gains: np.ndarray) -> Predicted:
+    """Room for what `count` networks predict, of the widths of some networks' predictions."""
+    return Predicted(
         np.full((count, vectors.shape[1]), np.nan, np.float32),
         None if decisions is None else np.zeros((count, decisions.shape[1]), np.uint16),
         gains,
     )
-    for (vectors, decisions), rows in zip(parts, blocks, strict=True):
-        joined.vectors[rows] = vectors
-        if joined.decisions is not None:
-            joined.decisions[rows] = decisions
-    return joined
 
 
 def _placed(values: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
