@@ -1,5 +1,6 @@
 """`launch/accelerator_check.sh` with a stand-in for Python, and the tables that it ends with."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import sys
 import pytest
 
 from launch import accelerator
-from launch.benchmarks import measure, zoo
+from launch.benchmarks import measure, networks, zoo
 from launch.benchmarks.measure import Case, Timing, Work
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -92,3 +93,12 @@ def test_each_number_of_models_has_its_cases():
     cases = {case.name: case for case in zoo.cases((256, 8192))}
     assert {"digits MLP, own order", "MNIST MLP, shared order, 8,192 models", "CNN, own order"} <= set(cases)
     assert "CNN, own order, 8,192 models" not in cases  # beyond the memory of a device
+
+
+@pytest.mark.parametrize(("snapshots", "lanes"), [(1, 2048), (20, 421), (200, 256)])
+def test_lanes_of_an_accelerator_are_as_many_as_a_chunk_holds(snapshots, lanes):
+    """MNIST MLPs, of whose snapshots 256 MiB hold 8,430."""
+    network = networks.MNIST
+    recipe = dataclasses.replace(network.recipe("own"), snapshots=tuple(range(snapshots)))
+    program = network.net.task.program(network.net, recipe, network.num_examples)
+    assert program.default_lanes("gpu") == lanes

@@ -244,7 +244,8 @@ def in_chunks(trainer: Trainer, total: int, wanted: int, parts: int) -> tuple[Tr
     Returns:
       The trainer, with the lanes of these runs, and the runs of a chunk.
     """
-    if trainer.recipe.start == "base" and not trainer.lanes:  # few runs, and lanes that no run fills cost as much
+    accelerator = trainer.mesh.devices.flat[0].platform != "cpu"
+    if (trainer.recipe.start == "base" or accelerator) and not trainer.lanes:  # lanes that no run fills cost as much
         lanes = min(trainer.width, -(-total // trainer.mesh.size))
         trainer = trainer_of(trainer.program, trainer.mesh, lanes)
     limit = runs_in_memory(trainer.net.spec.num_params, trainer.recipe.num_snapshots, -(-total // parts))

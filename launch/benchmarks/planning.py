@@ -21,6 +21,7 @@ from launch import common, config_file
 from launch.benchmarks import measure, networks
 
 FOLDER = common.ROOT / "benchmarks"
+_MODELS = re.compile(r", [\d,]+ models$")
 _MACHINE = re.compile(r"(\d+) x (.+?) \((.+)\), jax .* peak (\d+) GFLOP/s")
 
 
@@ -126,9 +127,10 @@ def zoo_seconds(operations: float, devices: Mapping[str, Any]) -> Estimate | Non
 
 
 def rate(target: Target, case: str) -> float:
-    """Units of a case per second on one device of a target."""
+    """Units of a case per second on one device of a target, with as many models at a time as are fastest."""
     known = machine(target.file)
-    measured = known.rows[case]["ours"] / known.count
+    same = [row["ours"] for name, row in known.rows.items() if _MODELS.sub("", name) == case]
+    measured = max(same) / known.count
     return measured if target.peak is None or target.of is None else measured * target.peak / target.of
 
 
