@@ -3,7 +3,8 @@
     python -m launch.classify --config=configs/bias_images.py --workdir=runs/bias_images
     python -m launch.classify --config=configs/bias_images.py --workdir=runs/bias_images --dry_run
 
-The same command again resumes at the first transformation that is not done.
+The same command again resumes at the first transformation that is not done. A config with sections `objects` or
+`language` instead of `bias` is of what images show by name and of their captions.
 """
 
 import pathlib
@@ -22,10 +23,13 @@ def main(argv) -> None:
         return
     common.setup_jax(pathlib.Path(workdir) / "logs")
     from jaxweights import progress
-    from jaxweights.bias import study, table
+    from jaxweights.bias import annotation_page, annotations, study, table
 
     progress.set_quiet(common.QUIET.value)
-    print(table.text(study.run(config, workdir, stages.data_dir())))
+    if annotations.is_one(config):
+        print(annotation_page.text(annotations.run(config, workdir)))
+    else:
+        print(table.text(study.run(config, workdir, stages.data_dir())))
     print(f"page: {workdir}/report.html, numbers: metrics.json")
 
 

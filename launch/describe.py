@@ -22,11 +22,15 @@ def main(argv) -> None:
     del argv
     config = stages.config()
     common.setup_jax()
+    from jaxweights.bias import annotations
     from jaxweights.bias import describe as comparisons
     from jaxweights.describe import describe
 
     if _FIELDS.value:
         print(fields(config))
+        return
+    if annotations.is_one(config):
+        print(json.dumps(annotations.facts(config), indent=1))
         return
     compares = "bias" in config
     facts = comparisons.describe(config) if compares else describe(config, stages.data_dir())
@@ -37,11 +41,16 @@ def main(argv) -> None:
 def fields(config: dict) -> str:
     """Every setting in force with its value, its default where that is another, and its meaning."""
     from jaxweights import settings
+    from jaxweights.bias import annotations
     from jaxweights.bias.settings import parse as parse_comparison
     from jaxweights.experiment import parse
 
+    if annotations.is_one(config):
+        found = [row for key, one in annotations.parse(config).items() for row in settings.rows(one, key)]
+    else:
+        found = settings.rows(parse_comparison(config) if "bias" in config else parse(config))
     lines = []
-    for row in settings.rows(parse_comparison(config) if "bias" in config else parse(config)):
+    for row in found:
         default = "" if row.default in (row.value, dataclasses.MISSING) else f"  (default {row.default!r})"
         text = textwrap.fill(row.text, 118, initial_indent="    ", subsequent_indent="    ")
         lines.append(f"{row.path} = {row.value!r}{default}\n{text}".rstrip())

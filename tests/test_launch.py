@@ -11,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxweights import experiment, settings
+from jaxweights.bias import annotations
 from jaxweights.bias import settings as comparisons
 from jaxweights.errors import UserError
 from jaxweights.experiment.config import complete
@@ -180,7 +181,11 @@ def test_a_program_ends_in_one_paragraph(flags, status, message):
 def test_every_config_is_typed_documented_and_complete(path):
     assert re.search(r"(second|minute|hour|day|week)s?\b", ast.get_docstring(ast.parse(pathlib.Path(path).read_text())))
     config = config_file.load(path).to_dict()
-    if "bias" in config:  # no experiment
+    if annotations.is_one(config):  # no experiment
+        found = [row for one in annotations.parse(config).values() for row in settings.rows(one)]
+        assert not [row.path for row in found if not row.text]
+        return
+    if "bias" in config:
         assert not [row.path for row in settings.rows(comparisons.parse(config)) if not row.text]
         return
     sweep = config.pop("sweep", None)  # no part of the experiment

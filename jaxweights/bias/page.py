@@ -66,7 +66,7 @@ def _results(found: Mapping[str, Any]) -> str:
         table.control_note(found),
         *found["notes"],
     ]
-    return _grid(table.rows(found)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return grid(table.rows(found)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
 
 
 def _named(found: Mapping[str, Any], identity: str) -> list[str]:
@@ -82,7 +82,7 @@ def _named(found: Mapping[str, Any], identity: str) -> list[str]:
     )
     best = [["feature", "accuracy of the majority rule in %"]]
     best += [[entry["feature"], table.interval(entry)] for entry in majority[:_BEST]]
-    content = f"<p>{html.escape(note)}</p>{_grid(table.coefficients(ranked))}{_grid(best)}"
+    content = f"<p>{html.escape(note)}</p>{grid(table.coefficients(ranked))}{grid(best)}"
     return [page.section(identity, "Named features", content)]
 
 
@@ -94,7 +94,7 @@ def _another(name: str, found: Mapping[str, Any]) -> str:
 def _collections(found: Mapping[str, Any]) -> str:
     rows = [["collection", "examples", "what it is"]]
     rows += [[name, f"{one['examples']:,}", one["source"]] for name, one in found["collections"].items()]
-    return _grid(rows)
+    return grid(rows)
 
 
 def _published() -> str:
@@ -105,14 +105,14 @@ def _published() -> str:
     note = (
         f"{published.SOURCE}; chance is {published.CHANCE:.1f} %, intervals are standard deviations of three repeats."
     )
-    return f"<p>{html.escape(note)}</p>{_grid(rows)}"
+    return f"<p>{html.escape(note)}</p>{grid(rows)}"
 
 
 def _settings(result: Mapping[str, Any]) -> str:
     return tables.facts({name: one["settings"] for name, one in result["transformations"].items()})
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> str:
+def grid(rows: Sequence[Sequence[str]]) -> str:
     """An HTML table of plain text, the first row its head."""
     escaped = [[html.escape(cell) for cell in row] for row in rows]
     return tables.grid(escaped[0], escaped[1:])

@@ -19,6 +19,7 @@ from jaxweights.errors import UserError
 BINS = 10
 """Bins of the majority rule, of as many training examples each."""
 _LEAST_DEVIATION = 1e-9
+_GROUPS = 1024  # whose scores are in memory together
 _HALF = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
 
 
@@ -107,10 +108,7 @@ def _deviations(values: np.ndarray, probabilities: np.ndarray, labels: np.ndarra
         probabilities, right = probabilities[:, 1:], right[:, 1:]
     design = np.column_stack([values, np.ones(len(values))])
     width, rows = design.shape[1], probabilities.shape[1]
-    _, places = np.unique(groups, return_inverse=True)
-    scores = np.zeros((int(places.max()) + 1, rows, width))
-    np.add.at(scores, places, (probabilities - right)[:, :, None] * design[:, None, :])
-    scores = scores.reshape(len(scores), -1)
+    spread = _spread(probabilities - right, design, groups)
     curvature = np.zeros((rows, width, rows, width))
     for a in range(rows):
         for b in range(rows):
@@ -119,8 +117,31 @@ def _deviations(values: np.ndarray, probabilities: np.ndarray, labels: np.ndarra
     # The penalty; a constant added to all intercepts changes nothing, so that these have no curvature of their own.
     curvature = curvature.reshape(rows * width, -1) + np.eye(rows * width)
     inverse = np.linalg.inv(curvature)
-    variances = np.diag(inverse @ (scores.T @ scores) @ inverse).reshape(rows, width)
+    variances = np.diag(inverse @ spread @ inverse).reshape(rows, width)
     return np.sqrt(variances[:, :-1])
+
+
+def _spread(errors: np.ndarray, design: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sum `[K * D, K * D]` over groups of the outer products of their scores, in parts that memory holds.
+
+    Args:
+      errors: `[m, K]` probability minus truth.
+      design: `[m, D]`.
+      groups: `[m]`.
+    """
+    _, places = np.unique(groups, return_inverse=True)
+    order = np.argsort(places, kind="stable")
+    starts = np.flatnonzero(np.diff(places[order], prepend=-1))  # of the groups, in this order
+    size = errors.shape[1] * design.shape[1]
+    found = np.zeros((size, size))
+    for part in range(0, len(starts), _GROUPS):
+        first = starts[part : part + _GROUPS]
+        end = starts[part + _GROUPS] if part + _GROUPS < len(starts) else len(order)
+        rows = order[first[0] : end]
+        scores = (errors[rows, :, None] * design[rows, None, :]).reshape(len(rows), -1)
+        scores = np.add.reduceat(scores, first - first[0], axis=0)
+        found += scores.T @ scores
+    return found
 
 
 def _majority(values: np.ndarray, names: Sequence[str], split: Split) -> list[dict[str, Any]]:
@@ -128,10 +149,17 @@ def _majority(values: np.ndarray, names: Sequence[str], split: Split) -> list[di
     found = []
     labels = split.labels
     for i, name in enumerate(names):
-        inner = np.quantile(values[split.train, i], np.linspace(0, 1, BINS + 1)[1:-1])
-        bins = np.searchsorted(np.unique(inner), values[:, i], side="right")
+        bins = np.searchsorted(_edges(values[split.train, i]), values[:, i], side="right")
         counts = np.zeros((BINS, int(labels[split.train].max()) + 1))
         np.add.at(counts, (bins[split.train], labels[split.train]), 1)
         right = counts.argmax(axis=1)[bins[split.validation]] == labels[split.validation]
         found.append({"feature": name, **wilson(int(right.sum()), len(right)).to_json()})
     return sorted(found, key=lambda entry: -entry["value"])
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """What separates the bins of a feature: quantiles, or the middles between its values where these are few."""
+    distinct = np.unique(values)
+    if len(distinct) <= BINS:
+        return (distinct[1:] + distinct[:-1]) / 2
+    return np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))

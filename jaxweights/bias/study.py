@@ -49,7 +49,7 @@ def run(
     with locks.locked(folder):
         with processes.in_turn("config of the comparison"):
             sections = {key: config[key] for key in SECTIONS if key in config}
-            _claim(folder, {"seed": seed, "bias": settings.plain(options), **sections})
+            claim(folder, {"seed": seed, "bias": settings.plain(options), **sections})
         return finish(_subject(options, config, folder, data_dir, mesh), folder, mesh)
 
 
@@ -86,7 +86,7 @@ def finish(subject: Subject, folder: pathlib.Path, mesh: Mesh | None = None) -> 
     return result
 
 
-def _claim(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
+def claim(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
     """Binds the folder to a comparison, or refuses it."""
     path, facts = folder / CONFIG, json.loads(json.dumps(facts))
     if not path.exists():

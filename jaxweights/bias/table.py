@@ -79,18 +79,18 @@ def text(result: Mapping[str, Any]) -> str:
     """A comparison for a terminal."""
     lines = []
     for name, found in {result["main"]: result, **result["sets"]}.items():
-        lines += [f"{name}: {' / '.join(found['collections'])}, accuracy in %", *_aligned(rows(found))]
+        lines += [f"{name}: {' / '.join(found['collections'])}, accuracy in %", *aligned(rows(found))]
         lines += [control_note(found), *found["notes"], ""]
         if "named" in found:
             lines += [
                 f"named features: {interval(found['named']['accuracy'])} %",
-                *_aligned(coefficients(found["named"], 4)),
+                *aligned(coefficients(found["named"], 4)),
                 "",
             ]
     return "\n".join(lines).rstrip()
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Lines with columns of equal width, the first at the left."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
