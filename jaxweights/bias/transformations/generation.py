@@ -26,12 +26,13 @@ from jaxweights.nn.parameters import constant, initialise, normal, parameter
 from jaxweights.nn.transformer import INIT_STD, Architecture, Blocks, frequencies, scalar_features
 from jaxweights.settings import setting
 
+_SMALL = 1e-6  # added to standard deviations
 _PATCH = 2  # latents of a side per token, as in DiT-B/2
 _FREQUENCIES = frequencies(16, 10.0)  # of timesteps divided by their number
 
 
 class Denoiser(nn.Module):
-    """A transformer that predicts the noise in latents `[n, h, w, c]`: one token per square of 2 x 2, one for the time.
+    """A transformer that denoises latents `[n, h, w, c]`: one token per square of 2 x 2, one for the time.
 
     Attributes:
       architecture: sizes.
@@ -41,7 +42,7 @@ class Denoiser(nn.Module):
 
     @nn.compact
     def __call__(self, latents: jax.Array, times: jax.Array) -> jax.Array:
-        """Predicted noise, of the shape of the latents, at times `[n]` in [0, 1]."""
+        """The prediction, of the shape of the latents, at times `[n]` in [0, 1]."""
         count, height, width, channels = latents.shape
         inside, tokens = _PATCH**2 * channels, height * width // _PATCH**2
         wide = self.architecture.width
@@ -61,7 +62,8 @@ class Denoiser(nn.Module):
 @dataclasses.dataclass(frozen=True)
 class Generation(Fitted, FittingSettings):
     """Samples of a latent diffusion model of each collection, instead of its images: a small transformer in the latents
-    of one small autoencoder (published: a DiT-B/2 in those of a large one), 1000 noise levels, DDIM.
+    of one small autoencoder (published: a DiT-B/2 in those of a large one), 1000 noise levels, DDIM. It predicts
+    v = sqrt(a) noise - sqrt(1 - a) latents, from which a small network's errors are not multiplied at high noise.
 
     An image's own pixels have no influence on the sample in its place.
 
@@ -113,7 +115,7 @@ class Generation(Fitted, FittingSettings):
 
     @functools.cached_property
     def _diffusion(self) -> diffusion.Diffusion:
-        return diffusion.Diffusion(diffusion.linear_schedule(self.num_timesteps))
+        return diffusion.Diffusion(diffusion.linear_schedule(self.num_timesteps), "v")
 
     @property
     def _denoiser(self) -> Denoiser:
@@ -133,14 +135,14 @@ class Generation(Fitted, FittingSettings):
         mesh: Mesh | None = None,
         folder: pathlib.Path | None = None,
     ) -> list[Any]:
-        """See `Fitted.fit`; a state has the autoencoder, the scale of its latents, and the denoiser."""
+        """See `Fitted.fit`; a state has the autoencoder, the moments of its latents by channel, and the denoiser."""
         self.check(images[0].shape[1:])  # type: ignore[arg-type]
         mesh = parallel.resolve(mesh)
         first, second = jax.random.split(key)
         autoencoders = self.autoencoder.fit(images, first, mesh, folder)
         encode = parallel.map_rows(lambda state, part: self.autoencoder.encode(state, as_floats(part)), mesh)
         latents = [np.asarray(encode(state, of)) for state, of in zip(autoencoders, images, strict=True)]
-        scales = [np.float32(1 / max(float(np.std(of)), 1e-6)) for of in latents]
+        moments = [(of.mean(axis=(0, 1, 2)), of.std(axis=(0, 1, 2)) + _SMALL) for of in latents]
         shape = latents[0].shape[1:]
 
         def init(key: jax.Array) -> Any:
@@ -149,10 +151,10 @@ class Generation(Fitted, FittingSettings):
         def loss(params: Any, batch: jax.Array, keys: jax.Array) -> jax.Array:
             return diffusion.loss(self._diffusion, self._predict(params), batch, keys)
 
-        scaled = [of * scale for of, scale in zip(latents, scales, strict=True)]
-        denoisers = fit_each(self.KIND, self, init, loss, scaled, second, mesh, folder)
-        parts = zip(autoencoders, scales, denoisers, strict=True)
-        return [{"autoencoder": a, "scale": s, "denoiser": d} for a, s, d in parts]
+        standardised = [(of - mean) / std for of, (mean, std) in zip(latents, moments, strict=True)]
+        denoisers = fit_each(self.KIND, self, init, loss, standardised, second, mesh, folder)
+        parts = zip(autoencoders, moments, denoisers, strict=True)
+        return [{"autoencoder": a, "mean": mean, "std": std, "denoiser": d} for a, (mean, std), d in parts]
 
     def apply(self, state: Any, images: jax.Array, keys: jax.Array) -> jax.Array:
         """See `Fitted.apply`."""
@@ -160,4 +162,5 @@ class Generation(Fitted, FittingSettings):
         shape = height // FACTOR, width // FACTOR, self.autoencoder.latents
         predict = self._predict(state["denoiser"])
         latents = diffusion.sample_ddim(self._diffusion, predict, keys, shape, steps=self.sampling_steps)
-        return self.autoencoder.decode(state["autoencoder"], latents / state["scale"], channels)
+        mean, std = (state[name].reshape(1, 1, 1, -1) for name in ("mean", "std"))
+        return self.autoencoder.decode(state["autoencoder"], latents * std + mean, channels)
