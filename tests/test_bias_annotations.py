@@ -101,6 +101,16 @@ def test_tables_of_every_kind_read_alike(tmp_path):
     assert found[0].names == ("bird", "dog") and found[0].present.tolist() == [[0, 1], [0, 0], [1, 0]]
 
 
+def test_predictions_of_a_reference_model_belong_to_their_images(tmp_path):
+    one, path = presence(3), tmp_path / "said.csv"
+    path.write_text("collection,image,predicted\nb,4,b\na,0,c\nc,99,c\n")
+    right, rows = objects.read_reference(str(path), one)
+    assert rows.tolist() == [0, 4] and right.tolist() == [False, True]
+    path.write_text("collection,image,predicted\nb,99,b\n")
+    with pytest.raises(UserError, match="none of the images"):
+        objects.read_reference(str(path), one)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

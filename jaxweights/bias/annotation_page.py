@@ -80,8 +80,9 @@ def _objects(found: Mapping[str, Any]) -> str:
         one = found["correlation"]["pearson"]
         low, high = one["ci95"]
         out += (
-            f"<p>Correlation of an object's largest share with the accuracy of the classifier of captions on its "
-            f"examples: {one['value']:.2f} [{low:.2f}, {high:.2f}] over {one['n']} objects.</p>"
+            f"<p>Correlation of an object's largest share with the accuracy of the reference model (of the "
+            f"classifier of captions, where objects are words of these) on its images: "
+            f"{one['value']:.2f} [{low:.2f}, {high:.2f}] over {one['n']} objects.</p>"
         )
     return out
 

@@ -59,6 +59,7 @@ class ObjectSettings(_Sized):
       num_validation: images of each collection to be asked about.
       least: images that an object needs.
       least_score: least certainty of a detection.
+      reference: table of a reference model's predictions, see `objects.read_reference`; empty for none.
       names: words that are looked for in captions; empty for the most frequent ones.
     """
 
@@ -66,6 +67,7 @@ class ObjectSettings(_Sized):
 
     least: int = setting(20, at_least=1)
     least_score: float = 0.0
+    reference: str = ""
     names: tuple[str, ...] = ()
 
 
@@ -160,8 +162,12 @@ def _analysed(options: Mapping[str, Any], folder: pathlib.Path, seed: int) -> di
 
 def _objects(chosen: ObjectSettings, captions: Captions | None, told: Any, seed: int) -> dict[str, Any]:
     if chosen.collections or captions is None:
-        presence = objects.read(chosen.collections, chosen.least_score)
-        return objects.analyse(presence, chosen.sizes(seed), chosen.least)
+        presence = objects.read(chosen.collections, chosen.least_score).balanced(seed)
+        found = objects.analyse(presence, chosen.sizes(seed), chosen.least)
+        if not chosen.reference:
+            return found
+        said = objects.read_reference(chosen.reference, presence)
+        return found | {"correlation": objects.correlation(presence, *said, chosen.least)}
     presence = objects.from_captions(captions, chosen.names)
     found = objects.analyse(presence, chosen.sizes(seed), chosen.least)
     sizes = told.sizes(seed)

@@ -37,7 +37,7 @@ def write(queries: Sequence[Query], folder: pathlib.Path) -> None:
     files.make_dir(folder)
     for query in queries:
         path = folder / f"{query.name}.txt"
-        if not path.exists():
+        if not path.exists() or path.read_text(encoding="utf-8") != query.prompt:
             files.write_text(path, query.prompt)
 
 

@@ -9,3 +9,4 @@ from jaxweights.bias.objects.presence import Presence as Presence
 from jaxweights.bias.objects.presence import from_captions as from_captions
 from jaxweights.bias.objects.presence import from_names as from_names
 from jaxweights.bias.objects.presence import read as read
+from jaxweights.bias.objects.presence import read_reference as read_reference

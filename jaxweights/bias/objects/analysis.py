@@ -108,7 +108,7 @@ def correlation(presence: Presence, right: np.ndarray, rows: np.ndarray, least: 
     """Whether a reference model is right where an object betrays the collection.
 
     Args:
-      presence: all images; majority shares are of these.
+      presence: all images; majority shares are of these, as if all collections had one size.
       right: `[m]` bool, whether the reference model names the collection of an image that it was not trained on.
       rows: `[m]` of these images.
       least: objects in fewer of these images are left out.
@@ -120,7 +120,8 @@ def correlation(presence: Presence, right: np.ndarray, rows: np.ndarray, least: 
     counts = np.stack([presence.present[presence.labels == k].sum(axis=0) for k in range(len(presence.collections))])
     asked, hits = presence.present[rows].sum(axis=0), presence.present[rows][np.asarray(right, bool)].sum(axis=0)
     kept = np.flatnonzero(asked >= max(1, least))
-    largest = counts.max(axis=0) / np.maximum(counts.sum(axis=0), 1)
+    rates = counts / np.bincount(presence.labels, minlength=len(counts))[:, None]  # as if all had one size
+    largest = rates.max(axis=0) / np.maximum(rates.sum(axis=0), 1e-30)
     objects = {
         presence.names[f]: {"majority": float(largest[f]), "accuracy": wilson(int(hits[f]), int(asked[f])).to_json()}
         for f in kept

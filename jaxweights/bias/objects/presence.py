@@ -138,6 +138,30 @@ def _arrays(path: pathlib.Path) -> dict[str, list[str]]:
     return {image: list(names[row != 0]) for image, row in zip(images, present, strict=True)}
 
 
+def read_reference(path: str, presence: Presence) -> tuple[np.ndarray, np.ndarray]:
+    """What a reference model said of images that it was not trained on.
+
+    Args:
+      path: `.csv`, `.tsv` or `.jsonl` with `collection`, `image` and `predicted`, a collection's name.
+      presence: of the images; those that the table does not have are left out, and the other way round.
+
+    Returns:
+      `right` `[m]` bool and `rows` `[m]`, see `analysis.correlation`.
+
+    Raises:
+      UserError: a file that cannot be read, lacks these columns, or has none of the images.
+    """
+    table = reading.rows(pathlib.Path(path), ("predicted",))
+    if any(key not in row for row in table for key in ("collection", "image")):
+        raise UserError(f"{path} has rows without `collection` or `image`. Name both in every row.")
+    said = {(str(row["collection"]), str(row["image"])): str(row["predicted"]) for row in table}
+    truth = [(presence.collections[k], image) for k, image in zip(presence.labels, presence.images, strict=True)]
+    rows = np.array([i for i, key in enumerate(truth) if key in said], int)
+    if not len(rows):
+        raise UserError(f"{path} has none of the images of objects.collections. Give the same names of collections.")
+    return np.array([said[truth[i]] == truth[i][0] for i in rows]), rows
+
+
 def from_captions(captions: Captions, names: Sequence[str] = (), most: int = 50) -> Presence:
     """Which names captions mention, as a stand-in for detections: whole words, without regard to case or a plural s.
 
