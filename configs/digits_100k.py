@@ -2,7 +2,7 @@
 
     python -m launch.run --config=configs/digits_100k.py --workdir=runs/digits_100k
 
-Times, memory and bytes on two cores: docs/scale.md.
+Some three quarters of an hour on two cores; times, memory and bytes are in docs/scale.md.
 """
 
 from ml_collections import ConfigDict
