@@ -226,7 +226,9 @@ def generator_memory(generator: LearnedGenerator, training: Training, shapes: li
     given = [stage.data_memory for stage in generator.stages()]
     if None not in given:
         devices = len(jax.local_devices())
-        prepared = min(prepared, devices * max(streaming.room(size or 0.0, devices) for size in given))
+        room = devices * max(streaming.room(size or 0.0, devices) for size in given)
+        # Few networks are repeated until they fill a batch, which is in memory whatever there is room for.
+        prepared = min(prepared, max(room, _FLOAT * generator.prepared_size(Training(2, 2, training.spec))))
     return [
         Part(f"weights and optimizer state of {params:,} parameters", _FLOAT * copies, smaller),
         Part(f"what it makes of {training.rows:,} training networks", prepared, f"{smaller}, or zoo.num_runs"),
