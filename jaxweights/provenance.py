@@ -12,6 +12,9 @@ from typing import Any
 
 import jax
 
+from jaxweights import files
+from jaxweights.errors import UserError
+
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn", "matplotlib")
 
 
@@ -69,3 +72,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if a.get(key, "absent") != b.get(key, "absent"):
             lines.append(f"{key}: {a.get(key, 'absent')!r} -> {b.get(key, 'absent')!r}")
     return lines
+
+
+def refuse_another(path: pathlib.Path, facts: Mapping[str, Any], what: str) -> None:
+    """Raises `UserError` where the facts that a folder was bound to are others.
+
+    Args:
+      path: JSON file in the folder.
+      facts: what it has to hold.
+      what: what the folder is of, e.g. "sweep".
+    """
+    folder = path.parent
+    kept = files.read_json(path, f"config of a {what}", f"Remove the folder {folder} and run again.")
+    changed = differences(kept, json.loads(json.dumps(facts)))
+    if changed:
+        raise UserError(
+            f"The workdir {folder} holds another {what}; it differs in {'; '.join(changed)}. Choose another --workdir, "
+            "or the former values."
+        )

@@ -103,6 +103,24 @@ def make(kind: type[T], values: Mapping[str, Any], section: str | None = None) -
     return kind(**checked)
 
 
+def make_kind(kinds: Mapping[str, type[T]], values: Mapping[str, Any] | str, section: str) -> T:
+    """Settings of one of several kinds.
+
+    Args:
+      kinds: classes of settings by `kind`.
+      values: a mapping with `kind` and any settings of that kind, or the kind alone.
+      section: where the values stand in a config, for messages.
+
+    Raises:
+      UserError: an unknown kind (with the nearest known one), or as `make`.
+    """
+    values = {"kind": values} if isinstance(values, str) else dict(values)
+    kind = values.pop("kind", None)
+    if kind not in kinds:
+        raise UserError(f"{section}.kind is {kind!r}; {choose(kind, list(kinds))}.")
+    return make(kinds[kind], values, section)
+
+
 def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], section: str) -> None:
     """Raises `UserError` for the first key that is not known; the message has the nearest known one."""
     known = list(known)

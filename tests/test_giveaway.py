@@ -3,9 +3,9 @@
 import dataclasses
 import types
 
+import mini
 import numpy as np
 import pytest
-from test_experiment import CONFIG
 
 from jaxweights import parallel, studies, tasks
 from jaxweights.bias import classifiers
@@ -19,6 +19,8 @@ from jaxweights.report import giveaway as section
 from jaxweights.report.style import Section
 from jaxweights.studies import giveaway
 
+CONFIG = mini.get_config().to_dict()
+
 
 @pytest.fixture(scope="module")
 def net():
@@ -27,16 +29,21 @@ def net():
 
 @pytest.fixture(scope="module")
 def subject(net):
-    """Held-out networks, samples of another scale, copies of training networks."""
+    """Held-out networks, samples of another scale, copies of training networks, and some with a NaN."""
     rng, spec = np.random.default_rng(0), net.spec
     train, heldout, wide = (rng.normal(size=(48, spec.num_params)).astype(np.float32) for _ in range(3))
     train = Population.create(train, spec, run=np.arange(48))
+    broken = np.where(np.arange(spec.num_params) == 5, np.nan, wide)
+    generated = {"wide": 3 * wide, "broken": broken.astype(np.float32)}
     return studies.Series(
         net=net,
         dataset=types.SimpleNamespace(),  # type: ignore[arg-type]
         train=train,
         heldout=Population.create(heldout, spec, run=100 + np.arange(48)),
-        generated={"wide": Population.create(3 * wide, spec), "copy": train.derive(train.weights, np.arange(48), "")},
+        generated={
+            **{name: Population.create(weights, spec) for name, weights in generated.items()},
+            "copy": train.derive(train.weights, np.arange(48), ""),
+        },
     )
 
 
@@ -54,6 +61,7 @@ def test_the_difference_is_named(found):
     assert copy["given_away_by"] == [] and copy["nearest_ratio"]["value"] == 0
     assert wide["nearest_ratio"]["value"] > 1.5
     assert set(found["control"]) == {"magnitude", "sign"} and found["chance"] == 0.5
+    assert found["left_out"] == {"broken": "some of its weights are not finite"}
     assert all(abs(one["value"] - 0.5) < 0.3 for one in found["control"].values())
 
 

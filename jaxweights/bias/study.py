@@ -88,17 +88,11 @@ def finish(subject: Subject, folder: pathlib.Path, mesh: Mesh | None = None) -> 
 
 def claim(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
     """Binds the folder to a comparison, or refuses it."""
-    path, facts = folder / CONFIG, json.loads(json.dumps(facts))
-    if not path.exists():
-        files.write_json(path, facts)
-        return
-    kept = files.read_json(path, "config of a comparison", f"Remove the folder {folder} and run again.")
-    changed = provenance.differences(kept, facts)
-    if changed:
-        raise UserError(
-            f"The workdir {folder} holds another comparison; it differs in {'; '.join(changed)}. Choose another "
-            "--workdir, or the former values."
-        )
+    path = folder / CONFIG
+    if path.exists():
+        provenance.refuse_another(path, facts, "comparison")
+    else:
+        files.write_json(path, json.loads(json.dumps(facts)))
 
 
 def _collect(folder: pathlib.Path, subject: Subject, mesh: Mesh) -> dict[str, Any]:

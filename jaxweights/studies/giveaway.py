@@ -64,9 +64,10 @@ def run(subject: Series, settings: GiveawaySettings, estimation: Estimation) -> 
       estimation: how numbers are estimated.
 
     Returns:
-      JSON data: `chance`, `control`, `left_out`, `keeps` (what transformations keep, in words) and `series.<name>` with
-      `transformations`, `given_away_by`, see `generated.compare`, and `nearest_ratio`, the median distance to the
-      nearest training network over that of held-out ones. No arrays.
+      JSON data: `chance`, `control`, `left_out` (also series with weights that are not finite), `keeps` (what
+      transformations keep, in words) and `series.<name>` with `transformations`, `given_away_by`, see
+      `generated.compare`, and `nearest_ratio`, the median distance to the nearest training network over that of
+      held-out ones. No arrays.
 
     Raises:
       UserError: see `generated.compare`.
@@ -75,7 +76,7 @@ def run(subject: Series, settings: GiveawaySettings, estimation: Estimation) -> 
     samples = {name: _samples(networks, settings.networks) for name, networks in subject.generated.items()}
     finite = {name: part for name, part in samples.items() if np.isfinite(part.weights).all()}
     kinds = {name: bias_weights.make(name, "studies.giveaway.transformations") for name in settings.transformations}
-    fewest = min(len(real), *(len(part.weights) for part in finite.values()))
+    fewest = min([len(real), *(len(part.weights) for part in finite.values())])
     epochs = max(1, round(settings.steps * _BATCH / (2 * (1 - generated.ASKED) * fewest)))
     classifier = classifiers.build({"kind": settings.classifier, "batch_size": _BATCH, "epochs": epochs})
     comparison = generated.Comparison(kinds, classifier, settings.repeats, estimation.seed, estimation.mesh)
@@ -83,6 +84,7 @@ def run(subject: Series, settings: GiveawaySettings, estimation: Estimation) -> 
     with Progress(len(kinds), "what gives samples away", "transformations") as bar:
         found: dict[str, Any] = generated.compare(real, finite, of, comparison, lambda done, _: bar.update(done))
     null = _distances(real, subject, estimation)
+    found["left_out"] |= {name: "some of its weights are not finite" for name in samples if name not in finite}
     for name, entry in found["series"].items():
         own = _distances(finite[name].weights, subject, estimation)
         ratio = bootstrap_median_ratio(own, null, estimation.resamples, estimation.seed)

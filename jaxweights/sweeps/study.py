@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import time
 from collections.abc import Mapping
@@ -92,7 +91,7 @@ def left(folder: pathlib.Path, plan: Plan) -> tuple[int, float | None]:
     """
     if not (folder / CONFIG).exists():
         return 0, None
-    _refuse_another(folder, plan)
+    provenance.refuse_another(folder / CONFIG, plan.facts(), "sweep")
     missing = [cell for cell in plan.cells if not _path(folder, cell).exists()]
     timing, done = _timing(folder), len(plan.cells) - len(missing)
     spent = {int(group): one["seconds"] / one["runs"] for group, one in timing.items()}
@@ -105,21 +104,10 @@ def left(folder: pathlib.Path, plan: Plan) -> tuple[int, float | None]:
 def _claim(folder: pathlib.Path, plan: Plan) -> None:
     """Binds the folder to a sweep, or refuses it."""
     if (folder / CONFIG).exists():
-        _refuse_another(folder, plan)
+        provenance.refuse_another(folder / CONFIG, plan.facts(), "sweep")
     else:
         files.make_dir(folder / _CELLS)
         files.write_json(folder / CONFIG, plan.facts())
-
-
-def _refuse_another(folder: pathlib.Path, plan: Plan) -> None:
-    path, facts = folder / CONFIG, json.loads(json.dumps(plan.facts()))
-    kept = files.read_json(path, "config of a sweep", f"Remove the folder {folder} and run again.")
-    changed = provenance.differences(kept, facts)
-    if changed:
-        raise UserError(
-            f"The workdir {folder} holds another sweep; it differs in {'; '.join(changed)}. Choose another --workdir, "
-            "or the former values."
-        )
 
 
 def _train(folder: pathlib.Path, plan: Plan, mesh: Mesh) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxweights import settings
 from jaxweights.bias.classifiers.base import Classifier
 from jaxweights.bias.classifiers.cnn import CNN
 from jaxweights.bias.classifiers.linear import Linear
@@ -16,9 +17,6 @@ from jaxweights.bias.classifiers.mlp import Perceptron
 from jaxweights.bias.classifiers.recipe import Recipe
 from jaxweights.bias.classifiers.trainer import train
 from jaxweights.bias.classifiers.units import Units
-from jaxweights.checks import Check
-from jaxweights.errors import UserError
-from jaxweights.settings import make
 
 __all__ = ["CLASSIFIERS", "CNN", "Classifier", "Linear", "Perceptron", "Recipe", "Units", "build", "train"]
 
@@ -34,9 +32,4 @@ def build(config: Mapping[str, Any]) -> Classifier:
     Raises:
       UserError: an unknown kind or setting, or a value that a setting cannot have.
     """
-    values = dict(config)
-    kind = values.pop("kind", "")
-    problem = Check(one_of=sorted(CLASSIFIERS)).problem(kind)
-    if problem:
-        raise UserError(f"{Classifier.SECTION}.kind is {kind!r}; {problem}.")
-    return make(CLASSIFIERS[kind], values)
+    return settings.make_kind(CLASSIFIERS, config, Classifier.SECTION)

@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxweights import settings
 from jaxweights.bias.collections.base import Collection, digest, from_arrays
 from jaxweights.bias.collections.checks import Checked, balanced, check
 from jaxweights.bias.collections.division import by_class, identical
 from jaxweights.bias.collections.reading import Reading
 from jaxweights.bias.collections.sources import Archive, Folder, ImageSet, Source
-from jaxweights.checks import choose
-from jaxweights.errors import UserError
-from jaxweights.settings import make as make_settings
 
 __all__ = [
     "SOURCES",
@@ -45,8 +43,4 @@ def make(values: Mapping[str, Any], section: str = "bias.collections") -> Source
     Raises:
       UserError: an unknown kind or setting, or a value that a setting cannot have.
     """
-    values = dict(values)
-    kind = values.pop("kind", None)
-    if kind not in SOURCES:
-        raise UserError(f"{section}.kind is {kind!r}; {choose(kind, list(SOURCES))}.")
-    return make_settings(SOURCES[kind], values, section)
+    return settings.make_kind(SOURCES, values, section)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxweights import settings
 from jaxweights.bias.transformations.autoencoder import VAE
 from jaxweights.bias.transformations.base import (
     Arithmetic,
@@ -30,9 +31,6 @@ from jaxweights.bias.transformations.pipeline import Place, accessed, fit, store
 from jaxweights.bias.transformations.shuffles import PatchShuffle, PixelShuffle
 from jaxweights.bias.transformations.sift import SIFT
 from jaxweights.bias.transformations.slic import SLIC
-from jaxweights.checks import choose
-from jaxweights.errors import UserError
-from jaxweights.settings import make as make_settings
 
 __all__ = [
     "TRANSFORMATIONS",
@@ -66,8 +64,4 @@ def make(values: str | Mapping[str, Any], section: str = "bias.transformations")
     Raises:
       UserError: an unknown kind or setting, or a value that a setting cannot have.
     """
-    values = {"kind": values} if isinstance(values, str) else dict(values)
-    kind = values.pop("kind", None)
-    if kind not in TRANSFORMATIONS:
-        raise UserError(f"{section}.kind is {kind!r}; {choose(kind, list(TRANSFORMATIONS))}.")
-    return make_settings(TRANSFORMATIONS[kind], values, section)
+    return settings.make_kind(TRANSFORMATIONS, values, section)

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jaxweights import settings
 from jaxweights.bias.weights import features, filters, function, reconstruction, shuffles, summaries, units, values
 from jaxweights.bias.weights.base import Architecture, HostTransformation, WeightTransformation, transform
-from jaxweights.checks import choose
-from jaxweights.errors import UserError
-from jaxweights.settings import make as make_settings
 
 __all__ = ["TRANSFORMATIONS", "Architecture", "HostTransformation", "WeightTransformation", "make", "transform"]
 
@@ -51,8 +49,4 @@ def make(values: str | Mapping[str, Any], section: str = "bias.transformations")
     Raises:
       UserError: an unknown kind or setting, or a value that a setting cannot have.
     """
-    found = {"kind": values} if isinstance(values, str) else dict(values)
-    kind = found.pop("kind", None)
-    if kind not in TRANSFORMATIONS:
-        raise UserError(f"{section}.kind is {kind!r}; {choose(kind, list(TRANSFORMATIONS))}.")
-    return make_settings(TRANSFORMATIONS[kind], found, section)
+    return settings.make_kind(TRANSFORMATIONS, values, section)
