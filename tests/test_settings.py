@@ -1,12 +1,15 @@
 """Settings: every wrong key, type and value is refused by name, and what is in force can be listed."""
 
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+import jaxweights
 from jaxweights import settings
 from jaxweights.errors import UserError
 from jaxweights.experiment import config
@@ -133,6 +136,8 @@ def settings_classes(base=Settings):
 
 def numeric_fields():
     """The class, the name, and whether entries are whole, of every numeric field; once for inherited ones."""
+    for module in pkgutil.walk_packages(jaxweights.__path__, "jaxweights."):
+        importlib.import_module(module.name)
     found = {}
     for kind in settings_classes():
         hints = get_type_hints(kind)

@@ -66,7 +66,7 @@ class ObjectSettings(_Sized):
     SECTION: ClassVar[str] = "objects"
 
     least: int = setting(20, at_least=1)
-    least_score: float = 0.0
+    least_score: float = setting(0.0, at_least=0.0)
     reference: str = ""
     names: tuple[str, ...] = ()
 
