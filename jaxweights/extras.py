@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 from jaxweights.errors import UserError
 
+Extra = Literal["data", "shapes", "track", "bias", "adapters"]
+
 
 @contextlib.contextmanager
-def importing(extra: Literal["data", "shapes", "track", "bias"]) -> Iterator[None]:
+def importing(extra: Extra) -> Iterator[None]:
     """Surrounds imports of an extra's packages.
 
     Raises:
@@ -20,3 +23,13 @@ def importing(extra: Literal["data", "shapes", "track", "bias"]) -> Iterator[Non
         yield
     except ModuleNotFoundError as error:
         raise UserError(f'{error.name} is not installed; it comes with `pip install "jaxweights[{extra}]"`.') from error
+
+
+def module(extra: Extra, name: str) -> Any:
+    """A module of an extra's packages, for those that are too large to be installed where types are checked.
+
+    Raises:
+      UserError: see `importing`.
+    """
+    with importing(extra):
+        return importlib.import_module(name)

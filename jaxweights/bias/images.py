@@ -19,7 +19,7 @@ from jaxweights.bias.collections import Collection, Reading
 from jaxweights.bias.collections.reading import formed
 from jaxweights.bias.settings import BiasSettings, SetSettings
 from jaxweights.bias.subject import Labelled, Sizes, Subject
-from jaxweights.bias.transformations import Fitted, Place, Transformation, stored, transform
+from jaxweights.bias.transformations import Fitted, Place, Pretrained, Transformation, stored, transform
 from jaxweights.errors import UserError
 
 _FIT, _APPLY = 0, 1  # purposes of a transformation's key
@@ -88,7 +88,10 @@ class Images(Subject):
     def _made_of(self, of: str, name: str, rows, unseen, mesh: Mesh, how: Callable[..., np.ndarray]) -> np.ndarray:
         images, made, labels = self._images(of), self._made[name], self._sets[of].labels
         key = jax.random.fold_in(jax.random.key(self._seed), _APPLY)
-        place = Place(mesh, self._folder)
+        place = Place(mesh, self._folder, digests=self._sets[of].groups[rows])
+        if isinstance(made, Pretrained) and made.PER_COLLECTION:
+            states = list(range(self._sets[of].num_classes))
+            return _by_collection(how, made, images[rows], labels[rows], states, key, place)
         if not isinstance(made, Fitted):
             return how(made, images[rows], key, place)
         free = [np.setdiff1d(np.flatnonzero(labels == i), unseen) for i in range(self._sets[of].num_classes)]
@@ -99,20 +102,35 @@ class Images(Subject):
             )
         fit_key = jax.random.fold_in(jax.random.key(self._seed), _FIT)
         states = transformations.fit(made, [images[own] for own in free], fit_key, place)
-        out: np.ndarray | None = None
-        for i, state in enumerate(states):
-            own = np.flatnonzero(labels[rows] == i)
-            part = how(made, images[rows[own]], jax.random.fold_in(key, i), dataclasses.replace(place, state=state))
-            out = np.empty((len(rows), *part.shape[1:]), part.dtype) if out is None else out
-            out[own] = part
-        assert out is not None
-        return out
+        return _by_collection(how, made, images[rows], labels[rows], states, key, place)
 
     def shown(self, of: str, transformed: np.ndarray, rows: np.ndarray) -> np.ndarray:
         examples, count = self._sets[of], self._options.shown
         first = [np.flatnonzero(examples.labels[rows] == i)[:count] for i in range(examples.num_classes)]
         found = transformed[np.stack(first)]
         return found if found.dtype == np.uint8 else np.round(np.clip(found, 0, 1) * 255).astype(np.uint8)
+
+
+def _by_collection(
+    how: Callable[..., np.ndarray],
+    made: Transformation,
+    images: np.ndarray,
+    labels: np.ndarray,
+    states: list[Any],
+    key: jax.Array,
+    place: Place,
+) -> np.ndarray:
+    """Transforms the images of every collection under the state of that."""
+    out: np.ndarray | None = None
+    for i, state in enumerate(states):
+        own = np.flatnonzero(labels == i)
+        digests = None if place.digests is None else place.digests[own]
+        of_this = dataclasses.replace(place, state=state, digests=digests)
+        part = how(made, images[own], jax.random.fold_in(key, i), of_this)
+        out = np.empty((len(images), *part.shape[1:]), part.dtype) if out is None else out
+        out[own] = part
+    assert out is not None
+    return out
 
 
 def _cut(whole: Collection, chosen: SetSettings, section: str, seed: int) -> list[Collection]:

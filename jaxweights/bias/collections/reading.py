@@ -74,7 +74,17 @@ class Item(NamedTuple):
     label: int = -1
 
 
-class _Decoded(NamedTuple):
+class Decoded(NamedTuple):
+    """An image.
+
+    Attributes:
+      image: `[H, W, channels]` uint8, brought to the form that is asked for.
+      digest: hash of the pixels before, see `collections.digest`.
+      format: what it was stored as.
+      mode: kind of pixels that it was stored with.
+      size: height and width before.
+    """
+
     image: np.ndarray
     digest: str
     format: str
@@ -95,7 +105,7 @@ def read_items(name: str, items: Iterable[Item], count: int, reading: Reading, i
     Raises:
       UserError: items that cannot be used, unless they are skipped; or no good one.
     """
-    images, good, labels = np.empty((0, 1, 1, reading.channels), np.uint8), list[_Decoded](), list[int]()
+    images, good, labels = np.empty((0, 1, 1, reading.channels), np.uint8), list[Decoded](), list[int]()
     for item, decoded in _decoded(items, reading):
         if reading.limit and len(good) == reading.limit:
             break
@@ -127,16 +137,16 @@ def read_items(name: str, items: Iterable[Item], count: int, reading: Reading, i
     )
 
 
-def _decoded(items: Iterable[Item], reading: Reading) -> Iterator[tuple[Item, _Decoded | str]]:
+def _decoded(items: Iterable[Item], reading: Reading) -> Iterator[tuple[Item, Decoded | str]]:
     """Items with their images, or with what is wrong with them."""
     rest = iter(items)
     with futures.ThreadPoolExecutor() as pool:  # Pillow releases the interpreter lock
         while block := list(itertools.islice(rest, _BLOCK)):
-            yield from zip(block, pool.map(lambda item: _decode(item.content, reading), block), strict=True)
+            yield from zip(block, pool.map(lambda item: decode(item.content, reading), block), strict=True)
 
 
-def _decode(content: bytes | np.ndarray, reading: Reading) -> _Decoded | str:
-    """One image, or what is wrong with it."""
+def decode(content: bytes | np.ndarray, reading: Reading) -> Decoded | str:
+    """One image, from a file's bytes or pixels `[H, W, C]` uint8, or what is wrong with it."""
     with extras.importing("bias"):
         from PIL import Image
 
@@ -158,7 +168,7 @@ def _decode(content: bytes | np.ndarray, reading: Reading) -> _Decoded | str:
         except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as error:
             return f"cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})"
     size = pixels.shape[0], pixels.shape[1]
-    return _Decoded(formed(pixels, reading), digest(pixels), kind, mode, size)
+    return Decoded(formed(pixels, reading), digest(pixels), kind, mode, size)
 
 
 def _channels(picture, channels: int) -> np.ndarray:

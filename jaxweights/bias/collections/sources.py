@@ -66,8 +66,7 @@ class Folder(Source):
         folder = _existing(self.path, name, data_dir)
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; give one of images as the path of the collection {name}.")
-        found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        found = [path for path in found if not path.name.startswith(".")]
+        found = image_paths(folder)
         if not found:
             raise UserError(
                 f"{folder} has no images ({', '.join(SUFFIXES)}); give another path of the collection {name}."
@@ -178,6 +177,12 @@ def _matching(path: str, name: str, data_dir: str | os.PathLike | None) -> list[
         if found:
             return found
     raise UserError(f"There is no archive {path}; give the right path of the collection {name}.")
+
+
+def image_paths(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The images below a folder, sorted by path."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return [path for path in found if not path.name.startswith(".")]
 
 
 def _content(path: pathlib.Path) -> bytes:

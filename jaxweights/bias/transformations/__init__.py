@@ -1,7 +1,7 @@
 """Transformations of images, by name.
 
-To add one: a frozen dataclass that derives from `Arithmetic`, `Library` or `Fitted`, in a file of its own, and one line
-in `TRANSFORMATIONS`.
+To add one: a frozen dataclass that derives from `Arithmetic`, `Library`, `Fitted` or `Pretrained`, in a file of its
+own, and one line in `TRANSFORMATIONS`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxweights import settings
+from jaxweights.bias.adapters.depth import Depth
 from jaxweights.bias.transformations.autoencoder import VAE
 from jaxweights.bias.transformations.base import (
     Arithmetic,
     Augmentation,
     Fitted,
     Library,
+    Pretrained,
     Stage,
     Transformation,
     as_floats,
@@ -39,6 +41,7 @@ __all__ = [
     "Fitted",
     "Library",
     "Place",
+    "Pretrained",
     "Stage",
     "Transformation",
     "accessed",
@@ -50,7 +53,8 @@ __all__ = [
 ]
 
 _ON_DEVICE = (Identity, MeanRGB, PixelShuffle, PatchShuffle, LowPass, HighPass, HOG)
-_KINDS = (*_ON_DEVICE, Canny, SIFT, SLIC, VAE, Generation, Concatenation)
+_BY_LARGE_MODELS = (Depth,)
+_KINDS = (*_ON_DEVICE, Canny, SIFT, SLIC, VAE, Generation, *_BY_LARGE_MODELS, Concatenation)
 TRANSFORMATIONS: dict[str, type[Transformation]] = {kind.KIND: kind for kind in _KINDS}
 
 

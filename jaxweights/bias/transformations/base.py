@@ -132,6 +132,39 @@ class Library(Transformation):
         """
 
 
+class Pretrained(Transformation):
+    """A transformation by a large model that others trained; computed once, a file for each image where a folder is
+    given. See `jaxweights.bias.adapters`."""
+
+    STAGE: ClassVar[Stage] = Stage.OFFLINE
+    PER_COLLECTION: ClassVar[bool] = False
+    """Whether every collection has a model of its own."""
+
+    def channels(self, channels: int) -> int:
+        """See `Transformation.channels`; pictures of models are in colour."""
+        del channels
+        return 3
+
+    @abc.abstractmethod
+    def of_images(
+        self, images: np.ndarray, digests: Sequence[str], collection: int, folder: pathlib.Path | None
+    ) -> np.ndarray:
+        """Transforms images of one size.
+
+        Args:
+          images: `[n, H, W, C]` uint8.
+          digests: `[n]`, of the images as they came from their source.
+          collection: number of the collection that they are of; for those that have a model each.
+          folder: where outputs are kept, so that they are computed once; None to keep nothing.
+
+        Returns:
+          `[n, H', W', 3]` uint8.
+
+        Raises:
+          UserError: a package or weights are absent, or an image cannot be transformed.
+        """
+
+
 class Fitted(Transformation):
     """A transformation with parameters that are learned from the collections."""
 

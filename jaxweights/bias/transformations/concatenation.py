@@ -16,6 +16,7 @@ from jaxweights.bias.transformations.base import (
     FULL,
     Augmentation,
     Fitted,
+    Pretrained,
     Stage,
     Transformation,
     as_floats,
@@ -44,8 +45,8 @@ class Concatenation(Transformation):
         super().__post_init__()
         # Plain and hashable, whatever a config gives.
         object.__setattr__(self, "parts", tuple(map(_frozen, self.parts)))
-        if any(isinstance(part, Concatenation | Fitted) for part in self.transformations):
-            self.refuse("parts", "concatenations of concatenations and of fitted transformations are not offered")
+        if any(isinstance(part, Concatenation | Fitted) or _per_collection(part) for part in self.transformations):
+            self.refuse("parts", "concatenations of concatenations and of models of a collection are not offered")
 
     @property
     def transformations(self) -> tuple[Transformation, ...]:
@@ -105,6 +106,10 @@ class Concatenation(Transformation):
             return jnp.concatenate([p(x, k) for p, x, k in zip(programs, shares, drawn, strict=True)], axis=-1)
 
         return run
+
+
+def _per_collection(part: Transformation) -> bool:
+    return isinstance(part, Pretrained) and part.PER_COLLECTION
 
 
 def _frozen(part: Any) -> Any:

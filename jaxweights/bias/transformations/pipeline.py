@@ -16,8 +16,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import files, parallel, settings
-from jaxweights.bias.transformations.base import Arithmetic, Fitted, Library, Stage, Transformation, as_floats
+from jaxweights import files, parallel, processes, settings
+from jaxweights.bias.collections.base import digest
+from jaxweights.bias.transformations.base import (
+    Arithmetic,
+    Fitted,
+    Library,
+    Pretrained,
+    Stage,
+    Transformation,
+    as_floats,
+)
 from jaxweights.bias.transformations.concatenation import Concatenation
 from jaxweights.progress import Progress
 
@@ -28,19 +37,23 @@ Program = Callable[[jax.Array, jax.Array], jax.Array]
 """Of images `[B, H, W, C]` float32 in [0, 1] and keys `[B]`, see `Arithmetic.apply`."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Place:
     """Where transformed images are computed and kept.
 
     Attributes:
       mesh: devices, all of this process by default.
       folder: folder of what is computed once; parts that are there are not computed again. None to keep nothing.
-      state: of a `Fitted` transformation, for the collection that the images are from.
+      state: of a `Fitted` transformation, for the collection that the images are from; the number of that collection
+        for a `Pretrained` one.
+      digests: `[n]`, of the images as they came from their source, for a `Pretrained` transformation; None where they
+        are as they came.
     """
 
     mesh: Mesh | None = None
     folder: pathlib.Path | None = None
     state: Any = None
+    digests: np.ndarray | None = None
 
 
 NOWHERE = Place()
@@ -80,6 +93,10 @@ def stored(transformation: Transformation, images: np.ndarray, key: jax.Array, p
         return transformation.join([stored(part, images, own, place) for part, own in pairs])
     if transformation.stage == Stage.AFTER:
         return images
+    if isinstance(transformation, Pretrained):
+        digests = [digest(image) for image in images] if place.digests is None else place.digests.tolist()
+        with processes.in_turn("images of a model"):
+            return transformation.of_images(images, digests, int(place.state or 0), place.folder)
     compute = _by_library if isinstance(transformation, Library) else _on_devices
     if place.folder is None or transformation.stage != Stage.OFFLINE:
         return compute(transformation, images, key, place)
@@ -226,7 +243,7 @@ def _identity(transformation: Transformation, images: np.ndarray, key: jax.Array
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "shape": images.shape,
     }
-    digest = hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=10)
+    found = hashlib.blake2b(json.dumps(words, sort_keys=True).encode(), digest_size=10)
     for array in (images, *jax.tree.leaves(state)):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return f"{transformation.KIND}-{digest.hexdigest()}"
+        found.update(np.ascontiguousarray(array).tobytes())
+    return f"{transformation.KIND}-{found.hexdigest()}"

@@ -1,0 +1,121 @@
+"""A transformation of images by a large pre-trained model."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+import json
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from concurrent import futures
+from typing import Any
+
+import numpy as np
+
+from jaxweights import extras, parallel, settings
+from jaxweights.bias.adapters import folder as folders
+from jaxweights.bias.adapters.folder import Converted, Running, Step
+from jaxweights.bias.adapters.models import ModelSettings
+from jaxweights.bias.collections.base import digest
+from jaxweights.bias.transformations.base import Pretrained
+from jaxweights.errors import UserError
+from jaxweights.settings import setting
+
+SIDE = 500
+"""The longest short side of arXiv 2412.01876's code."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter(Pretrained, ModelSettings):
+    """A transformation by a model of `transformers` or `diffusers`.
+
+    Attributes:
+      side: larger images are resized to this short side first; 0 to leave them.
+    """
+
+    side: int = setting(SIDE, at_least=0)
+
+    @abc.abstractmethod
+    def begin(self, collection: int) -> Running:
+        """Loads the model, that of a collection where these have one each; its outputs are pictures `[H, W]` or
+        `[H, W, 3]` uint8.
+
+        Raises:
+          UserError: see `models.load`.
+        """
+
+    def step(self, collection: int = 0) -> Step:
+        """What is done to the images of a collection."""
+        facts: dict[str, Any] = self.facts
+        if self.PER_COLLECTION:
+            facts = {**facts, "collection": collection}
+        return Step(
+            name=self.KIND,
+            facts=settings.plain(facts),
+            begin=lambda: self.begin(collection),
+            batch_size=self.batch_size,
+            side=self.side,
+        )
+
+    def of_images(
+        self, images: np.ndarray, digests: Sequence[str], collection: int, folder: pathlib.Path | None
+    ) -> np.ndarray:
+        """See `Pretrained.of_images`."""
+        if folder is None:
+            with tempfile.TemporaryDirectory() as temporary:
+                return self.of_images(images, digests, collection, pathlib.Path(temporary))
+        step = self.step(collection)
+        name = hashlib.blake2b(json.dumps(step.facts, sort_keys=True).encode(), digest_size=10).hexdigest()
+        # Of the pixels too: one image may come in several forms.
+        own = [_name(digest(image), origin) for image, origin in zip(images, digests, strict=True)]
+        made = folders.convert(
+            step,
+            dict(zip(own, images, strict=True)),
+            folder / f"{self.KIND}-{name}",
+            dict(zip(own, digests, strict=True)),
+        )
+        if made.failed:
+            raise UserError(f"{self.section}: {folders.complaint(made)} Remove these images.")
+        return _read([made.outputs[name] for name in own])
+
+
+def convert_folder(
+    transformation: Adapter, source: pathlib.Path | str, target: pathlib.Path | str, collection: int = 0
+) -> Converted:
+    """Transforms the images below a folder; see `folder.convert`.
+
+    Args:
+      transformation: what is done.
+      source: folder of images of any sizes.
+      target: outside of it, gets a PNG for every image under the image's path.
+      collection: number of the collection that they are of, where each has a model of its own.
+
+    Raises:
+      UserError: no images, a target of something else, or a model that cannot be loaded.
+    """
+    folders.refuse_within(source, target)
+    return folders.convert(transformation.step(collection), folders.listed(source), target)
+
+
+def _name(pixels: str, origin: str) -> str:
+    """Path of an output below the folder of its transformation: few files in one folder."""
+    name = hashlib.blake2b(f"{pixels} {origin}".encode(), digest_size=16).hexdigest()
+    return f"{name[:2]}/{name}"
+
+
+def _read(paths: Sequence[pathlib.Path]) -> np.ndarray:
+    """Pictures of one size as `[n, H, W, 3]` uint8."""
+    with extras.importing("adapters"):
+        from PIL import Image
+
+    def one(path: pathlib.Path) -> np.ndarray:
+        try:
+            with Image.open(path) as picture:
+                return np.asarray(picture.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"{path} is no picture any more ({error}). Remove it and run again.") from error
+
+    with futures.ThreadPoolExecutor(parallel.num_cores()) as pool:
+        return np.stack(list(pool.map(one, paths)))

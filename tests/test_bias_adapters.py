@@ -1,0 +1,125 @@
+"""Transformations by large pre-trained models, as far as they need none: folders of outputs, errors, pictures."""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxweights.bias import adapters, transformations
+from jaxweights.bias.adapters import depth, folder, models
+from jaxweights.bias.adapters.folder import Failure, Running, Step
+from jaxweights.errors import UserError
+
+
+def pictures(source, count=7, broken=()):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        path = source / f"{'ab'[i % 2]}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (6 + i % 2, 8, 3), np.uint8)).save(path)
+        if i in broken:
+            path.write_bytes(path.read_bytes()[:120])
+    return source
+
+
+class Doubles:
+    """A model that has only ever seen batches of one shape, and counts what it was asked."""
+
+    def __init__(self, weights="first", fails=(), ends_after=99):
+        self.batches, self.began, self.weights, self.fails, self.ends_after = [], 0, weights, fails, ends_after
+
+    def begin(self):
+        self.began += 1
+        return Running(self.run, key=lambda given: given.image.shape, weights=self.weights)
+
+    def run(self, batch):
+        if len(self.batches) == self.ends_after:
+            raise KeyboardInterrupt
+        assert len({given.image.shape for given in batch}) == 1
+        self.batches.append([given.name for given in batch])
+        return [Failure("is disliked") if given.name in self.fails else 255 - given.image for given in batch]
+
+    def step(self, **values):
+        return Step("inversion", values, self.begin, batch_size=2)
+
+
+def test_outputs_belong_to_images_and_are_made_once(tmp_path):
+    source, target, model = pictures(tmp_path / "in", broken=(2,)), tmp_path / "out", Doubles(fails=("b/3.png",))
+    images = folder.listed(source)
+    ended = Doubles(ends_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        folder.convert(ended.step(), images, target)
+    early = {path: path.stat().st_mtime_ns for path in target.rglob("?.png")}
+    found = folder.convert(model.step(), images, target)
+    assert sorted(found.failed) == ["a/2.png", "b/3.png"] and "is disliked" in folder.complaint(found)
+    assert "cannot be decoded" in found.failed["a/2.png"] and json.loads((target / folder.FAILED).read_text())
+    assert {path: path.stat().st_mtime_ns for path in early} == early and len(early) <= 2
+    assert max(map(len, model.batches)) == 2 and sum(map(len, model.batches)) == 6 - len(early)
+    for name, path in found.outputs.items():
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), 255 - np.asarray(Image.open(source / name)))
+    # Mended images are made up for, the others left; then the model is not even loaded.
+    pictures(source)
+    again = Doubles()
+    assert not folder.convert(again.step(), images, target).failed
+    assert sorted(sum(again.batches, [])) == ["a/2.png", "b/3.png"]
+    assert not folder.convert(again.step(), images, target).failed and again.began == 1
+    assert not list(target.rglob(".tmp*")) and len(list(target.rglob("?.png"))) == 7
+
+
+def test_folders_of_other_outputs_are_refused(tmp_path):
+    source, target = pictures(tmp_path / "in", 2), tmp_path / "out"
+    images = folder.listed(source)
+    folder.convert(Doubles().step(level=1), images, target)
+    with pytest.raises(UserError, match="level: 1 -> 2"):
+        folder.convert(Doubles().step(level=2), images, target)
+    pictures(source, 3)
+    with pytest.raises(UserError, match="weights: 'first' -> 'second'"):
+        folder.convert(Doubles("second").step(level=1), folder.listed(source), target)
+    with pytest.raises(UserError, match="no manifest.json"):
+        folder.convert(Doubles().step(), images, source)
+    with pytest.raises(UserError, match="one name"):
+        folder.convert(Doubles().step(), {"a": images["a/0.png"], "a.png": images["a/0.png"]}, tmp_path / "new")
+    with pytest.raises(UserError, match="lies in the source"):
+        adapters.convert_folder(transformations.make("depth"), source, source / "depth")  # type: ignore[arg-type]
+    for wrong in (tmp_path / "absent", target / ".."):
+        with pytest.raises(UserError, match="no folder|no images"):
+            folder.listed(wrong if wrong.name == "absent" else pathlib.Path(__file__).parent / "golden")
+
+
+def test_words_and_numbers_become_files_of_their_own(tmp_path):
+    step = Step("names", {}, lambda: Running(lambda batch: [{"names": [g.name]} for g in batch]), form=folder.JSON)
+    found = folder.convert(step, folder.listed(pictures(tmp_path / "in", 2)), tmp_path / "out")
+    assert json.loads(found.outputs["b/1.png"].read_text()) == {"names": ["b/1.png"]}
+
+
+def test_an_absent_extra_and_absent_weights_say_what_to_do(monkeypatch, tmp_path):
+    made = transformations.make({"kind": "depth", "model": str(tmp_path)})
+    pixels = np.zeros((1, 8, 8, 3), np.uint8)
+    assert isinstance(made, adapters.Depth)
+    with pytest.raises(UserError, match="is a folder without config.json"):
+        models.from_pretrained(made, "json", "JSONDecoder")
+    with pytest.raises(UserError, match="no such folder"):
+        models.identity(made.replace(model="./depth"))
+    with pytest.raises(UserError, match="model is ''"):
+        models.identity(made.replace(model=""))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be loaded as JSONDecoder .*as save_pretrained writes it"):
+        models.from_pretrained(made, "json", "JSONDecoder")
+    first = models.identity(made)
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    models.fingerprint.cache_clear()
+    assert models.identity(made) != first
+    with pytest.raises(UserError, match="has no weights for 1 parts .*head.weight"):
+        models._refuse_random(made, "AutoModelForDepthEstimation", {"missing_keys": {"head.weight"}})
+    for name in ("torch", "transformers", "diffusers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=r'pip install "jaxweights\[adapters\]"'):
+        made.of_images(pixels, ["0" * 32], 0, tmp_path / "kept")
+
+
+def test_depths_become_bytes():
+    np.testing.assert_array_equal(depth.levels(np.array([[1.0, 2.0], [1.5, 3.0]])), [[0, 127], [63, 255]])
+    assert not depth.levels(np.full((2, 2), 7.0)).any()
