@@ -10,10 +10,8 @@ python -m launch.audit --train=train.npz --heldout=heldout.npz --generated=mine=
 
 from __future__ import annotations
 
-import ast
 import pathlib
 import re
-from typing import Any
 
 from absl import flags
 
@@ -80,7 +78,7 @@ def of_files() -> None:
         task=_TASK.value,
         baselines=names == "all" if names in ("all", "none") else tuple(filter(None, names.split(","))),
         seed=flags.FLAGS.seed or 0,
-        **changes(_SETTINGS.value),
+        **common.changes("--settings", _SETTINGS.value),
     )
     print(result)
     if out is not None and processes.is_first():
@@ -101,30 +99,6 @@ def series(text: str) -> str | dict[str, str]:
     found = dict(part.split("=", 1) for part in parts)
     if len(found) < len(parts):
         raise UserError(f"--generated={text} gives a name twice; every series needs its own.")
-    return found
-
-
-def changes(text: str) -> dict[str, Any]:
-    """The value of `--settings`: values by name, nested where names have dots.
-
-    Raises:
-      UserError: a part that is no NAME=VALUE.
-    """
-    from jaxweights.errors import UserError
-
-    found: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        name, equals, value = part.partition("=")
-        *sections, last = name.split(".")
-        if not equals or not all(key.isidentifier() for key in (*sections, last)):
-            raise UserError(f"--settings={text}: {part!r} is no NAME=VALUE, e.g. bootstrap=200.")
-        node = found
-        for key in sections:
-            node = node.setdefault(key, {})
-        try:
-            node[last] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            node[last] = value
     return found
 
 

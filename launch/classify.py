@@ -45,13 +45,12 @@ def _skipping(config: dict) -> dict:
 def _dry_run(config: dict, workdir: str | None) -> str:
     """What a config is, and how much of it is done in a workdir."""
     from jaxweights.bias import cells, describe
-    from launch.describe import aligned
 
     facts = describe.describe(config)
     made = [(of, name) for of in facts["sets"] for name in facts["transformations"]]
     there = [] if workdir is None else [c for c in made if cells.path(pathlib.Path(workdir), cells.Cell(*c)).exists()]
     done = f"{len(there)} of {len(made)} transformations of sets"
-    return aligned([*describe.rows(facts), ("done in the workdir", done)])
+    return common.aligned([*describe.rows(facts), ("done in the workdir", done)])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import os
 import pathlib
@@ -11,7 +12,7 @@ import textwrap
 import time
 import traceback
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -86,6 +87,34 @@ def setup_jax(logs: pathlib.Path | str | None = None, alone: bool = False) -> No
     if not alone:
         processes.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     processes.log_to(logs)
+
+
+def changes(flag: str, text: str) -> dict[str, Any]:
+    """The value of a flag that holds settings: values by name, nested where names have dots.
+
+    Raises:
+      UserError: a part that is no NAME=VALUE.
+    """
+    found: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        *sections, last = name.split(".")
+        if not equals or not all(key.isidentifier() for key in (*sections, last)):
+            raise UserError(f"{flag}={text}: {part!r} is no NAME=VALUE, e.g. bootstrap=200.")
+        node = found
+        for key in sections:
+            node = node.setdefault(key, {})
+        try:
+            node[last] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            node[last] = value
+    return found
+
+
+def aligned(rows: list[tuple[str, str]]) -> str:
+    """Names and texts, one pair a line."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def run_main(main) -> None:

@@ -35,7 +35,7 @@ def main(argv) -> None:
     compares = "bias" in config
     facts = comparisons.describe(config) if compares else describe(config, stages.data_dir())
     lines = comparisons.rows if compares else rows
-    print(json.dumps(facts, indent=1) if _JSON.value else aligned(lines(facts)))
+    print(json.dumps(facts, indent=1) if _JSON.value else common.aligned(lines(facts)))
 
 
 def fields(config: dict) -> str:
@@ -55,12 +55,6 @@ def fields(config: dict) -> str:
         text = textwrap.fill(row.text, 118, initial_indent="    ", subsequent_indent="    ")
         lines.append(f"{row.path} = {row.value!r}{default}\n{text}".rstrip())
     return "\n".join(lines)
-
-
-def aligned(rows: list[tuple[str, str]]) -> str:
-    """Names and texts, one pair a line."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def rows(facts: dict) -> list[tuple[str, str]]:

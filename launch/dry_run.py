@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from launch import describe
+from launch import common, describe
 
 
 def text(config: dict, workdir: str, count: int | None, data_dir: str | None) -> str:
@@ -23,7 +23,7 @@ def text(config: dict, workdir: str, count: int | None, data_dir: str | None) ->
     facts = library.describe(config, data_dir)
     parts = division.divide(config, workdir, count or processes.count(), data_dir)
     estimate = planning.zoo_seconds(facts["zoo"]["operations"], parts["devices"])
-    return describe.aligned([*describe.rows(facts), *division_rows(parts), *time_rows(parts, estimate)])
+    return common.aligned([*describe.rows(facts), *division_rows(parts), *time_rows(parts, estimate)])
 
 
 def division_rows(parts: dict[str, Any]) -> list[tuple[str, str]]:

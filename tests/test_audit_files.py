@@ -6,6 +6,7 @@ from audited import COPIES, FILES, FRESH, HELDOUT, PREDICTIONS, SPEC, Y, command
 from jaxweights.api.audit import audit
 from jaxweights.errors import UserError
 from launch import audit as program
+from launch import common
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,8 @@ def test_mistakes_in_flags_are_named(folder, monkeypatch, changes, message):
 
 
 def test_settings_of_sections_have_dots():
-    assert program.changes("bootstrap=20,battery.halves=2") == {"bootstrap": 20, "battery": {"halves": 2}}
-    assert program.changes("") == {}
+    assert common.changes("--settings", "bootstrap=20,battery.halves=2") == {"bootstrap": 20, "battery": {"halves": 2}}
+    assert common.changes("--settings", "") == {}
 
 
 def test_a_path_with_an_equals_sign_is_a_path(tmp_path):

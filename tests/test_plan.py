@@ -15,7 +15,8 @@ from jaxweights import memory
 from jaxweights.describe import describe
 from jaxweights.errors import UserError
 from jaxweights.experiment import Experiment
-from launch.describe import aligned, rows
+from launch.common import aligned
+from launch.describe import rows
 
 CONFIGS = {m.__name__: m.get_config().to_dict() for m in (mini, mini_gpt, mini_hyperrep, mini_pdiff)}
 GIGA = 1_000_000_000

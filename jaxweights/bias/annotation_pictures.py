@@ -19,43 +19,65 @@ _CLOUD = (4.2, 3.2)  # inches of a cloud
 
 def draw(result: Mapping[str, Any], folder: pathlib.Path) -> list[Picture]:
     """Writes the figures of the sections that there are, and returns them in order."""
-    found = []
     with style.drawing():
-        if "objects" in result:
-            one = result["objects"]
-            least = f"Objects in fewer than {one['shares']['least']} images are left out."
-            found += [
+        found = _of_objects(result["objects"], folder) if "objects" in result else []
+        found += _of_language(result["language"], folder) if "language" in result else []
+        if "questions" in result:
+            figure = _answers(result["questions"])
+            found.append(
                 Picture(
-                    style.save(_shares(one), folder, "shares"),
-                    "Objects that betray a collection",
-                    f"Share of an object's images that comes from each collection; the largest ones. {least}",
-                ),
-                Picture(
-                    style.save(_coefficients(one["named"]["coefficients"]), folder, "coefficients"),
-                    "Coefficients of the regression on objects",
-                    "Per standard deviation of presence, the largest magnitudes, with 95&nbsp;% intervals.",
-                ),
-                Picture(
-                    style.save(_boxes(one["unique"]), folder, "unique"),
-                    "Different objects per image",
-                    "Quartiles; whiskers reach the furthest image within 1.5 interquartile ranges.",
-                ),
-            ]
-        if "language" in result:
-            phrases = result["language"]["phrases"]
-            found += [
-                Picture(
-                    style.save(_bars(phrases), folder, "phrases"),
-                    "Frequent phrases",
-                    "Share of captions with a phrase, with 95&nbsp;% intervals.",
-                ),
-                Picture(
-                    style.save(_clouds(phrases), folder, "clouds"),
-                    "Clouds of phrases",
-                    "The most frequent phrases of every collection; area grows with their number.",
-                ),
-            ]
+                    style.save(figure, folder, "questions"),
+                    "Yes/no questions",
+                    "Share of images of which a model says yes, with 95&nbsp;% intervals.",
+                )
+            )
     return found
+
+
+def _of_objects(one: Mapping[str, Any], folder: pathlib.Path) -> list[Picture]:
+    least = f"Objects in fewer than {one['shares']['least']} images are left out."
+    found = [
+        Picture(
+            style.save(_shares(one), folder, "shares"),
+            "Objects that betray a collection",
+            f"Share of an object's images that comes from each collection; the largest ones. {least}",
+        ),
+        Picture(
+            style.save(_coefficients(one["named"]["coefficients"]), folder, "coefficients"),
+            "Coefficients of the regression on objects",
+            "Per standard deviation of presence, the largest magnitudes, with 95&nbsp;% intervals.",
+        ),
+        Picture(
+            style.save(_boxes(one["unique"]), folder, "unique"),
+            "Different objects per image",
+            "Quartiles; whiskers reach the furthest image within 1.5 interquartile ranges.",
+        ),
+    ]
+    if (one.get("correlation") or {}).get("objects"):
+        found.append(
+            Picture(
+                style.save(_correlation(one["correlation"]["objects"]), folder, "correlation"),
+                "Objects and the reference model",
+                "Every point is an object: the largest share that one collection has of its images, and the accuracy "
+                "of the reference model on these, with 95&nbsp;% intervals.",
+            )
+        )
+    return found
+
+
+def _of_language(one: Mapping[str, Any], folder: pathlib.Path) -> list[Picture]:
+    return [
+        Picture(
+            style.save(_bars(one["phrases"]), folder, "phrases"),
+            "Frequent phrases",
+            "Share of captions with a phrase, with 95&nbsp;% intervals.",
+        ),
+        Picture(
+            style.save(_clouds(one["phrases"]), folder, "clouds"),
+            "Clouds of phrases",
+            "The most frequent phrases of every collection; area grows with their number.",
+        ),
+    ]
 
 
 def _colour(place: int) -> str:
@@ -119,6 +141,40 @@ def _boxes(found: Mapping[str, Any]):
     axes.bxp(boxes, showmeans=True, medianprops={"color": _COLOURS[1]})
     axes.set_ylabel("different objects per image")
     axes.grid(axis="y")
+    return figure
+
+
+def _correlation(found: Mapping[str, Any]):
+    figure = style.new_figure(4.4, 3.4)
+    axes = figure.subplots()
+    x, y = (
+        100 * np.array(v) for v in zip(*((o["majority"], o["accuracy"]["value"]) for o in found.values()), strict=True)
+    )
+    low, high = 100 * np.array([one["accuracy"]["ci95"] for one in found.values()]).T
+    axes.errorbar(x, y, [y - low, high - y], fmt="o", color=_colour(0), ecolor="#b8b8b8", markersize=4, elinewidth=0.8)
+    axes.set(xlabel="largest share of a collection in %", ylabel="accuracy of the reference model in %")
+    axes.grid(axis="both")
+    return figure
+
+
+def _answers(found: Mapping[str, Any]):
+    figure = style.new_figure(1.6 + 1.1 * len(found), 3.2)
+    axes = figure.subplots()
+    names = list(next(iter(found.values())))
+    for k, name in enumerate(names):
+        places = np.array([i for i, one in enumerate(found.values()) if one[name]["n"]])
+        told = [one[name] for one in found.values() if one[name]["n"]]
+        value = 100 * np.array([one["value"] for one in told])
+        low, high = 100 * np.array([one["ci95"] for one in told]).reshape(-1, 2).T
+        at = places + (k + 0.5 - len(names) / 2) * 0.8 / len(names)
+        bars = axes.bar(
+            at, value, 0.8 / len(names), yerr=[value - low, high - value], color=_colour(k), ecolor="#2b2b2b"
+        )
+        bars.set_label(style.short(name))
+    axes.set_xticks(range(len(found)), [style.short(question) for question in found])
+    axes.set(ylabel="yes in %", ylim=(0, 100))
+    axes.grid(axis="y")
+    style.legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 

@@ -1,6 +1,8 @@
-"""Objects and captions of collections in one folder: sections `objects` and `language` of a config.
+"""Objects, captions and yes/no questions of collections in one folder: sections `objects`, `language` and `questions`
+of a config.
 
-Everything is computed anew in every run, in seconds; only the answers of a language model are kept.
+Everything is computed anew in every run, in seconds; only the answers of a language model and what a sentence encoder
+says of a subset are kept.
 """
 
 from __future__ import annotations
@@ -14,14 +16,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from jaxweights import files, locks, processes, provenance, settings
-from jaxweights.bias import annotation_page, language, objects, study
-from jaxweights.bias.language import Captions, ChatEndpoint, PromptSettings, queries
+from jaxweights.bias import annotation_page, embeddings, language, objects, questions, study
+from jaxweights.bias.adapters import clip
+from jaxweights.bias.language import Captions, ChatEndpoint, PromptSettings, encoder, proposals, queries
+from jaxweights.bias.language.encoder import EncoderSettings
 from jaxweights.bias.language.prompts import Query
+from jaxweights.bias.language.proposals import ProposalSettings
 from jaxweights.bias.subject import Sizes
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, make, refuse_unknown, setting
 
-SECTIONS = ("objects", "language")
+SECTIONS = ("objects", "language", "questions")
+
+_ANSWERS = "answers"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +88,31 @@ class LanguageSettings(_Sized):
       controls: fits on pseudo-collections.
       num_train: captions of each collection to learn from; 0 for all others.
       num_validation: captions of each collection to be asked about.
+      encoder: see `EncoderSettings`.
       prompts: see `PromptSettings`.
+      proposals: see `ProposalSettings`.
       endpoint: see `ChatEndpoint`; may differ between runs in one workdir.
     """
 
     SECTION: ClassVar[str] = "language"
 
+    encoder: EncoderSettings = EncoderSettings()
     prompts: PromptSettings = PromptSettings()
+    proposals: ProposalSettings = ProposalSettings()
     endpoint: ChatEndpoint = ChatEndpoint()
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionSettings(Settings):
+    """Answers of a model that sees the images to yes/no questions.
+
+    Attributes:
+      collections: by name, a table each, see `questions.read`.
+    """
+
+    SECTION: ClassVar[str] = "questions"
+
+    collections: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def is_one(config: Mapping[str, Any]) -> bool:
@@ -108,22 +132,35 @@ def parse(config: Mapping[str, Any]) -> dict[str, Any]:
       UserError: settings that there are not, or no collections.
     """
     refuse_unknown(config, ("seed", *SECTIONS), "")
-    kinds = {"objects": ObjectSettings, "language": LanguageSettings}
-    found = {key: make(kinds[key], config[key], key) for key in SECTIONS if key in config}
-    if "language" in found and not found["language"].collections:
-        raise UserError("language.collections is empty; give a name and a file for two or more.")
+    kinds = {"objects": ObjectSettings, "language": LanguageSettings, "questions": QuestionSettings}
+    found: dict[str, Any] = {key: make(kinds[key], config[key], key) for key in SECTIONS if key in config}
+    for key in ("language", "questions"):
+        if key in found and not found[key].collections:
+            raise UserError(f"{key}.collections is empty; give a name and a file for two or more.")
+    if "language" in found:
+        _check_proposals(found["language"])
     if "objects" in found and not found["objects"].collections and "language" not in found:
         raise UserError("objects.collections is empty; give a name and a table for two or more, or section language.")
     return found
+
+
+def _check_proposals(chosen: LanguageSettings) -> None:
+    named, ranking = set(chosen.collections), set(chosen.proposals.embeddings)
+    if chosen.proposals.rounds and named != ranking:
+        raise UserError(
+            f"language.proposals.embeddings is of {', '.join(sorted(ranking)) or 'no collection'}, but descriptions of "
+            f"{', '.join(sorted(named))} are to be ranked. Give what launch.annotate --task=embed wrote of each."
+        )
 
 
 def run(config: Mapping[str, Any], workdir: pathlib.Path | str) -> dict[str, Any]:
     """Analyses objects and captions, writes prompts and the page, and asks a model where one is given.
 
     Args:
-      config: `seed`, and sections `objects` and `language`, see `ObjectSettings` and `LanguageSettings`.
-      workdir: gets `metrics.json`, `report.html`, `figures/`, `prompts/`, and `answers/<model>/`; answers of other
-        models in such folders are scored as well.
+      config: `seed`, and sections `objects`, `language`, `questions`, see `ObjectSettings`, `LanguageSettings`,
+        `QuestionSettings`.
+      workdir: gets `metrics.json`, `report.html`, `figures/`, `encoder/`, `prompts/`, and `answers/<model>/`; answers
+        of other models in such folders are scored as well.
 
     Returns:
       The content of `metrics.json`.
@@ -154,9 +191,15 @@ def _analysed(options: Mapping[str, Any], folder: pathlib.Path, seed: int) -> di
         chosen = options["language"]
         captions = language.read(chosen.collections)
         found["language"] = language.analyse(captions, chosen.sizes(seed))
+        if chosen.encoder.model:
+            told = encoder.classify(captions, chosen.sizes(seed), chosen.encoder, folder / "encoder")
+            found["language"]["encoder"] = told
         found["language"]["models"] = _asked(captions, chosen, folder, seed)
+        found["language"]["proposals"] = _proposed(captions, chosen, folder, seed)
     if "objects" in options:
         found["objects"] = _objects(options["objects"], captions, options.get("language"), seed)
+    if "questions" in options:
+        found["questions"] = questions.rates(questions.read(options["questions"].collections))
     return found
 
 
@@ -185,15 +228,44 @@ def _asked(captions: Captions, chosen: LanguageSettings, folder: pathlib.Path, s
         return {}
     asked = language.in_context(captions, chosen.prompts, seed)
     asked += language.summaries(captions, chosen.prompts, seed)
-    queries.write(asked, folder / "prompts")
-    answered = folder / "answers"
+    own, said = _put(asked, chosen.endpoint, folder)
     if chosen.endpoint.url:
-        own = answered / re.sub(r"[^\w.-]+", "_", chosen.endpoint.name)
-        said = queries.ask(chosen.endpoint, asked, own)
         queries.ask(chosen.endpoint, _condensed(captions, asked, said), own)
-    models = sorted(path for path in answered.iterdir() if path.is_dir()) if answered.exists() else []
-    found = {path.name: _scored(captions, asked, path) for path in models}
+    found = {path.name: _scored(captions, asked, path) for path in _models(folder)}
     return {name: one for name, one in found.items() if one}
+
+
+def _put(asked: list[Query], endpoint: ChatEndpoint, folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, str]]:
+    """Writes prompts and asks the model of an endpoint, if there is one; the folder of its answers, and these."""
+    queries.write(asked, folder / "prompts")
+    own = folder / _ANSWERS / re.sub(r"[^\w.-]+", "_", endpoint.name)
+    return own, queries.ask(endpoint, asked, own) if endpoint.url else {}
+
+
+def _models(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Folders of answers, one per model."""
+    answered = folder / _ANSWERS
+    return sorted(path for path in answered.iterdir() if path.is_dir()) if answered.exists() else []
+
+
+def _proposed(captions: Captions, chosen: LanguageSettings, folder: pathlib.Path, seed: int) -> dict[str, Any]:
+    """What every model says to be truer of one collection than of the others, as images rank it."""
+    if not chosen.proposals.rounds:
+        return {}
+    asked, names = proposals.queries(captions, chosen.proposals, seed), captions.collections
+    _put(asked, chosen.endpoint, folder)
+    said = {path.name: proposals.read(queries.answers(asked, path), len(names)) for path in _models(folder)}
+    said = {model: own for model, own in said.items() if any(own)}
+    if not said:
+        return {}
+    images = embeddings.read({name: chosen.proposals.embeddings[name] for name in names}, seed)
+    ranked = {}
+    for model, own in said.items():
+        vectors = clip.embed_texts(images.model, [text for texts in own for text in texts])
+        ends = np.cumsum([len(texts) for texts in own])[:-1]
+        scores = np.split(vectors @ images.vectors.T, ends)
+        ranked[model] = proposals.rank(own, scores, images.labels, names, seed)
+    return ranked
 
 
 def _condensed(captions: Captions, asked: list[Query], said: Mapping[str, str]) -> list[Query]:

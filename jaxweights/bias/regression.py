@@ -29,6 +29,12 @@ def estimator(build: Callable[[], Any], inputs: Any) -> Callable[[Split], Predic
     return fit
 
 
+def outcome(predict: Predict, split: Split) -> Outcome:
+    """What a fitted classifier says of the rows of a subset."""
+    trained = float(np.mean(predict(split.train) == split.labels[split.train]))
+    return Outcome(np.asarray(predict(split.validation), np.int32), trained)
+
+
 def try_all(
     fit: Callable[[Split], Predict], chosen: tuple[Sequence[Split], Sequence[bool]], num_classes: int
 ) -> tuple[dict[str, Any], list[Outcome]]:
@@ -44,8 +50,6 @@ def try_all(
     """
     outcomes, trials = [], []
     for i, split in enumerate(chosen[0]):
-        predict = fit(split)
-        trained = float(np.mean(predict(split.train) == split.labels[split.train]))
-        outcomes.append(Outcome(np.asarray(predict(split.validation), np.int32), trained))
+        outcomes.append(outcome(fit(split), split))
         trials.append(split.trial(0, i))
     return protocol.summary(trials, outcomes, num_classes, chosen[1]), outcomes

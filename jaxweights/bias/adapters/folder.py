@@ -157,7 +157,7 @@ def convert(
       UserError: the target is of another step or other weights, is no folder of outputs, or cannot be written; the
         model cannot be loaded; or two images would have one output.
     """
-    target, paths = pathlib.Path(target), _output_paths(step, images, pathlib.Path(target))
+    target, paths = pathlib.Path(target), output_paths(step, images, pathlib.Path(target))
     target = files.make_dir(target)
     with locks.locked(target):
         weights = _kept_weights(step, target)
@@ -204,7 +204,7 @@ def complaint(converted: Converted) -> str:
     return f"{len(converted.failed)} of {total} images have no output: {shown}."
 
 
-def _output_paths(step: Step, images: Iterable[str], target: pathlib.Path) -> dict[str, pathlib.Path]:
+def output_paths(step: Step, images: Iterable[str], target: pathlib.Path) -> dict[str, pathlib.Path]:
     """Where the output of every image is: its name, with the suffix behind it where it has another one."""
     suffix = step.form.suffix
     found = {name: target / (name if name.lower().endswith(suffix) else name + suffix) for name in images}

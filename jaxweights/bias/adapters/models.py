@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from jaxweights import extras
@@ -112,13 +113,22 @@ def from_pretrained(settings: ModelSettings, library: str, kind: str, **options:
       UserError: see `load`.
     """
     maker = getattr(extras.module(EXTRA, library), kind)
+    return built(settings, kind, maker.from_pretrained, **options)
+
+
+def built(settings: ModelSettings, kind: str, build: Callable[..., Any], **options: Any) -> Any:
+    """What a function makes of the folder of a model or its name on the hub, `revision` and `local_files_only`.
+
+    Raises:
+      UserError: see `load`; the message names the kind.
+    """
     name = _place(settings)
     local = not settings.fetch or pathlib.Path(name).is_dir()
     if local and _config(settings) is None:
         lacking = f"is a folder without {' or '.join(_CONFIGS)}" if pathlib.Path(name).is_dir() else _ABSENT
         raise UserError(f"{_where(settings)} {lacking}. {_cure(settings)}")
     try:
-        return maker.from_pretrained(name, revision=settings.revision, local_files_only=local, **options)
+        return build(name, revision=settings.revision, local_files_only=local, **options)
     except ImportError as error:
         raise UserError(
             f"{_where(settings)} needs a package that is not installed ({_first(error)}). Install "

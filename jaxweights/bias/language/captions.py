@@ -42,6 +42,12 @@ class Captions:
         digest = hashlib.sha256("\0".join((*self.collections, *self.texts)).encode() + self.labels.tobytes())
         return Labelled(self.collections, self.labels, groups, {"digest": digest.hexdigest()})
 
+    @property
+    def distinct(self) -> list[np.ndarray]:
+        """Rows of every collection without repeated captions."""
+        _, first = np.unique(self.labelled.groups, return_index=True)
+        return [first[self.labels[first] == k] for k in range(len(self.collections))]
+
     def of(self, collection: int) -> list[str]:
         """The captions of a collection."""
         return [self.texts[i] for i in np.flatnonzero(self.labels == collection)]

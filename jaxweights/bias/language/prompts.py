@@ -64,7 +64,7 @@ def in_context(captions: Captions, options: PromptSettings, seed: int) -> list[Q
     Raises:
       UserError: a collection with fewer captions than a prompt and all queries need.
     """
-    rows = _distinct(captions)
+    rows = captions.distinct
     needed = options.queries + options.demonstrations
     for name, own in zip(captions.collections, rows, strict=True):
         if len(own) < needed:
@@ -99,7 +99,7 @@ def summaries(captions: Captions, options: PromptSettings, seed: int) -> list[Qu
     Raises:
       UserError: a collection with fewer captions than a prompt shows.
     """
-    rows, found = _distinct(captions), []
+    rows, found = captions.distinct, []
     if options.summaries and min(map(len, rows)) < options.demonstrations:
         short = captions.collections[int(np.argmin([len(own) for own in rows]))]
         raise UserError(
@@ -139,12 +139,6 @@ def condensing(captions: Captions, answers: Sequence[str]) -> list[Query]:
             )
             found.append(Query(f"condensed_{k + 1}", "\n".join([task, "", *(f"- {line}" for line in own)])))
     return found
-
-
-def _distinct(captions: Captions) -> list[np.ndarray]:
-    """Rows of every collection without repeated captions."""
-    _, first = np.unique(captions.labelled.groups, return_index=True)
-    return [first[captions.labels[first] == k] for k in range(len(captions.collections))]
 
 
 def _drawn(pools: Sequence[np.ndarray], each: int, rng: np.random.Generator) -> list[tuple[int, int]]:

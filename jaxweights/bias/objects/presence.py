@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 import re
 from collections import Counter
@@ -87,8 +88,8 @@ def read(paths: Mapping[str, str], least_score: float = 0.0) -> Presence:
     """Presence vectors from a table per collection.
 
     A row of `.csv`, `.tsv` or `.jsonl` has `image` and `name` (one row per object or label; an empty name for an image
-    without objects), and may have `score`, the certainty of a detector; one of `.jsonl` may have `names`, a list,
-    instead. An `.npz` file has `names` `[F]`, `present` `[n, F]`, and may have `images` `[n]`.
+    without objects), and may have `score`, the certainty of a detector; one of `.jsonl` may have lists `names` and
+    `scores` instead. An `.npz` file has `names` `[F]`, `present` `[n, F]`, and may have `images` `[n]`.
 
     Args:
       paths: collection → file.
@@ -110,17 +111,22 @@ def _table(path: pathlib.Path, least_score: float) -> dict[str, list[str]]:
         names = row["names"] if "names" in row else [row["name"]]
         if not isinstance(names, list):
             raise UserError(f"{path} has `names` that are no list, at image {row['image']}. Write a list of names.")
+        scores = row["scores"] if "scores" in row else [row.get("score")] * len(names)
+        if not isinstance(scores, list) or len(scores) != len(names):
+            raise UserError(f"{path} has not one score per name at image {row['image']}. Write lists of one length.")
         kept = found.setdefault(str(row["image"]), [])
-        if _score(row, path) >= least_score:
-            kept += [str(name).strip() for name in names if str(name).strip()]
+        for name, score in zip(names, scores, strict=True):
+            if _score(score, row, path) >= least_score and str(name).strip():
+                kept.append(str(name).strip())
     return found
 
 
-def _score(row: Mapping[str, Any], path: pathlib.Path) -> float:
+def _score(score: Any, row: Mapping[str, Any], path: pathlib.Path) -> float:
+    """A score as a number; that of an object without one is infinite."""
     try:
-        return float(row.get("score") or "inf") if row.get("score") != 0 else 0.0
+        return math.inf if score in (None, "") else float(score)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} has the score {row['score']!r} at image {row['image']}; give a number.") from error
+        raise UserError(f"{path} has the score {score!r} at image {row['image']}; give a number.") from error
 
 
 def _arrays(path: pathlib.Path) -> dict[str, list[str]]:

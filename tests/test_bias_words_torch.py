@@ -1,0 +1,230 @@
+"""What pre-trained models say of images, with tiny models of their architectures and random weights."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from PIL import Image  # noqa: E402
+from tokenizers import Tokenizer, pre_tokenizers, processors  # noqa: E402
+from tokenizers.models import WordLevel  # noqa: E402
+
+from jaxweights.bias import embeddings, language, objects, questions  # noqa: E402
+from jaxweights.bias.adapters import annotation, clip, sentences  # noqa: E402
+from jaxweights.bias.language import encoder as encoders  # noqa: E402
+from jaxweights.bias.subject import Sizes  # noqa: E402
+from jaxweights.errors import UserError  # noqa: E402
+
+WORDS = ["a", "the", "sofa", "tree", "red", "yes", "no", "in", "USER", "ASSISTANT", ":", ".", "?"]
+SPECIAL = ("<unk>", "<pad>", "<s>", "</s>", "<image>")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads cost tiny models more than they bring, most of all beside other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A folder of five pictures of three sizes."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for i in range(5):
+        path = folder / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20 + i % 3, 24, 3), np.uint8)).save(path)
+    return folder
+
+
+def tokenizer(**options):
+    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
+    core = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", vocabulary["<s>"]), ("</s>", vocabulary["</s>"])]
+    )
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=core, **names, **options)
+    made.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    return made
+
+
+VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+VISION |= {"image_size": 16, "patch_size": 8, "projection_dim": 16}
+TEXT = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+SQUARE = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    folder, words = tmp_path_factory.mktemp("llava"), tokenizer()
+    torch.manual_seed(0)
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**VISION),
+        text_config=transformers.LlamaConfig(**TEXT, vocab_size=len(words), max_position_embeddings=128),
+        image_token_index=words.convert_tokens_to_ids("<image>"),
+    )
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(folder)
+    transformers.LlavaProcessor(
+        transformers.CLIPImageProcessor(**SQUARE),
+        words,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip_model(tmp_path_factory):
+    folder, words = tmp_path_factory.mktemp("clip"), tokenizer(model_max_length=16)
+    torch.manual_seed(0)
+    text = {**TEXT, "vocab_size": len(words), "max_position_embeddings": 16}
+    text |= {"eos_token_id": words.eos_token_id, "bos_token_id": words.bos_token_id}
+    config = transformers.CLIPConfig(text_config=text, vision_config=VISION, projection_dim=8)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    transformers.CLIPImageProcessor(**SQUARE).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def table(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_captions_are_the_greedy_ones_of_the_model_itself(tmp_path, images, llava):
+    task = annotation.make("caption", {"model": str(llava), "max_new_tokens": 6, "batch_size": 3})
+    made = annotation.annotate(task, images, tmp_path)
+    rows = table(made.place)
+    assert made.place == tmp_path / "caption.jsonl" and [row["image"] for row in rows] == sorted(made.converted.outputs)
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(llava).eval()
+    processor = transformers.LlavaProcessor.from_pretrained(llava)
+    for row in rows:
+        text = "USER: <image>\nDescribe this image in one sentence. ASSISTANT:"
+        given = processor(images=Image.open(images / row["image"]), text=text, return_tensors="pt")
+        said = model.generate(**given, do_sample=False, max_new_tokens=6)[0, given["input_ids"].shape[1] :]
+        assert row["caption"] == " ".join(processor.decode(said, skip_special_tokens=True).split())
+    manifest = json.loads((tmp_path / "caption" / "manifest.json").read_text())
+    assert manifest["model"] == str(llava) and manifest["length"] == "sentence" and "fingerprint" in manifest["weights"]
+    with pytest.raises(UserError, match="length: 'sentence' -> 'paragraph'"):
+        annotation.annotate(task.replace(length="paragraph"), images, tmp_path)
+
+
+def test_questions_are_answered_one_by_one(tmp_path, images, llava):
+    task = annotation.make("check", {"model": str(llava), "batch_size": 10})
+    rows = table(annotation.annotate(task, images, tmp_path / "a").place)
+    assert all(list(row["answers"]) == list(questions.QUESTIONS) for row in rows) and len(rows) == 5
+    alone = table(annotation.annotate(task.replace(batch_size=5), images, tmp_path / "b").place)
+    assert alone == rows
+    paths = {name: str(tmp_path / name / "check.jsonl") for name in "ab"}
+    assert questions.rates(questions.read(paths))["person"]["a"]["unreadable"] <= 5
+
+
+def test_labels_are_the_classifiers_first_class(tmp_path, images):
+    torch.manual_seed(0)
+    names = {0: "yfcc", 1: "cc"}
+    vision = {**VISION, "id2label": names, "label2id": {v: k for k, v in names.items()}}
+    del vision["projection_dim"]
+    model = transformers.ViTForImageClassification(transformers.ViTConfig(**vision)).eval()
+    model.save_pretrained(tmp_path / "vit")
+    processor = transformers.ViTImageProcessor(size={"height": 16, "width": 16})
+    processor.save_pretrained(tmp_path / "vit")
+    task = annotation.make("label", {"model": str(tmp_path / "vit"), "collection": "yfcc"})
+    rows = table(annotation.annotate(task, images, tmp_path / "a").place)
+    for row in rows:
+        given = processor(images=Image.open(images / row["image"]), return_tensors="pt")
+        chances = model(**given).logits.softmax(dim=-1)[0].detach()
+        assert row["name"] == row["predicted"] == names[int(chances.argmax())]
+        assert row["score"] == pytest.approx(float(chances.max()), abs=1e-5)
+    path = str(tmp_path / "a" / "label.jsonl")
+    presence = objects.read({"yfcc": path, "cc": path})
+    right, found = objects.read_reference(path, presence)
+    assert len(found) == 5 and right.tolist() == [row["name"] == "yfcc" for row in rows]
+
+
+def test_images_and_texts_are_embedded_as_by_the_model_itself(tmp_path, images, clip_model):
+    task = annotation.make("embed", {"model": str(clip_model), "batch_size": 2})
+    place = annotation.annotate(task, images, tmp_path).place
+    found = embeddings.read({"a": str(place), "b": str(place)}, seed=0)
+    model = transformers.CLIPModel.from_pretrained(clip_model).eval()
+    processor = transformers.CLIPImageProcessor.from_pretrained(clip_model)
+    pictures = [Image.open(images / row["image"]) for row in table(place)]
+    texts = ["a red sofa", "the tree in the tree", "a"]
+    given = tokenizer(model_max_length=16)(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        both = model(pixel_values=processor(images=pictures, return_tensors="pt")["pixel_values"], **given)
+    np.testing.assert_allclose(found.vectors[:5], both.image_embeds.numpy(), atol=1e-5)
+    np.testing.assert_allclose(clip.embed_texts(found.model, texts), both.text_embeds.numpy(), atol=1e-5)
+    with pytest.raises(UserError, match="other weights"):
+        clip.embed_texts(found.model._replace(weights="others"), texts)
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path, images, clip_model):
+    task = annotation.make("label", {"model": str(clip_model)})
+    with pytest.raises(UserError, match="random|cannot be loaded"):
+        annotation.annotate(task, images, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    parts = pytest.importorskip("sentence_transformers")
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    words = tokenizer(model_max_length=16)
+    bert = transformers.BertConfig(**TEXT, vocab_size=len(words), max_position_embeddings=16)
+    transformers.BertModel(bert).save_pretrained(folder / "bert")
+    words.save_pretrained(folder / "bert")
+    made = parts.SentenceTransformer(str(folder / "bert"), device="cpu")
+    made.save(str(folder / "whole"))
+    return folder / "whole"
+
+
+def test_an_encoder_learns_to_tell_captions_apart(tmp_path, encoder):
+    rng = np.random.default_rng(0)
+    told = language.from_texts(
+        {
+            name: [
+                " ".join(rng.permutation([name, *rng.choice(WORDS[4:7], 3), "a" * (i % 7 + 1)])) + f" {i}"
+                for i in range(40)
+            ]
+            for name in ("sofa", "tree")
+        }
+    )
+    options = encoders.EncoderSettings(
+        model=str(encoder), tuned=True, epochs=(12,), learning_rates=(1e-5, 1e-2), batch_size=10
+    )
+    sizes = Sizes(repeats=2, controls=1, num_train=25, num_validation=15, seed=0)
+    found = encoders.classify(told, sizes, options, tmp_path)
+    assert found["tuned"]["accuracy"]["value"] > 0.9 and found["frozen"]["accuracy"]["value"] > 0.6
+    assert [one["learning_rate"] for one in found["tuned"]["chosen"]] == [1e-2] * 2
+    texts, labels = list(told.texts), told.labels
+    recipe = options.recipes[1]
+    first, second = (sentences.train(options, texts, labels, 2, recipe, seed=3)(texts) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_the_program_goes_on_where_it_was(tmp_path, images, clip_model):
+    command = [sys.executable, "-m", "launch.annotate", "--task=embed", f"--model={clip_model}", f"--images={images}"]
+    command += [f"--out={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def run(*flags):
+        return subprocess.run([*command, *flags], capture_output=True, text=True, check=True, env=environment).stdout
+
+    told = run("--dry_run")
+    assert "embed.batch_size" in told and told.split()[-1] == "0" and not list(tmp_path.iterdir())
+    run()
+    before = table(tmp_path / "embed.jsonl")
+    (tmp_path / "embed" / "a" / "0.png.json").unlink()
+    assert "5 images" in run()
+    again = table(tmp_path / "embed.jsonl")
+    assert again[1:] == before[1:] and again[0]["image"] == "a/0.png"  # up to rounding, which other batches change
