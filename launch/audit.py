@@ -31,10 +31,16 @@ _PREDICTIONS = flags.DEFINE_string(
 _OUT = flags.DEFINE_string("out", None, "Folder of report.html, metrics.json, tables and references; none by default.")
 _TASK = flags.DEFINE_string("task", "classification", "What the predictions are of: classification or regression.")
 _BASELINES = flags.DEFINE_string("baselines", "all", "Baselines beside the generated networks: all, none, or names.")
+_GIVEAWAY = flags.DEFINE_string(
+    "giveaway",
+    "none",
+    "What is kept of networks before a classifier tells generated from held-out ones: none to leave it out, all, or "
+    "names. Of an experiment: --config.studies.giveaway.repeats=3.",
+)
 _SETTINGS = flags.DEFINE_string("settings", "", "Settings of the audit of files, e.g. bootstrap=200,barriers=0.")
 
 _NAME = re.compile(r"[^=,/\\]+=.+")
-_OF_FILES = ("train", "heldout", "generated", "spec", "predictions", "out", "task", "baselines", "settings")
+_OF_FILES = ("train", "heldout", "generated", "spec", "predictions", "out", "task", "baselines", "giveaway", "settings")
 _OF_EXPERIMENTS = ("config", "workdir", "data_dir", "skip_bad", "dry_run")
 _NEEDED = ("train", "heldout", "generated")
 
@@ -68,7 +74,7 @@ def of_files() -> None:
     progress.set_quiet(common.QUIET.value)
     import jaxweights as jw
 
-    names = _BASELINES.value
+    names, kept = _BASELINES.value, _GIVEAWAY.value
     result = jw.audit(
         _TRAIN.value,
         _HELDOUT.value,
@@ -76,13 +82,19 @@ def of_files() -> None:
         spec=_SPEC.value,
         predictions=_PREDICTIONS.value,
         task=_TASK.value,
-        baselines=names == "all" if names in ("all", "none") else tuple(filter(None, names.split(","))),
+        baselines=names == "all" if names in ("all", "none") else listed(names),
+        giveaway=kept == "all" if kept in ("all", "none") else {"transformations": listed(kept)},
         seed=flags.FLAGS.seed or 0,
         **common.changes("--settings", _SETTINGS.value),
     )
     print(result)
     if out is not None and processes.is_first():
         print(f"report: {result.write(out)}")
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The value of a flag that takes names."""
+    return tuple(filter(None, text.split(",")))
 
 
 def series(text: str) -> str | dict[str, str]:

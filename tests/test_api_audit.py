@@ -39,9 +39,9 @@ def alone():
 @pytest.fixture(scope="module")
 def evaluated():
     """With symmetries and a function."""
-    return audit(
-        TRAIN, HELDOUT, COPIES, spec=SPEC, predict=predict, test=(X, Y), baselines=("average", "soup"), **QUICK
-    )
+    given = {"spec": SPEC, "predict": predict, "test": (X, Y), "baselines": ("average", "soup")}
+    asked = {"repeats": 2, "transformations": ("sign", "outputs"), "classifier": "linear", "steps": 50}
+    return audit(TRAIN, HELDOUT, COPIES, **given, giveaway=asked, **QUICK)
 
 
 def test_copies_are_flagged_and_fresh_draws_are_not(alone):
@@ -138,6 +138,8 @@ NAN = np.where(np.arange(SIZE) == 3, np.nan, FRESH)
         ((TRAIN, HELDOUT, FRESH), {"bootstraps": 5}, "no setting audit.bootstraps; did you mean bootstrap"),
         ((TRAIN, HELDOUT, FRESH), {"bootstrap": 0}, "audit.bootstrap is 0; set it between 1 and 1000000"),
         ((TRAIN, HELDOUT, FRESH), {"baselines": ("mean",)}, "no baseline 'mean'; there are noise_low"),
+        ((TRAIN, HELDOUT, FRESH), {"giveaway": 3}, "giveaway is 3; give True, False, or settings by name"),
+        ((TRAIN, HELDOUT, FRESH), {"giveaway": {"repeat": 3}}, "no setting giveaway.repeat; did you mean repeats"),
         ((TRAIN, HELDOUT, FRESH), {"predict": predict}, "test = .* is missing"),
         ((TRAIN[:, :5], HELDOUT[:, :5], FRESH[:, :5]), {"spec": SPEC}, "train has 5 parameters .* describes 24"),
         (
@@ -150,6 +152,13 @@ NAN = np.where(np.arange(SIZE) == 3, np.nan, FRESH)
 def test_mistakes_are_named(arguments, changes, message):
     with pytest.raises(UserError, match=message):
         audit(*arguments, **changes)
+
+
+def test_what_gives_networks_away_is_asked_of_series_and_baselines(evaluated, alone):
+    found = evaluated.metrics["studies"]["giveaway"]
+    assert found["study"] == "giveaway" and set(found["series"]) == {"generated", "average", "soup"}
+    assert list(found["series"]["average"]["transformations"]) == ["sign"] and list(found["left_out"]) == ["outputs"]
+    assert found["series"]["generated"]["nearest_ratio"]["value"] < 0.1 and "studies" not in alone.metrics
 
 
 def test_figures_and_report_need_arrays_alone(alone, evaluated, tmp_path):
@@ -165,7 +174,7 @@ def test_figures_and_report_need_arrays_alone(alone, evaluated, tmp_path):
         text = result.report(tmp_path / "new" / "report.html").read_text()
         assert f'<span class="badge {seen}">' in text and result.verdict_texts["copy"][:20] in text
         assert ("error IoU" in text.split("What the measures mean")[0]) == (result is evaluated)
-        assert "figures/" not in text
+        assert "figures/" not in text and ("What gives them away" in text) == (result is evaluated)
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["report.html"]
     assert "<table" in alone._repr_html_() and "Controls pass" in alone._repr_html_()
 

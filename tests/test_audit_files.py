@@ -82,6 +82,7 @@ def test_damaged_safetensors_are_refused(folder, tmp_path, message):
         ({"settings": "bootstrap"}, "'bootstrap' is no NAME=VALUE"),
         ({"settings": "bootstraps=3"}, "no setting audit.bootstraps; did you mean bootstrap"),
         ({"baselines": "mean"}, "There is no baseline 'mean'"),
+        ({"giveaway": "sgn,norms"}, "giveaway.transformations is .*did you mean sign"),
         ({"out": " "}, "--out is empty"),
         ({"out": "workdir"}, "is the workdir of an experiment"),
         ({"out": "zoo.npz"}, "The folder zoo.npz cannot be written"),

@@ -67,9 +67,12 @@ def test_the_difference_is_named(found):
 
 def test_the_section_of_the_page(found):
     series = [types.SimpleNamespace(name=name) for name in ("wide", "copy", "other")]
-    (part,) = section.parts(found, series)  # type: ignore[arg-type]
+    aligned = {"value": 1.25, "ci95": [1.0, 1.5]}
+    audited = {"wide": {"tests": {"distance": "aligned", "distance_ratio": aligned}}, "copy": {"tests": None}}
+    (part,) = section.parts(found, series, audited)  # type: ignore[arg-type]
     assert isinstance(part, Section)
     assert "wide: given away by magnitude, " in part.content and "copy: nothing tells it" in part.content
+    assert "(1.25 aligned)" in part.content and "1.25<small>[1.00, 1.50]</small>" in part.content
     assert part.content.count('<th scope="row">') >= 3 and "other" not in part.content
 
 

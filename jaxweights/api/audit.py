@@ -12,11 +12,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import arrays as array_checks
-from jaxweights import auditing, generators, parallel, population, provenance
+from jaxweights import auditing, generators, parallel, population, provenance, studies
 from jaxweights.api import arguments, evaluators, sources
 from jaxweights.api.result import AuditResult
 from jaxweights.auditing import MIN_HELDOUT, AuditSettings, Subject, symmetry
 from jaxweights.auditing.alignment import twins
+from jaxweights.bias.weights import Architecture
 from jaxweights.errors import UserError
 from jaxweights.generators import kind_of
 from jaxweights.generators.aligned import AlignedInterpolation, Soup
@@ -52,6 +53,7 @@ NOISE = {"noised_copy": 0.05, "noise_low": 0.1, "noise_high": 0.5}
 """Standard deviations of noise in units of the spread between training networks (root mean square over parameters of
 the standard deviation over networks). Copies with noise of less than 0.47 lie within a third of the distance between
 independent networks."""
+_REPEATS = 3  # trainings that show what gives networks away
 _AVERAGED = 16  # networks of an average, as published
 _MOST_SAMPLES = 512  # of a baseline or control: these are known, and a search costs as much for them as for samples
 
@@ -69,6 +71,7 @@ def audit(
     batched: bool = False,
     baselines: bool | Iterable[str] = True,
     controls: bool = True,
+    giveaway: bool | Mapping[str, Any] = False,
     seed: int = 0,
     mesh: Mesh | None = None,
     settings: AuditSettings | None = None,
@@ -111,7 +114,11 @@ def audit(
       baselines: names among `BASELINES`; True for all (those with alignment where there are symmetries), False for
         none.
       controls: whether copies of training networks are audited besides.
-      seed: random seed of baselines, controls and bootstrap.
+      giveaway: whether a classifier tells the samples of every series and baseline from held-out networks, after
+        transformations that keep only part of them: the section "What gives them away" of the report, and
+        `studies.giveaway` of the numbers. True for three repeats, or settings by name, `{"repeats": 5}`, see
+        `studies.giveaway.GiveawaySettings`.
+      seed: random seed of baselines, controls, bootstrap and classifiers.
       mesh: devices; None for all.
       settings: how to measure.
       **changes: fields of `AuditSettings`, e.g. `bootstrap=200`.
@@ -133,6 +140,7 @@ def audit(
     if settings is not None:
         arguments.instance(settings, AuditSettings, "settings", "give AuditSettings, or None")
     chosen = make(AuditSettings, {**plain(settings or AuditSettings()), **changes})
+    asked = _giveaway(giveaway)
     trained = _training(train, meaning)
     null, checkpoints = _null(heldout, trained, seed)
     rows, duplicates = auditing.distinct(trained)
@@ -166,8 +174,23 @@ def audit(
     metrics = auditing.describe(subject, measured, chosen, seed, mesh, coordinates)
     for name, one in added.items():
         metrics["series"][name]["kind"] = kind_of(one)
+    if studies.giveaway.asked(asked):
+        compared = {name: networks for name, networks in subject.generated.items() if name not in subject.controls}
+        estimation = studies.Estimation(chosen.bootstrap, seed, parallel.resolve(mesh))
+        of = Architecture(trained.spec, evaluators.net_of(evaluate))
+        told = studies.giveaway.tell_apart(subject.train, null, compared, of, asked, estimation)
+        metrics["studies"] = {"giveaway": {"study": "giveaway", **told}}
     metrics["versions"] = provenance.versions()
     return AuditResult(metrics, measured, subject, evaluators.examples(evaluate, trained), seed, chosen.bootstrap)
+
+
+def _giveaway(asked: bool | Mapping[str, Any]) -> studies.giveaway.GiveawaySettings:
+    """The settings of what gives networks away; `repeats` is 0 where it is not asked for."""
+    if isinstance(asked, bool):
+        asked = {} if asked else {"repeats": 0}
+    if not isinstance(asked, Mapping):
+        raise UserError(f"giveaway is {asked!r}; give True, False, or settings by name, e.g. {{'repeats': 3}}.")
+    return make(studies.giveaway.GiveawaySettings, {"repeats": _REPEATS, **asked}, "giveaway")
 
 
 def _population(networks: Any, what: str, spec: WeightSpec | None, split: str = "") -> Population:

@@ -9,6 +9,7 @@ from jaxweights import tasks
 from jaxweights.api import arguments, sources
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluator, Predictor, StoredPredictions, stored
+from jaxweights.nets.base import TaskNet
 from jaxweights.population import Population
 
 
@@ -60,6 +61,11 @@ def task_of(evaluate: Callable[[Any], Any] | None) -> tasks.Task:
         return tasks.get(evaluate.task)
     known = evaluate.net.task if isinstance(evaluate, Evaluator) else None
     return tasks.get() if known is None else known
+
+
+def net_of(evaluate: Callable[[Any], Any] | None) -> TaskNet | None:
+    """The task network that an evaluation runs; None where that is not known."""
+    return evaluate.net if isinstance(evaluate, Evaluator) else None
 
 
 def examples(evaluate: Callable[[Any], Any] | None, train: Population) -> int:

@@ -19,6 +19,7 @@ from jaxweights.report import (
     costs,
     explanations,
     export,
+    giveaway,
     measures,
     methods,
     pictures,
@@ -140,11 +141,13 @@ def write_audit(path: pathlib.Path, audited: pictures.Audited) -> pathlib.Path:
       audited: networks and measurements.
     """
     with style.drawing(), tempfile.TemporaryDirectory() as folder:
-        parts = [
+        parts: list[Picture | Section] = [
             part
             for make in (pictures.of_measurements, pictures.of_samples, pictures.of_weights)
             for part in make(audited, pathlib.Path(folder))
         ]
+        if "giveaway" in audited.metrics.get("studies", {}):
+            parts += giveaway.parts(audited.metrics["studies"]["giveaway"], audited.series, audited.metrics["series"])
         text = _page(facts_of(audited), "Audit of generated networks", _sizes(audited), parts, kept=False)
     write_page(path, text)
     return path

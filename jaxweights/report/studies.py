@@ -50,7 +50,7 @@ def _shapes(f: Findings) -> Iterator[Picture | Section]:
 
 
 def _giveaway(f: Findings) -> Iterator[Picture | Section]:
-    return giveaway.parts(f.study, f.series)
+    return giveaway.parts(f.study, f.series, f.metrics["series"])
 
 
 PARTS: dict[str, Callable[[Findings], Iterator[Picture | Section]]] = {

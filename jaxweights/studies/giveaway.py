@@ -7,6 +7,7 @@ Following Zeng, Yin and Liu 2024 (arXiv 2412.01876), who ask this of data sets o
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -64,33 +65,64 @@ def run(subject: Series, settings: GiveawaySettings, estimation: Estimation) -> 
       estimation: how numbers are estimated.
 
     Returns:
-      JSON data: `chance`, `control`, `left_out` (also series with weights that are not finite), `keeps` (what
-      transformations keep, in words) and `series.<name>` with `transformations`, `given_away_by`, see
+      JSON data: `chance`, `control`, `left_out` (also series with weights that are not finite, or too few networks),
+      `keeps` (what transformations keep, in words) and `series.<name>` with `transformations`, `given_away_by`, see
       `generated.compare`, and `nearest_ratio`, the median distance to the nearest training network over that of
       held-out ones. No arrays.
 
     Raises:
       UserError: see `generated.compare`.
     """
-    real = subject.heldout.weights[: settings.networks]
-    samples = {name: _samples(networks, settings.networks) for name, networks in subject.generated.items()}
-    finite = {name: part for name, part in samples.items() if np.isfinite(part.weights).all()}
+    of = bias_weights.Architecture(subject.net.spec, subject.net)
+    return tell_apart(subject.train, subject.heldout, subject.generated, of, settings, estimation), {}
+
+
+def tell_apart(
+    train: Population,
+    heldout: Population,
+    series: Mapping[str, Population],
+    of: bias_weights.Architecture,
+    settings: GiveawaySettings,
+    estimation: Estimation,
+) -> dict[str, Any]:
+    """What `run` finds, of networks that need not be of an experiment.
+
+    Args:
+      train: networks that the generators have seen.
+      heldout: one network of every run that they have not.
+      series: generated networks by name.
+      of: what the networks are; without a task network there are no outputs to compare.
+      settings: how.
+      estimation: how numbers are estimated.
+    """
+    real = heldout.weights[: settings.networks]
+    samples = {name: _samples(networks, settings.networks) for name, networks in series.items()}
+    left_out = {name: why for name, part in samples.items() if (why := _unfit(part))}
+    kept = {name: part for name, part in samples.items() if name not in left_out}
     kinds = {name: bias_weights.make(name, "studies.giveaway.transformations") for name in settings.transformations}
-    fewest = min([len(real), *(len(part.weights) for part in finite.values())])
+    fewest = min([len(real), *(len(part.weights) for part in kept.values())])
     epochs = max(1, round(settings.steps * _BATCH / (2 * (1 - generated.ASKED) * fewest)))
     classifier = classifiers.build({"kind": settings.classifier, "batch_size": _BATCH, "epochs": epochs})
     comparison = generated.Comparison(kinds, classifier, settings.repeats, estimation.seed, estimation.mesh)
-    of = bias_weights.Architecture(subject.net.spec, subject.net)
     with Progress(len(kinds), "what gives samples away", "transformations") as bar:
-        found: dict[str, Any] = generated.compare(real, finite, of, comparison, lambda done, _: bar.update(done))
-    null = _distances(real, subject, estimation)
-    found["left_out"] |= {name: "some of its weights are not finite" for name in samples if name not in finite}
+        found: dict[str, Any] = generated.compare(real, kept, of, comparison, lambda done, _: bar.update(done))
+    null = _distances(real, train, estimation)
+    found["left_out"] |= left_out
     for name, entry in found["series"].items():
-        own = _distances(finite[name].weights, subject, estimation)
+        own = _distances(kept[name].weights, train, estimation)
         ratio = bootstrap_median_ratio(own, null, estimation.resamples, estimation.seed)
         entry["nearest_ratio"] = ratio.to_json()
     keeps = {name: kind.KEEPS for name, kind in kinds.items() if name not in found["left_out"]}
-    return {"chance": 0.5, **found, "keeps": keeps}, {}
+    return {"chance": 0.5, **found, "keeps": keeps}
+
+
+def _unfit(samples: generated.Samples) -> str:
+    """Why a series cannot be compared; empty where it can."""
+    if not np.isfinite(samples.weights).all():
+        return "some of its weights are not finite"
+    if len(samples.weights) < generated.LEAST:
+        return f"it has {len(samples.weights)} networks, and {generated.LEAST} are needed"
+    return ""
 
 
 def _samples(networks: Population, most: int) -> generated.Samples:
@@ -100,6 +132,6 @@ def _samples(networks: Population, most: int) -> generated.Samples:
     return generated.Samples(np.asarray(networks.weights[:most]), np.where(parents >= 0, parents, alone))
 
 
-def _distances(weights: np.ndarray, subject: Series, estimation: Estimation) -> np.ndarray:
+def _distances(weights: np.ndarray, train: Population, estimation: Estimation) -> np.ndarray:
     """Distances `[n]` to the nearest training network."""
-    return euclidean.nearest(weights, subject.train.weights, k=1, mesh=estimation.mesh).distances[:, 0]
+    return euclidean.nearest(weights, train.weights, k=1, mesh=estimation.mesh).distances[:, 0]

@@ -25,7 +25,8 @@ LEVEL = 0.05
 """Error rate of all transformations of a generator together, at which one is told apart by chance."""
 ASKED = 0.25
 """Share of the networks of a series that a classifier is asked about."""
-_LEAST = 8  # networks on either side
+LEAST = 8
+"""Fewest networks on either side."""
 _FIT, _APPLY, _HALVES = 0, 1, 2  # purposes of keys and seeds
 
 
@@ -140,9 +141,9 @@ def given_away_by(accuracies: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _check(real: np.ndarray, generated: Mapping[str, Samples]) -> None:
     for name, weights in (("held-out", real), *((name, part.weights) for name, part in generated.items())):
-        if len(weights) < _LEAST:
+        if len(weights) < LEAST:
             raise UserError(
-                f"There are {len(weights)} {name} networks, and at least {_LEAST} are needed to tell real networks "
+                f"There are {len(weights)} {name} networks, and at least {LEAST} are needed to tell real networks "
                 "from generated ones. Raise zoo.num_heldout or num_samples."
             )
         if not np.isfinite(weights).all():
