@@ -5,8 +5,9 @@
 The networks of the second zoo see all images with their pixels in one other order, those of the third are trained with
 20 % wrong labels. The values of weights and their spectra do not know the order of the pixels, so that only the third
 zoo is told apart by them. An argument chooses the classifier: `configs/bias_weights.py:mlp` (the default), `:linear`,
-or `:units`, which does not see the order of hidden units and takes only transformations that make networks of networks;
-`configs/bias_weights.py:mlp,inherited` compares samples of a generator of each zoo as well.
+or `:units`, which does not see the order of hidden units and takes only transformations that make networks of networks.
+`configs/bias_weights.py:mlp,inherited` compares samples of a generator of each zoo as well, asks classifiers that learn
+from zoos about samples, and the other way round.
 """
 
 from ml_collections import ConfigDict
@@ -67,6 +68,8 @@ def get_config(choice: str = "mlp"):
     if inherited:
         drawn = {"generator": {"kind": "pca_gaussian", "components": 100}, "samples": 600}
         sets["inherited"] = {"collections": {name: {**zoo, **drawn} for name, zoo in ZOOS.items()}}
+        sets["zoos_to_samples"] = {"learn": "zoos", "ask": "inherited"}
+        sets["samples_to_zoos"] = {"learn": "inherited", "ask": "zoos"}
     config.bias = {
         "kind": "weights",
         "sets": sets,

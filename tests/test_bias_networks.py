@@ -5,6 +5,7 @@ import pytest
 
 from configs import bias_weights
 from jaxweights.bias import study
+from jaxweights.bias.weights import networks
 from jaxweights.errors import UserError
 from jaxweights.population import Population
 from jaxweights.store import PopulationStore
@@ -58,17 +59,24 @@ def test_running_again_redoes_nothing(found, workdir):
     assert (workdir / "report.html").read_bytes() == page
 
 
-def test_stores_and_samples_are_collections(found, workdir, tmp_path):
-    """One zoo of the workdir against samples of a generator that is fitted to it."""
-    (path, *_) = sorted((workdir / "zoos").iterdir())
-    drawn = {"path": str(path), "generator": {"kind": "gaussian"}, "samples": 16}
-    sets = {"against": {"collections": {"real": {"path": str(path)}, "drawn": drawn}}}
-    config = mini(
-        sets=sets, main="against", transformations={"magnitude": {"kind": "magnitude"}}, repeats=1, controls=1
-    )
+def test_classifiers_of_zoos_are_asked_about_samples(found, workdir, tmp_path):
+    """Two stored zoos of the workdir, and samples of a generator that is fitted to each."""
+    paths = dict(zip("ab", map(str, sorted((workdir / "zoos").iterdir())), strict=True))
+    drawn = {"generator": {"kind": "noise", "sigma": 0.01}, "samples": 64}
+    sets = {
+        "real": {"collections": {name: {"path": path} for name, path in paths.items()}},
+        "drawn": {"collections": {name: {"path": path, **drawn} for name, path in reversed(paths.items())}},
+        "inherited": {"learn": "real", "ask": "drawn"},
+    }
+    chosen = {"magnitude": {"kind": "magnitude"}}
+    config = mini(sets=sets, main="inherited", transformations=chosen, num_train=6, repeats=1, controls=1)
     made = study.run(config, tmp_path / "w")
-    assert made["collections"]["drawn"]["nearest_training_distance"] > 0
-    assert made["collections"]["real"]["source"] == f"networks of {path}" and made["chance"] == 0.5
+    assert list(made["collections"]) == ["a", "b"] and set(made["sets"]) == {"real", "drawn"}
+    assert made["transformations"]["magnitude"]["accuracy"]["value"] > 0.7 and "named" in made
+    assert made["sets"]["real"]["collections"]["a"]["source"] == f"networks of {paths['a']}"
+    near = made["sets"]["drawn"]["collections"]["a"]
+    assert 0 < near["nearest_ratio"] < 0.1 and 0 < near["aligned_nearest_ratio"] < 0.1
+    assert "over that of other runs" in (tmp_path / "w" / "report.html").read_text()
 
 
 def other_store(folder, runs):
@@ -110,3 +118,15 @@ def test_what_cannot_be_compared_is_refused(found, workdir, tmp_path):
         config["bias"]["classifier"] = changes.get("classifier", config["bias"]["classifier"])
         with pytest.raises(UserError, match=message):
             study.run(config, tmp_path / f"w{message[:9]}")
+
+
+def test_what_cannot_be_transferred_is_refused():
+    zoos = {"real": {"collections": {"a": {}, "b": {}}}, "other": {"collections": {"a": {}, "c": {}}}}
+    for pair, message in (
+        ({"learn": "real", "ask": "reel"}, "ask is 'reel'; give the name of a set with collections; did you mean real"),
+        ({"learn": "real"}, "ask is ''"),
+        ({"learn": "real", "ask": "other"}, "learns from the collections a, b and asks about a, c"),
+        ({"learn": "real", "ask": "real", "asks": 1}, "no setting bias.sets.t.asks"),
+    ):
+        with pytest.raises(UserError, match=message):
+            networks.transfers_of({**zoos, "t": pair})

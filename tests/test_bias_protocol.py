@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from jaxweights import parallel
-from jaxweights.bias import classifiers, protocol
+from jaxweights.bias import classifiers, protocol, transfer
 from jaxweights.errors import UserError
 
 
@@ -89,7 +89,36 @@ def test_images():
     outcomes = classifiers.train(classifier, images, trials, 2)
     plain, brighter = (protocol.accuracy([t], [o])["value"] for t, o in zip(trials, outcomes, strict=True))
     assert brighter > 0.9 and plain < 0.8
+    explain = outcomes[1].explain
+    assert explain is not None
+    maps = explain(images[1, 39:41], labels[39:41])
+    assert maps is not None and maps.shape == (2, 8, 8) and maps.min() >= 0 and maps[1].max() == pytest.approx(1)
     with pytest.raises(UserError, match="takes images"):
         classifiers.train(classifier, np.zeros((1, 80, 5), np.float32), trials[:1], 2)
     with pytest.raises(UserError, match="not finite"):
         classifiers.train(classifiers.Linear(), np.full((1, 80, 5), np.nan, np.float32), trials[:1], 2)
+
+
+@pytest.mark.parametrize("parents", [True, False])
+def test_transfers_learn_on_one_side_and_ask_on_the_other(parents):
+    """Samples that were made from a network are not asked about where that is learned from; controls are balanced."""
+    labels = np.tile(np.repeat([0, 1, 2], 20), 2)
+    groups = np.concatenate([np.arange(60), np.arange(60) if parents else 60 + np.arange(60)])
+    asked = np.repeat([False, True], 60)
+    for train in (9, 0):
+        drawn = transfer.splits(labels, groups, asked, train, 4, repeats=3)
+        controls = transfer.control_splits(labels, groups, asked, train, 4, repeats=3)
+        for split in drawn + controls:
+            assert not asked[split.train].any() and asked[split.validation].all()
+            assert not np.intersect1d(groups[split.train], groups[split.validation]).size
+            for rows in (split.train, split.validation):
+                counts = np.bincount(split.labels[rows], minlength=3)
+                assert counts.min() == counts.max() > 0
+        assert all(len(split.train) == 3 * (train or (16 if parents else 20)) for split in drawn)
+        seen = np.concatenate([split.validation for split in drawn])
+        assert len(np.unique(seen)) == len(seen) == 3 * 3 * 4
+        assert all(len(np.unique(labels[split.train])) == 1 for split in controls)
+    with pytest.raises(UserError, match="too few for 6 repeats of 4"):
+        transfer.splits(labels, groups, asked, 9, 4, repeats=6)
+    with pytest.raises(UserError, match="control of 3 pseudo-collections"):
+        transfer.control_splits(labels[::10], groups[::10], asked[::10], 9, 4)

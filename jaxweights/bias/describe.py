@@ -29,7 +29,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     options = parse(config)
     classifier, made = options.chosen_classifier(), options.transformations
     order = sorted(options.sets.items(), key=lambda item: (item[0] != options.main, item[0]))
-    names = {name: sorted(one.get("collections") or one.get("parts", ())) for name, one in order}
+    names = {name: _collections(one, options.sets) for name, one in order}
     networks = {}
     if isinstance(classifier, Recipe):
         for name, of in names.items():
@@ -50,6 +50,12 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         "classifier": {"kind": classifier.KIND, "epochs": classifier.epochs, "batch_size": classifier.batch_size},
         "networks": networks,
     }
+
+
+def _collections(one: Mapping[str, Any], sets: Mapping[str, Any]) -> list[str]:
+    """The names of a set's collections; of a set that learns from another one, of that."""
+    one = sets.get(one.get("learn", ""), one)
+    return sorted(one.get("collections") or one.get("parts", ()))
 
 
 def rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ collection at random groups into as many pseudo-collections: whatever is found b
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,13 @@ class Outcome:
     Attributes:
       predictions: `[k]` int32, the classes of the validation rows as the classifier sees them.
       train_accuracy: share of the training rows that it classifies correctly.
+      explain: from examples `[n, H, W, C]`, stored as those that it learned from, and classes `[n]` to Grad-CAM
+        `[n, H, W]`, None of networks that have none; None where examples are no images.
     """
 
     predictions: np.ndarray
     train_accuracy: float
+    explain: Callable[[np.ndarray, np.ndarray], np.ndarray | None] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,7 +111,7 @@ def splits(
         chosen.append([(turn[num_validation : num_validation + num_train], turn[:num_validation]) for turn in turns])
     out = []
     for r in range(repeats):
-        train, validation = (_rows(labels, groups, [own[r][side] for own in chosen]) for side in (0, 1))
+        train, validation = (rows_of(labels, groups, [own[r][side] for own in chosen]) for side in (0, 1))
         shared = np.intersect1d(groups[train], groups[validation])
         if len(shared):
             raise UserError(
@@ -158,14 +161,24 @@ def control_splits(
         pseudo[parts] = np.arange(count, dtype=np.int32)[:, None]
         renamed = np.full(len(labels), -1, np.int32)
         renamed[rows] = pseudo[groups[rows]]
-        train = _rows(renamed, groups, [part[asked : asked + num_train] for part in parts])
-        out.append(Split(renamed, train, _rows(renamed, groups, [part[:asked] for part in parts])))
+        train = rows_of(renamed, groups, [part[asked : asked + num_train] for part in parts])
+        out.append(Split(renamed, train, rows_of(renamed, groups, [part[:asked] for part in parts])))
     return out
 
 
-def _rows(labels: np.ndarray, groups: np.ndarray, chosen: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of chosen groups of every class, class by class."""
-    return np.concatenate([np.flatnonzero((labels == i) & np.isin(groups, own)) for i, own in enumerate(chosen)])
+def rows_of(
+    labels: np.ndarray, groups: np.ndarray, chosen: Sequence[np.ndarray], among: np.ndarray | None = None
+) -> np.ndarray:
+    """Rows of chosen groups of every class, class by class.
+
+    Args:
+      labels: `[n]` int.
+      groups: `[n]` int.
+      chosen: groups of every class.
+      among: `[n]` bool, rows that count; None for all.
+    """
+    kept = np.ones(len(labels), bool) if among is None else among
+    return np.concatenate([np.flatnonzero((labels == i) & np.isin(groups, own) & kept) for i, own in enumerate(chosen)])
 
 
 def wilson(correct: float, n: int) -> Estimate:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights.bias import protocol
+from jaxweights.bias import protocol, transfer
 from jaxweights.bias.classifiers import Classifier
 from jaxweights.bias.protocol import Split
 from jaxweights.errors import UserError
@@ -25,12 +25,15 @@ class Labelled:
       labels: `[n]` int32 in `0 ... K - 1`.
       groups: `[n]`, what must not be on both sides of a split.
       facts: JSON data: what the collections are; `digest` changes with the examples.
+      asked: `[n]` bool, examples that classifiers are asked about and never learn from, while they learn from the
+        others; None where any example may be either.
     """
 
     names: tuple[str, ...]
     labels: np.ndarray
     groups: np.ndarray
     facts: Mapping[str, Any]
+    asked: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -60,9 +63,14 @@ class Sizes:
         """The subsets of repeats and controls, and whether each is a control.
 
         Raises:
-          UserError: see `protocol.splits`.
+          UserError: see `protocol.splits` and `transfer.splits`.
         """
         labels, groups, train = examples.labels, examples.groups, self.num_train
+        if examples.asked is not None:
+            given = labels, groups, examples.asked, train, self.num_validation
+            real = transfer.splits(*given, self.repeats, self.seed)
+            pseudo = transfer.control_splits(*given, self.controls, self.seed)
+            return real + pseudo, [False] * len(real) + [True] * len(pseudo)
         counts = [len(np.unique(groups[labels == i])) for i in range(examples.num_classes)]
         if not train:
             train = max(1, min(counts) - self.num_validation)
@@ -117,6 +125,18 @@ class Subject(abc.ABC):
         Returns:
           `[m, ...]` uint8 or float32.
         """
+
+    def check(self) -> None:
+        """Refuses what would fail after the first trainings only.
+
+        Raises:
+          UserError: a set that is too small, or a transformation that does not fit the examples.
+        """
+        for of, examples in self.sets().items():
+            try:
+                self.sizes.splits(examples)
+            except UserError as error:
+                raise UserError(f"The set {of} cannot be compared: {error}") from error
 
     def named(self, of: str, split: Split, mesh: Mesh) -> dict[str, Any]:
         """Which named features tell the collections apart, as JSON data; nothing where examples have none.

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import parallel, population, settings
+from jaxweights import checks, parallel, population, settings
 from jaxweights.bias import ranking
 from jaxweights.bias import weights as bias_weights
 from jaxweights.bias.classifiers import Classifier
@@ -55,7 +55,9 @@ class Networks(Subject):
         self._options, self._seed = options, seed
         self._place = Place(sections, seed, folder, data_dir, parallel.resolve(mesh))
         self._made = chosen_transformations(options)
-        self._sources = {name: sources_of(name, values) for name, values in options.sets.items()}
+        self._transfers = transfers_of(options.sets)
+        sets = {name: values for name, values in options.sets.items() if name not in self._transfers}
+        self._sources = {name: sources_of(name, values) for name, values in sets.items()}
         self.classifier = options.chosen_classifier()
         self.sizes = Sizes(options.repeats, options.controls, options.num_train, options.num_validation, seed)
         self.transformations = {
@@ -71,9 +73,8 @@ class Networks(Subject):
 
     @functools.cached_property
     def _zoos(self) -> dict[str, dict[str, Zoo]]:
-        """The collections of every set, the main set first."""
-        order = sorted(self._sources, key=lambda name: (name != self._options.main, name))
-        found = {of: {k: read(k, s, self._place) for k, s in self._sources[of].items()} for of in order}
+        """The collections of every set that has some of its own."""
+        found = {of: {k: read(k, s, self._place) for k, s in own.items()} for of, own in self._sources.items()}
         every = [(f"{of}.{name}", zoo.networks) for of, zoos in found.items() for name, zoo in zoos.items()]
         first, spec = every[0][0], every[0][1].spec
         for name, networks in every:
@@ -97,7 +98,24 @@ class Networks(Subject):
 
     @functools.cached_property
     def _sets(self) -> dict[str, Labelled]:
-        return {of: _labelled(found) for of, found in self._zoos.items()}
+        found = {}
+        for of in sorted(self._options.sets, key=lambda name: (name != self._options.main, name)):
+            if of in self._transfers:
+                learned, asked = self._transfers[of]
+                found[of] = _transferred(_labelled(self._zoos[learned]), _labelled(self._zoos[asked]), learned, asked)
+            else:
+                found[of] = _labelled(self._zoos[of])
+        return found
+
+    def check(self) -> None:
+        """See `Subject.check`."""
+        super().check()
+        for made in self._made.values():
+            made.check(self._of)
+
+    def _parts(self, of: str) -> list[Zoo]:
+        """The collections of a set in the order of its examples: those to learn from come before those asked about."""
+        return [zoo for name in self._transfers.get(of, (of,)) for zoo in self._zoos[name].values()]
 
     def sets(self) -> Mapping[str, Labelled]:
         return self._sets
@@ -113,12 +131,12 @@ class Networks(Subject):
 
     @functools.cache  # noqa: B019  (lives as long as the study)
     def _weights(self, of: str) -> np.ndarray:
-        return np.concatenate([zoo.networks.weights for zoo in self._zoos[of].values()])
+        return np.concatenate([zoo.networks.weights for zoo in self._parts(of)])
 
     def named(self, of: str, split: Split, mesh: Mesh) -> dict[str, Any]:
         """Which named features tell the collections apart, see `ranking.rank`."""
-        zoos, examples = self._zoos[of], self._sets[of]
-        parts = [self._features(zoo, mesh) for zoo in zoos.values()]
+        examples = self._sets[of]
+        parts = [self._features(zoo, mesh) for zoo in self._parts(of)]
         common = [name for name in parts[0].names if all(name in part.names for part in parts)]
         values = [part.values[:, [part.names.index(name) for name in common]] for part in parts]
         return ranking.rank(ranking.Table(common, np.concatenate(values), examples.groups), split, list(examples.names))
@@ -149,6 +167,59 @@ def sources_of(of: str, values: Mapping[str, Any]) -> dict[str, ZooSource]:
     if len(found) < 2:
         raise UserError(f"{section} compares {len(found)} collections; give two or more in {section}.collections.")
     return {k: settings.make(ZooSource, v, f"{section}.collections.{k}") for k, v in found.items()}
+
+
+def transfers_of(sets: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The sets without collections of their own: the names of the sets that their classifiers learn from, and are asked
+    about.
+
+    Args:
+      sets: `bias.sets`.
+
+    Raises:
+      UserError: other sets than those that have collections, or sets of other collections.
+    """
+    found = {}
+    for name, values in sets.items():
+        if not {"learn", "ask"} & set(values):
+            continue
+        section = f"bias.sets.{name}"
+        settings.refuse_unknown(values, ["learn", "ask"], section)
+        pair = values.get("learn", ""), values.get("ask", "")
+        known = [other for other, own in sets.items() if "collections" in own]
+        for key, other in zip(("learn", "ask"), pair, strict=True):
+            if other not in known:
+                hint = checks.suggest(other, known)
+                raise UserError(f"{section}.{key} is {other!r}; give the name of a set with collections; {hint}.")
+        learned, asked = (list(sets[other]["collections"]) for other in pair)
+        if sorted(learned) != sorted(asked):
+            raise UserError(
+                f"{section} learns from the collections {', '.join(learned)} and asks about {', '.join(asked)}; give "
+                "two sets whose collections have the same names."
+            )
+        found[name] = pair
+    return found
+
+
+def _transferred(learned: Labelled, asked: Labelled, of_learned: str, of_asked: str) -> Labelled:
+    """The examples of two sets, of which the second are asked about."""
+    names = learned.names
+    labels = np.array([names.index(name) for name in asked.names], np.int32)[asked.labels]
+    described = {
+        name: {
+            "examples": int(np.sum(labels == i)),
+            "source": f"{name} of the set {of_asked}, told by classifiers that learn from the set {of_learned}",
+        }
+        for i, name in enumerate(names)
+    }
+    digest = f"{learned.facts['digest']} {asked.facts['digest']}"
+    return Labelled(
+        names,
+        np.concatenate([learned.labels, labels]),
+        np.concatenate([learned.groups, asked.groups]),
+        {"collections": described, "notes": [], "digest": digest},
+        np.repeat([False, True], [len(learned.labels), len(labels)]),
+    )
 
 
 def _labelled(zoos: Mapping[str, Zoo]) -> Labelled:

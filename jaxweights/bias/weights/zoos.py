@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from jaxweights import data as datasets
 from jaxweights import generators, population, settings, store, tasks, zoo
+from jaxweights.auditing.alignment.aligners import aligner
 from jaxweights.auditing.distances import euclidean
 from jaxweights.bias.weights.features import Examples
 from jaxweights.errors import UserError
@@ -171,7 +172,7 @@ def _digest(facts: Mapping[str, Any]) -> str:
 
 
 def _generated(name: str, source: ZooSource, found: Zoo, place: Place) -> Zoo:
-    """Samples of a generator that is fitted to the training runs of a zoo, with their distances to the nearest."""
+    """Samples of a generator that is fitted to the training runs of a zoo, and how near to these they are."""
     rows = np.flatnonzero(found.networks.records["split"] == population.TRAIN)
     if source.use == "last":
         rows = rows[population.last_checkpoints({k: found.networks.records[k][rows] for k in ("run", "step")})]
@@ -198,18 +199,30 @@ def _generated(name: str, source: ZooSource, found: Zoo, place: Place) -> Zoo:
     drawn = generators.draw(generator, state, keys, found.networks.first(), measure, place.mesh)
     weights, parents = np.asarray(drawn.weights), np.asarray(drawn.parents)
     groups = np.array([found.groups[rows[p]] if p >= 0 else f"{name}/{i}" for i, p in enumerate(parents)])
-    near = {"nearest_training_distance": weights}
-    heldout = found.networks.heldout.last()
-    if len(heldout):
-        near["nearest_training_distance_of_heldout"] = heldout.weights
     return found._replace(
         networks=training.derive(weights, parents, name),
         groups=groups,
         source=f"{len(weights):,} samples of {generators.kind_of(generator)}, fitted to {found.source}",
-        facts={key: _median_distance(rows, training, place.mesh) for key, rows in near.items()},
+        facts=_nearness(weights, training, found.networks.heldout.last(), place.mesh),
     )
 
 
-def _median_distance(weights: np.ndarray, training: Population, mesh: Mesh) -> float:
-    """The median distance of networks `[n, P]` to the nearest training network."""
-    return float(np.median(euclidean.nearest(weights, training.weights, k=1, mesh=mesh).distances[:, 0]))
+def _nearness(weights: np.ndarray, training: Population, heldout: Population, mesh: Mesh) -> dict[str, float]:
+    """How near samples `[n, P]` are to training networks, since copies pass every transformation: the median distance
+    to the nearest, its ratio to that of held-out runs, or without any to that of training networks to other runs, and
+    the same ratio after alignment of hidden units where there are symmetries."""
+    metrics: dict[str, Any] = {"": euclidean, "aligned_": aligner(training.spec, mesh)}
+    runs, found = training.records["run"], {}
+    for prefix, metric in metrics.items():
+        if metric is None:
+            continue
+        own = float(np.median(metric.nearest(weights, training.weights, mesh=mesh).distances[:, 0]))
+        if len(heldout):
+            null = metric.nearest(heldout.weights, training.weights, mesh=mesh)
+        else:
+            null = metric.nearest(
+                training.weights, training.weights, query_groups=runs, reference_groups=runs, mesh=mesh
+            )
+        found[f"{prefix}nearest_training_distance"] = own
+        found[f"{prefix}nearest_ratio"] = own / float(np.median(null.distances[:, 0]))
+    return found
