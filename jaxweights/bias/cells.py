@@ -18,13 +18,15 @@ from jaxweights.bias.classifiers import recipe as recipes
 from jaxweights.bias.images import Images
 from jaxweights.bias.protocol import Outcome, Split
 from jaxweights.bias.subject import Labelled, Subject
+from jaxweights.bias.transformations.identity import Identity
 from jaxweights.errors import UserError
 from jaxweights.progress import Progress
 
-TIMING = "timing.json"
+TIMING, ATTENTION = "timing.json", "attention.npz"
 _CELLS = "cells"
 _BYTES = 128 << 20  # transformed examples that are trained on together
 _SHOWN = 20  # examples of a collection that may be shown, at most
+_EXPLAINED = 3  # examples of a collection with Grad-CAM, as many right as wrong ones
 _KEPT = {"data": str, "accuracy": dict, "control": dict, "train_accuracy": float, "recall": list, "confusion": list}
 
 
@@ -41,7 +43,7 @@ class Cell(NamedTuple):
 
 
 def path(folder: pathlib.Path, cell: Cell, kind: str = "json") -> pathlib.Path:
-    """Where a folder of a comparison has a cell: its numbers (json), its examples (npz)."""
+    """Where a folder of a comparison has a cell: its numbers (json), its examples (npz), Grad-CAM (attention.npz)."""
     return folder / _CELLS / f"{cell.of}.{cell.name}.{kind}"
 
 
@@ -148,7 +150,9 @@ class Work:
         )
         now = time.monotonic()
         for t, (name, made) in enumerate(waiting.items()):
-            self._keep(name, made, self.rows, outcomes[t * each : (t + 1) * each], (now - begin) / len(waiting))
+            own = outcomes[t * each : (t + 1) * each]
+            self._explain(name, made, own[0])
+            self._keep(name, made, self.rows, own, (now - begin) / len(waiting))
         return now
 
     def _by_recipe(self, own: Sequence[str], bar: Progress) -> None:
@@ -172,10 +176,29 @@ class Work:
                     )
                 )
                 bar.update(place * len(self.splits) + i + 1)
+            self._explain(name, stored, outcomes[0])
             labels = subject.sets()[self.of].labels[self.rows]
             some = self.rows[np.sort(np.concatenate([np.flatnonzero(labels == i)[:_SHOWN] for i in np.unique(labels)]))]
             made = subject.transformed(self.of, name, some, self.unseen, self.mesh)
             self._keep(name, made, some, outcomes, time.monotonic() - begin)
+
+    def _explain(self, name: str, made: np.ndarray, outcome: Outcome) -> None:
+        """Writes Grad-CAM of the first repeat's classifier, of original images: the first that are right and wrong."""
+        if self.subject.transformations[name]["kind"] != Identity.KIND or outcome.explain is None:
+            return
+        split = self.splits[0]
+        truth, predicted = split.labels[split.validation], outcome.predictions
+        chosen = [
+            np.flatnonzero((truth == k) & ((predicted == k) == right))[:_EXPLAINED]
+            for k in range(self.subject.sets()[self.of].num_classes)
+            for right in (True, False)
+        ]
+        places = np.concatenate(chosen)
+        images = made[split.validation[places]]
+        maps = outcome.explain(images, predicted[places])
+        if maps is not None:
+            seen = {"images": images, "maps": maps, "truth": truth[places], "predicted": predicted[places]}
+            files.write_npz(path(self.folder, Cell(self.of, name), ATTENTION), seen)
 
     def _keep(self, name: str, made: np.ndarray, rows: np.ndarray, outcomes: Sequence[Outcome], seconds: float) -> None:
         """Writes a cell; `made` are its transformed examples of some rows."""

@@ -15,22 +15,31 @@ from jaxweights.report import page, tables, template
 
 NAME = "report.html"
 _BEST = 8  # features of the majority rule
+_FACTS = {
+    "nearest_training_distance": "nearest training network",
+    "nearest_ratio": "over that of other runs",
+    "aligned_nearest_ratio": "the same, aligned",
+}
+"""Numbers of a collection that the page shows, and their columns."""
 
 
 def write(
-    folder: pathlib.Path, result: Mapping[str, Any], examples: Mapping[tuple[str, str], np.ndarray]
+    folder: pathlib.Path,
+    result: Mapping[str, Any],
+    examples: Mapping[tuple[str, str], np.ndarray],
+    attention: Mapping[str, Mapping[str, np.ndarray]],
 ) -> pathlib.Path:
     """Draws the figures and writes the page; the same results give the same bytes.
 
     Args:
       folder: of the comparison.
       result: content of `metrics.json`.
-      examples: see `picture.draw`.
+      examples, attention: see `picture.draw`.
 
     Returns:
       Its path.
     """
-    pictures = picture.draw(result, examples, files.make_dir(folder / "figures"))
+    pictures = picture.draw(result, examples, attention, files.make_dir(folder / "figures"))
     sizes, names = result["sizes"], list(result["collections"])
     parts = [
         page.section("results", "Which transformation betrays the source", _results(result)),
@@ -92,8 +101,12 @@ def _another(name: str, found: Mapping[str, Any]) -> str:
 
 
 def _collections(found: Mapping[str, Any]) -> str:
-    rows = [["collection", "examples", "what it is"]]
-    rows += [[name, f"{one['examples']:,}", one["source"]] for name, one in found["collections"].items()]
+    described = found["collections"]
+    facts = [key for key in _FACTS if any(key in one for one in described.values())]
+    rows = [["collection", "examples", *(_FACTS[key] for key in facts), "what it is"]]
+    for name, one in described.items():
+        numbers = [f"{one[key]:.3g}" if key in one else "-" for key in facts]
+        rows.append([name, f"{one['examples']:,}", *numbers, one["source"]])
     return grid(rows)
 
 

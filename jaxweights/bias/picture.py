@@ -9,22 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.bias import published
+from jaxweights.bias import published, table
 from jaxweights.report import style
 from jaxweights.report.style import Picture
 
 _OWN, _CONTROL, _PUBLISHED = "#1f77b4", "#8a8a8a", "#d62728"
 _FEW = 2  # points that make a curve
 _COLUMNS = 6  # confusion matrices in a row
-_PANEL = 0.72  # inches of an example
+_PANEL, _LOOKED = 0.72, 0.85  # inches of an example
+_ATTENTION_CAPTION = (
+    "Grad-CAM (Selvaraju et al. 2017) of the classifier of original images, first repeat: bright where its last map of "
+    "features speaks for the collection that it names. Of each collection the first images that it has right, and the "
+    "first that it has wrong with the collection that it takes them for."
+)
 
 
-def draw(result: Mapping[str, Any], examples: Mapping[tuple[str, str], np.ndarray], folder: pathlib.Path) -> list:
+def draw(
+    result: Mapping[str, Any],
+    examples: Mapping[tuple[str, str], np.ndarray],
+    attention: Mapping[str, Mapping[str, np.ndarray]],
+    folder: pathlib.Path,
+) -> list[Picture]:
     """Writes the figures.
 
     Args:
       result: content of `metrics.json`.
       examples: `[K, s, H, W, C]` uint8 by set and transformation.
+      attention: by set `images` `[m, H, W, C]`, Grad-CAM `maps` `[m, H, W]`, and what they are and are taken for,
+        `truth` and `predicted` `[m]`.
       folder: folder of the files.
 
     Returns:
@@ -47,16 +59,20 @@ def draw(result: Mapping[str, Any], examples: Mapping[tuple[str, str], np.ndarra
             if lines:
                 figure = _curves(lines, result["chance"], label, published.PATCHES if with_published else {})
                 found.append(Picture(style.save(figure, folder, name), title, _curve_caption(with_published)))
-        path = style.save(_confusions(result), folder, "confusion")
+        for of, seen in attention.items():
+            path = style.save(_attention(seen, list(sets[of]["collections"])), folder, f"attention_{of}")
+            title = "Where the classifier looks" + f": {style.label(of)}" * (len(sets) > 1)
+            found.append(Picture(path, title, _ATTENTION_CAPTION))
         rows = "Rows are true collections, columns what the classifier says; shares of a row in percent."
+        path = style.save(_confusions(result), folder, "confusion")
         found.append(Picture(path, "Confusion matrices", rows))
     return found
 
 
 def _accuracy_caption(sets: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     known = (
-        f"; red diamonds: published for such a transformation ({html.escape(published.SOURCE)}), where chance is "
-        "33.3&nbsp;%"
+        f"; red diamonds: published with the same settings on other collections ({html.escape(published.SOURCE)}), "
+        "where chance is 33.3&nbsp;%; none beside patches and filters of other sizes"
         if result["kind"] == "images"
         else ""
     )
@@ -95,7 +111,7 @@ def _accuracies(sets: Mapping[str, Any], main: str):
                 label=of,
             )
         if title == main:
-            known = [published.row_of(one["settings"]) for one in found["transformations"].values()]
+            known = table.published_rows(found).values()
             there = [(row.accuracy, place) for row, place in zip(known, places, strict=True) if row is not None]
             if there:
                 axes.plot(*zip(*there, strict=True), "D", color=_PUBLISHED, mfc="none", ms=5, label="published")
@@ -121,6 +137,29 @@ def _examples(examples: Mapping[str, np.ndarray], collections: Sequence[str]):
         row[0].set_ylabel(style.short(style.label(name)), rotation=0, ha="right", va="center", fontsize=8)
     for i, name in enumerate(collections):
         grid[0, i * each].set_title(style.short(style.label(name)), fontsize=8, loc="left")
+    return figure
+
+
+def _attention(seen: Mapping[str, np.ndarray], names: Sequence[str]):
+    """Images above, Grad-CAM below, a pair of rows per collection: right ones at the left, wrong ones at the right."""
+    truth, predicted, labels = seen["truth"], seen["predicted"], [style.short(style.label(str(n))) for n in names]
+    classes = sorted({int(k) for k in truth})
+    sides = [[np.flatnonzero((truth == k) & ((predicted == k) == right)) for right in (True, False)] for k in classes]
+    right, wrong = (max(len(side[i]) for side in sides) for i in (0, 1))
+    figure = style.new_figure(1.6 + _LOOKED * (right + wrong), 0.3 + (2 * _LOOKED + 0.35) * len(sides))
+    grid = figure.subplots(2 * len(sides), right + wrong, squeeze=False)
+    for axes in grid.ravel():
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    for row, (k, side) in enumerate(zip(classes, sides, strict=True)):
+        grid[2 * row, 0].set_ylabel(labels[k], rotation=0, ha="right", va="center", fontsize=8)
+        for first, chosen in zip((0, right), side, strict=True):
+            for column, i in enumerate(chosen, first):
+                above, below = grid[2 * row : 2 * row + 2, column]
+                for axes in (above, below):
+                    axes.imshow(_visible(seen["images"][i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                below.imshow(seen["maps"][i], cmap="inferno", vmin=0, vmax=1, alpha=0.6, interpolation="nearest")
+                above.set_title(f"taken for\n{labels[predicted[i]]}" if first else "right", fontsize=7)
     return figure
 
 

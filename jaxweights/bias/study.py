@@ -71,6 +71,7 @@ def finish(subject: Subject, folder: pathlib.Path, mesh: Mesh | None = None) -> 
       folder: exists, and is locked by the caller.
       mesh: devices; None for all of this process.
     """
+    subject.check()
     for of, examples in subject.sets().items():
         missing = processes.agreed(
             [n for n in subject.transformations if cells.kept(folder, Cell(of, n), examples) is None]
@@ -81,7 +82,7 @@ def finish(subject: Subject, folder: pathlib.Path, mesh: Mesh | None = None) -> 
     result = {**_collect(folder, subject, parallel.resolve(mesh)), "versions": provenance.versions()}
     if processes.is_first():
         files.write_json(folder / RESULT, result)
-        page.write(folder, result, _examples(folder, subject))
+        page.write(folder, result, _examples(folder, subject), _attention(folder, subject))
     processes.barrier("comparison")
     return result
 
@@ -122,4 +123,15 @@ def _examples(folder: pathlib.Path, subject: Subject) -> dict[tuple[str, str], n
         if path.exists():
             cure = f"Remove {cells.path(folder, cell)} and run the same command again."
             found[cell] = files.read_npz(path, "examples of a transformation", cure)["shown"]
+    return found
+
+
+def _attention(folder: pathlib.Path, subject: Subject) -> dict[str, dict[str, np.ndarray]]:
+    """Grad-CAM of the sets that have it, see `cells.Work`."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for cell in (Cell(of, name) for of in subject.sets() for name in subject.transformations):
+        path = cells.path(folder, cell, cells.ATTENTION)
+        if path.exists():
+            cure = f"Remove {cells.path(folder, cell)} and run the same command again."
+            found.setdefault(cell.of, files.read_npz(path, "Grad-CAM of a classifier", cure))
     return found

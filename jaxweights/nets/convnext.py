@@ -8,7 +8,6 @@ import functools
 from typing import ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.errors import UserError
@@ -19,6 +18,7 @@ from jaxweights.nn.dense import MLP, Chain, Dense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.normalization import LayerNorm
 from jaxweights.nn.parameters import constant, parameter
+from jaxweights.nn.pooling import MapMean
 from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
@@ -92,7 +92,7 @@ class ConvNeXt(nn.Module):
             for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True))
         ]
         x = Chain(tuple(stages), name="stages")(x)
-        return Head(self.num_classes, init, name="head")(jnp.mean(x, axis=(1, 2)))
+        return Head(self.num_classes, init, name="head")(MapMean(name="mean")(x))
 
 
 class SmallConvNeXt(ConvNeXt, PreparedModule):

@@ -10,7 +10,6 @@ import functools
 from typing import Any, ClassVar, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxweights.nets.settings import ImageSettings, image_shape
@@ -18,6 +17,7 @@ from jaxweights.nn.convolution import Conv
 from jaxweights.nn.dense import Chain, Dense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.normalization import BatchNorm
+from jaxweights.nn.pooling import MapMean
 from jaxweights.settings import setting
 from jaxweights.spec import FIXED, WeightSpec
 
@@ -82,7 +82,7 @@ class ResNet(nn.Module):
             )
             strides = (2 if i else 1,) + (1,) * (depth - 1)
             x = Chain(tuple(functools.partial(block, stride=stride) for stride in strides), name=f"layer{i + 1}")(x)
-        return Dense(self.num_classes, name="fc")(jnp.mean(x, axis=(1, 2)))
+        return Dense(self.num_classes, name="fc")(MapMean(name="mean")(x))
 
 
 def projects(inputs: int, outputs: int, stride: int) -> bool:

@@ -13,6 +13,7 @@ from jaxweights.bias.classifiers.base import Classifier
 from jaxweights.errors import UserError
 from jaxweights.nn.dense import Dense, biased
 from jaxweights.nn.parameters import kernel_and_bias
+from jaxweights.nn.pooling import MapMean
 from jaxweights.settings import setting
 
 _WINDOW, _STRIDE, _PADDING = 3, 2, 1
@@ -53,7 +54,7 @@ class SmallCNN(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, features in enumerate(self.channels):
             x = nn.relu(StridedConv(features, name=f"conv{i + 1}")(x))
-        return Dense(self.num_classes, name="fc")(jnp.mean(x, axis=(1, 2)))
+        return Dense(self.num_classes, name="fc")(MapMean(name="mean")(x))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,6 +22,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from jaxweights import files, nets, parallel
+from jaxweights.bias import gradcam
 from jaxweights.bias.augmentation import crops
 from jaxweights.bias.augmentation.mixing import Mixing, mixed, smoothed
 from jaxweights.bias.augmentation.randaugment import RandAugment, rand_augment
@@ -173,7 +174,8 @@ def train(
         ask(*given, stored[trial.validation]) if saved is None else best.predictions(trial.labels[trial.validation])
     )
     some = trial.train[:: -(-len(trial.train) // _TRAINED)]
-    return Outcome(predictions, float(np.mean(ask(*given, stored[some]) == trial.labels[some])))
+    explain = functools.partial(_explained, pipeline, given, jax.random.fold_in(key, _ASK))
+    return Outcome(predictions, float(np.mean(ask(*given, stored[some]) == trial.labels[some])), explain)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,6 +301,23 @@ def _ask(pipeline: _Pipeline, params, model_state, images: np.ndarray, *, mesh: 
         rows = parallel.pad_rows(part, size), np.arange(first, first + size, dtype=np.int32)
         out.append(np.asarray(program(state, rows))[: len(part)])
     return np.concatenate(out)
+
+
+def _explained(
+    pipeline: _Pipeline, given: tuple[Any, Any], key: jax.Array, images: np.ndarray, classes: np.ndarray
+) -> np.ndarray | None:
+    """Grad-CAM `[n, H, W]` of the last weights; 0 at the borders, which the network does not see in evaluation."""
+    recipe = pipeline.recipe
+    inputs = pipeline.evaluation(jnp.asarray(images), jax.random.split(key, len(images)))
+    module = recipe.network(images.shape[-1], pipeline.num_classes).module
+    found = gradcam.maps(module, _with(*given), inputs, jnp.asarray(classes))
+    if found is None:
+        return None
+    height, width = images.shape[1:3]
+    side = round(min(height, width) * recipe.side / recipe.resize)
+    top, left = (height - side) // 2, (width - side) // 2
+    borders = ((0, 0), (top, height - side - top), (left, width - side - left))
+    return np.pad(np.asarray(jax.image.resize(found, (len(images), side, side), "bilinear")), borders)
 
 
 class _Best:

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxweights import nets, parallel, shuffle
+from jaxweights.bias import gradcam
 from jaxweights.bias.classifiers.base import Classifier
 from jaxweights.bias.protocol import Outcome, Trial
 from jaxweights.errors import Diverged, UserError
@@ -101,10 +103,22 @@ def train(
             f"{int((~finite).sum())} of {count} trainings of the classifier {classifier.KIND} diverged. Lower "
             "bias.classifier.learning_rate."
         )
-    return [
-        Outcome(p[: len(t.validation)], float(np.mean(r[: len(t.train)])))
-        for t, p, r in zip(trials, predicted, right, strict=True)
+    explain = [
+        functools.partial(_explained, program.module, state, i) if classifier.IMAGES else None for i in range(count)
     ]
+    return [
+        Outcome(p[: len(t.validation)], float(np.mean(r[: len(t.train)])), e)
+        for t, p, r, e in zip(trials, predicted, right, explain, strict=True)
+    ]
+
+
+def _explained(
+    module: nn.Module, state: _State, lane: int, examples: np.ndarray, classes: np.ndarray
+) -> np.ndarray | None:
+    """Grad-CAM of the classifier of a lane."""
+    own = jax.tree.map(lambda x: jnp.asarray(np.asarray(x[lane])), state)  # of all devices on one
+    found = gradcam.maps(module, own.params, _standardised(jnp.asarray(examples), own), jnp.asarray(classes))
+    return None if found is None else np.asarray(found)
 
 
 def _stacked(inputs: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
@@ -126,6 +140,7 @@ def _lane(trial: Trial, size: int, m: int, k: int) -> Lane:
 class _Program:
     """Compiled functions of lanes and inputs."""
 
+    module: nn.Module
     steps: int
     start: Callable[..., Any]
     advance: Callable[..., Any]
@@ -182,7 +197,7 @@ def _program(classifier: Classifier, shape: tuple, num_classes: int, sizes: tupl
         body = jax.shard_map(many, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)
         return jax.jit(body, donate_argnums=(0,) if donate else ())
 
-    return _Program(steps, compiled(start, 1, 1), compiled(advance, 2, 3, donate=True), compiled(ask, 2, 1))
+    return _Program(module, steps, compiled(start, 1, 1), compiled(advance, 2, 3, donate=True), compiled(ask, 2, 1))
 
 
 def _many(one: Callable, lanes: int, width: int, *arguments: Any) -> Any:
