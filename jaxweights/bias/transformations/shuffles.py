@@ -16,6 +16,7 @@ from jaxweights.bias.transformations.base import FULL, Arithmetic, Augmentation,
 from jaxweights.settings import setting
 
 _SORTED = 4096  # patches of an image up to which an order is drawn by sorting
+_COPIED = 128  # numbers of a patch from which copying it beats a gather on CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +95,8 @@ def take_patches(images: jax.Array, first: jax.Array | np.ndarray, patch: int) -
       patch: side of the patches.
     """
     batch, height, width, channels = images.shape
+    if jax.default_backend() == "cpu" and patch**2 * channels >= _COPIED:
+        return _copied_patches(images, jnp.broadcast_to(first, (batch, first.shape[-1])), patch)
     within = np.arange(patch, dtype=np.int32)[:, None] * width + np.arange(patch, dtype=np.int32)
 
     def source(first: Any) -> Any:
@@ -106,3 +109,22 @@ def take_patches(images: jax.Array, first: jax.Array | np.ndarray, patch: int) -
         return pixels[:, source(first)].reshape(images.shape)
     moved = jax.vmap(lambda image, first: image.at[source(first)].get(mode="promise_in_bounds"))(pixels, first)
     return moved.reshape(images.shape)
+
+
+def _copied_patches(images: jax.Array, first: jax.Array, patch: int) -> jax.Array:
+    """`take_patches` with `first` `[B, n]`, patch after patch: on CPU copies of a patch's rows take half the time of a
+    gather, which looks up every number."""
+    batch, height, width, channels = images.shape
+    across = width // patch
+
+    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        image, first = pair
+
+        def put(place: jax.Array, made: jax.Array) -> jax.Array:
+            row, column = first[place] // width, first[place] % width
+            cut = lax.dynamic_slice(image, (row, column * channels), (patch, patch * channels))
+            return lax.dynamic_update_slice(made, cut, (place // across * patch, place % across * patch * channels))
+
+        return lax.fori_loop(0, len(first), put, jnp.zeros_like(image))
+
+    return lax.map(one, (images.reshape(batch, height, width * channels), first)).reshape(images.shape)
