@@ -86,15 +86,31 @@ def test_cells_are_kept(tried):
     assert (folder / "report.html").read_bytes() == page
 
 
+def test_what_does_not_fit_is_refused_before_anything_is_trained(tmp_path):
+    for place, (changes, message) in enumerate(
+        (
+            ({"num_validation": 70}, "The set forms cannot be compared: .* 2 repeats of 70 for validation"),
+            ({"transformations": {"a": {"kind": "patch_shuffle", "patch": 3}}}, "patch is 3, but the images are 8 x 8"),
+        )
+    ):
+        with pytest.raises(UserError, match=message):
+            study.run({**CONFIG, "bias": {**CONFIG["bias"], **changes}}, tmp_path / str(place))
+        assert not (tmp_path / str(place) / "cells").exists()
+
+
 def test_what_is_refused(tried):
     _, folder = tried
     changed = {**CONFIG, "bias": {**CONFIG["bias"], "repeats": 3}}
     with pytest.raises(UserError, match="another comparison; it differs in bias.repeats"):
         study.run(changed, folder)
+    with pytest.raises(UserError, match="no section bias, objects or language.*experiments are run by launch.run"):
+        parse({"seed": 0, "zoo": {}})
     for changes, message in (
         ({"main": "form"}, "forms"),
         ({"transformations": {"a": "identiti"}}, "identity"),
         ({"classifier": {"kind": "cnm"}}, "cnn"),
+        ({"classifier": {"kind": "units"}}, "is for networks, but bias.kind is images"),
+        ({"sets": {"forms": {"collections": {"a": {}, "b": {}}, "parts": {"c": {}}}}}, "cut or parts of none"),
         ({"sets": {"forms": {"of": {"kind": "image_set"}, "parts": {"one": {}}}}}, "two or more"),
         ({"sets": {"forms": {"of": {"kind": "image_set"}, "parts": {"a": {"limit": 1}, "b": {}}}}}, "limit"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import importlib
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import settings
+from jaxweights import extras, settings
 from jaxweights.bias import collections, transformations
 from jaxweights.bias.collections import Collection, Reading
 from jaxweights.bias.collections.reading import formed
@@ -69,6 +70,16 @@ class Images(Subject):
 
     def sets(self) -> Mapping[str, Labelled]:
         return self._sets
+
+    def check(self) -> None:
+        """See `Subject.check`; also libraries that are not installed."""
+        super().check()
+        for made in self._made.values():
+            for parts, _ in self._collections.values():
+                made.check(parts[0].shape)
+            if isinstance(made, transformations.Library):
+                with extras.importing("bias"):
+                    importlib.import_module(made.LIBRARY)
 
     @functools.cache  # noqa: B019  (lives as long as the study)
     def _images(self, of: str) -> np.ndarray:

@@ -48,6 +48,10 @@ class SetSettings(Settings):
         """
         if bool(self.collections) == bool(self.of):
             raise UserError(f"{section} has no collections, or too much: give `collections`, or `of` and `parts`.")
+        if self.collections and (self.parts or self.cut != SetSettings().cut):
+            raise UserError(
+                f"{section} has collections, and cut or parts of none. Give `of`, which is cut, or remove them."
+            )
         named = self.collections or self.parts
         if len(named) < 2:
             raise UserError(f"{section} compares {len(named)} collections; give two or more.")
@@ -135,7 +139,17 @@ def parse(config: Mapping[str, Any]) -> BiasSettings:
     Raises:
       UserError: see `BiasSettings`, and what sets, transformations and classifiers refuse.
     """
-    found = make(BiasSettings, config.get("bias", {}))
+    if "bias" not in config:
+        raise UserError(
+            "The config has no section bias, objects or language: there is nothing to compare. Give one such as "
+            "configs/bias_images.py; experiments are run by launch.run."
+        )
+    found = make(BiasSettings, config["bias"])
+    if found.chosen_classifier().NETWORKS and found.kind != WEIGHTS:
+        raise UserError(
+            f"bias.classifier.kind is {found.classifier['kind']!r}, which is for networks, but bias.kind is images. "
+            "Set the first to cnn, mlp or linear."
+        )
     if found.chosen_classifier().IMAGES and found.kind == WEIGHTS:
         raise UserError(
             f"bias.classifier.kind is {found.classifier['kind']!r}, which is for images, but bias.kind is weights. "

@@ -18,7 +18,7 @@ def rows(found: Mapping[str, Any]) -> list[list[str]]:
       found: `chance`, `collections` and `transformations` of `metrics.json`.
     """
     recalls = [f"recall of {name}" for name in found["collections"]]
-    known = {name: published.row_of(one["settings"]) for name, one in found["transformations"].items()}
+    known = published_rows(found)
     last = ["published"] if any(known.values()) else []
     out = [["transformation", "accuracy", "sd", "control", "trained", *recalls, *last]]
     for name, one in found["transformations"].items():
@@ -36,6 +36,16 @@ def rows(found: Mapping[str, Any]) -> list[list[str]]:
             ]
         )
     return out
+
+
+def published_rows(found: Mapping[str, Any]) -> dict[str, published.Row | None]:
+    """What was published for each transformation of a set, with the same settings; None where nothing was.
+
+    Args:
+      found: `collections` and `transformations` of `metrics.json`.
+    """
+    side = min(next(iter(found["collections"].values())).get("shape", (published.SIDE,))[:2])
+    return {name: published.row_of(one["settings"], side) for name, one in found["transformations"].items()}
 
 
 def interval(found: Mapping[str, Any]) -> str:
