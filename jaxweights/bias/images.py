@@ -155,13 +155,12 @@ def _cut(whole: Collection, chosen: SetSettings, section: str, seed: int) -> lis
 
 
 def _formed(part: Collection, name: str, form: Reading) -> Collection:
+    words = form.words
     form = form.replace(channels=part.shape[2], size=form.size or part.shape[0])
     if not form.shrink and not form.quality and part.shape[:2] == (form.size, form.size):
         return dataclasses.replace(part, name=name)
     images = np.stack([formed(image, form) for image in part.images])
-    return dataclasses.replace(
-        part, name=name, images=images, source=f"{part.source}{form.words}", quality=form.quality
-    )
+    return dataclasses.replace(part, name=name, images=images, source=f"{part.source}{words}", quality=form.quality)
 
 
 def _labelled(found: tuple[Collection, ...], notes: tuple[str, ...]) -> Labelled:

@@ -67,7 +67,7 @@ def write(
     return folder / NAME
 
 
-def _results(found: Mapping[str, Any]) -> str:
+def _results(found: Mapping[str, Any], main: bool = True) -> str:
     notes = [
         "Percent, with 95 % Wilson intervals over the distinct examples that classifiers are asked about. The control "
         "is one collection cut into pseudo-collections at random: what is found there is no bias. Trained: accuracy on "
@@ -75,7 +75,7 @@ def _results(found: Mapping[str, Any]) -> str:
         table.control_note(found),
         *found["notes"],
     ]
-    return grid(table.rows(found)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return grid(table.rows(found, main)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
 
 
 def _named(found: Mapping[str, Any], identity: str) -> list[str]:
@@ -96,7 +96,7 @@ def _named(found: Mapping[str, Any], identity: str) -> list[str]:
 
 
 def _another(name: str, found: Mapping[str, Any]) -> str:
-    parts = [page.section(f"set-{name}", f"Another set: {name}", _results(found) + _collections(found))]
+    parts = [page.section(f"set-{name}", f"Another set: {name}", _results(found, False) + _collections(found))]
     return "\n".join([*parts, *_named(found, f"named-{name}")])
 
 

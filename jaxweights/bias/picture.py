@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxweights.bias import published, table
+from jaxweights.bias.transformations.identity import Identity
 from jaxweights.report import style
 from jaxweights.report.style import Picture
 
@@ -35,8 +36,8 @@ def draw(
     Args:
       result: content of `metrics.json`.
       examples: `[K, s, H, W, C]` uint8 by set and transformation.
-      attention: by set `images` `[m, H, W, C]`, Grad-CAM `maps` `[m, H, W]`, and what they are and are taken for,
-        `truth` and `predicted` `[m]`.
+      attention: by set, of which those that are told apart are drawn: `images` `[m, H, W, C]`, Grad-CAM `maps`
+        `[m, H, W]`, and what they are and are taken for, `truth` and `predicted` `[m]`.
       folder: folder of the files.
 
     Returns:
@@ -60,6 +61,8 @@ def draw(
                 figure = _curves(lines, result["chance"], label, published.PATCHES if with_published else {})
                 found.append(Picture(style.save(figure, folder, name), title, _curve_caption(with_published)))
         for of, seen in attention.items():
+            if not _told(sets[of]):
+                continue
             path = style.save(_attention(seen, list(sets[of]["collections"])), folder, f"attention_{of}")
             title = "Where the classifier looks" + f": {style.label(of)}" * (len(sets) > 1)
             found.append(Picture(path, title, _ATTENTION_CAPTION))
@@ -140,6 +143,12 @@ def _examples(examples: Mapping[str, np.ndarray], collections: Sequence[str]):
     return figure
 
 
+def _told(found: Mapping[str, Any]) -> bool:
+    """Whether original images are told apart, so that there is something to look at."""
+    values = (x for x in found["transformations"].values() if x["settings"]["kind"] == Identity.KIND)
+    return any(one["accuracy"]["ci95"][0] > found["chance"] for one in values)
+
+
 def _attention(seen: Mapping[str, np.ndarray], names: Sequence[str]):
     """Images above, Grad-CAM below, a pair of rows per collection: right ones at the left, wrong ones at the right."""
     truth, predicted, labels = seen["truth"], seen["predicted"], [style.short(style.label(str(n))) for n in names]
@@ -206,7 +215,7 @@ def _curves(lines: Mapping[str, Mapping[float, Any]], chance: float, label: str,
     axes.axhline(100 * chance, color="#2b2b2b", lw=0.9, ls=(0, (4, 3)), zorder=0)
     axes.set_xscale("log", base=2)
     ticks = sorted({x for points in (*lines.values(), *known.values()) for x in points})
-    axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    axes.set_xticks(ticks, [f"{x:.3g}" for x in ticks])
     axes.minorticks_off()
     axes.set(xlabel=label, ylabel="accuracy in %", ylim=(0, 102))
     axes.grid(axis="y")

@@ -10,15 +10,16 @@ from jaxweights.bias import published
 _NONE = "-"
 
 
-def rows(found: Mapping[str, Any]) -> list[list[str]]:
+def rows(found: Mapping[str, Any], beside: bool = True) -> list[list[str]]:
     """Head and rows of a set, in percent: accuracy and control with their intervals, training accuracy, recall of every
     collection, and what was published for such a transformation.
 
     Args:
       found: `chance`, `collections` and `transformations` of `metrics.json`.
+      beside: whether published accuracies are given; beside sets that were cut to show something they say nothing.
     """
     recalls = [f"recall of {name}" for name in found["collections"]]
-    known = published_rows(found)
+    known = published_rows(found) if beside else dict.fromkeys(found["transformations"])
     last = ["published"] if any(known.values()) else []
     out = [["transformation", "accuracy", "sd", "control", "trained", *recalls, *last]]
     for name, one in found["transformations"].items():
@@ -81,7 +82,7 @@ def control_note(found: Mapping[str, Any]) -> str:
         return f"The intervals of all {count} controls contain chance, {chance}."
     return (
         f"The intervals of {len(beyond)} of {count} controls ({', '.join(beyond)}) do not contain chance, {chance}; "
-        "one in twenty does so by accident."
+        "one in twenty does so by accident, and several at once, since all have the same subsets."
     )
 
 
@@ -89,7 +90,10 @@ def text(result: Mapping[str, Any]) -> str:
     """A comparison for a terminal."""
     lines = []
     for name, found in {result["main"]: result, **result["sets"]}.items():
-        lines += [f"{name}: {' / '.join(found['collections'])}, accuracy in %", *aligned(rows(found))]
+        lines += [
+            f"{name}: {' / '.join(found['collections'])}, accuracy in %",
+            *aligned(rows(found, name == result["main"])),
+        ]
         lines += [control_note(found), *found["notes"], ""]
         if "named" in found:
             lines += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,7 +29,13 @@ def identical(collection: Collection, parts: int, seed: int) -> list[Collection]
         raise UserError(f"{collection.name} has {len(first)} distinct images, too few to cut into {parts}.")
     order = np.random.default_rng(seed).permutation(np.sort(first))
     cut = [np.sort(order[part * size : (part + 1) * size]) for part in range(parts)]
-    return [collection.take(rows, f"{collection.name} {part + 1}/{parts}") for part, rows in enumerate(cut)]
+    return [
+        dataclasses.replace(
+            collection.take(rows, f"{collection.name} {part}/{parts}"),
+            source=f"{collection.source}; random part {part} of {parts}",
+        )
+        for part, rows in enumerate(cut, 1)
+    ]
 
 
 def by_class(collection: Collection, groups: Sequence[Sequence[int]] | int) -> list[Collection]:
@@ -57,6 +64,12 @@ def by_class(collection: Collection, groups: Sequence[Sequence[int]] | int) -> l
         )
     rows = [np.flatnonzero(np.isin(collection.labels, group)) for group in groups]
     size = min(map(len, rows))
-    named = [f"{collection.name} classes {', '.join(map(str, group))}" for group in groups]
+    named = [f"classes {', '.join(map(str, group))}" for group in groups]
     # Thinned evenly, so that the part keeps the shares of its classes whatever the order of the images is.
-    return [collection.take(of[np.arange(size) * len(of) // size], name) for of, name in zip(rows, named, strict=True)]
+    thinned = [of[np.arange(size) * len(of) // size] for of in rows]
+    return [
+        dataclasses.replace(
+            collection.take(own, f"{collection.name} {name}"), source=f"{collection.source}; of these {name}"
+        )
+        for own, name in zip(thinned, named, strict=True)
+    ]
