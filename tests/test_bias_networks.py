@@ -107,6 +107,7 @@ def test_what_cannot_be_compared_is_refused(found, workdir, tmp_path):
             {},
             "no networks of the split 'held",
         ),
+        ({"a": {"path": str(path)}, "b": {"zoo": {"num_run": 3}}}, {}, "no setting zoo of b.num_run"),
         ({"a": {"path": str(path)}, "b": {"pth": ""}}, {}, "no setting bias.sets.s.collections.b.pth"),
         (
             {"a": {"path": str(path)}, "b": {"path": str(path)}},

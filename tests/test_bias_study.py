@@ -87,15 +87,14 @@ def test_cells_are_kept(tried):
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_trained(tmp_path):
-    for place, (changes, message) in enumerate(
-        (
-            ({"num_validation": 70}, "The set forms cannot be compared: .* 2 repeats of 70 for validation"),
-            ({"transformations": {"a": {"kind": "patch_shuffle", "patch": 3}}}, "patch is 3, but the images are 8 x 8"),
-        )
+    """The folder is then free for another config."""
+    for changes, message in (
+        ({"num_validation": 70}, "The set forms cannot be compared: .* 2 repeats of 70 for validation"),
+        ({"transformations": {"a": {"kind": "patch_shuffle", "patch": 3}}}, "patch is 3, but the images are 8 x 8"),
     ):
         with pytest.raises(UserError, match=message):
-            study.run({**CONFIG, "bias": {**CONFIG["bias"], **changes}}, tmp_path / str(place))
-        assert not (tmp_path / str(place) / "cells").exists()
+            study.run({**CONFIG, "bias": {**CONFIG["bias"], **changes}}, tmp_path)
+        assert not (tmp_path / "cells").exists()
 
 
 def test_what_is_refused(tried):

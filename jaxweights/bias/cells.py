@@ -23,7 +23,8 @@ from jaxweights.errors import UserError
 from jaxweights.progress import Progress
 
 TIMING, ATTENTION = "timing.json", "attention.npz"
-_CELLS = "cells"
+FOLDER = "cells"
+"""Where a folder of a comparison has its cells; made with the first."""
 _BYTES = 128 << 20  # transformed examples that are trained on together
 _SHOWN = 20  # examples of a collection that may be shown, at most
 _EXPLAINED = 3  # examples of a collection with Grad-CAM, as many right as wrong ones
@@ -44,7 +45,7 @@ class Cell(NamedTuple):
 
 def path(folder: pathlib.Path, cell: Cell, kind: str = "json") -> pathlib.Path:
     """Where a folder of a comparison has a cell: its numbers (json), its examples (npz), Grad-CAM (attention.npz)."""
-    return folder / _CELLS / f"{cell.of}.{cell.name}.{kind}"
+    return folder / FOLDER / f"{cell.of}.{cell.name}.{kind}"
 
 
 def kept(folder: pathlib.Path, cell: Cell, examples: Labelled) -> dict[str, Any] | None:
@@ -68,7 +69,7 @@ def kept(folder: pathlib.Path, cell: Cell, examples: Labelled) -> dict[str, Any]
 
 def named(folder: pathlib.Path, subject: Subject, of: str, mesh: Mesh) -> dict[str, Any]:
     """Which named features tell the collections of a set apart; made and kept where it is not there."""
-    examples, place = subject.sets()[of], folder / _CELLS / f"{of}.json"
+    examples, place = subject.sets()[of], folder / FOLDER / f"{of}.json"
     with processes.in_turn(f"named features of {of}"):
         if not place.exists():
             split = subject.sizes.splits(examples)[0][0]
@@ -106,7 +107,7 @@ class Work:
     @classmethod
     def of_set(cls, subject: Subject, of: str, folder: pathlib.Path, mesh: Mesh) -> Work:
         """Draws the subsets of a set."""
-        files.make_dir(folder / _CELLS)
+        files.make_dir(folder / FOLDER)
         drawn, control = subject.sizes.splits(subject.sets()[of])
         rows = np.unique(np.concatenate([np.concatenate([split.train, split.validation]) for split in drawn]))
         unseen = np.unique(np.concatenate([split.validation for split in drawn]))

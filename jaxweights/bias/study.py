@@ -44,13 +44,15 @@ def run(
       UserError: a config that cannot be used, collections that cannot be compared, or a folder of another comparison.
     """
     options, folder, seed = parse(config), pathlib.Path(workdir), int(config.get("seed", 0))
+    subject = _subject(options, config, folder, data_dir, mesh)
     with processes.in_turn("folder of the comparison"):
         files.make_dir(folder)
     with locks.locked(folder):
         with processes.in_turn("config of the comparison"):
             sections = {key: config[key] for key in SECTIONS if key in config}
-            claim(folder, {"seed": seed, "bias": settings.plain(options), **sections})
-        return finish(_subject(options, config, folder, data_dir, mesh), folder, mesh)
+            facts = {"seed": seed, "bias": settings.plain(options), **sections}
+            claim(folder, facts, begun=(folder / cells.FOLDER).exists())
+        return finish(subject, folder, mesh)
 
 
 def _subject(
@@ -87,10 +89,10 @@ def finish(subject: Subject, folder: pathlib.Path, mesh: Mesh | None = None) -> 
     return result
 
 
-def claim(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Binds the folder to a comparison, or refuses it."""
+def claim(folder: pathlib.Path, facts: Mapping[str, Any], begun: bool = True) -> None:
+    """Binds the folder to a comparison, or refuses it where another one has begun there."""
     path = folder / CONFIG
-    if path.exists():
+    if begun and path.exists():
         provenance.refuse_another(path, facts, "comparison")
     else:
         files.write_json(path, json.loads(json.dumps(facts)))

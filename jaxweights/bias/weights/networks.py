@@ -20,7 +20,7 @@ from jaxweights.bias.protocol import Split
 from jaxweights.bias.settings import BiasSettings
 from jaxweights.bias.subject import Labelled, Sizes, Subject
 from jaxweights.bias.weights import Architecture, features
-from jaxweights.bias.weights.zoos import Place, Zoo, ZooSource, read
+from jaxweights.bias.weights.zoos import Place, Zoo, ZooSource, plan, read
 from jaxweights.errors import UserError
 
 _FIT, _APPLY = 0, 1  # purposes of a transformation's key
@@ -58,6 +58,9 @@ class Networks(Subject):
         self._transfers = transfers_of(options.sets)
         sets = {name: values for name, values in options.sets.items() if name not in self._transfers}
         self._sources = {name: sources_of(name, values) for name, values in sets.items()}
+        for name, source in ((name, one) for own in self._sources.values() for name, one in own.items()):
+            if not source.path:
+                plan(name, source, sections)
         self.classifier = options.chosen_classifier()
         self.sizes = Sizes(options.repeats, options.controls, options.num_train, options.num_validation, seed)
         self.transformations = {

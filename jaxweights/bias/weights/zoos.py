@@ -131,20 +131,50 @@ def _read(name: str, source: ZooSource, place: Place) -> Zoo:
     return Zoo(opened.read(), _groups(opened.read(), str(path)), None, None, None, f"networks of {path}", {})
 
 
-def _trained(name: str, source: ZooSource, place: Place) -> Zoo:
-    task = tasks.get(place.sections.get("task", tasks.DEFAULT))
-    merged = {key: {**place.sections.get(key, {}), **dict(getattr(source, key))} for key in _SECTIONS}
+class Plan(NamedTuple):
+    """How a zoo is trained: the settings that it has in common with others, and its own."""
+
+    task: tasks.Task
+    data: Any
+    zoo: Any
+    net: Mapping[str, Any]
+
+
+def plan(name: str, source: ZooSource, sections: Mapping[str, Any]) -> Plan:
+    """How a collection is trained.
+
+    Args:
+      name: of the collection, for messages.
+      source: what it has otherwise.
+      sections: `task`, `data`, `net` and `zoo` of the config.
+
+    Raises:
+      UserError: settings that cannot be used.
+    """
+    task = tasks.get(sections.get("task", tasks.DEFAULT))
+    merged = {key: {**sections.get(key, {}), **dict(getattr(source, key))} for key in _SECTIONS}
     chosen = settings.make(task.data_settings, merged["data"], f"data of {name}")
     recipe = settings.make(task.zoo_settings, merged["zoo"], f"zoo of {name}")
-    net_config = {"name": task.default_network, **merged["net"]}
+    return Plan(task, chosen, recipe, {"name": task.default_network, **merged["net"]})
+
+
+def _trained(name: str, source: ZooSource, place: Place) -> Zoo:
+    task, chosen, recipe, net_config = plan(name, source, place.sections)
     runs = recipe.num_runs + recipe.num_heldout
     dataset = task.load(chosen, net=net_config, runs=runs, data_dir=place.data_dir)
     net = task.build(net_config, dataset.train_images.shape[1:], dataset.num_classes)
     facts = {"task": task.name, "seed": place.seed + source.seed, "zoo": settings.plain(recipe), "net": net_config}
     facts["data"] = dataset.source
-    plan = zoo.Recipe.from_settings(recipe, dataset.num_examples)
     folder = place.folder / "zoos" / _digest(facts)
-    opened = zoo.train_zoo(net, plan, dataset, place.mesh, path=folder, seed=facts["seed"], provenance=facts)
+    opened = zoo.train_zoo(
+        net,
+        zoo.Recipe.from_settings(recipe, dataset.num_examples),
+        dataset,
+        place.mesh,
+        path=folder,
+        seed=facts["seed"],
+        provenance=facts,
+    )
     networks = opened.read()
     accuracy = networks.last().records["accuracy"]
     return Zoo(
