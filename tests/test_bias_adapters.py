@@ -95,19 +95,24 @@ def test_words_and_numbers_become_files_of_their_own(tmp_path):
     assert json.loads(found.outputs["b/1.png"].read_text()) == {"names": ["b/1.png"]}
 
 
+def broken(name, **options):
+    assert options["local_files_only"]
+    raise RuntimeError(f"out of bounds in {name}\nand more")
+
+
 def test_an_absent_extra_and_absent_weights_say_what_to_do(monkeypatch, tmp_path):
     made = transformations.make({"kind": "depth", "model": str(tmp_path)})
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
     assert isinstance(made, adapters.Depth)
     with pytest.raises(UserError, match="is a folder without config.json"):
-        models.from_pretrained(made, "json", "JSONDecoder")
+        models.built(made, "AutoModel", broken)
     with pytest.raises(UserError, match="no such folder"):
         models.identity(made.replace(model="./depth"))
     with pytest.raises(UserError, match="model is ''"):
         models.identity(made.replace(model=""))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="cannot be loaded as JSONDecoder .*as save_pretrained writes it"):
-        models.from_pretrained(made, "json", "JSONDecoder")
+    with pytest.raises(UserError, match="cannot be loaded as AutoModel .out of bounds.*as save_pretrained writes it"):
+        models.built(made, "AutoModel", broken)
     first = models.identity(made)
     (tmp_path / "model.safetensors").write_bytes(b"1")
     models.fingerprint.cache_clear()

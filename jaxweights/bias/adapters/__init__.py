@@ -9,5 +9,11 @@ from jaxweights.bias import transformations as transformations
 from jaxweights.bias.adapters.base import Adapter as Adapter
 from jaxweights.bias.adapters.base import convert_folder as convert_folder
 from jaxweights.bias.adapters.depth import Depth as Depth
+from jaxweights.bias.adapters.detection import Detection as Detection
+from jaxweights.bias.adapters.dit import DiT as DiT
 from jaxweights.bias.adapters.folder import Converted as Converted
 from jaxweights.bias.adapters.folder import complaint as complaint
+from jaxweights.bias.adapters.sam import SAM as SAM
+from jaxweights.bias.adapters.sd_vae import SDVAE as SDVAE
+from jaxweights.bias.adapters.segmentation import Segmentation as Segmentation
+from jaxweights.bias.adapters.text_to_image import TextToImage as TextToImage

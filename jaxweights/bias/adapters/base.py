@@ -8,7 +8,7 @@ import hashlib
 import json
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxweights import extras, parallel, settings
 from jaxweights.bias.adapters import folder as folders
+from jaxweights.bias.adapters import models
 from jaxweights.bias.adapters.folder import Converted, Running, Step
 from jaxweights.bias.adapters.models import ModelSettings
 from jaxweights.bias.collections.base import digest
@@ -54,7 +55,7 @@ class Adapter(Pretrained, ModelSettings):
         return Step(
             name=self.KIND,
             facts=settings.plain(facts),
-            begin=lambda: self.begin(collection),
+            begin=lambda: models.within_memory(self, self.begin(collection)),
             batch_size=self.batch_size,
             side=self.side,
         )
@@ -78,7 +79,11 @@ class Adapter(Pretrained, ModelSettings):
         )
         if made.failed:
             raise UserError(f"{self.section}: {folders.complaint(made)} Remove these images.")
-        return _read([made.outputs[name] for name in own])
+        return _read([made.outputs[name] for name in own], self.as_channels)
+
+    def as_channels(self, picture: np.ndarray) -> np.ndarray:
+        """A picture `[H, W]` or `[H, W, 3]` as it was written, as `[H, W, C]` uint8."""
+        return np.repeat(picture[..., None], 3, axis=-1) if picture.ndim == 2 else picture
 
 
 def convert_folder(
@@ -105,17 +110,21 @@ def _name(pixels: str, origin: str) -> str:
     return f"{name[:2]}/{name}"
 
 
-def _read(paths: Sequence[pathlib.Path]) -> np.ndarray:
-    """Pictures of one size as `[n, H, W, 3]` uint8."""
+def _read(paths: Sequence[pathlib.Path], form: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Pictures of one size, each brought to a form, as `[n, H, W, C]` uint8."""
     with extras.importing("adapters"):
         from PIL import Image
 
     def one(path: pathlib.Path) -> np.ndarray:
         try:
             with Image.open(path) as picture:
-                return np.asarray(picture.convert("RGB"))
+                return form(np.asarray(picture))
         except (OSError, ValueError, SyntaxError) as error:
             raise UserError(f"{path} is no picture any more ({error}). Remove it and run again.") from error
 
+    first = one(paths[0])
+    out = np.empty((len(paths), *first.shape), np.uint8)
     with futures.ThreadPoolExecutor(parallel.num_cores()) as pool:
-        return np.stack(list(pool.map(one, paths)))
+        for row, picture in enumerate(pool.map(one, paths)):
+            out[row] = picture
+    return out

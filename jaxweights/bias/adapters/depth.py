@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
-from jaxweights.bias.adapters import models
+from jaxweights.bias.adapters import inputs, models
 from jaxweights.bias.adapters.base import Adapter
 from jaxweights.bias.adapters.folder import Input, Running
+from jaxweights.bias.adapters.inputs import Prepared
 from jaxweights.bias.transformations.base import CROP_FLIP, Augmentation
-
-
-class _Prepared(NamedTuple):
-    pixels: Any
-    size: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,23 +33,18 @@ class Depth(Adapter):
     def begin(self, collection: int) -> Running:
         """See `Adapter.begin`."""
         del collection
-        processor = models.processor(self)
         loaded = models.load(self, "transformers", "AutoModelForDepthEstimation")
-        torch = models.torch()
+        processor, torch = models.processor(self), models.torch()
 
-        def prepare(given: Input) -> _Prepared:
-            image = given.image[..., ::-1] if self.swap_channels else given.image
-            pixels = processor(images=image, return_tensors="pt", input_data_format="channels_last")["pixel_values"][0]
-            return _Prepared(pixels, given.image.shape[:2])
+        def prepare(given: Input) -> Prepared:
+            return inputs.prepared(processor, given.image[..., ::-1] if self.swap_channels else given.image)
 
-        def run(batch: Sequence[_Prepared]) -> list[np.ndarray]:
-            pixels = torch.stack([given.pixels for given in batch]).to(loaded.device, loaded.dtype)
+        def run(batch: Sequence[Prepared]) -> list[np.ndarray]:
             with torch.inference_mode():
-                depths = loaded.model(pixel_values=pixels).predicted_depth.float()
-                sizes = [given.size for given in batch]
-                return [levels(_resized(torch, depth, size)) for depth, size in zip(depths, sizes, strict=True)]
+                depths = loaded.model(**inputs.stacked(batch, loaded)).predicted_depth.float()
+                return [levels(_resized(torch, depth, of.size)) for depth, of in zip(depths, batch, strict=True)]
 
-        return Running(run, prepare, key=lambda given: tuple(given.pixels.shape), weights=loaded.weights)
+        return Running(run, prepare, inputs.shapes, loaded.weights)
 
 
 def _resized(torch: Any, depth: Any, size: tuple[int, int]) -> np.ndarray:

@@ -7,10 +7,11 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jaxweights import extras
+from jaxweights.bias.adapters.folder import Running
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, plain, setting
 
@@ -95,7 +96,7 @@ def load(settings: ModelSettings, library: Literal["transformers", "diffusers"],
     dtype = settings.dtype if settings.dtype != "auto" else "float32" if place.type == "cpu" else "float16"
     numbers = getattr(torch(), dtype)
     options["dtype" if library == "transformers" else "torch_dtype"] = numbers
-    whole = kind.endswith("Pipeline")
+    whole = "Pipeline" in kind
     if not whole:
         options["output_loading_info"] = True
     model = from_pretrained(settings, library, kind, **options)
@@ -147,6 +148,21 @@ def processor(settings: ModelSettings, kind: str = "AutoImageProcessor") -> Any:
       UserError: see `load`.
     """
     return from_pretrained(settings, "transformers", kind, backend="pil")
+
+
+def within_memory(settings: ModelSettings, running: Running) -> Running:
+    """A model whose lack of memory is told as an error of the user's, with the cure."""
+
+    def run(batch: Sequence[Any]) -> Sequence[Any]:
+        try:
+            return running.run(batch)
+        except torch().OutOfMemoryError as error:
+            raise UserError(
+                f"{_where(settings)} needs more memory than the device has, with batches of {settings.batch_size} "
+                f"images. Lower batch_size, or set dtype to float16. ({_first(error)})"
+            ) from error
+
+    return dataclasses.replace(running, run=run)
 
 
 def identity(settings: ModelSettings) -> str:

@@ -11,6 +11,12 @@ from typing import Any
 
 from jaxweights import settings
 from jaxweights.bias.adapters.depth import Depth
+from jaxweights.bias.adapters.detection import Detection
+from jaxweights.bias.adapters.dit import DiT
+from jaxweights.bias.adapters.sam import SAM
+from jaxweights.bias.adapters.sd_vae import SDVAE
+from jaxweights.bias.adapters.segmentation import Segmentation
+from jaxweights.bias.adapters.text_to_image import TextToImage
 from jaxweights.bias.transformations.autoencoder import VAE
 from jaxweights.bias.transformations.base import (
     Arithmetic,
@@ -53,7 +59,7 @@ __all__ = [
 ]
 
 _ON_DEVICE = (Identity, MeanRGB, PixelShuffle, PatchShuffle, LowPass, HighPass, HOG)
-_BY_LARGE_MODELS = (Depth,)
+_BY_LARGE_MODELS = (SAM, Segmentation, Depth, Detection, SDVAE, TextToImage, DiT)
 _KINDS = (*_ON_DEVICE, Canny, SIFT, SLIC, VAE, Generation, *_BY_LARGE_MODELS, Concatenation)
 TRANSFORMATIONS: dict[str, type[Transformation]] = {kind.KIND: kind for kind in _KINDS}
 

@@ -1,0 +1,341 @@
+"""Transformations by large pre-trained models: the architectures of transformers and diffusers, at random weights."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxweights.bias import adapters, transformations
+from jaxweights.bias.adapters import detection, folder, models, sam, segmentation
+from jaxweights.errors import UserError
+
+torch = pytest.importorskip("torch", reason="the extra adapters is not installed")
+transformers = pytest.importorskip("transformers", reason="the extra adapters is not installed")
+diffusers = pytest.importorskip("diffusers", reason="the extra adapters is not installed")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+KEY = jax.random.key(0)
+SIZES = ((40, 40), (40, 60), (64, 48), (40, 60))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    place, rng = tmp_path_factory.mktemp("source"), np.random.default_rng(0)
+    for i, (height, width) in enumerate(SIZES):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8))
+        coarse.resize((width, height)).save(place / f"{i}.png")
+    (place / "bad.png").write_bytes(b"no picture")
+    return place
+
+
+def save(place, model, processor=None):
+    model.save_pretrained(place)
+    if processor is not None:
+        processor.save_pretrained(place)
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def depth(tmp_path_factory):
+    backbone = transformers.Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=28,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+        reshape_hidden_states=False,
+    )
+    config = transformers.DepthAnythingConfig(
+        backbone_config=backbone,
+        neck_hidden_sizes=[8] * 4,
+        fusion_hidden_size=8,
+        head_hidden_size=8,
+        reassemble_hidden_size=16,
+    )
+    processor = transformers.DPTImageProcessorPil(
+        size={"height": 28, "width": 28}, ensure_multiple_of=14, keep_aspect_ratio=True
+    )
+    return save(tmp_path_factory.mktemp("depth"), transformers.DepthAnythingForDepthEstimation(config), processor)
+
+
+@pytest.fixture(scope="module")
+def segment_anything(tmp_path_factory):
+    config = transformers.SamConfig(
+        vision_config={
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 64,
+            "patch_size": 16,
+            "output_channels": 8,
+            "global_attn_indexes": [0],
+            "window_size": 2,
+            "mlp_dim": 16,
+            "num_pos_feats": 4,
+        },
+        prompt_encoder_config={"hidden_size": 8, "image_size": 64, "patch_size": 16, "mask_input_channels": 4},
+        mask_decoder_config={
+            "hidden_size": 8,
+            "mlp_dim": 16,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 8,
+        },
+    )
+    processor = transformers.SamImageProcessorPil(
+        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, mask_size={"longest_edge": 16}
+    )
+    model = transformers.SamModel(config)
+    # As its weights are drawn by the library, all masks are empty or full.
+    for part, seed, std in ((model, 0, 0.5), (model.mask_decoder, 2, 2.0)):
+        torch.manual_seed(seed)
+        for weights in part.parameters():
+            torch.nn.init.normal_(weights, std=std)
+    return save(tmp_path_factory.mktemp("sam"), model, processor)
+
+
+@pytest.fixture(scope="module")
+def segformer(tmp_path_factory):
+    config = transformers.SegformerConfig(
+        num_labels=150,
+        depths=[1] * 4,
+        hidden_sizes=[8] * 4,
+        num_attention_heads=[1] * 4,
+        decoder_hidden_size=8,
+        sr_ratios=[1] * 4,
+    )
+    processor = transformers.SegformerImageProcessorPil(size={"height": 32, "width": 32})
+    model = transformers.SegformerForSemanticSegmentation(config)
+    return save(tmp_path_factory.mktemp("segformer"), model, processor)
+
+
+@pytest.fixture(scope="module")
+def mask2former(tmp_path_factory):
+    backbone = transformers.SwinConfig(
+        embed_dim=8,
+        depths=[1] * 4,
+        num_heads=[1] * 4,
+        image_size=32,
+        window_size=2,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    config = transformers.Mask2FormerConfig(
+        backbone_config=backbone,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=8,
+        dim_feedforward=8,
+        encoder_layers=1,
+        decoder_layers=1,
+        num_attention_heads=2,
+        num_queries=5,
+        num_labels=7,
+    )
+    processor = transformers.Mask2FormerImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 90})
+    model = transformers.Mask2FormerForUniversalSegmentation(config)
+    return save(tmp_path_factory.mktemp("mask2former"), model, processor)
+
+
+@pytest.fixture(scope="module")
+def detr(tmp_path_factory):
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, out_features=["stage2", "stage3", "stage4"]
+    )
+    config = transformers.DeformableDetrConfig(
+        backbone_config=backbone,
+        use_timm_backbone=False,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=16,
+        decoder_ffn_dim=16,
+        num_queries=9,
+        num_feature_levels=3,
+        num_labels=1203,
+    )
+    processor = transformers.DeformableDetrImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128})
+    model = transformers.DeformableDetrForObjectDetection(config)
+    return save(tmp_path_factory.mktemp("detr"), model, processor)
+
+
+def autoencoder():
+    return diffusers.AutoencoderKL(
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        norm_num_groups=4,
+        scaling_factor=0.18215,
+    )
+
+
+def make(kind, **values):
+    made = transformations.make({"kind": kind, "batch_size": 2, **values})
+    assert isinstance(made, adapters.Adapter)
+    return made
+
+
+def convert(made, source, target):
+    """What a transformation makes of a folder: pictures by name."""
+    found = adapters.convert_folder(made, source, target)
+    assert list(found.failed) == ["bad.png"]
+    manifest = json.loads((target / folder.MANIFEST).read_text())
+    assert manifest["step"] == made.KIND and manifest["weights"].startswith("fingerprint ")
+    return [np.asarray(Image.open(found.outputs[f"{i}.png"])) for i in range(len(SIZES))]
+
+
+def stored(made, source, tmp_path):
+    """The same for arrays, which come out as from the folder."""
+    images = np.stack([np.asarray(Image.open(source / f"{i}.png")) for i in (1, 3)])
+    kept = transformations.Place(folder=tmp_path / "kept")
+    found = transformations.transform(made, images, KEY, kept)
+    assert found.dtype == np.uint8 and found.shape[-1] == made.channels(3)
+    np.testing.assert_array_equal(transformations.transform(made, images, KEY, kept), found)
+    return found
+
+
+def test_depth(depth, source, tmp_path):
+    made = convert(make("depth", model=depth), source, tmp_path / "out")
+    assert [picture.shape for picture in made] == list(SIZES)
+    assert all(picture.min() == 0 and picture.max() == 255 for picture in made)
+    found = stored(make("depth", model=depth), source, tmp_path)
+    np.testing.assert_array_equal(found[..., 1], [made[1], made[3]])
+    swapped = convert(make("depth", model=depth, swap_channels=True), source, tmp_path / "swapped")
+    assert any((a != b).any() for a, b in zip(made, swapped, strict=True))
+
+
+def test_contours_of_segment_anything(segment_anything, source, tmp_path):
+    values = {"points_per_side": 4, "points_per_batch": 5, "least_iou": 0.1, "least_stability": 0.1}
+    made = make("sam", model=segment_anything, **values)
+    pictures = convert(made, source, tmp_path / "out")
+    assert [picture.shape for picture in pictures] == list(SIZES)
+    for picture in pictures:
+        assert set(np.unique(picture)) <= {0, 255} and not picture[[0, -1]].any() and not picture[:, [0, -1]].any()
+    assert any(picture.any() for picture in pictures)
+    np.testing.assert_array_equal(stored(made, source, tmp_path)[0, ..., 2], pictures[1])
+    convert(make("sam", model=segment_anything, **values, top="lowest"), source, tmp_path / "lowest")
+    none = convert(make("sam", model=segment_anything, **values | {"least_stability": 1.0}), source, tmp_path / "none")
+    assert not any(picture.any() for picture in none)
+
+
+def test_masks_are_those_of_the_library(segment_anything, source):
+    made = make("sam", model=segment_anything, points_per_side=3, least_iou=0.1, least_stability=0.1)
+    assert isinstance(made, sam.SAM)
+    loaded, processor = models.load(made, "transformers", "SamModel"), models.processor(made)
+    given = sam.inputs.prepared(processor, np.asarray(Image.open(source / "1.png")))
+    with torch.inference_mode():
+        embedded = loaded.model.get_image_embeddings(given.tensors["pixel_values"][None])
+        reshaped = given.tensors["reshaped_input_sizes"].tolist()
+        points = torch.from_numpy(sam.grid(3) * np.float32(reshaped[::-1]))
+        masks, scores = made._masks(loaded, embedded, points, given)
+        _, places, _, _ = processor.generate_crop_boxes(Image.open(source / "1.png"), 64, points_per_crop=3)
+        out = loaded.model(image_embeddings=embedded, input_points=places[:, :, 0, None, :].to(points.dtype))
+        logits = processor.post_process_masks(
+            out.pred_masks, [given.size], mask_threshold=0, reshaped_input_sizes=[reshaped], binarize=False
+        )[0]
+        runs, qualities, found = processor.filter_masks(
+            logits, out.iou_scores[0], given.size, [0, 0, given.size[1], given.size[0]], 0.1, 0.1, 0, 1
+        )
+    np.testing.assert_allclose(scores, qualities, atol=1e-6)
+    np.testing.assert_array_equal(sam.boxes(torch, masks), found)
+    decoded = [transformers.models.sam.image_processing_pil_sam._rle_to_mask(run) for run in runs]
+    np.testing.assert_array_equal(masks, decoded)
+
+
+def test_segmentation(segformer, mask2former, source, tmp_path):
+    for number, model in enumerate((segformer, mask2former)):
+        made = make("segmentation", model=model)
+        pictures = convert(made, source, tmp_path / f"{number}")
+        assert [picture.shape for picture in pictures] == [(*size, 3) for size in SIZES]
+        ade20k = {tuple(colour) for colour in segmentation.colours.ade20k().tolist()}
+        assert {tuple(c) for picture in pictures for c in picture.reshape(-1, 3).tolist()} <= ade20k
+        kept = tmp_path / f"kept_{number}"
+        count = (150, 7)[number]
+        channels = stored(made.replace(channels_of="class", classes=count), source, kept)
+        assert channels.shape[-1] == count and set(np.unique(channels)) <= {0, 255} and channels.any()
+    given = folder.Input("", np.asarray(Image.open(source / "1.png")), "0" * 32)
+    running = segmentation.segmenter(make("segmentation", model=segformer))
+    (found,) = running.run([running.prepare(given)])
+    processor, module = models.processor(make("depth", model=segformer)), None
+    module = transformers.SegformerForSemanticSegmentation.from_pretrained(segformer)
+    with torch.inference_mode():
+        out = module(**processor(images=given.image, return_tensors="pt"))
+    (expected,) = processor.post_process_semantic_segmentation(out, target_sizes=[found.classes.shape])
+    np.testing.assert_array_equal(found.classes, expected)
+    assert len(found.names) == 150
+
+
+def test_detection(detr, source, tmp_path):
+    made = make("detection", model=detr, threshold=0.0)
+    pictures = convert(made, source, tmp_path / "out")
+    assert [picture.shape for picture in pictures] == [(*size, 3) for size in SIZES]
+    assert all((picture != 255).any() for picture in pictures)
+    bare = convert(made.replace(named=False), source, tmp_path / "bare")
+    assert all((a != 255).sum() > (b != 255).sum() for a, b in zip(pictures, bare, strict=True))
+    running = detection.detector(made, 0.0)
+    (found,) = running.run([running.prepare(folder.Input("", np.zeros((40, 60, 3), np.uint8), "0" * 32))])
+    assert found.boxes.shape == (len(found.names), 4) and (np.diff(found.scores) <= 0).all() and len(found.names)
+    assert found.num_classes == 1203 and all(name.startswith("LABEL_") for name in found.names)
+    empty = convert(made.replace(threshold=1.0), source, tmp_path / "none")
+    assert all((picture == 255).all() for picture in empty)
+
+
+def test_reconstruction(source, tmp_path):
+    model = save(tmp_path / "vae", autoencoder())
+    made = make("sd_vae", model=model, size=16)
+    pictures = convert(made, source, tmp_path / "out")
+    assert [picture.shape for picture in pictures] == [(*size, 3) for size in SIZES]
+    found = stored(made, source, tmp_path)
+    # Convolutions of other batches round differently.
+    assert np.abs(found[0].astype(int) - pictures[1]).max() <= 1
+
+
+def test_samples_of_a_transformer_per_collection(source, tmp_path):
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        transformer = diffusers.DiTTransformer2DModel(
+            num_attention_heads=2,
+            attention_head_dim=4,
+            in_channels=4,
+            out_channels=8,
+            num_layers=1,
+            sample_size=4,
+            num_embeds_ada_norm=1,
+            norm_num_groups=4,
+        )
+        parts = diffusers.DiTPipeline(transformer, autoencoder(), diffusers.DDPMScheduler())
+        parts.save_pretrained(tmp_path / f"{seed}")
+    made = make("dit", models=(str(tmp_path / "0"), str(tmp_path / "1")), steps=3)
+    assert made.PER_COLLECTION
+    pictures = convert(made, source, tmp_path / "out")
+    assert pictures[0].shape == (16, 16, 3) and (pictures[0] != pictures[1]).any()
+    images = np.stack([np.asarray(Image.open(source / f"{i}.png")) for i in (1, 3)])
+    first, second = (
+        transformations.transform(made, images, KEY, transformations.Place(state=state)) for state in (0, 1)
+    )
+    assert first.shape == (2, 16, 16, 3) and (first != second).any()
+    assert np.abs(first[0].astype(int) - pictures[1]).max() <= 1
+    with pytest.raises(UserError, match="models.*number 3"):
+        transformations.transform(made, images, KEY, transformations.Place(state=2))
+
+
+def test_weights_of_another_model_are_refused(depth, segformer, tmp_path, source):
+    images = np.zeros((1, 32, 32, 3), np.uint8)
+    with pytest.raises(UserError, match="segformer"):
+        transformations.transform(make("depth", model=segformer), images, KEY)
+    headless = save(
+        tmp_path / "headless", transformers.SegformerModel(transformers.SegformerConfig.from_pretrained(segformer))
+    )
+    transformers.SegformerImageProcessorPil().save_pretrained(headless)
+    with pytest.raises(UserError, match="has no weights for .* parts .*decode_head"):
+        transformations.transform(make("segmentation", model=headless), images, KEY)
+    with pytest.raises(UserError, match=r"depth.model 'owner/name' is neither .*hf download owner/name"):
+        transformations.transform(make("depth", model="owner/name"), images, KEY)
+    weights = next(path for path in (tmp_path / "headless").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be loaded"):
+        transformations.transform(make("segmentation", model=headless), images, KEY)
