@@ -1,6 +1,7 @@
 """Test session: eight emulated devices, strict rank promotion, warnings as errors, one compilation cache per checkout,
 programs compiled with most optimisations off (`JAX_DISABLE_MOST_OPTIMIZATIONS=0 make test` for all of them)."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -8,8 +9,10 @@ import pathlib
 # Nearly all that the suite does is compile. A variable, for the programs that tests start, too.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and importlib.metadata.version("jaxlib").startswith("0.10."):
-    # XLA's older way of compiling loops takes half the time; versions that do not know a flag end the process.
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+    # XLA's older way of compiling loops takes half the time, and so small programs are not worth splitting. Versions
+    # that do not know a flag end the process.
+    cheap = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {cheap}".strip()
 
 import jax
 import pytest
@@ -19,6 +22,7 @@ from jaxweights import parallel
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 parallel.configure(host_devices=8, cache_dir=str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(100_000, 20, 100)  # traced programs are many small objects, which are looked through less often
 
 LONGEST = (
     "experiment",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import files, parallel, processes, traces
+from jaxweights import files, memory, parallel, processes, traces
 from jaxweights.auditing import battery, front, measurements
 from jaxweights.auditing.alignment.coordinates import SeriesCoordinates
 from jaxweights.auditing.measure import Measurer
@@ -84,6 +84,7 @@ def measure(
                 with traces.moment("audit", _TRACED_SERIES):
                     measure_one = measurer.located if name == NOISE_LADDER else functools.partial(measurer, name=name)
                     measured[name] = measure_one(networks)
+                memory.trim()
                 with processes.together(f"measurements of {name}"):
                     if path is not None and processes.is_first():
                         measurements.save(path, measured[name])

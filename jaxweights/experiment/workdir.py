@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from jaxweights import costs, files, locks, processes, provenance
+from jaxweights import costs, files, locks, memory, processes, provenance
 from jaxweights.errors import UserError
 from jaxweights.experiment.stages import Stage, stale_stages
 
@@ -178,6 +178,7 @@ class Workdir:
         interrupted call took stays counted."""
         _ = self.timing, self.costs  # a damaged table is refused before the stage
         cost = None
+        memory.trim()  # what stages before it left is none of this one's memory
         try:
             with costs.metered() as cost:
                 yield
