@@ -4,12 +4,16 @@
 
 Each page is a collection, each sentence a caption, and the words that sentences mention stand in for detected objects:
 real text that is there without download. Some seconds. With a server of a language model,
-`--config.language.endpoint.url=http://localhost:8000/v1 --config.language.endpoint.model=NAME` asks it as well.
+`--config.language.endpoint.url=http://localhost:8000/v1 --config.language.endpoint.model=NAME` asks it as well; with
+a sentence encoder, `--config.language.encoder.model=NAME` classifies the captions by it.
 """
 
 import pathlib
 
 from ml_collections import ConfigDict
+
+from jaxweights import settings
+from jaxweights.bias.language.encoder import EncoderSettings
 
 DOCS = pathlib.Path(__file__).resolve().parent.parent / "docs"
 PAGES = ("audit", "bias", "scale")
@@ -21,7 +25,9 @@ def get_config():
     config.seed = 0
     config.language = {
         "collections": {page: str(DOCS / f"{page}.md") for page in PAGES},
+        "num_train": 0,
         "num_validation": 20,
+        "encoder": settings.config_dict(EncoderSettings()),  # none
         "prompts": {"queries": 5, "demonstrations": 20, "summaries": 2},
         "endpoint": {"url": "", "model": ""},
     }

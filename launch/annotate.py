@@ -3,8 +3,8 @@
     python -m launch.annotate --task=caption --model=llava-hf/llava-1.5-7b-hf --images=photos --out=runs/photos
     python -m launch.annotate --task=label --model=facebook/convnext-tiny-224 --images=photos --out=runs/p --dry_run
 
-Tables: `caption`, `check` (five yes/no questions), `label` (the name of what is there) and `embed` (for ranking
-descriptions); `OUT/<task>.jsonl` is what sections of a config of `launch.classify` read. Pictures: any
+Tables: `caption`, `check` (five yes/no questions), `detect`, `segment` and `label` (names of what is there) and `embed`
+(for ranking descriptions); `OUT/<task>.jsonl` is what sections of a config of `launch.classify` read. Pictures: any
 transformation by a pre-trained model, such as `depth`, in `OUT/<task>/`. The same command again goes on with the images
 that have no output; other settings in the same folder are refused. Models are those of transformers and diffusers,
 `pip install "jaxweights[adapters]"`.
@@ -19,7 +19,9 @@ from absl import flags
 
 from launch import common
 
-_TASK = flags.DEFINE_string("task", None, "caption, check, embed, label, or a transformation by a model, e.g. depth.")
+_TASK = flags.DEFINE_string(
+    "task", None, "caption, check, detect, embed, label, segment, or a transformation by a model, e.g. depth."
+)
 _MODEL = flags.DEFINE_string(
     "model", None, "Folder of the model, or its name on the Hugging Face hub, whose local cache is looked into."
 )

@@ -10,6 +10,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from jaxweights.bias import annotations, auroc, embeddings, language, objects, questions
+from jaxweights.bias.adapters import presence
+from jaxweights.bias.adapters.detection import Detections
+from jaxweights.bias.adapters.folder import Running
+from jaxweights.bias.adapters.segmentation import Segmented
 from jaxweights.bias.adapters.sentences import Recipe
 from jaxweights.bias.language import encoder, proposals
 from jaxweights.bias.language.proposals import ProposalSettings
@@ -156,6 +160,20 @@ def test_scores_of_lists_of_names_are_read(tmp_path):
     assert found.names == ("cat", "dog") and found.present.tolist() == [[0, 1], [0, 0], [1, 0]]
     with pytest.raises(UserError, match="not one score per name"):
         objects.read({"a": write(tmp_path / "a.jsonl", [{**rows[0], "scores": [1]}]), "b": other})
+
+
+def test_names_of_what_is_detected_and_segmented():
+    scores = np.array([0.9, 0.5, 0.25], np.float32)
+    found = Detections(np.zeros((3, 4), np.float32), ("dog", "cat", "dog"), scores, np.arange(3), (4, 4), 9)
+    classes = Segmented(np.array([[1, 1], [1, 0]], np.int16), ("sky", "sea", "sand"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(presence.detection, "detector", lambda *_: Running(lambda batch: [found] * len(batch)))
+        patch.setattr(presence.segmentation, "segmenter", lambda _: Running(lambda batch: [classes] * len(batch)))
+        detect, segment = (
+            kind(model="m").step().begin() for kind in (presence.DetectSettings, presence.SegmentSettings)
+        )
+        assert detect.run([None] * 2) == [{"names": ["dog", "cat", "dog"], "scores": [0.9, 0.5, 0.25]}] * 2
+        assert segment.run([None]) == [{"names": ["sea", "sky"], "scores": [0.75, 0.25]}]
 
 
 def test_learning_rates_rise_and_follow_a_cosine():

@@ -15,7 +15,7 @@ from PIL import Image  # noqa: E402
 from tokenizers import Tokenizer, pre_tokenizers, processors  # noqa: E402
 from tokenizers.models import WordLevel  # noqa: E402
 
-from jaxweights.bias import embeddings, language, objects, questions  # noqa: E402
+from jaxweights.bias import annotations, auroc, embeddings, language, objects, questions  # noqa: E402
 from jaxweights.bias.adapters import annotation, clip, sentences  # noqa: E402
 from jaxweights.bias.language import encoder as encoders  # noqa: E402
 from jaxweights.bias.subject import Sizes  # noqa: E402
@@ -151,6 +151,28 @@ def test_labels_are_the_classifiers_first_class(tmp_path, images):
     assert len(found) == 5 and right.tolist() == [row["name"] == "yfcc" for row in rows]
 
 
+def test_classes_of_a_segmentation_are_the_librarys(tmp_path, images):
+    torch.manual_seed(0)
+    names = {i: f"class {i}" for i in range(12)}
+    config = transformers.SegformerConfig(
+        depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8, id2label=names
+    )
+    model = transformers.SegformerForSemanticSegmentation(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    processor = transformers.SegformerImageProcessorPil(size={"height": 32, "width": 32})
+    processor.save_pretrained(tmp_path / "model")
+    task = annotation.make("segment", {"model": str(tmp_path / "model")})
+    for row in table(annotation.annotate(task, images, tmp_path / "out").place):
+        picture = Image.open(images / row["image"])
+        with torch.inference_mode():
+            found = model(**processor(images=picture, return_tensors="pt"))
+        (classes,) = processor.post_process_semantic_segmentation(found, target_sizes=[picture.size[::-1]])
+        assert sorted(row["names"]) == sorted(names[i] for i in classes.unique().tolist())
+        assert row["scores"][0] == pytest.approx(
+            classes.unique(return_counts=True)[1].max() / classes.numel(), abs=1e-5
+        )
+
+
 def test_images_and_texts_are_embedded_as_by_the_model_itself(tmp_path, images, clip_model):
     task = annotation.make("embed", {"model": str(clip_model), "batch_size": 2})
     place = annotation.annotate(task, images, tmp_path).place
@@ -166,6 +188,31 @@ def test_images_and_texts_are_embedded_as_by_the_model_itself(tmp_path, images, 
     np.testing.assert_allclose(clip.embed_texts(found.model, texts), both.text_embeds.numpy(), atol=1e-5)
     with pytest.raises(UserError, match="other weights"):
         clip.embed_texts(found.model._replace(weights="others"), texts)
+
+
+def test_descriptions_are_ranked_by_the_images_of_a_study(tmp_path, images, clip_model):
+    task = annotation.make("embed", {"model": str(clip_model)})
+    for name in "xy":
+        annotation.annotate(task, images / ("a" if name == "x" else "b"), tmp_path / name)
+        (tmp_path / f"{name}.txt").write_text("\n".join(f"{WORDS[i % 7]} {name * (i + 1)}" for i in range(30)))
+    section = {
+        "collections": {name: str(tmp_path / f"{name}.txt") for name in "xy"},
+        "proposals": {"rounds": 1, "captions": 5, "embeddings": {n: str(tmp_path / n / "embed.jsonl") for n in "xy"}},
+        **{"repeats": 1, "controls": 1, "num_validation": 5},
+    }
+    folder = tmp_path / "run"
+    assert annotations.run({"language": section}, folder)["language"]["proposals"] == {}
+    assert (folder / "prompts" / "proposal_2_00000.txt").read_text().count("\n- ") == 10
+    (folder / "answers" / "someone").mkdir(parents=True)
+    answer = json.dumps({"answer": "- a red sofa\n- the tree"})
+    (folder / "answers" / "someone" / "proposal_1_00000.json").write_text(answer)
+    found = annotations.run({"language": section}, folder)["language"]["proposals"]["someone"]
+    seen = embeddings.read(section["proposals"]["embeddings"], seed=0)
+    scores = clip.embed_texts(seen.model, ["a red sofa", "the tree"]) @ seen.vectors.T
+    expected = dict(zip(["a red sofa", "the tree"], auroc.areas(scores, seen.labels == 0), strict=True))
+    assert list(found) == ["x"] and len(seen.labels) == 4
+    assert {one["proposal"]: one["value"] for one in found["x"]["ranked"]} == {k: v.value for k, v in expected.items()}
+    assert "the tree" in (folder / "report.html").read_text()
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path, images, clip_model):

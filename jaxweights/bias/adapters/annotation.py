@@ -13,13 +13,14 @@ from jaxweights.bias.adapters.base import Adapter, convert_folder
 from jaxweights.bias.adapters.clip import EmbedSettings
 from jaxweights.bias.adapters.folder import Converted
 from jaxweights.bias.adapters.labels import LabelSettings
+from jaxweights.bias.adapters.presence import DetectSettings, SegmentSettings
 from jaxweights.bias.adapters.table import TableTask
 from jaxweights.bias.adapters.vision_language import CaptionSettings, CheckSettings
 from jaxweights.bias.transformations import TRANSFORMATIONS
 from jaxweights.checks import choose
 from jaxweights.errors import UserError
 
-_TABLES = (CaptionSettings, CheckSettings, EmbedSettings, LabelSettings)
+_TABLES = (CaptionSettings, CheckSettings, DetectSettings, EmbedSettings, LabelSettings, SegmentSettings)
 TABLES: dict[str, type[TableTask]] = {kind.SECTION: kind for kind in _TABLES}
 """Tasks whose output is a table."""
 PICTURES: dict[str, type[Adapter]] = {name: kind for name, kind in TRANSFORMATIONS.items() if issubclass(kind, Adapter)}

@@ -169,20 +169,24 @@ def _tuned(captions: Captions, options: EncoderSettings, seed: int) -> Callable[
         return lambda rows: classify([captions.texts[i] for i in rows])
 
     def tell(split: Split) -> _Told:
-        asked = split if options.chosen_on == "validation" else _inner(split, groups, seed)
-        best: tuple[float, Recipe, Outcome] | None = None
-        for recipe in options.recipes:
-            outcome = regression.outcome(trained(asked, recipe), asked)
-            accuracy = float(np.mean(outcome.predictions == asked.labels[asked.validation]))
-            if best is None or accuracy > best[0]:
-                best = accuracy, recipe, outcome
-        assert best is not None  # there is one recipe at least
-        _, recipe, outcome = best
-        if options.chosen_on == "training":
+        recipe, *others = options.recipes
+        if options.chosen_on == "validation" or not others:
+            recipe, outcome = _best([recipe, *others], split, trained)
+        else:
+            recipe, _ = _best([recipe, *others], _inner(split, groups, seed), trained)
             outcome = regression.outcome(trained(split, recipe), split)
         return _Told(outcome, {"epochs": recipe.epochs, "learning_rate": recipe.learning_rate})
 
     return tell
+
+
+def _best(
+    recipes: Sequence[Recipe], split: Split, trained: Callable[[Split, Recipe], regression.Predict]
+) -> tuple[Recipe, Outcome]:
+    """The recipe that is right most often about the validation rows of a subset, and its outcome."""
+    tried = [(recipe, regression.outcome(trained(split, recipe), split)) for recipe in recipes]
+    truth = split.labels[split.validation]
+    return max(tried, key=lambda one: np.mean(one[1].predictions == truth))
 
 
 def _inner(split: Split, groups: np.ndarray, seed: int) -> Split:
