@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 STATUS = 128 + signal.SIGTERM
 """Exit status of a program that was told to end."""
+
+_AGAIN_SECONDS = 0.05
 
 _noted = False
 _deferred = 0
@@ -18,6 +24,7 @@ def install() -> None:
     """Makes SIGTERM end the program as an exception does, so that files are closed and times written down."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _handle)
+        sys.unraisablehook = functools.partial(_retry, sys.unraisablehook)
 
 
 def _handle(*_) -> None:
@@ -25,6 +32,14 @@ def _handle(*_) -> None:
     _noted = True
     if not _deferred:
         stop()
+
+
+def _retry(otherwise: Callable[[Any], Any], lost: Any) -> None:
+    """Sends the signal again where Python drops the exception: in callbacks of its collector, of which JAX has one."""
+    if _noted and issubclass(lost.exc_type, SystemExit):
+        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        otherwise(lost)
 
 
 def stop() -> None:

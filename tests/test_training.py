@@ -1,8 +1,11 @@
 """The training loop: devices change nothing, resume is bitwise, NaN stops, averages and closed forms come out right."""
 
 import dataclasses
+import gc
 import os
 import signal
+import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +141,7 @@ def test_resume_is_bitwise(tmp_path, rows):
 
 def test_sigterm_saves_and_exits_with_143(tmp_path, rows, monkeypatch):
     monkeypatch.setattr(interruption, "_noted", False)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     before, log = signal.getsignal(signal.SIGTERM), []
 
     def end_at_six(row):
@@ -162,6 +166,29 @@ def test_sigterm_saves_and_exits_with_143(tmp_path, rows, monkeypatch):
     assert [row["step"] for row in log if row["stage"] == "first"] == list(range(1, 31)) and 6 <= last < 30
     full = leaves(train(Denoiser(), rows, None, 8))
     assert all(np.array_equal(full[name], resumed[name]) for name in full)
+
+
+def test_sigterm_is_not_lost_where_exceptions_are(monkeypatch):
+    """As in callbacks of Python's collector, of which JAX has one."""
+    monkeypatch.setattr(interruption, "_noted", False)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    before, sent = signal.getsignal(signal.SIGTERM), []
+
+    def end_once(phase, info):
+        if not sent:
+            sent.append(phase)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    interruption.install()
+    gc.callbacks.append(end_once)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            gc.collect()
+            time.sleep(20)
+        assert ended.value.code == 143 and sent
+    finally:
+        gc.callbacks.remove(end_once)
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_finished_fit_is_loaded_not_repeated(tmp_path, rows):
