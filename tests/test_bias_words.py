@@ -196,18 +196,18 @@ def test_recipes_are_chosen_on_what_is_said_and_told_subsets_are_kept(tmp_path, 
 
     monkeypatch.setattr(encoder, "sentences", types.SimpleNamespace(train=train))
     options = encoder.EncoderSettings(
-        model="m", frozen=False, tuned=True, epochs=(1,), learning_rates=(0.2, 0.1), chosen_on=chosen_on
+        model=str(tmp_path), frozen=False, tuned=True, epochs=(1,), learning_rates=(0.2, 0.1), chosen_on=chosen_on
     )
     sizes = Sizes(repeats=2, controls=1, num_train=10, num_validation=5, seed=0)
-    found = encoder.classify(told, sizes, options, tmp_path)
+    found = encoder.classify(told, sizes, options, tmp_path / "kept")
     assert (
         found["tuned"]["accuracy"]["value"] == 1
         and found["tuned"]["chosen"] == [{"epochs": 1, "learning_rate": 0.1}] * 2
     )
     assert trained[:3] == ([18, 18, 20] if chosen_on == "training" else [20] * 3)
     count = len(trained)
-    assert encoder.classify(told, sizes, options, tmp_path) == found and len(trained) == count
-    encoder.classify(told, sizes, options.replace(batch_size=64), tmp_path)
+    assert encoder.classify(told, sizes, options, tmp_path / "kept") == found and len(trained) == count
+    encoder.classify(told, sizes, options.replace(batch_size=64), tmp_path / "kept")
     assert len(trained) == 2 * count
 
 

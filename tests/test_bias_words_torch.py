@@ -8,15 +8,15 @@ import sys
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch", reason="the extra adapters is not installed")
+transformers = pytest.importorskip("transformers", reason="the extra adapters is not installed")
 
 from PIL import Image  # noqa: E402
 from tokenizers import Tokenizer, pre_tokenizers, processors  # noqa: E402
 from tokenizers.models import WordLevel  # noqa: E402
 
 from jaxweights.bias import annotations, auroc, embeddings, language, objects, questions  # noqa: E402
-from jaxweights.bias.adapters import annotation, clip, sentences  # noqa: E402
+from jaxweights.bias.adapters import annotation, clip, sentences, vision_language  # noqa: E402
 from jaxweights.bias.language import encoder as encoders  # noqa: E402
 from jaxweights.bias.subject import Sizes  # noqa: E402
 from jaxweights.errors import UserError  # noqa: E402
@@ -108,11 +108,16 @@ def test_captions_are_the_greedy_ones_of_the_model_itself(tmp_path, images, llav
     assert made.place == tmp_path / "caption.jsonl" and [row["image"] for row in rows] == sorted(made.converted.outputs)
     model = transformers.LlavaForConditionalGeneration.from_pretrained(llava).eval()
     processor = transformers.LlavaProcessor.from_pretrained(llava)
+    text = "USER: <image>\nDescribe this image in one sentence. ASSISTANT:"
     for row in rows:
-        text = "USER: <image>\nDescribe this image in one sentence. ASSISTANT:"
         given = processor(images=Image.open(images / row["image"]), text=text, return_tensors="pt")
         said = model.generate(**given, do_sample=False, max_new_tokens=6)[0, given["input_ids"].shape[1] :]
         assert row["caption"] == " ".join(processor.decode(said, skip_special_tokens=True).split())
+    processor.chat_template = (
+        "{% for turn in messages %}USER: {% for part in turn['content'] %}{% if part['type'] == 'image' %}<image>\n"
+        "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %} ASSISTANT:"
+    )
+    assert vision_language.turn(processor, "Describe this image in one sentence.") == text
     manifest = json.loads((tmp_path / "caption" / "manifest.json").read_text())
     assert manifest["model"] == str(llava) and manifest["length"] == "sentence" and "fingerprint" in manifest["weights"]
     with pytest.raises(UserError, match="length: 'sentence' -> 'paragraph'"):
@@ -169,7 +174,7 @@ def test_classes_of_a_segmentation_are_the_librarys(tmp_path, images):
         (classes,) = processor.post_process_semantic_segmentation(found, target_sizes=[picture.size[::-1]])
         assert sorted(row["names"]) == sorted(names[i] for i in classes.unique().tolist())
         assert row["scores"][0] == pytest.approx(
-            classes.unique(return_counts=True)[1].max() / classes.numel(), abs=1e-5
+            float(classes.unique(return_counts=True)[1].max() / classes.numel()), abs=1e-5
         )
 
 
@@ -223,7 +228,7 @@ def test_a_model_of_another_kind_is_refused(tmp_path, images, clip_model):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    parts = pytest.importorskip("sentence_transformers")
+    parts = pytest.importorskip("sentence_transformers", reason="the extra adapters is not installed")
     folder = tmp_path_factory.mktemp("encoder")
     torch.manual_seed(0)
     words = tokenizer(model_max_length=16)

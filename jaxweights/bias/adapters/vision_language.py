@@ -97,7 +97,7 @@ def speaker(settings: ModelSettings, max_new_tokens: int) -> tuple[Say, str]:
     torch = models.torch()
 
     def say(images: Sequence[np.ndarray], prompts: Sequence[str]) -> list[str]:
-        texts = [_turn(processor, prompt) for prompt in prompts]
+        texts = [turn(processor, prompt) for prompt in prompts]
         given = processor(images=list(images), text=texts, padding=True, return_tensors="pt")
         given = given.to(loaded.device, loaded.dtype)  # whole numbers keep their type
         with torch.inference_mode():
@@ -110,7 +110,7 @@ def speaker(settings: ModelSettings, max_new_tokens: int) -> tuple[Say, str]:
     return say, loaded.weights
 
 
-def _turn(processor: Any, prompt: str) -> str:
+def turn(processor: Any, prompt: str) -> str:
     """What the model reads, in the form that it was trained on."""
     if not processor.chat_template:
         return _TURN.format(prompt)

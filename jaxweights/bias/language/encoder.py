@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxweights import files
 from jaxweights.bias import protocol, regression
-from jaxweights.bias.adapters import sentences
+from jaxweights.bias.adapters import models, sentences
 from jaxweights.bias.adapters.models import ModelSettings
 from jaxweights.bias.adapters.sentences import Recipe
 from jaxweights.bias.language.captions import Captions
@@ -85,38 +85,39 @@ def classify(captions: Captions, sizes: Sizes, options: EncoderSettings, folder:
       folder: keeps what is told of every subset, which is then not computed again.
 
     Returns:
-      `model`; `frozen` and `tuned`, where asked for, see `protocol.summary`; `tuned` has `chosen`, epochs and learning
-      rate of every repeat.
+      `model` and `weights`; `frozen` and `tuned`, where asked for, see `protocol.summary`; `tuned` has `chosen`, epochs
+      and learning rate of every repeat.
 
     Raises:
       UserError: too few captions, or an encoder that cannot be loaded.
     """
     files.make_dir(folder)
     chosen = sizes.splits(captions.labelled)
-    found: dict[str, Any] = {"model": options.model}
+    found: dict[str, Any] = {"model": options.model, "weights": models.identity(options)}
     fits = {"frozen": _frozen(captions, options)} if options.frozen else {}
     fits |= {"tuned": _tuned(captions, options, sizes.seed)} if options.tuned else {}
     for name, tell in fits.items():
-        found[name] = _try_all(name, tell, captions, options, chosen, folder)
+        facts = [captions.labelled.facts["digest"], found["weights"], plain(options)]
+        found[name] = _try_all(folder / name, facts, tell, chosen)
     return found
 
 
 def _try_all(
-    name: str,
+    path: pathlib.Path,
+    facts: list[Any],
     tell: Callable[[Split], _Told],
-    captions: Captions,
-    options: EncoderSettings,
     chosen: tuple[Sequence[Split], Sequence[bool]],
-    folder: pathlib.Path,
 ) -> dict[str, Any]:
+    """What a classifier says of all subsets; `facts` is what it depends on, and files begin with `path`."""
     told, trials = [], []
-    with Progress(len(chosen[0]), f"captions, {name} encoder", "fits") as progress:
+    with Progress(len(chosen[0]), f"captions, {path.name} encoder", "fits") as progress:
         for i, split in enumerate(chosen[0]):
-            told.append(_kept(folder / f"{name}-{i}.json", _digest(captions, options, split), lambda s=split: tell(s)))
+            kept = path.with_name(f"{path.name}-{i}.json")
+            told.append(_kept(kept, _digest(facts, split), lambda split=split: tell(split)))
             trials.append(split.trial(0, i))
             progress.update(i + 1)
-    outcomes = [one.outcome for one in told]
-    found = protocol.summary(trials, outcomes, len(captions.collections), chosen[1])
+    count = int(max(split.labels[split.train].max() for split in chosen[0])) + 1
+    found = protocol.summary(trials, [one.outcome for one in told], count, chosen[1])
     picked = [one.chosen for one, control in zip(told, chosen[1], strict=True) if not control]
     return found if None in picked else found | {"chosen": picked}
 
@@ -135,8 +136,8 @@ def _kept(path: pathlib.Path, digest: str, tell: Callable[[], _Told]) -> _Told:
     return told
 
 
-def _digest(captions: Captions, options: EncoderSettings, split: Split) -> str:
-    found = hashlib.sha256(json.dumps([captions.labelled.facts["digest"], plain(options)]).encode())
+def _digest(facts: list[Any], split: Split) -> str:
+    found = hashlib.sha256(json.dumps(facts).encode())
     for array in (split.train, split.validation, split.labels[split.train]):
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
