@@ -3,14 +3,16 @@
 import base64
 import json
 import math
+import sys
 import types
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from jaxweights.bias import annotations, auroc, embeddings, language, objects, questions
-from jaxweights.bias.adapters import presence
+from jaxweights.bias.adapters import annotation, presence
 from jaxweights.bias.adapters.detection import Detections
 from jaxweights.bias.adapters.folder import Running
 from jaxweights.bias.adapters.segmentation import Segmented
@@ -174,6 +176,24 @@ def test_names_of_what_is_detected_and_segmented():
         )
         assert detect.run([None] * 2) == [{"names": ["dog", "cat", "dog"], "scores": [0.9, 0.5, 0.25]}] * 2
         assert segment.run([None]) == [{"names": ["sea", "sky"], "scores": [0.75, 0.25]}]
+
+
+def test_unknown_tasks_and_an_absent_extra_say_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / "a.png")
+    with pytest.raises(UserError, match=r"no task 'capton'.*did you mean caption"):
+        annotation.make("capton", {})
+    with pytest.raises(UserError, match=r"no setting caption.lenght.*length"):
+        annotation.make("caption", {"lenght": "paragraph"})
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in annotation.TABLES:
+        task = annotation.make(name, {"model": "owner/name"})
+        assert annotation.outputs(task, tmp_path / "images", tmp_path / "out") == (1, 0)
+        with pytest.raises(UserError, match=r'pip install "jaxweights\[adapters\]"'):
+            annotation.annotate(task, tmp_path / "images", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.json*"))
+    with pytest.raises(UserError, match="lies in the source"):
+        annotation.annotate(task, tmp_path / "images", tmp_path / "images")
 
 
 def test_learning_rates_rise_and_follow_a_cosine():

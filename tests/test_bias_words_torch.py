@@ -178,6 +178,30 @@ def test_classes_of_a_segmentation_are_the_librarys(tmp_path, images):
         )
 
 
+def test_objects_are_those_of_the_detector(tmp_path, images):
+    torch.manual_seed(0)
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, out_features=["stage2", "stage3", "stage4"]
+    )
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "num_queries": 5, "num_feature_levels": 3}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    config = transformers.DeformableDetrConfig(backbone_config=backbone, use_timm_backbone=False, num_labels=4, **sizes)
+    transformers.DeformableDetrForObjectDetection(config).save_pretrained(tmp_path / "model")
+    processor = transformers.DeformableDetrImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128})
+    processor.save_pretrained(tmp_path / "model")
+    task = annotation.make("detect", {"model": str(tmp_path / "model"), "threshold": 0.0})
+    made = annotation.annotate(task, images, tmp_path / "out")
+    rows = table(made.place)
+    assert len(rows) == 5 and all(row["scores"] == sorted(row["scores"], reverse=True) for row in rows)
+    assert {name for row in rows for name in row["names"]} <= {f"LABEL_{i}" for i in range(4)}
+    middle = float(np.median([score for row in rows for score in row["scores"]]))
+    found = objects.read({"a": str(made.place), "b": str(made.place)}, least_score=middle)
+    expected = [
+        {name for name, score in zip(row["names"], row["scores"], strict=True) if score >= middle} for row in rows
+    ]
+    assert [set(np.array(found.names)[one]) for one in found.present[:5]] == expected
+
+
 def test_images_and_texts_are_embedded_as_by_the_model_itself(tmp_path, images, clip_model):
     task = annotation.make("embed", {"model": str(clip_model), "batch_size": 2})
     place = annotation.annotate(task, images, tmp_path).place
