@@ -18,38 +18,26 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxweights import interruption, parallel, progress, sharding, shuffle, streaming, traces
+from jaxweights import interruption, parallel, progress, sharding, steps, streaming, traces
 from jaxweights.checkpoints import Checkpoints, NoCheckpoints
 from jaxweights.errors import Diverged, UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
-from jaxweights.nn.parameters import drawn_apart
 from jaxweights.population import Population
+from jaxweights.steps import MOST_STEPS, TrainState
 
-_DISPATCH_STEPS = streaming.MOST_STEPS  # steps per dispatch at most: the length of the metric buffers
 _DISPATCH_SECONDS = 1.0  # and about this long, so that the bar moves
 # The devices of a CPU share one memory. Where copies of the parameters are that large, keeping them alike costs more
 # than splitting a batch gains (two cores, 10 million parameters, batch 64: 0.16 s a step on one device, 0.23 on two).
 _CPU_PARAMS = 8_000_000
 _CURVE_POINTS = 200  # points of the loss curve of a stage
-
-
-class TrainState(NamedTuple):
-    """Everything that a step changes; or, of the same structure, how these arrays are sharded."""
-
-    step: Any
-    params: Any
-    model_state: Any
-    opt_state: Any
-    ema: Any  # None without an average
 
 
 def train_generator(
@@ -95,8 +83,9 @@ def train_generator(
         tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
         started = functools.partial(begin, generator.name, stage.name)
         folder = None if path is None else path / stage.name
-        # Not named, so that its arrays are gone before the next one's are made.
-        found = StageTrainer(stage, data, state, mesh, *own).run(folder, tagged, checkpoint_every, started)
+        trainer = StageTrainer(stage, data, state, mesh, *own, origin=(generator, number))
+        found = trainer.run(folder, tagged, checkpoint_every, started)
+        del trainer  # its arrays are gone before the next one's are made
         state = {**state, stage.name: found}
     return {**state, **generator.finish(state, data)}
 
@@ -126,12 +115,22 @@ class StageTrainer:
         sharded.
       key: PRNG key of this stage.
       name: used in messages.
+      origin: the generator whose stage of this number it is; trainings of equal ones share their programs.
 
     Raises:
       UserError: fewer rows than the batch size.
     """
 
-    def __init__(self, stage: Stage, data: Any, done: Mapping[str, Any], mesh: Mesh, key: jax.Array, name: str):
+    def __init__(
+        self,
+        stage: Stage,
+        data: Any,
+        done: Mapping[str, Any],
+        mesh: Mesh,
+        key: jax.Array,
+        name: str,
+        origin: tuple[LearnedGenerator, int] | None = None,
+    ):
         size = jax.tree.leaves(data)[0].shape[0]
         if size < stage.batch_size:
             raise UserError(
@@ -140,35 +139,22 @@ class StageTrainer:
                 "generator's batch size or train more runs."
             )
         self.stage, self.name = stage, name
-        self._key = key
-        self._size = size
+        self._key, self._size = key, size
         devices = list(mesh.devices.flat)
-        self._sharded = stage.parameter_shards != 1
-        self.mesh, self._rows = arrange(stage, devices, self._num_params(done))
-        # What finished stages left is split as well.
-        whole = jax.tree.map(lambda _: 0, dict(done))
-        trained = {name: {"params": self._split(part["params"])} for name, part in done.items() if name != "constants"}
-        self._done_axes = {name: part | trained.get(name, {}) for name, part in whole.items()}
-        specs = jax.tree.map(sharding.spec, dict(done), self._done_axes)
+        self.mesh, rows = arrange(stage, devices, self._num_params(done))
         own = sum(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
         self._stream = None
         given = stage.data_memory
         large = given is not None and streaming.size(data) > streaming.room(given, max(own, 1))
         if self._gathered(large).any():  # the memory of hosts may differ
-            split = PartitionSpec(None, self._rows)
-            sharded = NamedSharding(self.mesh, split)
-            self._stream = streaming.Stream(data, self._chosen, sharded, stage.batch_size, stage.steps)
-            data_specs = jax.tree.map(lambda _: split, self._stream.shapes)
-            self._data = None
-        else:
-            data_specs = jax.tree.map(lambda _: PartitionSpec(), data)
-            self._data = sharding.place(self.mesh, streaming.whole(data), data_specs)
-        self._input_specs = data_specs, specs
-        self._done = sharding.place(self.mesh, dict(done), specs)
-
-    def _split(self, params: Any) -> Any:
-        size = self.mesh.shape[sharding.MODEL] if self._sharded else 1
-        return sharding.split_axes(params, size, self.stage.stacked)
+            split = NamedSharding(self.mesh, PartitionSpec(None, rows))
+            self._stream = streaming.Stream(data, self._chosen, split, stage.batch_size, stage.steps)
+        shapes, streamed = (data, 0) if self._stream is None else (self._stream.shapes, self._stream.length)
+        self.programs = steps.of_stage(stage, self.mesh, rows, size, shapes, done, streamed, origin)
+        self._init, self._advance = self.programs.init, self.programs.advance
+        placed = None if self._stream is not None else streaming.whole(data)
+        self._data = None if placed is None else sharding.place(self.mesh, placed, self.programs.data_specs)
+        self._done = sharding.place(self.mesh, dict(done), self.programs.done_specs)
 
     def _num_params(self, done: Mapping[str, Any]) -> int:
         params, _ = jax.eval_shape(self.stage.init, self._key, dict(done))
@@ -176,134 +162,34 @@ class StageTrainer:
 
     def init(self) -> TrainState:
         """The state before the first step, on every device or split over them."""
-        return self._initial(self._key, self._done)
+        return self._init(self._key, self._done)
 
     def compile(self) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
         """Compiles the programs of `init` and `advance`, which use them from then on; allocates nothing."""
-        self._initial = self._initial.lower(self._key, self._done).compile()
+        self._init = self.programs.init.lower(self._key, self._done).compile()
         key, count = jax.random.fold_in(self._key, 1), jnp.int32(1)
         data = self._data if self._stream is None else self._stream.shapes
-        self._program = self._program.lower(self._like(), data, self._done, key, count).compile()
-        return self._initial, self._program
-
-    @functools.cached_property
-    def _initial(self) -> Any:
-        return jax.jit(self._start, out_shardings=self._shardings)
-
-    def _start(self, key, done) -> TrainState:
-        with drawn_apart() if self._sharded else contextlib.nullcontext():
-            params, model_state = self.stage.init(jax.random.fold_in(key, 0), done)
-        ema = None if self.stage.ema_decay is None else jax.tree.map(jnp.copy, params)
-        return TrainState(jnp.int32(0), params, model_state, self.stage.optimizer.init(params), ema)
-
-    @functools.cached_property
-    def _shapes(self) -> TrainState:
-        return jax.eval_shape(self._start, self._key, self._done)
-
-    @functools.cached_property
-    def _axes(self) -> Any:
-        """The axis along which each parameter is split, or 0."""
-        return self._split(self._shapes.params)
-
-    @functools.cached_property
-    def _specs(self) -> TrainState:
-        """How each array of the state lies on the devices."""
-        whole = PartitionSpec()
-        state = self._shapes
-        params = jax.tree.map(sharding.spec, state.params, self._axes)
-        moments = optax.tree_utils.tree_map_params(
-            self.stage.optimizer, lambda _, spec: spec, state.opt_state, params, transform_non_params=lambda _: whole
-        )
-        model_state = jax.tree.map(lambda _: whole, state.model_state)
-        return TrainState(whole, params, model_state, moments, None if state.ema is None else params)
-
-    @property
-    def _shardings(self) -> TrainState:
-        return jax.tree.map(functools.partial(NamedSharding, self.mesh), self._specs)
-
-    def _like(self) -> TrainState:
-        """Shapes, types and shardings of the state."""
-        return jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), self._shapes, self._shardings
-        )
+        self._advance = self.programs.advance.lower(self.programs.like(), data, self._done, key, count).compile()
+        return self._init, self._advance
 
     def advance(self, state: TrainState, count: int) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Takes `count` steps, at most `most` of them; the state is donated. Metrics are `[256]`, of which the first
-        `count` are meant."""
+        """Takes `count` steps, at most `most` of them; the state is donated. Metrics are `[MOST_STEPS]`, of which the
+        first `count` are meant."""
         data = self._data if self._stream is None else self._stream.block(int(state.step))
-        return self._program(state, data, self._done, jax.random.fold_in(self._key, 1), jnp.int32(count))
+        return self._advance(state, data, self._done, jax.random.fold_in(self._key, 1), jnp.int32(count))
 
     def most(self, step: int) -> int:
         """Most steps that `advance` takes from this one on."""
-        return _DISPATCH_STEPS if self._stream is None else self._stream.left(step)
+        return MOST_STEPS if self._stream is None else self._stream.left(step)
 
     def close(self) -> None:
         """Lets go of what is read ahead."""
         if self._stream is not None:
             self._stream.close()
 
-    @functools.cached_property
-    def _program(self) -> Any:
-        whole = PartitionSpec()
-
-        def many(state, data, done, key, count):
-            shapes = jax.eval_shape(lambda s: self._step(s, data, done, key)[1], state)
-            buffers = {k: jnp.zeros((_DISPATCH_STEPS,), v.dtype) for k, v in shapes.items()}
-
-            def body(i, carry):
-                state, buffers = carry
-                state, metrics = self._step(state, data, done, key)
-                return state, {k: b.at[i].set(metrics[k]) for k, b in buffers.items()}
-
-            return jax.lax.fori_loop(0, count, body, (state, buffers))
-
-        specs = self._specs
-        given = (specs, *self._input_specs, whole, whole)
-        body = jax.shard_map(many, mesh=self.mesh, in_specs=given, out_specs=(specs, whole))
-        return jax.jit(body, donate_argnums=0)
-
-    def _drawn(self, key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Rows and keys `[B]` of the examples of a step."""
-        words, size = jax.random.key_data(jax.random.fold_in(key, 0)), self.stage.batch_size
-        rows = shuffle.batch_indices(words, step, size, self._size)
-        return rows, jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), step), size)
-
     def _chosen(self, data: Any, step: jax.Array) -> Any:
         """The examples of a step."""
-        return self.stage.gather(data, *self._drawn(jax.random.fold_in(self._key, 1), step))
-
-    def _step(self, state: TrainState, data, done, key):
-        stage, share = self.stage, self.stage.batch_size // math.prod(self.mesh.shape[axis] for axis in self._rows)
-        first = jax.lax.axis_index(self._rows) * share
-        rows, keys = (jax.lax.dynamic_slice(x, (first,), (share,)) for x in self._drawn(key, state.step))
-        if self._stream is None:
-            batch = stage.gather(data, rows, keys)
-        else:
-            place = state.step % self._stream.length
-            batch = jax.tree.map(lambda x: x[place], data)
-
-        done = sharding.parts(done, self._done_axes)
-
-        def loss(params):
-            params = sharding.parts(params, self._axes)
-            value, (model_state, metrics) = stage.loss(params, state.model_state, done, batch, keys, self._rows)
-            metrics = sharding.mean({"loss": value, **metrics})
-            return metrics["loss"], (model_state, metrics)
-
-        gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(state.params)
-        if self._rows != self.mesh.axis_names:
-            # The same on all devices that see the same rows, which JAX does not know.
-            model_state = jax.lax.pmax(model_state, sharding.MODEL)
-        if stage.gradient_clip:
-            gradient = sharding.clip(gradient, stage.gradient_clip, self._axes)
-        # Optimizers that look at the loss (reduction of the learning rate on a plateau) get it; others ignore it.
-        optimizer = optax.with_extra_args_support(stage.optimizer)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, value=metrics["loss"])
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if stage.ema_decay is not None:
-            ema = optax.incremental_update(params, ema, 1 - stage.ema_decay)
-        return TrainState(state.step + 1, params, model_state, opt_state, ema), metrics
+        return self.stage.gather(data, *steps.drawn(self.stage, self._size, jax.random.fold_in(self._key, 1), step))
 
     def run(
         self,
@@ -323,7 +209,7 @@ class StageTrainer:
         with interruption.deferred(), contextlib.closing(self), kept as checkpoints:
             step = checkpoints.latest_step() or 0
             started(step)
-            state = checkpoints.restore(step, like=self._like()) if step else self.init()
+            state = checkpoints.restore(step, like=self.programs.like()) if step else self.init()
             pending: dict[str, list[np.ndarray]] = {}
             count, good, stopping = 4, step, False
             with progress.Progress(stage.steps - step, self.name, "steps") as bar:
@@ -379,7 +265,7 @@ class StageTrainer:
 
 def _next_count(taken: int, seconds: float) -> int:
     wanted = int(taken * _DISPATCH_SECONDS / max(seconds, 1e-6))
-    return int(np.clip(wanted, 1, min(_DISPATCH_STEPS, 8 * taken)))
+    return int(np.clip(wanted, 1, min(MOST_STEPS, 8 * taken)))
 
 
 def _log_points(pending, metrics, step, width, steps, log) -> None:

@@ -109,7 +109,7 @@ def test_one_array_is_whole_at_a_time():
     gathered = re.findall(r"f32\[([\d,]+)\]\S* all-gather\(", program.as_text())
     shapes = [tuple(map(int, dims.split(","))) for dims in gathered]
     assert shapes.count((WIDTH, WIDTH)) == 2 and max(map(math.prod, shapes)) == WIDTH**2
-    whole = sum(4 * x.size for x in jax.tree.leaves(made._shapes.params))
+    whole = sum(4 * x.size for x in jax.tree.leaves(made.programs.shapes.params))
     memory, copies = program.memory_analysis(), trained(8, 1)[1].memory_analysis()
     assert memory.argument_size_in_bytes < 4 * whole / 8 * 1.4  # parameters, average, two moments; vectors are whole
     assert copies.argument_size_in_bytes > 4 * whole

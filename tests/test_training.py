@@ -191,6 +191,23 @@ def test_sigterm_is_not_lost_where_exceptions_are(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
+def test_trainings_of_equal_settings_share_their_programs(rows):
+    """Whatever their data and seed; of other settings, sizes or stages they do not."""
+    mesh = parallel.make_mesh(1)
+
+    def programs(left_out=0, number=0, seed=0, **settings):
+        generator = Denoiser(**settings)
+        data, constants = generator.prepare(Population.create(rows[left_out:] + seed, NET.spec))
+        stage, key = generator.stages()[number], jax.random.key(seed)
+        return StageTrainer(stage, data, {"constants": constants}, mesh, key, "x", (generator, number)).programs
+
+    first = programs()
+    assert programs(seed=1) is first
+    others = [programs(steps=29), programs(left_out=1), programs(number=1)]
+    assert len({id(p) for p in (first, *others)}) == 4
+    assert not [x for x in jax.tree.leaves(vars(first)) if isinstance(x, jax.Array | np.ndarray) and np.size(x) > 1]
+
+
 def test_a_finished_fit_is_loaded_not_repeated(tmp_path, rows):
     first = leaves(train(Denoiser(), rows, tmp_path / "x"))
     log = []

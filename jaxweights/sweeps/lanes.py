@@ -22,7 +22,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxweights import parallel, sharding, shuffle, streaming
 from jaxweights.generators.base import LearnedGenerator, Stage
 from jaxweights.population import Population
-from jaxweights.training import TrainState
+from jaxweights.steps import TrainState
 
 _DISPATCH_SECONDS = 1.0  # about, so that the bar moves
 _WIDTH = 16  # lanes under `vmap` on an accelerator

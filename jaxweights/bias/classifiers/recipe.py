@@ -34,7 +34,8 @@ from jaxweights.errors import UserError
 from jaxweights.generators.base import Stage, keys_for
 from jaxweights.nn.normalization import apply_in_training, is_statistic
 from jaxweights.settings import setting
-from jaxweights.training import StageTrainer, TrainState
+from jaxweights.steps import TrainState
+from jaxweights.training import StageTrainer
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, of channels in [0, 1]."""
