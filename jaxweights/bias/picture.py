@@ -227,7 +227,7 @@ def _confusions(result: Mapping[str, Any]):
     names, found = list(result["collections"]), result["transformations"]
     columns = min(_COLUMNS, len(found))
     rows = -(-len(found) // columns)
-    figure = style.new_figure(0.9 + 1.5 * columns, 0.4 + 1.75 * rows)
+    figure = style.new_figure(0.9 + 1.7 * columns, 0.4 + 1.9 * rows)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.ravel()[len(found) :]:
         axes.axis("off")
@@ -240,7 +240,8 @@ def _confusions(result: Mapping[str, Any]):
             axes.text(j, i, f"{shares[i, j]:.0f}", ha="center", va="center", fontsize=7.5, color=colour)
         axes.set_title(style.short(style.label(title)), fontsize=8)
         ticks = range(len(names))
-        axes.set_xticks(ticks, [style.label(name)[:8] for name in names], fontsize=6.5, rotation=35)
-        axes.set_yticks(ticks, [style.label(name)[:8] for name in names], fontsize=6.5)
+        shown = [style.short(style.label(name), 12) for name in names]
+        axes.set_xticks(ticks, shown, fontsize=6.5, rotation=35, ha="right", rotation_mode="anchor")
+        axes.set_yticks(ticks, shown, fontsize=6.5)
         axes.tick_params(length=0)
     return figure

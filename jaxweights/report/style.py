@@ -155,9 +155,9 @@ def label(name: str) -> str:
     return _LABELS.get(name, name.replace("_", " "))
 
 
-def short(text: str) -> str:
+def short(text: str, letters: int = _LETTERS) -> str:
     """At most as many letters as figures have room for, without the middle of longer texts."""
-    return text if len(text) <= _LETTERS else f"{text[: _LETTERS // 2]}\u2026{text[1 - _LETTERS // 2 :]}"
+    return text if len(text) <= letters else f"{text[: letters // 2]}\u2026{text[1 - letters // 2 :]}"
 
 
 def network(train: Population, row: int) -> str:
