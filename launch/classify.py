@@ -3,8 +3,8 @@
     python -m launch.classify --config=configs/bias_images.py --workdir=runs/bias_images
     python -m launch.classify --config=configs/bias_images.py --workdir=runs/bias_images --dry_run
 
-The same command again resumes at the first transformation that is not done. A config with sections `objects` or
-`language` instead of `bias` is of what images show by name and of their captions.
+The same command again resumes at the first transformation that is not done. A config with sections `objects`,
+`language` or `questions` instead of `bias` is of what images show by name, of captions and of answers.
 """
 
 import pathlib
@@ -44,8 +44,10 @@ def _skipping(config: dict) -> dict:
 
 def _dry_run(config: dict, workdir: str | None) -> str:
     """What a config is, and how much of it is done in a workdir."""
-    from jaxweights.bias import cells, describe
+    from jaxweights.bias import annotations, cells, describe
 
+    if annotations.is_one(config):
+        return common.aligned(annotations.rows(config))
     facts = describe.describe(config)
     made = [(of, name) for of in facts["sets"] for name in facts["transformations"]]
     there = [] if workdir is None else [c for c in made if cells.path(pathlib.Path(workdir), cells.Cell(*c)).exists()]

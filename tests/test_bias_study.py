@@ -102,7 +102,9 @@ def test_what_is_refused(tried):
     changed = {**CONFIG, "bias": {**CONFIG["bias"], "repeats": 3}}
     with pytest.raises(UserError, match="another comparison; it differs in bias.repeats"):
         study.run(changed, folder)
-    with pytest.raises(UserError, match="no section bias, objects or language.*experiments are run by launch.run"):
+    with pytest.raises(
+        UserError, match="no section bias, objects, language or questions.*experiments are run by launch.run"
+    ):
         parse({"seed": 0, "zoo": {}})
     for changes, message in (
         ({"main": "form"}, "forms"),

@@ -237,6 +237,10 @@ def test_a_study_of_answers_alone(tmp_path):
     found = annotations.run({"questions": {"collections": paths}}, tmp_path / "run")
     assert found["questions"]["person"]["a"]["value"] == 0.5
     assert "Is there at least one person" in (tmp_path / "run" / "report.html").read_text()
+    language_section = {"collections": paths, "encoder": {"model": "m", "tuned": True}, "prompts": {"queries": 2}}
+    lines = dict(annotations.rows({"language": language_section, "questions": {"collections": paths}}))
+    assert lines["questions"] == "a / b" and lines["encoder"] == "m, frozen and trained by 12 recipes"
+    assert lines["prompts"] == "14" and lines["asked"] == "no model"
     with pytest.raises(UserError, match="questions.collections is empty"):
         annotations.parse({"questions": {}})
     section = {"collections": paths, "proposals": {"rounds": 1, "embeddings": {"a": "a.jsonl"}}}

@@ -144,6 +144,27 @@ def parse(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def rows(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a config compares and asks, line by line: names and texts.
+
+    Raises:
+      UserError: see `parse`.
+    """
+    found = parse(config)
+    lines = [(key, " / ".join(one.collections) or "words of the captions") for key, one in found.items()]
+    if "language" in found:
+        chosen, count = found["language"], len(found["language"].collections)
+        if chosen.encoder.model:
+            ways = ["frozen"] * chosen.encoder.frozen + [
+                f"trained by {len(chosen.encoder.recipes)} recipes"
+            ] * chosen.encoder.tuned
+            lines.append(("encoder", f"{chosen.encoder.model}, {' and '.join(ways) or 'not used'}"))
+        prompts = chosen.prompts.queries * count + chosen.prompts.summaries if chosen.prompts.queries else 0
+        lines.append(("prompts", f"{prompts + chosen.proposals.rounds * count:,}"))
+        lines.append(("asked", chosen.endpoint.model or "no model"))
+    return lines
+
+
 def _check_proposals(chosen: LanguageSettings) -> None:
     named, ranking = set(chosen.collections), set(chosen.proposals.embeddings)
     if chosen.proposals.rounds and named != ranking:

@@ -141,8 +141,8 @@ def parse(config: Mapping[str, Any]) -> BiasSettings:
     """
     if "bias" not in config:
         raise UserError(
-            "The config has no section bias, objects or language: there is nothing to compare. Give one such as "
-            "configs/bias_images.py; experiments are run by launch.run."
+            "The config has no section bias, objects, language or questions: there is nothing to compare. Give one "
+            "such as configs/bias_images.py; experiments are run by launch.run."
         )
     found = make(BiasSettings, config["bias"])
     if found.chosen_classifier().NETWORKS and found.kind != WEIGHTS:
