@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from jaxweights.bias import adapters, transformations
-from jaxweights.bias.adapters import depth, folder, models
+from jaxweights.bias.adapters import colours, depth, detection, folder, models, sam, text_to_image
+from jaxweights.bias.adapters.detection import Detections
 from jaxweights.bias.adapters.folder import Failure, Running, Step
 from jaxweights.errors import UserError
 
@@ -128,3 +129,54 @@ def test_an_absent_extra_and_absent_weights_say_what_to_do(monkeypatch, tmp_path
 def test_depths_become_bytes():
     np.testing.assert_array_equal(depth.levels(np.array([[1.0, 2.0], [1.5, 3.0]])), [[0, 127], [63, 255]])
     assert not depth.levels(np.full((2, 2), 7.0)).any()
+
+
+def test_classes_have_colours():
+    assert colours.ade20k().shape == (150, 3) and colours.ade20k()[[0, 149]].tolist() == [[120] * 3, [92, 0, 255]]
+    many = colours.distinct(1203)
+    assert len(np.unique(many, axis=0)) == 1203 and many.min(axis=1).max() < 255
+    painted = colours.painted(np.array([[0, 2], [150, -1]]), colours.ade20k())
+    np.testing.assert_array_equal(painted, [[[120] * 3, [6, 230, 230]], [[255] * 3, [255] * 3]])
+
+
+def test_boxes_that_overlap_a_better_one_are_left_out():
+    found = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 7], [20, 20, 30, 30]], np.float32)
+    scores = np.array([0.8, 0.9, 0.7, 0.5], np.float32)
+    assert sam.distinct(found, scores, 0.7).tolist() == [1, 3]  # 9/10 of the first, 7/9 of the third
+    assert sam.distinct(found, scores, 0.95).tolist() == [1, 0, 2, 3]
+    assert not len(sam.distinct(found[:0], scores[:0], 0.7))
+    np.testing.assert_array_equal(sam.grid(2), [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
+
+
+def test_objects_are_outlined_and_named_on_white():
+    boxes = np.array([[2, 3, 20, 15], [-4, 2, 90, 25]], np.float32)
+    labels = np.array([7, 9])
+    found = Detections(boxes, ("cat", "sofa"), np.array([0.9, 0.8], np.float32), labels, (30, 40), 12)
+    bare, named = (detection.drawn(found, names) for names in (False, True))
+    assert bare.shape == (30, 40, 3) and bare.dtype == np.uint8
+    first, second = colours.distinct(12)[[7, 9]]
+    assert (bare[3:16, 2] == first).all() and (bare[15, 2:21] == first).all() and (bare[25] == second).all()
+    assert (bare[6:13, 5:18] == 255).all() and (named[3:16, 5:19] != 255).any()
+    none = Detections(boxes[:0], (), np.zeros(0, np.float32), labels[:0], (30, 40), 12)
+    assert (detection.drawn(none, True) == 255).all()
+
+
+def test_captions_belong_to_images_by_path_or_digest(tmp_path):
+    path = tmp_path / "captions.jsonl"
+    rows = [{"image": "a/0.png", "caption": "a dog", "digest": "d0"}, {"image": "b/1.png", "caption": "a sofa"}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert text_to_image.read_captions(path) == {"a/0.png": "a dog", "d0": "a dog", "b/1.png": "a sofa"}
+    made = transformations.make({"kind": "text_to_image", "captions": str(path)})
+    assert isinstance(made, adapters.TextToImage)
+    before = made.step().facts
+    path.write_text(path.read_text() + json.dumps({"caption": "a cat"}) + "\n")
+    assert made.step().facts["captions"] != before["captions"]
+    with pytest.raises(UserError, match="without image or digest: 'a cat'"):
+        text_to_image.read_captions(path)
+    path.write_text(json.dumps(rows[0]) + "\n" + json.dumps({**rows[0], "caption": "a cat", "digest": "d1"}) + "\n")
+    assert text_to_image.read_captions(path) == {"d0": "a dog", "d1": "a cat"}
+    path.write_text("".join(json.dumps({**rows[0], "caption": text}) + "\n" for text in ("a dog", "a cat")))
+    with pytest.raises(UserError, match="two captions of"):
+        text_to_image.read_captions(path)
+    with pytest.raises(UserError, match="captions is 'absent'; there is no such file"):
+        made.replace(captions="absent").step()

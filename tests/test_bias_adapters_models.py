@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxweights.bias import adapters, transformations
+from jaxweights.bias import adapters, collections, study, transformations
 from jaxweights.bias.adapters import detection, folder, models, sam, segmentation
 from jaxweights.errors import UserError
 
@@ -294,6 +294,64 @@ def test_reconstruction(source, tmp_path):
     assert np.abs(found[0].astype(int) - pictures[1]).max() <= 1
 
 
+def pipeline():
+    """Two text encoders, a U-Net and an autoencoder as those of SDXL, and a tokenizer of single letters."""
+    letters = [chr(code) for code in range(97, 123)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    tokenizer.model_max_length = 16
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "projection_dim": 8, "num_hidden_layers": 2}
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
+    text = transformers.CLIPTextConfig(
+        vocab_size=len(words), max_position_embeddings=16, num_attention_heads=2, **sizes, **ends
+    )
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        transformer_layers_per_block=(1, 1),
+        projection_class_embeddings_input_dim=6 * 8 + 8,
+        cross_attention_dim=16,
+    )
+    return diffusers.StableDiffusionXLPipeline(
+        autoencoder(),
+        transformers.CLIPTextModel(text),
+        transformers.CLIPTextModelWithProjection(text),
+        tokenizer,
+        tokenizer,
+        unet,
+        diffusers.EulerDiscreteScheduler(timestep_spacing="trailing"),
+        add_watermarker=False,
+    )
+
+
+def test_pictures_of_captions(source, tmp_path):
+    pixels = [np.asarray(Image.open(source / f"{i}.png")) for i in range(4)]
+    rows = [{"image": f"{i}.png", "caption": f"a {['dog', 'cat', 'dog'][i]}"} for i in range(3)]
+    rows[1]["digest"] = collections.digest(pixels[1])
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = make("text_to_image", model=save(tmp_path / "model", pipeline()), captions=str(captions), size=16)
+    found = adapters.convert_folder(made, source, tmp_path / "out")
+    assert sorted(found.failed) == ["3.png", "bad.png"] and "has no caption" in found.failed["3.png"]
+    pictures = [np.asarray(Image.open(path)) for path in found.outputs.values()]
+    assert len(pictures) == 3 and all(picture.shape == (16, 16, 3) for picture in pictures)
+    assert (pictures[0] != pictures[2]).any()  # one caption, another seed
+    # In a comparison images are known by the digests of what they were before they were resized.
+    place = transformations.Place(digests=np.array([rows[1]["digest"]]), folder=tmp_path / "kept")
+    kept = transformations.transform(made, pixels[1][None, ::2, ::2], KEY, place)
+    assert np.abs(kept[0].astype(int) - pictures[1]).max() <= 1
+    with pytest.raises(UserError, match="1 of 1 images have no output: .* has no caption"):
+        transformations.transform(made, pixels[3][None], KEY, transformations.Place())
+
+
 def test_samples_of_a_transformer_per_collection(source, tmp_path):
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -321,6 +379,36 @@ def test_samples_of_a_transformer_per_collection(source, tmp_path):
     assert np.abs(first[0].astype(int) - pictures[1]).max() <= 1
     with pytest.raises(UserError, match="models.*number 3"):
         transformations.transform(made, images, KEY, transformations.Place(state=2))
+
+
+def test_a_comparison(depth, tmp_path):
+    config = {
+        "seed": 0,
+        "bias": {
+            "sets": {
+                "forms": {
+                    "of": {"kind": "image_set", "part": "all", "limit": 80, "size": 16},
+                    "parts": {"plain": {}, "coarse": {"shrink": 2}},
+                }
+            },
+            "main": "forms",
+            "transformations": {
+                "depth": {"kind": "depth", "model": depth, "batch_size": 32},
+                "both": {"kind": "concatenation", "parts": ["identity", {"kind": "depth", "model": depth}]},
+            },
+            "classifier": {"kind": "linear", "epochs": 5, "batch_size": 8},
+            "repeats": 1,
+            "controls": 1,
+            "num_train": 20,
+            "num_validation": 10,
+        },
+    }
+    found = study.run(config, tmp_path / "run")["transformations"]
+    assert found["depth"]["accuracy"]["value"] > 0.7  # what is coarse is coarse in depth, whatever the weights
+    kept = list((tmp_path / "run" / "transformed").rglob("*.png"))
+    assert 60 <= len(kept) <= 80 and (tmp_path / "run" / "report.html").exists()
+    assert len(list((tmp_path / "run" / "transformed").glob("depth-*"))) == 1  # both transformations use one
+    assert study.run(config, tmp_path / "run")["transformations"]["depth"] == found["depth"]
 
 
 def test_weights_of_another_model_are_refused(depth, segformer, tmp_path, source):

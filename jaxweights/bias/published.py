@@ -70,6 +70,9 @@ PATCHES = {
 """Percent by side of the patches in pixels of 224; sides 2 to 8 are read off the published figure."""
 
 
+_SAME = {"sd_vae": "vae", "dit": "generation"}  # what large models do of what small ones do here
+
+
 def row_of(settings: Mapping[str, Any], side: int) -> Row | None:
     """The published row of a transformation; None where its settings are others, such as patches of another size.
 
@@ -77,8 +80,9 @@ def row_of(settings: Mapping[str, Any], side: int) -> Row | None:
       settings: `kind` and settings.
       side: shorter side of the images that it is applied to, in pixels.
     """
+    kind = settings.get("kind")
     for row in ROWS:
-        if row.kind == settings.get("kind") and all(
+        if row.kind == _SAME.get(str(kind), kind) and all(
             _equal(k, settings.get(k), v, side) for k, v in row.settings.items()
         ):
             return row

@@ -9,7 +9,7 @@ import numpy as np
 
 WHITE = 255
 _GOLDEN = 0.618034  # share of the circle between one hue and the next, so that neighbours differ
-_LEVELS = (1.0, 0.75, 0.5)  # of saturation; of brightness
+_LEVELS = (1.0, 0.85, 0.7)  # of saturation; of brightness
 
 _ADE20K = """
     787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846 08ff33

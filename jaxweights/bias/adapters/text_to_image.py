@@ -75,7 +75,7 @@ class TextToImage(Adapter):
         sizes = {"height": self.drawn_size, "width": self.drawn_size} if self.drawn_size else {}
 
         def prepare(given: Input) -> _Asked | Failure:
-            caption = known.get(given.name) or known.get(given.digest)
+            caption = known.get(given.digest) or known.get(given.name)
             return _Asked(caption, given.seed) if caption else Failure(f"has no caption in {self.captions}")
 
         def run(batch: Sequence[_Asked]) -> list[np.ndarray]:
@@ -94,19 +94,21 @@ class TextToImage(Adapter):
 
 
 def read_captions(path: pathlib.Path) -> dict[str, str]:
-    """Captions of a table, by the path of their image and by its digest, whichever are there.
+    """Captions of a table, by the path of their image and by its digest, whichever are there. Where tables of several
+    collections stand one behind the other, a path that is in two of them is left out and the digests count.
 
     Raises:
       UserError: no table of captions and images, or two captions of one image.
     """
-    found: dict[str, str] = {}
+    found, doubtful = dict[str, str](), set[str]()
     for row in reading.rows(path, (_CAPTION,)):
-        names = {row[key] for key in (_IMAGE, _DIGEST) if row.get(key)}
-        if not names:
-            raise UserError(
-                f"{path} has a caption without {_IMAGE} or {_DIGEST}: {str(row[_CAPTION])[:40]!r}. Add one."
-            )
-        for name in names:
-            if found.setdefault(name, row[_CAPTION]) != row[_CAPTION]:
+        caption, image, digest = str(row[_CAPTION]), row.get(_IMAGE), row.get(_DIGEST)
+        if not image and not digest:
+            raise UserError(f"{path} has a caption without {_IMAGE} or {_DIGEST}: {caption[:40]!r}. Add one.")
+        for name in filter(None, (image, digest)):
+            if found.setdefault(name, caption) == caption:
+                continue
+            if name == digest or not digest:
                 raise UserError(f"{path} has two captions of {name}. Leave one.")
-    return found
+            doubtful.add(name)
+    return {name: caption for name, caption in found.items() if name not in doubtful}

@@ -46,13 +46,17 @@ class CaptionSettings(TableTask):
     max_new_tokens: int = setting(100, at_least=1)
 
     def step(self) -> Step:
-        """What makes `{"caption"}` of every image."""
+        """What makes `{"caption", "digest"}` of every image; by the digest a comparison knows an image, see
+        `adapters.TextToImage`."""
 
         def begin() -> Running:
             say, weights = speaker(self, self.max_new_tokens)
-            return Running(
-                lambda images: _captions(say(images, [PROMPTS[self.length]] * len(images))), _pixels, weights=weights
-            )
+
+            def run(batch: Sequence[Input]) -> list[dict[str, str] | Failure]:
+                texts = say([given.image for given in batch], [PROMPTS[self.length]] * len(batch))
+                return [_caption(text, given) for text, given in zip(texts, batch, strict=True)]
+
+            return Running(run, weights=weights)
 
         facts = {**self.facts, "prompt": PROMPTS[self.length]}
         return Step("captions", facts, begin, self.batch_size, SIDE, JSON)
@@ -129,8 +133,8 @@ def _pixels(given: Input) -> np.ndarray:
     return given.image
 
 
-def _captions(texts: Sequence[str]) -> list[dict[str, str] | Failure]:
-    return [{"caption": text} if text else Failure("got an empty caption") for text in texts]
+def _caption(text: str, given: Input) -> dict[str, str] | Failure:
+    return {"caption": text, "digest": given.digest} if text else Failure("got an empty caption")
 
 
 def _answers(say: Say, images: Sequence[np.ndarray]) -> list[dict[str, dict[str, str]]]:
