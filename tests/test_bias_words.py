@@ -185,7 +185,8 @@ def test_unknown_tasks_and_an_absent_extra_say_what_to_do(tmp_path, monkeypatch)
         annotation.make("capton", {})
     with pytest.raises(UserError, match=r"no setting caption.lenght.*length"):
         annotation.make("caption", {"lenght": "paragraph"})
-    monkeypatch.setitem(sys.modules, "torch", None)
+    for name in ("torch", "transformers"):
+        monkeypatch.setitem(sys.modules, name, None)
     for name in annotation.TABLES:
         task = annotation.make(name, {"model": "owner/name"})
         assert annotation.outputs(task, tmp_path / "images", tmp_path / "out") == (1, 0)
