@@ -32,13 +32,18 @@ def test_scores_differ_by_what_the_weights_say():
     settings = {"name": "convnext_tiny", "widths": (6,), "depths": (1,)}
     net = nets.build(settings, (8, 8, 3), 2)
     params = net.spec.unflatten(net.init(jax.random.key(1)))
-    seen = np.asarray(gradcam.shifted(net.module, params, X, 0.0)[1])
-    step, slopes = 1e-2, []
-    score = jax.jit(lambda shift: gradcam.shifted(net.module, params, X, shift)[0][np.arange(2), CLASSES])
-    for shift in step * jnp.eye(6).reshape(6, 1, 1, 1, 6):
-        slopes.append((score(shift) - score(-shift)) / (2 * step * 4))  # of a mean over four positions
-    expected = np.einsum("bhwk,kb->bhw", seen, slopes)
-    np.testing.assert_allclose(gradcam.weighted(net.module, params, X, CLASSES), expected, rtol=1e-2, atol=1e-4)
+    step = 1e-2
+
+    @jax.jit
+    def computed(shifts):
+        def score(shift):
+            return gradcam.shifted(net.module, params, X, shift)[0][np.arange(2), CLASSES]
+
+        slopes = (jax.vmap(score)(shifts) - jax.vmap(score)(-shifts)) / (2 * step * 4)  # of a mean over four positions
+        return slopes, gradcam.shifted(net.module, params, X, 0.0)[1], gradcam.weighted(net.module, params, X, CLASSES)
+
+    slopes, seen, found = computed(step * jnp.eye(6).reshape(6, 1, 1, 1, 6))
+    np.testing.assert_allclose(found, np.einsum("bhwk,kb->bhw", seen, slopes), rtol=1e-2, atol=1e-4)
 
 
 @pytest.mark.parametrize("net", [{"name": "resnet18", "widths": (4,), "depths": (1,)}, {"name": "mlp", "hidden": (3,)}])
