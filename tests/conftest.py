@@ -17,12 +17,14 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and importlib.metadata.ve
 import jax
 import pytest
 
-from jaxweights import parallel
+from jaxweights import memory, parallel
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 parallel.configure(host_devices=8, cache_dir=str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(100_000, 20, 100)  # traced programs are many small objects, which are looked through less often
+
+_WORKER_BYTES = 6 << 30  # of a process, with what tests compiled before
 
 LONGEST = (
     "experiment",
@@ -32,6 +34,14 @@ LONGEST = (
     "gpt_experiment",
     "hyperdiffusion_experiment",
 )
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Half as many processes again as cores, where memory is enough, since some wait for programs that they started."""
+    del config
+    cores = parallel.num_cores()
+    more = cores + cores // 2
+    return more if memory.host() >= more * _WORKER_BYTES else cores
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -28,7 +28,11 @@ SMALLER = {
     "heldout, samples)": "heldout, samples, bootstrap=100)",
 }
 # What audits of examples leave at its default.
-CHEAPER = {"barriers": 4, "battery": {"permutations": 9, "bootstrap": 9, "halves": 2}}
+CHEAPER = {
+    "barriers": 4,
+    "battery": {"permutations": 9, "bootstrap": 9, "halves": 2},
+    "baselines": ("noise_low", "average", "interpolation"),
+}
 
 
 class Block(NamedTuple):

@@ -13,11 +13,14 @@ import mini
 import numpy as np
 import pytest
 
+from configs import mnist_mlp
 from jaxweights import auditing, experiment, files, store
+from jaxweights.describe import describe
 from jaxweights.errors import UserError
 from jaxweights.experiment import Experiment, findings, samples, zoo
 from jaxweights.experiment.stages import stale_stages
-from launch import soaking
+from launch import common, soaking
+from launch import describe as program
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = mini.get_config().to_dict()
@@ -352,5 +355,5 @@ def test_describe_allocates_nothing_and_knows_the_published_counts():
     assert facts["zoo"]["num_params"] == 1210 and facts["zoo"]["num_runs"] == 512
     assert facts["generator"]["name"] == "pdiff" and facts["generator"]["num_params"] > 0
     assert facts["generators"]["gaussian"]["num_params"] == 0
-    text = launch("describe", "--config=configs/mnist_mlp.py")
-    assert text.returncode == 0 and "7,960 parameters" in text.stdout
+    facts = describe(mnist_mlp.get_config().to_dict())
+    assert "7,960 parameters" in common.aligned(program.rows(facts))
