@@ -23,7 +23,7 @@ from jaxweights.auditing.alignment.canonical import by_group, stored_groups, uni
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
 
-_CACHED = 1 << 19  # numbers of the pairs whose scores are taken at once on a CPU
+_CACHED = 1 << 16  # numbers of the pairs whose scores are taken at once on a CPU
 _TIE = 1e-6  # of the largest score, or of the score of a match: what float32 products may gain or lose by rounding
 
 
