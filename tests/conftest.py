@@ -36,6 +36,7 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config) -> int:
     """Half as many processes again as cores, where memory is enough, since some wait for programs that they started."""
     del config
