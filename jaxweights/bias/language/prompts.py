@@ -6,7 +6,7 @@ Collections have numbers instead of names. The truth is never in the prompt.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -108,15 +108,8 @@ def summaries(captions: Captions, options: PromptSettings, seed: int) -> list[Qu
         )
     for i in range(options.summaries):
         rng = np.random.default_rng([seed, 4, i])
-        blocks = [
-            "\n".join(
-                [
-                    f"Collection {k + 1}:",
-                    *(f"- {captions.texts[r]}" for r in sorted(rng.choice(own, options.demonstrations, replace=False))),
-                ]
-            )
-            for k, own in enumerate(rows)
-        ]
+        drawn = [sorted(rng.choice(own, options.demonstrations, replace=False)) for own in rows]
+        blocks = [listing(f"Collection {k + 1}", (captions.texts[r] for r in own)) for k, own in enumerate(drawn)]
         task = (
             f"These are captions of images from {len(rows)} collections. For every collection, name {_PATTERNS} "
             "patterns that its captions have and those of the others have not. Write one line per pattern, which "
@@ -124,6 +117,11 @@ def summaries(captions: Captions, options: PromptSettings, seed: int) -> list[Qu
         )
         found.append(Query(f"summary_{i:05d}", "\n\n".join([task, *blocks])))
     return found
+
+
+def listing(title: str, texts: Iterable[str]) -> str:
+    """A part of a prompt: a title, and a text per line."""
+    return "\n".join([f"{title}:", *(f"- {text}" for text in texts)])
 
 
 def condensing(captions: Captions, answers: Sequence[str]) -> list[Query]:

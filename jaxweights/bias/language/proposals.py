@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxweights.bias import auroc
 from jaxweights.bias.language.captions import Captions
-from jaxweights.bias.language.prompts import Query
+from jaxweights.bias.language.prompts import Query, listing
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, setting
 
@@ -65,9 +65,7 @@ def queries(captions: Captions, options: ProposalSettings, seed: int) -> list[Qu
         for i in range(options.rounds):
             rng = np.random.default_rng([seed, 5, k, i])
             blocks = [
-                "\n".join(
-                    [f"Group {group}:", *(f"- {captions.texts[r]}" for r in rng.choice(of, options.captions, False))]
-                )
+                listing(f"Group {group}", (captions.texts[r] for r in rng.choice(of, options.captions, False)))
                 for group, of in (("A", rows[k]), ("B", others))
             ]
             task = (
