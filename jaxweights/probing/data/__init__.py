@@ -1,0 +1,29 @@
+"""Designed images, by kind.
+
+To add one: a frozen dataclass that derives from `DesignedData`, in a file of its own, and one line in `DATA`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxweights import settings
+from jaxweights.probing.data.base import DesignedData, draw, images_of, pixels
+
+__all__ = ["DATA", "DesignedData", "draw", "images_of", "make", "pixels"]
+
+DATA: dict[str, type[DesignedData]] = {kind.KIND: kind for kind in ()}
+
+
+def make(values: str | Mapping[str, Any], section: str = "probing.data") -> DesignedData:
+    """Designed data from a config.
+
+    Args:
+      values: its kind, or a mapping with `kind` and any of its settings.
+      section: where the values stand, for messages.
+
+    Raises:
+      UserError: an unknown kind or setting, or a value that a setting cannot have.
+    """
+    return settings.make_kind(DATA, values, section)

@@ -1,0 +1,29 @@
+"""Estimators of the features of images, by kind.
+
+To add one: a frozen dataclass that derives from `Estimator`, in a file of its own, and one line in `ESTIMATORS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxweights import settings
+from jaxweights.probing.estimators.base import Estimator
+
+__all__ = ["ESTIMATORS", "Estimator", "make"]
+
+ESTIMATORS: dict[str, type[Estimator]] = {kind.KIND: kind for kind in ()}
+
+
+def make(values: str | Mapping[str, Any], section: str = "probing.estimator") -> Estimator:
+    """An estimator from a config.
+
+    Args:
+      values: its kind, or a mapping with `kind` and any of its settings.
+      section: where the values stand, for messages.
+
+    Raises:
+      UserError: an unknown kind or setting, or a value that a setting cannot have.
+    """
+    return settings.make_kind(ESTIMATORS, values, section)

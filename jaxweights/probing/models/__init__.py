@@ -1,0 +1,30 @@
+"""Generative models of images, by kind.
+
+To add one: a frozen dataclass that derives from `ImageModel`, in a file of its own, and one line in `MODELS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jaxweights import settings
+from jaxweights.probing.models.base import ImageModel
+
+__all__ = ["MODELS", "ImageModel", "make"]
+
+MODELS: dict[str, type[ImageModel]] = {kind.KIND: kind for kind in ()}
+
+
+def make(name: str, values: str | Mapping[str, Any]) -> ImageModel:
+    """A model from a config.
+
+    Args:
+      name: its name among the models.
+      values: its kind, or a mapping with `kind` and any of its settings.
+
+    Raises:
+      UserError: an unknown kind or setting, or a value that a setting cannot have.
+    """
+    values = {"kind": values} if isinstance(values, str) else values
+    return settings.make_kind(MODELS, {**values, "name": name}, f"probing.models.{name}")
