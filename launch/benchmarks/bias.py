@@ -30,7 +30,15 @@ def cases() -> list[Case]:
     listed: list[tuple[str, dict[str, Any], OneImage, int]] = [
         ("mean RGB", {"kind": "mean_rgb"}, _mean_rgb, BATCH),
         ("pixel shuffle, random", {"kind": "pixel_shuffle"}, functools.partial(_shuffled, 1), BATCH),
-        ("patch shuffle 16, random", {"kind": "patch_shuffle"}, functools.partial(_shuffled, 16), BATCH),
+        *(
+            (
+                f"patch shuffle {p}, random",
+                {"kind": "patch_shuffle", "patch": p},
+                functools.partial(_shuffled, p),
+                BATCH,
+            )
+            for p in (2, 4, 8, 16)
+        ),
         ("patch shuffle 16, fixed", {"kind": "patch_shuffle", "fixed": True}, functools.partial(_fixed, 16), BATCH),
         ("low-pass, ideal 40", {"kind": "low_pass"}, functools.partial(_filtered, _ideal()), BATCH),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,8 +16,7 @@ from jaxweights import shuffle
 from jaxweights.bias.transformations.base import FULL, Arithmetic, Augmentation, Stage, divides
 from jaxweights.settings import setting
 
-_SORTED = 4096  # patches of an image up to which an order is drawn by sorting
-_COPIED = 128  # numbers of a patch from which copying it beats a gather on CPU
+_COPIED = 48  # numbers of a patch from which copying it beats a gather on CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +78,9 @@ def corners(height: int, width: int, patch: int) -> np.ndarray:
 
 
 def _shuffled(places: np.ndarray, key: jax.Array) -> jax.Array:
-    """Places `[n]` in a random order."""
-    if len(places) > _SORTED:
-        order = shuffle.permuted(jnp.arange(len(places)), jax.random.key_data(key), len(places))
-        return jnp.asarray(places)[order]
-    # XLA would compute a permutation that is not sorted once per byte of the image.
-    return lax.sort((jax.random.bits(key, places.shape), jnp.asarray(places)), num_keys=1)[1]
+    """Places `[n]` in a random order; sorting random numbers takes up to ten times as long on CPU."""
+    order = shuffle.permuted(jnp.arange(len(places)), jax.random.key_data(key), len(places))
+    return jnp.asarray(places)[order]
 
 
 def take_patches(images: jax.Array, first: jax.Array | np.ndarray, patch: int) -> jax.Array:
@@ -115,16 +112,20 @@ def _copied_patches(images: jax.Array, first: jax.Array, patch: int) -> jax.Arra
     """`take_patches` with `first` `[B, n]`, patch after patch: on CPU copies of a patch's rows take half the time of a
     gather, which looks up every number."""
     batch, height, width, channels = images.shape
-    across = width // patch
+    down, across = height // patch, width // patch
 
-    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
-        image, first = pair
+    def one(given: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        image, top, left = given
 
-        def put(place: jax.Array, made: jax.Array) -> jax.Array:
-            row, column = first[place] // width, first[place] % width
-            cut = lax.dynamic_slice(image, (row, column * channels), (patch, patch * channels))
-            return lax.dynamic_update_slice(made, cut, (place // across * patch, place % across * patch * channels))
+        def put(row: jax.Array, column: jax.Array, made: jax.Array) -> jax.Array:
+            cut = lax.dynamic_slice(image, (top[row, column], left[row, column]), (patch, patch * channels))
+            return lax.dynamic_update_slice(made, cut, (row * patch, column * patch * channels))
 
-        return lax.fori_loop(0, len(first), put, jnp.zeros_like(image))
+        def line(row: jax.Array, made: jax.Array) -> jax.Array:
+            return lax.fori_loop(0, across, functools.partial(put, row), made)
 
-    return lax.map(one, (images.reshape(batch, height, width * channels), first)).reshape(images.shape)
+        return lax.fori_loop(0, down, line, jnp.zeros_like(image))
+
+    first = first.reshape(batch, down, across)
+    rows = images.reshape(batch, height, width * channels)
+    return lax.map(one, (rows, first // width, first % width * channels)).reshape(images.shape)
