@@ -20,8 +20,8 @@ from jaxweights.errors import UserError
 from jaxweights.experiment import plan as experiments
 from jaxweights.experiment.config import complete
 from jaxweights.generators import LearnedGenerator, Samples, Stage
+from jaxweights.lanes import LaneTrainer
 from jaxweights.sweeps import estimate, plan, study
-from jaxweights.sweeps.lanes import LaneTrainer
 from jaxweights.sweeps.settings import SweepSettings
 from jaxweights.tasks import get
 from jaxweights.training import train_generator

@@ -20,9 +20,9 @@ from jaxweights.experiment import Experiment
 from jaxweights.experiment import plan as experiments
 from jaxweights.experiment import zoo as zoo_stage
 from jaxweights.generators.base import LearnedGenerator, Training
+from jaxweights.lanes import LaneTrainer, Trained
 from jaxweights.population import TRAIN, Population
 from jaxweights.progress import Progress
-from jaxweights.sweeps.lanes import LaneTrainer, Trained
 from jaxweights.sweeps.plan import GENERATORS, Cell, Plan
 from jaxweights.training import train_generator
 

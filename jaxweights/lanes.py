@@ -1,4 +1,4 @@
-"""Many trainings of one generator in one program: seeds and traced settings differ from lane to lane.
+"""Many trainings of one generator in one program: seeds, examples and traced settings differ from lane to lane.
 
 A lane takes the steps that `training.StageTrainer` takes on one device for the same key and settings, so that both
 agree up to the rounding of traced numbers. Lanes are split over the devices; on a device they are trained `width` at a
@@ -19,7 +19,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxweights import parallel, sharding, shuffle, streaming
+from jaxweights import parallel, programs, sharding, shuffle, streaming
+from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
 from jaxweights.population import Population
 from jaxweights.steps import TrainState
@@ -35,11 +36,13 @@ class Lane(NamedTuple):
       key: `[2]` uint32, of all of its randomness.
       hyper: traced settings by name, float32 scalars.
       done: its finished stages.
+      rows: `[m]` int32, its training examples among those of all lanes; None for all of them.
     """
 
     key: Any
     hyper: dict[str, Any]
     done: dict[str, Any]
+    rows: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Trained:
 
 @dataclasses.dataclass(frozen=True)
 class LaneTrainer:
-    """Trains a generator many times.
+    """Trains a generator many times; trainers of equal settings share their programs.
 
     Attributes:
       generator: its settings; those that are traced may have any value here.
@@ -77,17 +80,14 @@ class LaneTrainer:
         """Lanes under `vmap`."""
         return self.width or (1 if jax.default_backend() == "cpu" else _WIDTH)
 
-    @functools.cached_property
-    def stages(self) -> tuple[Stage, ...]:
-        """The generator's own stages."""
-        return self.generator.stages()
-
     def run(
         self,
         training: Population,
         keys: jax.Array,
         hyper: Mapping[str, np.ndarray],
         report: Callable[[int], None] = lambda steps: None,
+        *,
+        rows: np.ndarray | None = None,
     ) -> Trained:
         """Trains all lanes to the end.
 
@@ -96,23 +96,26 @@ class LaneTrainer:
           keys: `[L]` typed PRNG keys; what `train_generator` takes one of.
           hyper: `[L]` values of traced settings by name, each in `generator.TRACED`.
           report: called with the steps of all lanes so far.
+          rows: `[L, m]` training rows of every lane, which is then trained as on these alone; None for all of them.
+            For generators whose `prepare` looks at one row at a time.
+
+        Raises:
+          UserError: fewer rows in a lane than in a batch.
         """
-        count = len(keys)
+        made, count = _programs(self.generator, self.mesh, self.lanes), len(keys)
         data, constants = self.generator.prepare(training)
-        words, chosen = np.asarray(jax.random.key_data(keys)), {k: np.asarray(v, np.float32) for k, v in hyper.items()}
-        multiple = self.mesh.size * min(self.lanes, -(-count // self.mesh.size))
-        split, whole = parallel.sharded(self.mesh), parallel.replicated(self.mesh)
-        words, chosen = jax.tree.map(lambda x: parallel.pad_rows(x, multiple), (words, chosen))
-        lane = jax.device_put(Lane(words, chosen, {}), split)
         data = streaming.whole(data)
-        shared = jax.device_put((jax.tree.map(jnp.asarray, data), constants), whole)
-        finite, losses, before = np.ones(len(words), bool), np.zeros(len(words)), 0
-        for number, stage in enumerate(self.stages):
-            state = self._start(number)(lane, shared[1])
+        size = jax.tree.leaves(data)[0].shape[0] if rows is None else rows.shape[1]
+        self._check(made.stages, size)
+        lane = self._lane(keys, hyper, rows)
+        shared = jax.device_put((jax.tree.map(jnp.asarray, data), constants), parallel.replicated(self.mesh))
+        finite, losses, before = np.ones(len(lane.key), bool), np.zeros(len(lane.key)), 0
+        for number, stage in enumerate(made.stages):
+            state = made.start(number)(lane, shared[1])
             step, take = 0, 4
             while step < stage.steps:
                 take, begin = min(take, stage.steps - step), time.monotonic()
-                state, loss, good = jax.block_until_ready(self._advance(number)(state, lane, shared, jnp.int32(take)))
+                state, loss, good = jax.block_until_ready(made.advance(number)(state, lane, shared, jnp.int32(take)))
                 step += take
                 take = int(np.clip(take * _DISPATCH_SECONDS / max(time.monotonic() - begin, 1e-6), 1, 8 * take))
                 finite, losses = finite & np.asarray(good), np.asarray(loss)
@@ -122,14 +125,50 @@ class LaneTrainer:
             lane = lane._replace(done={**lane.done, stage.name: {"params": params, "model_state": state.model_state}})
         kept = jax.tree.map(np.asarray, lane.done)
         states = [{"constants": constants, **jax.tree.map(lambda x, i=i: x[i], kept)} for i in range(count)]
-        states = [{**state, **self.generator.finish(state, data)} for state in states]
+        for i, state in enumerate(states):
+            own = data if rows is None else jax.tree.map(lambda x, i=i: x[rows[i]], data)
+            state.update(self.generator.finish(state, own))
         return Trained(states, losses[:count], finite[:count])
+
+    def _lane(self, keys: jax.Array, hyper: Mapping[str, np.ndarray], rows: np.ndarray | None) -> Lane:
+        """All lanes on their devices; the last one is repeated where devices or groups are not full."""
+        words, chosen = np.asarray(jax.random.key_data(keys)), {k: np.asarray(v, np.float32) for k, v in hyper.items()}
+        lane = Lane(words, chosen, {}, None if rows is None else np.asarray(rows, np.int32))
+        multiple = self.mesh.size * min(self.lanes, -(-len(keys) // self.mesh.size))
+        return jax.device_put(jax.tree.map(lambda x: parallel.pad_rows(x, multiple), lane), parallel.sharded(self.mesh))
+
+    def _check(self, stages: tuple[Stage, ...], size: int) -> None:
+        for stage in stages:
+            if size < stage.batch_size:
+                raise UserError(
+                    f"{self.generator.section} trains with batches of {stage.batch_size}, but there are only {size} "
+                    "training examples. Lower its batch size or give more examples."
+                )
+
+
+@programs.shared
+def _programs(generator: LearnedGenerator, mesh: Mesh, lanes: int) -> _Programs:
+    return _Programs(generator, mesh, lanes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Programs:
+    """The programs of every stage of a generator."""
+
+    generator: LearnedGenerator
+    mesh: Mesh
+    lanes: int
+
+    @functools.cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The generator's own stages."""
+        return self.generator.stages()
 
     def _stage(self, number: int, hyper: Mapping[str, Any]) -> Stage:
         return self.generator.traced(hyper).stages()[number]
 
-    @functools.cache  # noqa: B019  (a trainer lives as long as its programs)
-    def _start(self, number: int):
+    @functools.cache  # noqa: B019  (which are kept, and so are these)
+    def start(self, number: int):
         def one(lane: Lane, constants: Any) -> TrainState:
             stage, key = self._stage(number, lane.hyper), _key(lane, number)
             params, model_state = stage.init(jax.random.fold_in(key, 0), {"constants": constants, **lane.done})
@@ -143,7 +182,7 @@ class LaneTrainer:
         return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(split, whole), out_specs=split, check_vma=False))
 
     @functools.cache  # noqa: B019
-    def _advance(self, number: int):
+    def advance(self, number: int):
         def one(state: TrainState, lane: Lane, shared: Any, count: jax.Array):
             def body(_, carry):
                 state, _, good = carry
@@ -171,7 +210,9 @@ class LaneTrainer:
         """One step of one lane, and its loss; see `StageTrainer`."""
         stage, key = self._stage(number, lane.hyper), jax.random.fold_in(_key(lane, number), 1)
         words = jax.random.key_data(jax.random.fold_in(key, 0))
-        rows = shuffle.batch_indices(words, state.step, stage.batch_size, jax.tree.leaves(data)[0].shape[0])
+        size = jax.tree.leaves(data)[0].shape[0] if lane.rows is None else lane.rows.shape[0]
+        rows = shuffle.batch_indices(words, state.step, stage.batch_size, size)
+        rows = rows if lane.rows is None else lane.rows[rows]
         keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), state.step), stage.batch_size)
         batch, done = stage.gather(data, rows, keys), {"constants": constants, **lane.done}
 
