@@ -31,6 +31,12 @@ class Feature:
         whole = range(first, last + 1)
         return cls(name, tuple(map(float, whole)), (*(value - 0.5 for value in whole), last + 0.5))
 
+    @classmethod
+    def between(cls, name: str, values: Sequence[float]) -> Feature:
+        """A feature whose bins end halfway between its values, two or more in ascending order."""
+        middles = [(a + b) / 2 for a, b in zip(values, values[1:], strict=False)]
+        return cls(name, tuple(values), (2 * values[0] - middles[0], *middles, 2 * values[-1] - middles[-1]))
+
     @property
     def bins(self) -> int:
         """Number of bins."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import parallel, programs
+from jaxweights.errors import UserError
 from jaxweights.population import TRAIN, Population
 from jaxweights.probing.features import Design, Feature
 from jaxweights.settings import Settings
@@ -42,7 +44,12 @@ class DesignedData(Settings, abc.ABC):
 
     def check(self, design: Design) -> None:
         """Raises `UserError` for combinations that no image can have, with the bound; asked before any is drawn."""
-        del design
+        own, asked = ([f.name for f in features] for features in (self.features, design.features))
+        if own != asked:
+            raise UserError(
+                f"{self.section} has the features {', '.join(own)}, but the design is one of {', '.join(asked)}; make "
+                "it of the features of the data."
+            )
 
     @abc.abstractmethod
     def render(self, values: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -55,6 +62,24 @@ class DesignedData(Settings, abc.ABC):
         Returns:
           Images `[n, H, W, C]` float32 in [0, 1] and their exact features `[n, F]` float32.
         """
+
+
+def each(one: Callable[..., Any], *rows: jax.Array) -> Any:
+    """Applies a function to the rows of arrays: on CPU one at a time, which keeps an image in the cache and lets no row
+    wait for the loops of another; elsewhere all together."""
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda row: one(*row), rows)
+    return jax.vmap(one)(*rows)
+
+
+def left_open(values: jax.Array, drawn: jax.Array) -> jax.Array:
+    """Values, and drawn ones where they are NaN."""
+    return jnp.where(jnp.isnan(values), drawn, values)
+
+
+def reflected(images: jax.Array) -> jax.Array:
+    """Values beyond 0 and 1 reflected there."""
+    return jnp.clip(1 - jnp.abs(1 - jnp.abs(images)), 0.0, 1.0)
 
 
 def pixels(shape: tuple[int, int, int]) -> WeightSpec:
