@@ -13,10 +13,23 @@ from jaxweights.probing.data.base import DesignedData, draw, images_of, pixels
 from jaxweights.probing.data.discs import Discs
 from jaxweights.probing.data.dots import Dots
 from jaxweights.probing.data.pies import Pies
+from jaxweights.probing.data.scenes import ScenePairs, Scenes
 
-__all__ = ["DATA", "DesignedData", "Discs", "Dots", "Pies", "draw", "images_of", "make", "pixels"]
+__all__ = [
+    "DATA",
+    "DesignedData",
+    "Discs",
+    "Dots",
+    "Pies",
+    "ScenePairs",
+    "Scenes",
+    "draw",
+    "images_of",
+    "make",
+    "pixels",
+]
 
-DATA: dict[str, type[DesignedData]] = {kind.KIND: kind for kind in (Dots, Pies, Discs)}
+DATA: dict[str, type[DesignedData]] = {kind.KIND: kind for kind in (Dots, Pies, Discs, Scenes, ScenePairs)}
 
 
 def make(values: str | Mapping[str, Any], section: str = "probing.data") -> DesignedData:

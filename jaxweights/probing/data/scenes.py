@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxweights.errors import UserError
+from jaxweights.probing import designs
 from jaxweights.probing.data import scenes_tracing as tracing
-from jaxweights.probing.data.base import DesignedData
+from jaxweights.probing.data.base import DesignedData, each, left_open
 from jaxweights.probing.data.scenes_placement import Placement
 from jaxweights.probing.data.scenes_shading import KEY_LIGHT, MATERIALS, PALETTE, shade
 from jaxweights.probing.data.scenes_solids import SHAPES
@@ -29,7 +30,6 @@ from jaxweights.settings import setting
 
 _LOOKS, _PLACES = 0, 1  # purposes of an image's key
 _OWN = 5  # uniform draws of an object's looks: shape, colour, material, size, turn
-_AT_ONCE = 64  # images side by side, where that is fast
 
 
 class _Looks(NamedTuple):
@@ -46,6 +46,23 @@ class _Looks(NamedTuple):
     eye: jax.Array
     key_light: jax.Array
     features: jax.Array
+
+
+class View(NamedTuple):
+    """Images and what they show, with a leading axis of n.
+
+    Attributes:
+      images: `[H, W, 3]` float32 in [0, 1].
+      features: `[F]` float32, exact.
+      ids: `[H * supersample, W * supersample]` int32, the place of the object that a ray meets first, or `GROUND` or
+        `SKY` of `scenes_tracing`.
+      objects: M of them.
+    """
+
+    images: jax.Array
+    features: jax.Array
+    ids: jax.Array
+    objects: Objects
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +121,7 @@ class _Rendered(DesignedData):
 
     def check(self, design: Design) -> None:
         """See `DesignedData.check`: values that there are, objects that fit beside each other, and can be seen."""
+        super().check(design)
         for i, feature in enumerate(self.features):
             asked = design.values[:, i]
             unknown = asked[~np.isnan(asked) & ~np.isin(asked, feature.values)]
@@ -128,33 +146,23 @@ class _Rendered(DesignedData):
 
     def render(self, values: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         """See `DesignedData.render`."""
-        # Side by side, on CPU, all images would wait for the one with most objects and redraws.
-        at_once = None if jax.default_backend() == "cpu" else _AT_ONCE
-        images, features, _ = jax.lax.map(lambda row: self._image(*row), (values, keys), batch_size=at_once)
-        return images, features
+        view = self.view(values, keys)
+        return view.images, view.features
 
-    def ids(self, values: jax.Array, keys: jax.Array) -> tuple[jax.Array, Objects]:
-        """What the rays of images of `render` meet first, and the objects.
+    def view(self, values: jax.Array, keys: jax.Array) -> View:
+        """What `render` gives and what stands behind it, of values `[n, F]` and keys `[n]`."""
+        return each(self._image, values, keys)
 
-        Args:
-          values: `[n, F]`.
-          keys: `[n]`.
-
-        Returns:
-          `[n, side * supersample, side * supersample]` int32 places of objects, or `GROUND` or `SKY` of
-          `scenes_tracing`; and the objects, with a leading axis of n.
-        """
-        _, _, (ids, objects) = jax.lax.map(lambda row: self._image(*row), (values, keys))
-        side = self.side * self.supersample
-        return ids.reshape(-1, side, side), objects
-
-    def _image(self, values: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, tuple[jax.Array, Objects]]:
+    def _image(self, values: jax.Array, key: jax.Array) -> View:
         looks = self._looks(values, jax.random.fold_in(key, _LOOKS))
-        directions = tracing.rays(looks.eye, self.side * self.supersample)
+        rows = self.side * self.supersample
+        directions = tracing.rays(looks.eye, rows)
         objects, seen = self._placed(looks, directions, jax.random.fold_in(key, _PLACES))
-        colors = tracing.by_bands(functools.partial(shade, objects, looks.eye, looks.key_light), directions, seen)
-        fine = colors.reshape(3, self.side, self.supersample, self.side, self.supersample)
-        return fine.mean(axis=(2, 4)).transpose(1, 2, 0), looks.features, (seen.id, objects)
+        shaded = functools.partial(shade, objects, looks.eye, looks.key_light)
+        fine = tracing.by_bands(shaded, directions, seen)
+        fine = fine.reshape(3, self.side, self.supersample, self.side, self.supersample)
+        image = fine.mean(axis=(2, 4)).transpose(1, 2, 0)
+        return View(image, looks.features, seen.id.reshape(rows, rows), objects)
 
     def _placed(self, looks: _Looks, directions: jax.Array, key: jax.Array) -> tuple[Objects, Seen]:
         """The objects in their places, and what rays meet; drawn again until every object shows enough."""
@@ -243,7 +251,7 @@ class Scenes(_Rendered):
     def _looks(self, values: jax.Array, key: jax.Array) -> _Looks:
         uniform = jax.random.uniform(key, (self.most + 2, _OWN))
         own = uniform[: self.most]
-        count = jnp.where(jnp.isnan(values[0]), 1.0 + _choice(uniform[-1, -1], self.most), values[0])
+        count = left_open(values[0], 1.0 + _choice(uniform[-1, -1], self.most))
         shape, color = _choice(own[:, 0], len(self.shapes)), _choice(own[:, 1], len(self.colors))
         return self._scene(count[None], count.astype(jnp.int32), shape, color, uniform)
 
@@ -291,7 +299,7 @@ class ScenePairs(_Rendered):
     def _looks(self, values: jax.Array, key: jax.Array) -> _Looks:
         uniform = jax.random.uniform(key, (self.most + 2, _OWN))
         drawn = [_choice(uniform[:2, 1], len(self.colors)), _choice(uniform[:2, 0], len(self.shapes))]
-        found = jnp.where(jnp.isnan(values), jnp.concatenate(drawn).astype(values.dtype), values)
+        found = left_open(values, jnp.concatenate(drawn).astype(values.dtype))
         color, shape = found.astype(jnp.int32).reshape(2, 2)
         return self._scene(found, jnp.int32(2), shape, color, uniform)
 
@@ -318,12 +326,11 @@ def with_exceptions(
     """
     words = list(data.names.values())
     rare = np.array([[_place(name, of) for name, of in zip(one, words, strict=True)] for one in exceptions])
-    every = np.stack(np.meshgrid(*(np.arange(len(of)) for of in words), indexing="ij"), axis=-1).reshape(-1, 4)
+    rare, every = rare.reshape(-1, 4), designs.grid(data.features)
     pair = slice(0, 2) if by == "color" else slice(2, 4)
-    rare = rare.reshape(-1, 4)
     matched = (every[:, None, pair] == rare[None, :, pair]).all(axis=-1).any(axis=1)
     listed = (every[:, None] == rare[None]).all(axis=-1).any(axis=1)
-    return Design(data.features, every[~matched | listed].astype(np.float32))
+    return Design(data.features, every[~matched | listed])
 
 
 def _place(name: str, names: tuple[str, ...]) -> int:
