@@ -123,7 +123,19 @@ def test_an_absent_extra_and_absent_weights_say_what_to_do(monkeypatch, tmp_path
     for name in ("torch", "transformers", "diffusers"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r'pip install "jaxweights\[adapters\]"'):
-        made.of_images(pixels, ["0" * 32], 0, tmp_path / "kept")
+        made.of_images(pixels, ["0" * 32], "", tmp_path / "kept")
+
+
+def test_models_of_collections_are_named(tmp_path):
+    made = transformations.make({"kind": "dit", "models": {"a": "x/a", "c": "x/c"}})
+    assert isinstance(made, adapters.DiT)
+    assert made.of_collection("c").model == "x/c" and made.step("a").facts["model"] == "x/a"
+    made.check_collections(["a", "c"])
+    with pytest.raises(UserError, match="no model for b, and one for c, not .*no others: a, b"):
+        made.check_collections(["a", "b"])
+    with pytest.raises(UserError, match="model is ''; give the one of this folder"):
+        made.step()
+    assert made.replace(model=str(tmp_path), models={}).step().facts["model"] == str(tmp_path)
 
 
 def test_depths_become_bytes():
@@ -145,6 +157,14 @@ def test_boxes_that_overlap_a_better_one_are_left_out():
     assert sam.distinct(found, scores, 0.7).tolist() == [1, 3]  # 9/10 of the first, 7/9 of the third
     assert sam.distinct(found, scores, 0.95).tolist() == [1, 0, 2, 3]
     assert not len(sam.distinct(found[:0], scores[:0], 0.7))
+    # As one after the other.
+    rng = np.random.default_rng(0)
+    many = np.sort(rng.uniform(0, 9, (60, 2, 2)), axis=1).reshape(60, 4).astype(np.float32)
+    scores, kept = rng.permutation(60).astype(np.float32), []
+    for row in np.argsort(-scores):
+        if all(len(sam.distinct(many[[row, other]], scores[[row, other]], 0.3)) == 2 for other in kept):
+            kept.append(row)
+    assert sam.distinct(many, scores, 0.3).tolist() == kept and len(kept) < 40
     np.testing.assert_array_equal(sam.grid(2), [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])
 
 

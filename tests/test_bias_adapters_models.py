@@ -1,6 +1,9 @@
 """Transformations by large pre-trained models: the architectures of transformers and diffusers, at random weights."""
 
+import functools
+import importlib.util
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -14,6 +17,8 @@ from jaxweights.errors import UserError
 torch = pytest.importorskip("torch", reason="the extra adapters is not installed")
 transformers = pytest.importorskip("transformers", reason="the extra adapters is not installed")
 diffusers = pytest.importorskip("diffusers", reason="the extra adapters is not installed")
+
+import tiny_models  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 KEY = jax.random.key(0)
@@ -38,139 +43,9 @@ def save(place, model, processor=None):
 
 
 @pytest.fixture(scope="module")
-def depth(tmp_path_factory):
-    backbone = transformers.Dinov2Config(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=28,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-        reshape_hidden_states=False,
-    )
-    config = transformers.DepthAnythingConfig(
-        backbone_config=backbone,
-        neck_hidden_sizes=[8] * 4,
-        fusion_hidden_size=8,
-        head_hidden_size=8,
-        reassemble_hidden_size=16,
-    )
-    processor = transformers.DPTImageProcessorPil(
-        size={"height": 28, "width": 28}, ensure_multiple_of=14, keep_aspect_ratio=True
-    )
-    return save(tmp_path_factory.mktemp("depth"), transformers.DepthAnythingForDepthEstimation(config), processor)
-
-
-@pytest.fixture(scope="module")
-def segment_anything(tmp_path_factory):
-    config = transformers.SamConfig(
-        vision_config={
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "image_size": 64,
-            "patch_size": 16,
-            "output_channels": 8,
-            "global_attn_indexes": [0],
-            "window_size": 2,
-            "mlp_dim": 16,
-            "num_pos_feats": 4,
-        },
-        prompt_encoder_config={"hidden_size": 8, "image_size": 64, "patch_size": 16, "mask_input_channels": 4},
-        mask_decoder_config={
-            "hidden_size": 8,
-            "mlp_dim": 16,
-            "num_attention_heads": 2,
-            "iou_head_hidden_dim": 8,
-        },
-    )
-    processor = transformers.SamImageProcessorPil(
-        size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}, mask_size={"longest_edge": 16}
-    )
-    model = transformers.SamModel(config)
-    # As its weights are drawn by the library, all masks are empty or full.
-    for part, seed, std in ((model, 0, 0.5), (model.mask_decoder, 2, 2.0)):
-        torch.manual_seed(seed)
-        for weights in part.parameters():
-            torch.nn.init.normal_(weights, std=std)
-    return save(tmp_path_factory.mktemp("sam"), model, processor)
-
-
-@pytest.fixture(scope="module")
-def segformer(tmp_path_factory):
-    config = transformers.SegformerConfig(
-        num_labels=150,
-        depths=[1] * 4,
-        hidden_sizes=[8] * 4,
-        num_attention_heads=[1] * 4,
-        decoder_hidden_size=8,
-        sr_ratios=[1] * 4,
-    )
-    processor = transformers.SegformerImageProcessorPil(size={"height": 32, "width": 32})
-    model = transformers.SegformerForSemanticSegmentation(config)
-    return save(tmp_path_factory.mktemp("segformer"), model, processor)
-
-
-@pytest.fixture(scope="module")
-def mask2former(tmp_path_factory):
-    backbone = transformers.SwinConfig(
-        embed_dim=8,
-        depths=[1] * 4,
-        num_heads=[1] * 4,
-        image_size=32,
-        window_size=2,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
-    config = transformers.Mask2FormerConfig(
-        backbone_config=backbone,
-        feature_size=32,
-        mask_feature_size=32,
-        hidden_dim=32,
-        encoder_feedforward_dim=8,
-        dim_feedforward=8,
-        encoder_layers=1,
-        decoder_layers=1,
-        num_attention_heads=2,
-        num_queries=5,
-        num_labels=7,
-    )
-    processor = transformers.Mask2FormerImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 90})
-    model = transformers.Mask2FormerForUniversalSegmentation(config)
-    return save(tmp_path_factory.mktemp("mask2former"), model, processor)
-
-
-@pytest.fixture(scope="module")
-def detr(tmp_path_factory):
-    backbone = transformers.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, out_features=["stage2", "stage3", "stage4"]
-    )
-    config = transformers.DeformableDetrConfig(
-        backbone_config=backbone,
-        use_timm_backbone=False,
-        d_model=32,
-        encoder_layers=1,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=16,
-        decoder_ffn_dim=16,
-        num_queries=9,
-        num_feature_levels=3,
-        num_labels=1203,
-    )
-    processor = transformers.DeformableDetrImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128})
-    model = transformers.DeformableDetrForObjectDetection(config)
-    return save(tmp_path_factory.mktemp("detr"), model, processor)
-
-
-def autoencoder():
-    return diffusers.AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        norm_num_groups=4,
-        scaling_factor=0.18215,
-    )
+def tiny(tmp_path_factory):
+    """The folder of a model of `tiny_models`, by name; made once."""
+    return functools.cache(lambda name: save(tmp_path_factory.mktemp(name), *getattr(tiny_models, name)()))
 
 
 def make(kind, **values):
@@ -198,32 +73,34 @@ def stored(made, source, tmp_path):
     return found
 
 
-def test_depth(depth, source, tmp_path):
-    made = convert(make("depth", model=depth), source, tmp_path / "out")
+def test_depth(tiny, source, tmp_path):
+    made = convert(make("depth", model=tiny("depth")), source, tmp_path / "out")
     assert [picture.shape for picture in made] == list(SIZES)
     assert all(picture.min() == 0 and picture.max() == 255 for picture in made)
-    found = stored(make("depth", model=depth), source, tmp_path)
+    found = stored(make("depth", model=tiny("depth")), source, tmp_path)
     np.testing.assert_array_equal(found[..., 1], [made[1], made[3]])
-    swapped = convert(make("depth", model=depth, swap_channels=True), source, tmp_path / "swapped")
+    swapped = convert(make("depth", model=tiny("depth"), swap_channels=True), source, tmp_path / "swapped")
     assert any((a != b).any() for a, b in zip(made, swapped, strict=True))
 
 
-def test_contours_of_segment_anything(segment_anything, source, tmp_path):
+def test_contours_of_segment_anything(tiny, source, tmp_path):
     values = {"points_per_side": 4, "points_per_batch": 5, "least_iou": 0.1, "least_stability": 0.1}
-    made = make("sam", model=segment_anything, **values)
+    made = make("sam", model=tiny("segment_anything"), **values)
     pictures = convert(made, source, tmp_path / "out")
     assert [picture.shape for picture in pictures] == list(SIZES)
     for picture in pictures:
         assert set(np.unique(picture)) <= {0, 255} and not picture[[0, -1]].any() and not picture[:, [0, -1]].any()
     assert any(picture.any() for picture in pictures)
     np.testing.assert_array_equal(stored(made, source, tmp_path)[0, ..., 2], pictures[1])
-    convert(make("sam", model=segment_anything, **values, top="lowest"), source, tmp_path / "lowest")
-    none = convert(make("sam", model=segment_anything, **values | {"least_stability": 1.0}), source, tmp_path / "none")
+    convert(make("sam", model=tiny("segment_anything"), **values, top="lowest"), source, tmp_path / "lowest")
+    none = convert(
+        make("sam", model=tiny("segment_anything"), **values | {"least_stability": 1.0}), source, tmp_path / "none"
+    )
     assert not any(picture.any() for picture in none)
 
 
-def test_masks_are_those_of_the_library(segment_anything, source):
-    made = make("sam", model=segment_anything, points_per_side=3, least_iou=0.1, least_stability=0.1)
+def test_masks_are_those_of_the_library(tiny, source):
+    made = make("sam", model=tiny("segment_anything"), points_per_side=3, least_iou=0.1, least_stability=0.1)
     assert isinstance(made, sam.SAM)
     loaded, processor = models.load(made, "transformers", "SamModel"), models.processor(made)
     given = sam.inputs.prepared(processor, np.asarray(Image.open(source / "1.png")))
@@ -246,8 +123,8 @@ def test_masks_are_those_of_the_library(segment_anything, source):
     np.testing.assert_array_equal(masks, decoded)
 
 
-def test_segmentation(segformer, mask2former, source, tmp_path):
-    for number, model in enumerate((segformer, mask2former)):
+def test_segmentation(tiny, source, tmp_path):
+    for number, model in enumerate((tiny("segformer"), tiny("mask2former"))):
         made = make("segmentation", model=model)
         pictures = convert(made, source, tmp_path / f"{number}")
         assert [picture.shape for picture in pictures] == [(*size, 3) for size in SIZES]
@@ -258,10 +135,10 @@ def test_segmentation(segformer, mask2former, source, tmp_path):
         channels = stored(made.replace(channels_of="class", classes=count), source, kept)
         assert channels.shape[-1] == count and set(np.unique(channels)) <= {0, 255} and channels.any()
     given = folder.Input("", np.asarray(Image.open(source / "1.png")), "0" * 32)
-    running = segmentation.segmenter(make("segmentation", model=segformer))
+    running = segmentation.segmenter(make("segmentation", model=tiny("segformer")))
     (found,) = running.run([running.prepare(given)])
-    processor, module = models.processor(make("depth", model=segformer)), None
-    module = transformers.SegformerForSemanticSegmentation.from_pretrained(segformer)
+    processor, module = models.processor(make("depth", model=tiny("segformer"))), None
+    module = transformers.SegformerForSemanticSegmentation.from_pretrained(tiny("segformer"))
     with torch.inference_mode():
         out = module(**processor(images=given.image, return_tensors="pt"))
     (expected,) = processor.post_process_semantic_segmentation(out, target_sizes=[found.classes.shape])
@@ -269,8 +146,8 @@ def test_segmentation(segformer, mask2former, source, tmp_path):
     assert len(found.names) == 150
 
 
-def test_detection(detr, source, tmp_path):
-    made = make("detection", model=detr, threshold=0.0)
+def test_detection(tiny, source, tmp_path):
+    made = make("detection", model=tiny("detr"), threshold=0.0)
     pictures = convert(made, source, tmp_path / "out")
     assert [picture.shape for picture in pictures] == [(*size, 3) for size in SIZES]
     assert all((picture != 255).any() for picture in pictures)
@@ -279,13 +156,32 @@ def test_detection(detr, source, tmp_path):
     running = detection.detector(made, 0.0)
     (found,) = running.run([running.prepare(folder.Input("", np.zeros((40, 60, 3), np.uint8), "0" * 32))])
     assert found.boxes.shape == (len(found.names), 4) and (np.diff(found.scores) <= 0).all() and len(found.names)
-    assert found.num_classes == 1203 and all(name.startswith("LABEL_") for name in found.names)
+    assert found.num_classes == 1203 and all(name.startswith("thing ") for name in found.names)
     empty = convert(made.replace(threshold=1.0), source, tmp_path / "none")
     assert all((picture == 255).all() for picture in empty)
 
 
+def test_classes_without_names_are_not_named(source, tmp_path):
+    numbered = make("detection", model=save(tmp_path / "detr", *tiny_models.detr(named=False)), threshold=0.0)
+    with pytest.raises(UserError, match="no names for its 1,203 classes: .*id2label"):
+        convert(numbered, source, tmp_path / "out")
+    assert (convert(numbered.replace(named=False), source, tmp_path / "bare")[0] != 255).any()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_backbones_of_another_package_name_it(tiny, tmp_path):
+    shutil.copytree(tiny("detr"), tmp_path / "detr")
+    path = tmp_path / "detr" / "config.json"
+    backbone = {"model_type": "timm_backbone", "backbone": "resnet18"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "backbone_config": backbone}))
+    with pytest.raises(UserError, match="needs the package timm, which is not installed.*adapters.*or timm alone"):
+        transformations.transform(
+            make("detection", model=str(tmp_path / "detr")), np.zeros((1, 8, 8, 3), np.uint8), KEY
+        )
+
+
 def test_reconstruction(source, tmp_path):
-    model = save(tmp_path / "vae", autoencoder())
+    model = save(tmp_path / "vae", tiny_models.autoencoder())
     made = make("sd_vae", model=model, size=16)
     pictures = convert(made, source, tmp_path / "out")
     assert [picture.shape for picture in pictures] == [(*size, 3) for size in SIZES]
@@ -294,51 +190,15 @@ def test_reconstruction(source, tmp_path):
     assert np.abs(found[0].astype(int) - pictures[1]).max() <= 1
 
 
-def pipeline():
-    """Two text encoders, a U-Net and an autoencoder as those of SDXL, and a tokenizer of single letters."""
-    letters = [chr(code) for code in range(97, 123)]
-    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = transformers.CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
-    tokenizer.model_max_length = 16
-    sizes = {"hidden_size": 8, "intermediate_size": 8, "projection_dim": 8, "num_hidden_layers": 2}
-    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
-    text = transformers.CLIPTextConfig(
-        vocab_size=len(words), max_position_embeddings=16, num_attention_heads=2, **sizes, **ends
-    )
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        transformer_layers_per_block=(1, 1),
-        projection_class_embeddings_input_dim=6 * 8 + 8,
-        cross_attention_dim=16,
-    )
-    return diffusers.StableDiffusionXLPipeline(
-        autoencoder(),
-        transformers.CLIPTextModel(text),
-        transformers.CLIPTextModelWithProjection(text),
-        tokenizer,
-        tokenizer,
-        unet,
-        diffusers.EulerDiscreteScheduler(timestep_spacing="trailing"),
-        add_watermarker=False,
-    )
-
-
 def test_pictures_of_captions(source, tmp_path):
     pixels = [np.asarray(Image.open(source / f"{i}.png")) for i in range(4)]
     rows = [{"image": f"{i}.png", "caption": f"a {['dog', 'cat', 'dog'][i]}"} for i in range(3)]
     rows[1]["digest"] = collections.digest(pixels[1])
     captions = tmp_path / "captions.jsonl"
     captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    made = make("text_to_image", model=save(tmp_path / "model", pipeline()), captions=str(captions), size=16)
+    made = make(
+        "text_to_image", model=save(tmp_path / "model", tiny_models.pipeline()), captions=str(captions), size=16
+    )
     found = adapters.convert_folder(made, source, tmp_path / "out")
     assert sorted(found.failed) == ["3.png", "bad.png"] and "has no caption" in found.failed["3.png"]
     pictures = [np.asarray(Image.open(path)) for path in found.outputs.values()]
@@ -354,34 +214,20 @@ def test_pictures_of_captions(source, tmp_path):
 
 def test_samples_of_a_transformer_per_collection(source, tmp_path):
     for seed in (0, 1):
-        torch.manual_seed(seed)
-        transformer = diffusers.DiTTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=4,
-            in_channels=4,
-            out_channels=8,
-            num_layers=1,
-            sample_size=4,
-            num_embeds_ada_norm=1,
-            norm_num_groups=4,
-        )
-        parts = diffusers.DiTPipeline(transformer, autoencoder(), diffusers.DDPMScheduler())
-        parts.save_pretrained(tmp_path / f"{seed}")
-    made = make("dit", models=(str(tmp_path / "0"), str(tmp_path / "1")), steps=3)
-    assert made.PER_COLLECTION
-    pictures = convert(made, source, tmp_path / "out")
+        tiny_models.dit(seed).save_pretrained(tmp_path / f"{seed}")
+    places = {name: str(tmp_path / f"{seed}") for seed, name in enumerate(("a", "b"))}
+    made = make("dit", models=places, steps=3)
+    pictures = convert(make("dit", model=places["a"], steps=3), source, tmp_path / "out")
     assert pictures[0].shape == (16, 16, 3) and (pictures[0] != pictures[1]).any()
     images = np.stack([np.asarray(Image.open(source / f"{i}.png")) for i in (1, 3)])
-    first, second = (
-        transformations.transform(made, images, KEY, transformations.Place(state=state)) for state in (0, 1)
-    )
+    first, second = (transformations.transform(made, images, KEY, transformations.Place(state=name)) for name in places)
     assert first.shape == (2, 16, 16, 3) and (first != second).any()
     assert np.abs(first[0].astype(int) - pictures[1]).max() <= 1
-    with pytest.raises(UserError, match="models.*number 3"):
-        transformations.transform(made, images, KEY, transformations.Place(state=2))
+    with pytest.raises(UserError, match="models has no model for c. .* each of these names and no others: a, b, c"):
+        transformations.transform(made, images, KEY, transformations.Place(state="c"))
 
 
-def test_a_comparison(depth, tmp_path):
+def test_a_comparison(tiny, tmp_path):
     config = {
         "seed": 0,
         "bias": {
@@ -393,8 +239,8 @@ def test_a_comparison(depth, tmp_path):
             },
             "main": "forms",
             "transformations": {
-                "depth": {"kind": "depth", "model": depth, "batch_size": 32},
-                "both": {"kind": "concatenation", "parts": ["identity", {"kind": "depth", "model": depth}]},
+                "depth": {"kind": "depth", "model": tiny("depth"), "batch_size": 32},
+                "both": {"kind": "concatenation", "parts": ["identity", {"kind": "depth", "model": tiny("depth")}]},
             },
             "classifier": {"kind": "linear", "epochs": 5, "batch_size": 8},
             "repeats": 1,
@@ -411,12 +257,13 @@ def test_a_comparison(depth, tmp_path):
     assert study.run(config, tmp_path / "run")["transformations"]["depth"] == found["depth"]
 
 
-def test_weights_of_another_model_are_refused(depth, segformer, tmp_path, source):
+def test_weights_of_another_model_are_refused(tiny, tmp_path, source):
     images = np.zeros((1, 32, 32, 3), np.uint8)
     with pytest.raises(UserError, match="segformer"):
-        transformations.transform(make("depth", model=segformer), images, KEY)
+        transformations.transform(make("depth", model=tiny("segformer")), images, KEY)
     headless = save(
-        tmp_path / "headless", transformers.SegformerModel(transformers.SegformerConfig.from_pretrained(segformer))
+        tmp_path / "headless",
+        transformers.SegformerModel(transformers.SegformerConfig.from_pretrained(tiny("segformer"))),
     )
     transformers.SegformerImageProcessorPil().save_pretrained(headless)
     with pytest.raises(UserError, match="has no weights for .* parts .*decode_head"):

@@ -22,6 +22,7 @@ from jaxweights.bias.subject import Sizes  # noqa: E402
 from jaxweights.errors import UserError  # noqa: E402
 
 WORDS = ["a", "the", "sofa", "tree", "red", "yes", "no", "in", "USER", "ASSISTANT", ":", ".", "?"]
+NAMED = {"id2label": {i: f"thing {i}" for i in range(4)}, "label2id": {f"thing {i}": i for i in range(4)}}
 SPECIAL = ("<unk>", "<pad>", "<s>", "</s>", "<image>")
 
 
@@ -185,7 +186,7 @@ def test_objects_are_those_of_the_detector(tmp_path, images):
     )
     sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "num_queries": 5, "num_feature_levels": 3}
     sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
-    config = transformers.DeformableDetrConfig(backbone_config=backbone, use_timm_backbone=False, num_labels=4, **sizes)
+    config = transformers.DeformableDetrConfig(backbone_config=backbone, use_timm_backbone=False, **NAMED, **sizes)
     transformers.DeformableDetrForObjectDetection(config).save_pretrained(tmp_path / "model")
     processor = transformers.DeformableDetrImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 128})
     processor.save_pretrained(tmp_path / "model")
@@ -193,7 +194,7 @@ def test_objects_are_those_of_the_detector(tmp_path, images):
     made = annotation.annotate(task, images, tmp_path / "out")
     rows = table(made.place)
     assert len(rows) == 5 and all(row["scores"] == sorted(row["scores"], reverse=True) for row in rows)
-    assert {name for row in rows for name in row["names"]} <= {f"LABEL_{i}" for i in range(4)}
+    assert {name for row in rows for name in row["names"]} <= set(NAMED["id2label"].values())
     middle = float(np.median([score for row in rows for score in row["scores"]]))
     found = objects.read({"a": str(made.place), "b": str(made.place)}, least_score=middle)
     expected = [

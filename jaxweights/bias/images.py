@@ -20,7 +20,7 @@ from jaxweights.bias.collections import Collection, Reading
 from jaxweights.bias.collections.reading import formed
 from jaxweights.bias.settings import BiasSettings, SetSettings
 from jaxweights.bias.subject import Labelled, Sizes, Subject
-from jaxweights.bias.transformations import Fitted, Place, Pretrained, Transformation, stored, transform
+from jaxweights.bias.transformations import Concatenation, Fitted, Place, Pretrained, Transformation, stored, transform
 from jaxweights.errors import UserError
 
 _FIT, _APPLY = 0, 1  # purposes of a transformation's key
@@ -77,6 +77,9 @@ class Images(Subject):
         for made in self._made.values():
             for parts, _ in self._collections.values():
                 made.check(parts[0].shape)
+                for part in made.transformations if isinstance(made, Concatenation) else (made,):
+                    if isinstance(part, Pretrained):
+                        part.ready([one.name for one in parts])
             if isinstance(made, transformations.Library):
                 with extras.importing("bias"):
                     importlib.import_module(made.LIBRARY)
@@ -101,8 +104,7 @@ class Images(Subject):
         key = jax.random.fold_in(jax.random.key(self._seed), _APPLY)
         place = Place(mesh, self._folder, digests=self._sets[of].groups[rows])
         if isinstance(made, Pretrained) and made.PER_COLLECTION:
-            states = list(range(self._sets[of].num_classes))
-            return _by_collection(how, made, images[rows], labels[rows], states, key, place)
+            return _by_collection(how, made, images[rows], labels[rows], list(self._sets[of].names), key, place)
         if not isinstance(made, Fitted):
             return how(made, images[rows], key, place)
         free = [np.setdiff1d(np.flatnonzero(labels == i), unseen) for i in range(self._sets[of].num_classes)]

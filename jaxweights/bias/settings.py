@@ -10,7 +10,7 @@ from jaxweights import checks
 from jaxweights.bias import classifiers, collections, transformations
 from jaxweights.bias.classifiers import Classifier
 from jaxweights.bias.collections import Reading, Source
-from jaxweights.bias.transformations import Transformation
+from jaxweights.bias.transformations import Pretrained, Transformation
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, make, refuse_unknown, setting
 
@@ -157,6 +157,8 @@ def parse(config: Mapping[str, Any]) -> BiasSettings:
         )
     refuse_unknown(config, ("seed", "bias", *(SECTIONS if found.kind == WEIGHTS else ())), "")
     if found.kind != WEIGHTS:  # sets and transformations of networks are checked where these are read
-        found.chosen_sets()
-        found.chosen_transformations()
+        names = sorted({name for one in found.chosen_sets().values() for name in one.collections or one.parts})
+        for made in found.chosen_transformations().values():
+            if isinstance(made, Pretrained):
+                made.check_collections(names)
     return found

@@ -10,7 +10,7 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Self
 
 import numpy as np
 
@@ -39,29 +39,41 @@ class Adapter(Pretrained, ModelSettings):
     side: int = setting(SIDE, at_least=0)
 
     @abc.abstractmethod
-    def begin(self, collection: int) -> Running:
-        """Loads the model, that of a collection where these have one each; its outputs are pictures `[H, W]` or
-        `[H, W, 3]` uint8.
+    def begin(self) -> Running:
+        """Loads the model; its outputs are pictures `[H, W]` or `[H, W, 3]` uint8.
 
         Raises:
           UserError: see `models.load`.
         """
 
-    def step(self, collection: int = 0) -> Step:
+    def of_collection(self, collection: str) -> Self:
+        """These settings with the model of a collection, where each has its own; empty for images of none.
+
+        Raises:
+          UserError: there is none for this collection.
+        """
+        del collection
+        return self
+
+    def ready(self, collections: Sequence[str]) -> None:
+        """See `Pretrained.ready`."""
+        models.torch()
+        for name in collections:
+            models.find(self.of_collection(name))
+
+    def step(self, collection: str = "") -> Step:
         """What is done to the images of a collection."""
-        facts: dict[str, Any] = self.facts
-        if self.PER_COLLECTION:
-            facts = {**facts, "collection": collection}
+        own = self.of_collection(collection)
         return Step(
             name=self.KIND,
-            facts=settings.plain(facts),
-            begin=lambda: models.within_memory(self, self.begin(collection)),
+            facts=settings.plain(own.facts),
+            begin=lambda: models.within_memory(own, own.begin()),
             batch_size=self.batch_size,
             side=self.side,
         )
 
     def of_images(
-        self, images: np.ndarray, digests: Sequence[str], collection: int, folder: pathlib.Path | None
+        self, images: np.ndarray, digests: Sequence[str], collection: str, folder: pathlib.Path | None
     ) -> np.ndarray:
         """See `Pretrained.of_images`."""
         if folder is None:
@@ -87,7 +99,7 @@ class Adapter(Pretrained, ModelSettings):
 
 
 def convert_folder(
-    transformation: Adapter, source: pathlib.Path | str, target: pathlib.Path | str, collection: int = 0
+    transformation: Adapter, source: pathlib.Path | str, target: pathlib.Path | str, collection: str = ""
 ) -> Converted:
     """Transforms the images below a folder; see `folder.convert`.
 
@@ -95,7 +107,7 @@ def convert_folder(
       transformation: what is done.
       source: folder of images of any sizes.
       target: outside of it, gets a PNG for every image under the image's path.
-      collection: number of the collection that they are of, where each has a model of its own.
+      collection: name of the collection that they are of, where each has a model of its own.
 
     Raises:
       UserError: no images, a target of something else, or a model that cannot be loaded.

@@ -30,9 +30,8 @@ class Depth(Adapter):
     model: str = "depth-anything/Depth-Anything-V2-Large-hf"
     swap_channels: bool = False
 
-    def begin(self, collection: int) -> Running:
+    def begin(self) -> Running:
         """See `Adapter.begin`."""
-        del collection
         loaded = models.load(self, "transformers", "AutoModelForDepthEstimation")
         processor, torch = models.processor(self), models.torch()
 

@@ -19,7 +19,8 @@ from jaxweights.bias.transformations.base import FULL, Augmentation
 from jaxweights.settings import setting
 
 MODEL = "facebook/deformable-detr-box-supervised"
-"""A detector of the 1,203 classes of LVIS that is in transformers; the published one, ViTDet-H, is not."""
+"""A detector of the 1,203 classes of LVIS that is in transformers, which the published one, ViTDet-H, is not. The
+script of transformers that converted it gives it LVIS's names and a backbone of its own, without timm."""
 THRESHOLD = 0.5
 _LINE = 2  # pixels of an outline
 _LETTERS = 12  # pixels of a name's height
@@ -62,12 +63,11 @@ class Detection(Adapter):
     threshold: float = setting(THRESHOLD, at_least=0, at_most=1)
     named: bool = True
 
-    def begin(self, collection: int) -> Running:
+    def begin(self) -> Running:
         """See `Adapter.begin`; its outputs are `Detections`, which are drawn as they are written."""
-        del collection
-        return detector(self, self.threshold)
+        return detector(self, self.threshold, self.named)
 
-    def step(self, collection: int = 0) -> Step:
+    def step(self, collection: str = "") -> Step:
         """See `Adapter.step`."""
         return dataclasses.replace(super().step(collection), form=Form(folder.PICTURE.suffix, self._write))
 
@@ -75,19 +75,20 @@ class Detection(Adapter):
         folder.PICTURE.write(path, drawn(found, self.named))
 
 
-def detector(settings: ModelSettings, threshold: float = THRESHOLD) -> Running:
+def detector(settings: ModelSettings, threshold: float = THRESHOLD, named: bool = True) -> Running:
     """A model that makes `Detections` of every image.
 
     Args:
       settings: of the model.
       threshold: least score of an object.
+      named: whether names are needed; else classes without any are numbered.
 
     Raises:
-      UserError: see `models.load`.
+      UserError: see `models.load`, and `models.class_names` where names are needed.
     """
     loaded = models.load(settings, "transformers", "AutoModelForObjectDetection")
     processor, torch = models.processor(settings), models.torch()
-    names = loaded.model.config.id2label
+    names = models.class_names(settings, loaded.model) if named else loaded.model.config.id2label
 
     def prepare(given: Input) -> Prepared:
         return inputs.prepared(processor, given.image)

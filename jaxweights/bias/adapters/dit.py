@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from jaxweights.bias.adapters.folder import Running
 from jaxweights.bias.adapters.models import EXTRA, Loaded
 from jaxweights.bias.adapters.sd_vae import pictures
 from jaxweights.bias.transformations.base import FULL, Augmentation
+from jaxweights.errors import UserError
 from jaxweights.settings import setting
 
 _SCHEDULE = {
@@ -34,9 +35,9 @@ class DiT(Adapter):
     no influence on the sample in its place but the seed.
 
     Attributes:
-      models: of every collection, in the order of their names, a folder or a name on the hub, as pipelines of
-        `diffusers` are kept: `transformer/` and `vae/`.
-      model: not used.
+      models: by the name of every collection, a folder or a name on the hub, as pipelines of `diffusers` are kept:
+        `transformer/` and `vae/`.
+      model: of a single folder of images, in place of `models`.
       steps: steps of a sample.
     """
 
@@ -44,17 +45,37 @@ class DiT(Adapter):
     AUGMENTATION: ClassVar[Augmentation] = FULL
     PER_COLLECTION: ClassVar[bool] = True
 
-    models: tuple[str, ...] = ()
+    models: Mapping[str, str] = dataclasses.field(default_factory=dict)
     batch_size: int = setting(32, at_least=1)
     steps: int = setting(250, at_least=1, at_most=1000)
 
-    def begin(self, collection: int) -> Running:
+    def check_collections(self, collections: Sequence[str]) -> None:
+        """See `Pretrained.check_collections`."""
+        missing = [name for name in collections if name not in self.models]
+        unknown = [name for name in self.models if name not in collections]
+        if missing or unknown:
+            lacking = [f"no model for {', '.join(missing)}"] if missing else []
+            more = [f"one for {', '.join(unknown)}, not to be found among the collections"] if unknown else []
+            raise UserError(
+                f"{self.section}.models has {', and '.join(lacking + more)}. Give a folder or a name on the hub for "
+                f"each of these names and no others: {', '.join(collections)}."
+            )
+
+    def of_collection(self, collection: str) -> Self:
+        """See `Adapter.of_collection`."""
+        if collection in self.models:
+            return self.replace(model=self.models[collection], models={})
+        if collection:
+            self.check_collections([*self.models, collection])
+        if not self.model:
+            self.refuse("model", "give the one of this folder; `models` is for the collections of a comparison")
+        return self
+
+    def begin(self) -> Running:
         """See `Adapter.begin`."""
-        if collection >= len(self.models):
-            self.refuse("models", f"give one for every collection; there is none for number {collection + 1}")
-        own, torch = self.replace(model=self.models[collection]), models.torch()
-        transformer = models.load(own, "diffusers", "DiTTransformer2DModel", subfolder="transformer")
-        vae = models.load(own, "diffusers", "AutoencoderKL", subfolder="vae")
+        torch = models.torch()
+        transformer = models.load(self, "diffusers", "DiTTransformer2DModel", subfolder="transformer")
+        vae = models.load(self, "diffusers", "AutoencoderKL", subfolder="vae")
 
         def run(batch: Sequence[int]) -> list[np.ndarray]:
             with torch.inference_mode():

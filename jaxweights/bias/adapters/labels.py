@@ -35,7 +35,7 @@ class LabelSettings(TableTask):
         def begin() -> Running:
             loaded = models.load(self, "transformers", "AutoModelForImageClassification")
             processor, torch = models.processor(self), models.torch()
-            names = loaded.model.config.id2label
+            names = models.class_names(self, loaded.model)
 
             def prepare(given: Input) -> np.ndarray:
                 return processor(images=given.image, return_tensors="np")["pixel_values"][0]

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +18,8 @@ from jaxweights.settings import Settings, plain, setting
 
 EXTRA = "adapters"
 _SAMPLED = 1 << 20  # bytes at each end of a file that its fingerprint is made of
+_NUMBERED = re.compile(r"LABEL_\d+")  # what transformers calls a class without a name
+_INSTALLED_BY = re.compile(r"pip install ([\w.-]+)")
 _KEPT_APART = ("batch_size", "fetch")  # settings that no output depends on
 _CONFIGS = ("config.json", "model_index.json")  # of a model, of a pipeline
 _ABSENT = "is neither a folder nor in the cache of the Hugging Face hub on this machine"
@@ -123,22 +126,49 @@ def built(settings: ModelSettings, kind: str, build: Callable[..., Any], **optio
     Raises:
       UserError: see `load`; the message names the kind.
     """
-    name = _place(settings)
-    local = not settings.fetch or pathlib.Path(name).is_dir()
-    if local and _config(settings) is None:
-        lacking = f"is a folder without {' or '.join(_CONFIGS)}" if pathlib.Path(name).is_dir() else _ABSENT
-        raise UserError(f"{_where(settings)} {lacking}. {_cure(settings)}")
+    name, local = find(settings)
     try:
         return build(name, revision=settings.revision, local_files_only=local, **options)
     except ImportError as error:
+        needed = _INSTALLED_BY.search(str(error))
+        package = f"the package {needed[1]}, which" if needed else "a package that"
         raise UserError(
-            f"{_where(settings)} needs a package that is not installed ({_first(error)}). Install "
-            f'`pip install "jaxweights[{EXTRA}]"`, or what it names.'
+            f"{_where(settings)} needs {package} is not installed ({_first(error)}). Install "
+            f'`pip install "jaxweights[{EXTRA}]"`, or {needed[1] if needed else "what it names"} alone.'
         ) from error
     except Exception as error:  # files of strangers can raise anything
         raise UserError(
             f"{_where(settings)} cannot be loaded as {kind} ({_first(error)}). {_cure(settings)}"
         ) from error
+
+
+def find(settings: ModelSettings) -> tuple[str, bool]:
+    """The folder of a model, or its name on the hub, and whether its files are on this machine; else they are fetched.
+
+    Raises:
+      UserError: the model is not there and not to be fetched.
+    """
+    name = _place(settings)
+    local = not settings.fetch or pathlib.Path(name).is_dir()
+    if local and _config(settings) is None:
+        lacking = f"is a folder without {' or '.join(_CONFIGS)}" if pathlib.Path(name).is_dir() else _ABSENT
+        raise UserError(f"{_where(settings)} {lacking}. {_cure(settings)}")
+    return name, local
+
+
+def class_names(settings: ModelSettings, model: Any) -> dict[int, str]:
+    """Names of the classes of a model of `transformers`, by number.
+
+    Raises:
+      UserError: its config has none, so that the library numbers them.
+    """
+    found = {int(number): str(name) for number, name in model.config.id2label.items()}
+    if all(_NUMBERED.fullmatch(name) for name in found.values()):
+        raise UserError(
+            f"{_where(settings)} has no names for its {len(found):,} classes: its config numbers them (LABEL_0, ...). "
+            "Put the names into `id2label` of its config.json, by number, or choose a model that has them."
+        )
+    return found
 
 
 def processor(settings: ModelSettings, kind: str = "AutoImageProcessor") -> Any:

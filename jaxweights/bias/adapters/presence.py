@@ -49,7 +49,7 @@ class SegmentSettings(TableTask):
 
     def step(self) -> Step:
         """What makes `{"names", "scores"}` of every image."""
-        return _step("classes", self, lambda: _told(segmentation.segmenter(self), _classes))
+        return _step("classes", self, lambda: _told(segmentation.segmenter(self, named=True), _classes))
 
 
 def _step(name: str, task: TableTask, begin: Callable[[], Running]) -> Step:

@@ -47,9 +47,8 @@ class SAM(Adapter):
     most_overlap: float = setting(0.7, at_least=0, at_most=1)
     top: Literal["highest", "lowest"] = "highest"
 
-    def begin(self, collection: int) -> Running:
+    def begin(self) -> Running:
         """See `Adapter.begin`."""
-        del collection
         loaded = models.load(self, "transformers", "SamModel")
         processor, torch = models.processor(self), models.torch()
 
@@ -127,18 +126,23 @@ def boxes(torch: Any, masks: Any) -> Any:
 
 
 def distinct(found: np.ndarray, scores: np.ndarray, most_overlap: float) -> np.ndarray:
-    """Rows of boxes `[k, 4]`, the best first, without those that overlap a better one by more (non-maximum
-    suppression)."""
+    """Rows of boxes `[k, 4]`, the best first, without those that overlap a better one that is kept by more
+    (non-maximum suppression)."""
     order = np.argsort(-scores, kind="stable")
-    left, top, right, bottom = found[order].T
+    hides = _overlapping(found[order], most_overlap)
+    kept = np.ones(len(order), bool)
+    while True:  # the first n rows are final after n rounds, most often all of them after a few
+        now = ~(hides & kept[:, None]).any(axis=0)
+        if np.array_equal(now, kept):
+            return order[kept].astype(np.int64)
+        kept = now
+
+
+def _overlapping(boxes: np.ndarray, most_overlap: float) -> np.ndarray:
+    """`[k, k]` bool, whether a box, the row, overlaps a later one, the column, by more."""
+    left, top, right, bottom = boxes.T
     areas = (right - left) * (bottom - top)
-    alive, kept = np.ones(len(order), bool), []
-    for row in range(len(order)):
-        if not alive[row]:
-            continue
-        kept.append(order[row])
-        wide = np.minimum(right, right[row]) - np.maximum(left, left[row])
-        tall = np.minimum(bottom, bottom[row]) - np.maximum(top, top[row])
-        shared = np.maximum(wide, 0) * np.maximum(tall, 0)
-        alive &= shared <= most_overlap * (areas + areas[row] - shared)
-    return np.array(kept, np.int64)
+    wide = np.minimum(right[:, None], right) - np.maximum(left[:, None], left)
+    tall = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)
+    shared = np.maximum(wide, 0) * np.maximum(tall, 0)
+    return np.triu(shared > most_overlap * (areas[:, None] + areas - shared), k=1)

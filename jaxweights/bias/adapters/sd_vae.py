@@ -36,9 +36,8 @@ class SDVAE(Adapter):
     size: int = setting(SIZE, at_least=8)
     subfolder: str = ""
 
-    def begin(self, collection: int) -> Running:
+    def begin(self) -> Running:
         """See `Adapter.begin`."""
-        del collection
         options = {"subfolder": self.subfolder} if self.subfolder else {}
         loaded, torch = models.load(self, "diffusers", "AutoencoderKL", **options), models.torch()
 

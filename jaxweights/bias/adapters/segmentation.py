@@ -58,9 +58,8 @@ class Segmentation(Adapter):
         """See `Transformation.channels`."""
         return self.classes if self.channels_of == "class" else super().channels(channels)
 
-    def begin(self, collection: int) -> Running:
+    def begin(self) -> Running:
         """See `Adapter.begin`."""
-        del collection
         running = segmenter(self)
 
         def run(batch: Sequence[Prepared]) -> list[np.ndarray]:
@@ -81,11 +80,16 @@ class Segmentation(Adapter):
         return (picture[..., None] == np.arange(self.classes)).astype(np.uint8) * 255
 
 
-def segmenter(settings: ModelSettings) -> Running:
+def segmenter(settings: ModelSettings, named: bool = False) -> Running:
     """A model that makes a `Segmented` of every image.
 
+    Args:
+      settings: of the model.
+      named: whether names of classes are needed.
+
     Raises:
-      UserError: see `models.load`; or a model that needs more than an image.
+      UserError: see `models.load`, and `models.class_names` where names are needed; or a model that needs more than an
+        image.
     """
     config = models.from_pretrained(settings, "transformers", "AutoConfig")
     if config.model_type in _NOT_OFFERED:
@@ -94,7 +98,8 @@ def segmenter(settings: ModelSettings) -> Running:
     kind = "AutoModelForUniversalSegmentation" if by_queries else "AutoModelForSemanticSegmentation"
     loaded = models.load(settings, "transformers", kind)
     processor, torch = models.processor(settings), models.torch()
-    names = tuple(str(name) for _, name in sorted(loaded.model.config.id2label.items()))
+    by_number = models.class_names(settings, loaded.model) if named else loaded.model.config.id2label
+    names = tuple(str(name) for _, name in sorted(by_number.items()))
 
     def prepare(given: Input) -> Prepared:
         return inputs.prepared(processor, given.image)

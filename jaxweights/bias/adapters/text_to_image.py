@@ -65,9 +65,8 @@ class TextToImage(Adapter):
     def _path(self) -> pathlib.Path:
         return pathlib.Path(self.captions).expanduser()
 
-    def begin(self, collection: int) -> Running:
+    def begin(self) -> Running:
         """See `Adapter.begin`."""
-        del collection
         known, torch = read_captions(self._path), models.torch()
         options = {"variant": self.variant} if self.variant else {}
         loaded = models.load(self, "diffusers", "AutoPipelineForText2Image", **options)

@@ -140,6 +140,14 @@ class Pretrained(Transformation):
     PER_COLLECTION: ClassVar[bool] = False
     """Whether every collection has a model of its own."""
 
+    def check_collections(self, collections: Sequence[str]) -> None:
+        """Raises `UserError` where it has models of collections, and not one for each of these names."""
+        del collections
+
+    @abc.abstractmethod
+    def ready(self, collections: Sequence[str]) -> None:
+        """Raises `UserError` where a package or weights that images of these collections need are absent."""
+
     def channels(self, channels: int) -> int:
         """See `Transformation.channels`; pictures of models are in colour."""
         del channels
@@ -147,14 +155,14 @@ class Pretrained(Transformation):
 
     @abc.abstractmethod
     def of_images(
-        self, images: np.ndarray, digests: Sequence[str], collection: int, folder: pathlib.Path | None
+        self, images: np.ndarray, digests: Sequence[str], collection: str, folder: pathlib.Path | None
     ) -> np.ndarray:
         """Transforms images of one size.
 
         Args:
           images: `[n, H, W, C]` uint8.
           digests: `[n]`, of the images as they came from their source.
-          collection: number of the collection that they are of; for those that have a model each.
+          collection: name of the collection that they are of; for those that have a model each.
           folder: where outputs are kept, so that they are computed once; None to keep nothing.
 
         Returns:

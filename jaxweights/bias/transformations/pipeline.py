@@ -44,7 +44,7 @@ class Place:
     Attributes:
       mesh: devices, all of this process by default.
       folder: folder of what is computed once; parts that are there are not computed again. None to keep nothing.
-      state: of a `Fitted` transformation, for the collection that the images are from; the number of that collection
+      state: of a `Fitted` transformation, for the collection that the images are from; the name of that collection
         for a `Pretrained` one.
       digests: `[n]`, of the images as they came from their source, for a `Pretrained` transformation; None where they
         are as they came.
@@ -96,7 +96,7 @@ def stored(transformation: Transformation, images: np.ndarray, key: jax.Array, p
     if isinstance(transformation, Pretrained):
         digests = [digest(image) for image in images] if place.digests is None else place.digests.tolist()
         with processes.in_turn("images of a model"):
-            return transformation.of_images(images, digests, int(place.state or 0), place.folder)
+            return transformation.of_images(images, digests, str(place.state or ""), place.folder)
     compute = _by_library if isinstance(transformation, Library) else _on_devices
     if place.folder is None or transformation.stage != Stage.OFFLINE:
         return compute(transformation, images, key, place)
