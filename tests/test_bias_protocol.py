@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from jaxweights import parallel
-from jaxweights.bias import classifiers, protocol, transfer
+from jaxweights.bias import classifiers, protocol
+from jaxweights.bias.transfer import Transfer
 from jaxweights.errors import UserError
 
 
@@ -106,8 +107,8 @@ def test_transfers_learn_on_one_side_and_ask_on_the_other(parents):
     groups = np.concatenate([np.arange(60), np.arange(60) if parents else 60 + np.arange(60)])
     asked = np.repeat([False, True], 60)
     for train in (9, 0):
-        drawn = transfer.splits(labels, groups, asked, train, 4, repeats=3)
-        controls = transfer.control_splits(labels, groups, asked, train, 4, repeats=3)
+        drawn = Transfer(labels, groups, asked, train, 4).splits()
+        controls = Transfer(labels, groups, asked, train, 4).control_splits()
         for split in drawn + controls:
             assert not asked[split.train].any() and asked[split.validation].all()
             assert not np.intersect1d(groups[split.train], groups[split.validation]).size
@@ -119,6 +120,6 @@ def test_transfers_learn_on_one_side_and_ask_on_the_other(parents):
         assert len(np.unique(seen)) == len(seen) == 3 * 3 * 4
         assert all(len(np.unique(labels[split.train])) == 1 for split in controls)
     with pytest.raises(UserError, match="too few for 6 repeats of 4"):
-        transfer.splits(labels, groups, asked, 9, 4, repeats=6)
+        Transfer(labels, groups, asked, 9, 4).splits(6)
     with pytest.raises(UserError, match="control of 3 pseudo-collections"):
-        transfer.control_splits(labels[::10], groups[::10], asked[::10], 9, 4)
+        Transfer(labels[::10], groups[::10], asked[::10], 9, 4).control_splits()

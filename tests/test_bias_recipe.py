@@ -10,7 +10,8 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from configs.paper import bias_ycd
 from jaxweights import parallel, settings
-from jaxweights.bias import protocol
+from jaxweights.bias import annotations, protocol
+from jaxweights.bias.adapters import annotation
 from jaxweights.bias.augmentation import crops, mixing, randaugment
 from jaxweights.bias.classifiers import recipe
 from jaxweights.bias.describe import describe
@@ -104,6 +105,10 @@ def test_published_constants():
     for name, count in counts.items():
         facts = describe(bias_ycd.get_config(name).to_dict())
         assert facts["networks"]["ycd"]["num_params"] == count and facts["networks"]["ycd"]["steps"] == 21_960
+        assert set(facts["transformations"].values()) >= set(annotation.PICTURES)
+    own = describe(bias_ycd.get_config("tiny,own").to_dict())["transformations"]
+    assert len(own) == 17 and not set(own.values()) & {*annotation.PICTURES, "concatenation"}
+    assert annotations.parse(bias_ycd.get_config("captions").to_dict())["language"].encoder.tuned
     # Segmentations, which the published code standardises in evaluation alone.
     augmentation, chosen = Augmentation("crop", False, True), recipe.Recipe()
     assert chosen.standardised_in(augmentation) == (True, True)

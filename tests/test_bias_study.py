@@ -111,6 +111,10 @@ def test_what_is_refused(tried):
         ({"transformations": {"a": "identiti"}}, "identity"),
         ({"classifier": {"kind": "cnm"}}, "cnn"),
         ({"classifier": {"kind": "units"}}, "is for networks, but bias.kind is images"),
+        (
+            {"transformations": {"a": {"kind": "dit", "models": {"low": "x/y"}}}},
+            "no model for coarse, high, plain. Give",
+        ),
         ({"sets": {"forms": {"collections": {"a": {}, "b": {}}, "parts": {"c": {}}}}}, "cut or parts of none"),
         ({"sets": {"forms": {"of": {"kind": "image_set"}, "parts": {"one": {}}}}}, "two or more"),
         ({"sets": {"forms": {"of": {"kind": "image_set"}, "parts": {"a": {"limit": 1}, "b": {}}}}}, "limit"),

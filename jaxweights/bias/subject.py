@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights.bias import protocol, transfer
+from jaxweights.bias import protocol
 from jaxweights.bias.classifiers import Classifier
 from jaxweights.bias.protocol import Split
+from jaxweights.bias.transfer import Transfer
 from jaxweights.errors import UserError
 
 
@@ -63,13 +64,12 @@ class Sizes:
         """The subsets of repeats and controls, and whether each is a control.
 
         Raises:
-          UserError: see `protocol.splits` and `transfer.splits`.
+          UserError: see `protocol.splits` and `Transfer.splits`.
         """
         labels, groups, train = examples.labels, examples.groups, self.num_train
         if examples.asked is not None:
-            given = labels, groups, examples.asked, train, self.num_validation
-            real = transfer.splits(*given, self.repeats, self.seed)
-            pseudo = transfer.control_splits(*given, self.controls, self.seed)
+            drawing = Transfer(labels, groups, examples.asked, train, self.num_validation, self.seed)
+            real, pseudo = drawing.splits(self.repeats), drawing.control_splits(self.controls)
             return real + pseudo, [False] * len(real) + [True] * len(pseudo)
         counts = [len(np.unique(groups[labels == i])) for i in range(examples.num_classes)]
         if not train:

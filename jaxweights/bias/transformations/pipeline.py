@@ -18,15 +18,8 @@ from jax.sharding import Mesh
 
 from jaxweights import files, parallel, processes, settings
 from jaxweights.bias.collections.base import digest
-from jaxweights.bias.transformations.base import (
-    Arithmetic,
-    Fitted,
-    Library,
-    Pretrained,
-    Stage,
-    Transformation,
-    as_floats,
-)
+from jaxweights.bias.transformations import base
+from jaxweights.bias.transformations.base import Arithmetic, Fitted, Library, Pretrained, Stage, Transformation
 from jaxweights.bias.transformations.concatenation import Concatenation
 from jaxweights.progress import Progress
 
@@ -173,10 +166,10 @@ def _program(transformation: Transformation, mesh: Mesh) -> Callable[[Any, Any],
         (fitted, words), (images, rows) = state, chunk
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(words), rows)
         if isinstance(transformation, Fitted):
-            return transformation.apply(fitted, as_floats(images), keys)
+            return transformation.apply(fitted, base.as_floats(images), keys)
         if not isinstance(transformation, Arithmetic):
-            return accessed(transformation)(as_floats(images), keys)
-        return transformation.apply(images if transformation.BYTES else as_floats(images), keys)
+            return accessed(transformation)(base.as_floats(images), keys)
+        return transformation.apply(images if transformation.BYTES else base.as_floats(images), keys)
 
     return parallel.map_rows(run, mesh)
 
