@@ -15,22 +15,31 @@ from jaxweights.nn import convolution
 agree = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
 
 
+def borders(padding):
+    return [(padding, padding)] * 2 if isinstance(padding, int) else padding
+
+
 def draw(height, width, size, stride, padding):
     rng = np.random.default_rng(0)
-    x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((8, height, width, 3), (size, size, 3, 4)))
-    rows, cols = ((n + 2 * padding - size) // stride + 1 for n in (height, width))
+    sizes = (size, size) if isinstance(size, int) else size
+    x, kernel = (rng.normal(size=s).astype(np.float32) for s in ((8, height, width, 3), (*sizes, 3, 4)))
+    rows, cols = (
+        (n + sum(border) - size) // stride + 1
+        for n, size, border in zip((height, width), sizes, borders(padding), strict=True)
+    )
     return x, kernel, rng.normal(size=(8, rows, cols, 4)).astype(np.float32)
 
 
 @pytest.mark.parametrize(
     ("height", "width", "size", "stride", "padding"),
-    [(6, 5, 3, 1, 1), (6, 5, 3, 2, 1), (7, 6, 3, 2, 0), (9, 8, 7, 2, 3), (5, 4, 2, 3, 0), (5, 5, 3, 1, 0)],
+    [(6, 5, 3, 1, 1), (6, 5, 3, 2, 1), (7, 6, 3, 2, 0), (9, 8, 7, 2, 3), (5, 4, 2, 3, 0), (5, 5, 3, 1, 0)]
+    + [(6, 4, (2, 3), stride, ((1, 0), (1, 1))) for stride in (1, 2)],
 )
 def test_convolution_and_its_derivatives_are_those_of_lax(height, width, size, stride, padding):
     x, kernel, weight = draw(height, width, size, stride, padding)
 
     def textbook(x, kernel):
-        numbers, border = ("NHWC", "HWIO", "NHWC"), [(padding, padding)] * 2
+        numbers, border = ("NHWC", "HWIO", "NHWC"), borders(padding)
         return jax.lax.conv_general_dilated(x, kernel, (stride, stride), border, dimension_numbers=numbers)
 
     ours, theirs = (

@@ -13,6 +13,9 @@ from jax import lax
 from jaxweights.nn.dense import biased, matmul
 from jaxweights.nn.parameters import kernel_and_bias
 
+Borders = tuple[tuple[int, int], tuple[int, int]]
+"""Rows of zeros above and below a map, and columns left and right of it."""
+
 
 class Conv(nn.Module):
     """Convolution of `[B, H, W, C]` with a square window, zeros padded around the map; of `Patches` where these fit.
@@ -53,28 +56,38 @@ class Conv(nn.Module):
         return biased(y, bias)
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Cross-correlates `[B, H, W, C]` with `[k, k, C, F]`, zeros padded around the map.
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int | Borders) -> jax.Array:
+    """Cross-correlates `[B, H, W, C]` with `[h, w, C, F]`, zeros padded around the map.
 
     On CPU both derivatives are stride-1 convolutions in XLA's own order of axes, or, of the kernel under strides,
     products of shifted maps: left to itself, XLA took 15 and 50 times as long for them (64 maps of 32x32x16).
+
+    Args:
+      x: maps.
+      kernel: window.
+      stride: rows and columns from one position to the next.
+      padding: rows and columns of zeros on each side, or those above and below, left and right.
     """
-    taps, borders = zip(*(_reached(n, kernel.shape[0], stride, padding) for n in x.shape[1:3]), strict=True)
-    if jax.default_backend() != "cpu" or set(taps) != {(0, kernel.shape[0])}:
+    given = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+    windows = kernel.shape[:2]
+    reached = [_reached(n, k, stride, p) for n, k, p in zip(x.shape[1:3], windows, given, strict=True)]
+    taps, borders = zip(*reached, strict=True)
+    if jax.default_backend() != "cpu" or taps != tuple((0, k) for k in windows):
         (top, bottom), (left, right) = taps
         return _convolve(x, kernel[top:bottom, left:right], (stride, stride), borders)
-    return _convolve_on_cpu(x, _varying_as(kernel, x), stride, padding)
+    return _convolve_on_cpu(x, _varying_as(kernel, x), stride, given)
 
 
-def _reached(size: int, window: int, stride: int, padding: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def _reached(size: int, window: int, stride: int, border: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The range of a window's rows that ever lie on a map of so many rows, and the zeros that these need around it.
 
     A 3x3 window sees a map of one pixel, the last of deep networks on small images, with its middle alone; XLA would
     multiply eight ninths of zeros.
     """
-    last = (size + 2 * padding - window) // stride * stride  # where the last window begins, in the padded map
-    first, end = max(0, padding - last), min(window, size + padding)
-    return (first, end), (padding - first, last + end - padding - size)
+    before, after = border
+    last = (size + before + after - window) // stride * stride  # where the last window begins, in the padded map
+    first, end = max(0, before - last), min(window, size + before)
+    return (first, end), (before - first, last + end - before - size)
 
 
 def _varying_as(kernel: jax.Array, x: jax.Array) -> jax.Array:
@@ -89,30 +102,29 @@ def _convolve(x, kernel, strides, padding):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve_on_cpu(x, kernel, stride, padding):
-    return _convolve(x, kernel, (stride, stride), ((padding, padding),) * 2)
+def _convolve_on_cpu(x, kernel, stride, borders):
+    return _convolve(x, kernel, (stride, stride), borders)
 
 
-def _convolve_forward(x, kernel, stride, padding):
-    return _convolve_on_cpu(x, kernel, stride, padding), (x, kernel)
+def _convolve_forward(x, kernel, stride, borders):
+    return _convolve_on_cpu(x, kernel, stride, borders), (x, kernel)
 
 
-def _convolve_backward(stride, padding, residuals, cotangent):
+def _convolve_backward(stride, borders, residuals, cotangent):
     x, kernel = residuals
-    size = kernel.shape[0]
-    before = size - 1 - padding
+    height, width = kernel.shape[:2]
+    before = [size - 1 - first for size, (first, _) in zip((height, width), borders, strict=True)]
     spans = [(n - 1) * stride + 1 for n in cotangent.shape[1:3]]
-    after = [n + size - 1 - before - span for n, span in zip(x.shape[1:3], spans, strict=True)]
+    room = zip(x.shape[1:3], (height, width), before, spans, strict=True)
+    after = [n + size - 1 - first - span for n, size, first, span in room]
     spread = lax.pad(cotangent, 0.0, ((0, 0, 0), *((0, 0, stride - 1),) * 2, (0, 0, 0)))
-    to_x = _convolve(spread, kernel[::-1, ::-1].swapaxes(2, 3), (1, 1), [(before, n) for n in after])
+    to_x = _convolve(spread, kernel[::-1, ::-1].swapaxes(2, 3), (1, 1), list(zip(before, after, strict=True)))
     if stride == 1:
-        products = _convolve(
-            x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), (1, 1), ((padding, padding),) * 2
-        )
+        products = _convolve(x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3), (1, 1), borders)
         return to_x, products.transpose(1, 2, 0, 3)
-    bordered = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    bordered = jnp.pad(x, ((0, 0), *borders, (0, 0)))
     rows = cotangent.reshape(-1, cotangent.shape[-1])
-    shifts = [(i, j) for i in range(size) for j in range(size)]
+    shifts = [(i, j) for i in range(height) for j in range(width)]
     taps = [bordered[:, i : i + spans[0] : stride, j : j + spans[1] : stride] for i, j in shifts]
     products = [tap.reshape(-1, tap.shape[-1]).T @ rows for tap in taps]
     return to_x, jnp.stack(products).reshape(kernel.shape)

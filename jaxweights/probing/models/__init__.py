@@ -10,10 +10,11 @@ from typing import Any
 
 from jaxweights import settings
 from jaxweights.probing.models.base import ImageModel
+from jaxweights.probing.models.pixelcnn import PixelCNN
 
 __all__ = ["MODELS", "ImageModel", "make"]
 
-MODELS: dict[str, type[ImageModel]] = {kind.KIND: kind for kind in ()}
+MODELS: dict[str, type[ImageModel]] = {kind.KIND: kind for kind in (PixelCNN,)}
 
 
 def make(name: str, values: str | Mapping[str, Any]) -> ImageModel:
