@@ -25,12 +25,18 @@ def main(argv) -> None:
     from jaxweights.bias import annotations
     from jaxweights.bias import describe as comparisons
     from jaxweights.describe import describe
+    from jaxweights.probing import describe as probing
+    from jaxweights.probing import settings
 
     if _FIELDS.value:
         print(fields(config))
         return
     if annotations.is_one(config):
         print(json.dumps(annotations.facts(config), indent=1))
+        return
+    if settings.is_one(config):
+        probes = probing.describe(config)
+        print(json.dumps(probes, indent=1) if _JSON.value else common.aligned(probing.rows(probes)))
         return
     compares = "bias" in config
     facts = comparisons.describe(config) if compares else describe(config, stages.data_dir())
@@ -44,9 +50,12 @@ def fields(config: dict) -> str:
     from jaxweights.bias import annotations
     from jaxweights.bias.settings import parse as parse_comparison
     from jaxweights.experiment import parse
+    from jaxweights.probing import settings as probing
 
     if annotations.is_one(config):
         found = [row for key, one in annotations.parse(config).items() for row in settings.rows(one, key)]
+    elif probing.is_one(config):
+        found = settings.rows(probing.parse(config), probing.ProbingSettings.SECTION)
     else:
         found = settings.rows(parse_comparison(config) if "bias" in config else parse(config))
     lines = []

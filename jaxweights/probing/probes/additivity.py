@@ -73,10 +73,10 @@ class Additivity(Mixture):
 
         Returns:
           `mixtures.<name>` with `values`, the histograms `mixed`, `additive` and `trained`, `distance` (total
-          variation), `null` (what it is between two resamples of the additive prediction), `beyond_null`, `gap` (the
-          smallest between neighbouring values, in standard deviations of the widest single output; None where these
-          have no spread), and `power`: whether the gap exceeds 1, without which the prediction has one mode itself;
-          `edges`.
+          variation), `null` (what it is between as many samples of the additive prediction, resampled, and that
+          prediction, resampled again), `beyond_null`, `gap` (the smallest between neighbouring values, in standard
+          deviations of the widest single output; None where these have no spread), and `power`: whether the gap exceeds
+          1, without which the prediction has one mode itself; `edges`.
         """
         found, edges = {}, list[float]()
         for place, (name, values, column, bins, mixed, singles) in enumerate(self.parts(designs, measured)):
@@ -88,7 +88,8 @@ class Additivity(Mixture):
             draws = histograms.distance(histograms.resampled(together, rng), first)
             value = float(histograms.distance(histograms.mean(together), prediction))
             n = histograms.total(together)
-            null = histograms.distance(first, second)
+            drawn = np.stack([rng.multinomial(n, shares / shares.sum()) / n for shares in first])
+            null = histograms.distance(drawn, second)
             gap = gap_of(values, singles, column)
             found[name] = {
                 "values": values,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from jaxweights import checks
 from jaxweights.errors import UserError
+from jaxweights.probing.designs import combinations as listed
 from jaxweights.probing.features import Design, Feature, cells, num_cells
 from jaxweights.probing.probes import coverage, histograms
 from jaxweights.probing.probes.base import Measured, Probe
@@ -18,6 +20,7 @@ from jaxweights.settings import setting
 
 _PRESENT = 0.2  # of 1 / N, above which a cell counts as generated
 _MOST = 3  # features of the largest marginals
+_LISTS = 1_000_003  # between the seeds of lists
 _TRAINED = 1 / 3  # of 1 / N, above which a cell counts as trained on
 
 
@@ -61,17 +64,14 @@ class Combinations(Probe):
     def designs(self, features: tuple[Feature, ...], seed: int) -> dict[str, Design]:
         """One design per number and list, named `<N>.<list>`."""
         columns = self.chosen(features)
-        shape = [len(features[i].values) for i in columns]
-        most, found = int(np.prod(shape)), {}
+        of = [features[i] for i in columns]
+        most, found = cells_of(of), {}
         for n in self.numbers:
             if n > most:
                 self.refuse("numbers", f"the data has {most} combinations, so ask for at most as many")
             for number in range(self.lists):
-                stream = [seed, number] if self.nested else [seed, number, n]
-                drawn = np.random.default_rng(stream).permutation(most)[:n]
                 values = np.full((n, len(features)), np.nan, np.float32)
-                for i, place in zip(columns, np.unravel_index(drawn, shape), strict=True):
-                    values[:, i] = np.asarray(features[i].values)[place]
+                values[:, columns] = listed(of, n, seed + number * _LISTS, self.nested).values
                 found[f"{n}.{number}"] = Design(features, values)
         return found
 
@@ -88,8 +88,7 @@ class Combinations(Probe):
         features = next(iter(designs.values())).features
         columns = self.chosen(features)
         of = tuple(features[i] for i in columns)
-        most = int(np.prod([len(f.values) for f in of]))
-        found = {}
+        most, found = cells_of(of), {}
         for n in sorted(set(self.numbers)):
             trials = [
                 self._trial(Cells.of(of, design.values[:, columns], one, columns))
@@ -157,6 +156,11 @@ class Cells:
 def _shares(found: np.ndarray, size: int) -> np.ndarray:
     """Shares `[M]` of cells `[n]`, of which -1 is none."""
     return np.bincount(found[found >= 0], minlength=size) / max(len(found), 1)
+
+
+def cells_of(features: Sequence[Feature]) -> int:
+    """Combinations of the values of features."""
+    return math.prod(len(f.values) for f in features)
 
 
 def chance(n: int, most: int) -> float:

@@ -1,0 +1,107 @@
+"""Studies of designed networks and images in a folder: what they find, keep and refuse."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxweights.errors import UserError
+from jaxweights.probing import answers, describe, study, table
+from jaxweights.probing.features import Design
+from jaxweights.probing.weights import Planted
+
+CONFIG = {
+    "seed": 0,
+    "probing": {
+        "data": {"kind": "planted", "inputs": 4, "outputs": 3, "hidden": 8},
+        "models": {"copy": {"kind": "copy"}, "interpolation": {"kind": "interpolation"}},
+        "probes": {
+            "units": {"kind": "impulse", "feature": "units", "values": (2, 8)},
+            "norm": {"kind": "prototype", "feature": "norm", "mixtures": ((2, 4),)},
+            "sum": {"kind": "additivity", "feature": "norm", "mixtures": ((2, 4),)},
+            "grid": {"kind": "combinations", "features": ("units", "norm"), "numbers": (4, 12)},
+        },
+        "num_train": 120,
+        "num_heldout": 100,
+        "num_samples": 150,
+        "seeds": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """A study of generators of networks, and its folder."""
+    folder = tmp_path_factory.mktemp("probing") / "run"
+    return study.run(CONFIG, folder), folder
+
+
+def test_what_is_found(probed):
+    result, folder = probed
+    assert json.loads((folder / "metrics.json").read_text())["kind"] == "networks"
+    assert list(result["designs"]) == ["grid.4.0", "grid.12.0", "norm.2", "norm.4", "norm.2+4", "units.2", "units.8"]
+    probes, said = result["probes"], result["answers"]
+    for one in probes["grid"]["copy"]["numbers"].values():
+        assert one["mass"]["value"] == one["iou"]["value"] == one["purity"]["value"] == 1
+    assert said["copy"] == {**said["copy"], "copies": True, "averages": False, "combinations": False}
+    assert probes["units"]["copy"]["values"]["8"]["generated"]["mean"]["value"] == 8
+    assert said["interpolation"]["copies"] is False and not probes["sum"]["copy"]["mixtures"]["2+4"]["beyond_null"]
+    assert probes["sum"]["interpolation"]["mixtures"]["2+4"]["beyond_null"]  # means of norms 2 and 4 have others
+    assert probes["norm"]["heldout"]["mixtures"]["2+4"]["mass"]["value"] == 0
+    assert all(one["accuracy"]["value"] == 1 for one in result["estimators"].values())
+    assert "new combinations" in table.text(result) and "Numbers: grid" in (folder / "report.html").read_text()
+
+
+def test_resumes_with_what_is_missing(probed):
+    result, folder = probed
+    path = folder / "trials" / "copy" / "units.8.1.npz"
+    before = path.read_bytes()
+    path.unlink()
+    assert describe.done(CONFIG, folder) == "27 of 28 trainings"
+    assert study.run(CONFIG, folder) == result and path.read_bytes() == before
+
+
+def test_refusals(probed, tmp_path):
+    _, folder = probed
+    other = {**CONFIG, "probing": {**CONFIG["probing"], "num_samples": 7}}
+    with pytest.raises(UserError, match="num_samples: 150 -> 7"):
+        study.run(other, folder)
+    for changes, words in (
+        ({"models": {"heldout": {"kind": "copy"}}}, "another name"),
+        ({"models": {"gpt": {"kind": "gpt"}}}, "checkpoints"),
+        ({"estimator": {"kind": "dots"}}, "exact"),
+        ({"probes": {"a": {"kind": "impulse", "feature": "unit"}}}, "units"),
+        ({"data": {**CONFIG["probing"]["data"], "sparsities": (0.1, 0.9)}}, "sparsity of 0.9"),
+        ({"seeds": 0}, "seeds"),
+    ):
+        with pytest.raises(UserError, match=words):
+            study.run({**CONFIG, "probing": {**CONFIG["probing"], **changes}}, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    path = folder / "trials" / "copy" / "units.2.0.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    with pytest.raises(UserError, match="Remove it"):
+        study.run(CONFIG, folder)
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_planted_networks_have_their_features(aligned):
+    data = Planted(aligned=aligned)
+    values = np.array([[3, 2, 0.5, 0.3], [8, 5, 0.7, 0.9], [2, 1, 0.1, 0.1]], np.float32)
+    drawn = data.draw(Design(data.features, values), 90, 0)
+    wanted = values[drawn.records["combination"]]
+    measured = data.measure(drawn.weights)
+    for i, feature in enumerate(data.features):
+        assert (feature.bin(measured[:, i]) == feature.bin(wanted[:, i])).all()
+    np.testing.assert_allclose(measured[:, 1], wanted[:, 1], rtol=1e-6)
+    order = np.random.default_rng(0).permutation(data.hidden)
+    permuted = data.measure(np.asarray(data.spec.permute(drawn.weights, [order])))
+    np.testing.assert_allclose(permuted, measured, rtol=1e-5)
+    dead = data.measure(np.zeros((1, data.spec.num_params)))[0]
+    assert dead[0] == dead[1] == 0 and np.isnan(dead[2:]).all()
+
+
+def test_answers_say_what_is_not_known():
+    nothing = answers.of_model({}, {"a": {"value": None, "ci95": [None, None]}})
+    assert nothing["copies"] is None and "nothing is known of copies, averages, combinations" in nothing["text"]
