@@ -112,14 +112,14 @@ class Dots(DesignedData):
         centres, found = _places(keys[_PLACES], count, radius, self.distance, self.most)
         shown = (jnp.arange(len(centres)) < count) & found
         colours = jax.random.uniform(keys[_COLOURS], (len(centres), 3), maxval=_DARKEST)
-        image = _painted(self._pixels(centres), self._pixels(radius, 0.0), shown, colours, self.side)
+        image = _painted(self.pixels_of(centres), self.pixels_of(radius, 0.0), shown, colours, self.side)
         if self.noise:
             image = reflected(image + self.noise * jax.random.normal(keys[_NOISE], image.shape))
         exact = jnp.stack([count, radius])[: len(self.features)]
         return image, jnp.where(found, exact, jnp.nan)
 
-    def _pixels(self, lengths: jax.Array, margin: float = _MARGIN) -> jax.Array:
-        """Shares of the unit square in pixels, and less the margin that is cut off."""
+    def pixels_of(self, lengths: jax.Array, margin: float = _MARGIN) -> jax.Array:
+        """Lengths in pixels of shares of the unit square; places less the margin that is cut off."""
         if not self.faithful:
             return self.side * lengths
         return self.side / _SIDE * (_WINDOW * lengths - margin)

@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxweights import settings
+from jaxweights.probing.estimators.accuracy import accuracy
 from jaxweights.probing.estimators.base import Estimator
+from jaxweights.probing.estimators.discs import DiscsEstimator
+from jaxweights.probing.estimators.dots import DotsEstimator
+from jaxweights.probing.estimators.pies import PiesEstimator
 
-__all__ = ["ESTIMATORS", "Estimator", "make"]
+__all__ = ["ESTIMATORS", "Estimator", "accuracy", "make"]
 
-ESTIMATORS: dict[str, type[Estimator]] = {kind.KIND: kind for kind in ()}
+ESTIMATORS: dict[str, type[Estimator]] = {kind.KIND: kind for kind in (DotsEstimator, PiesEstimator, DiscsEstimator)}
 
 
 def make(values: str | Mapping[str, Any], section: str = "probing.estimator") -> Estimator:
