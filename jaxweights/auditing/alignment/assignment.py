@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 _CACHED = 1 << 13  # numbers of every kind that the problems in work have on a CPU
+_TAIL = 4  # where no more than one in so many slots is busy, steps of fewer slots are taken
 _ROUND = 0.5  # steps per row, after which solved problems are put aside
 
 
@@ -75,9 +76,7 @@ def first_choice(costs: jax.Array, prices: jax.Array, own: jax.Array) -> tuple[j
     other = jnp.min(costs, axis=1)
     prices = jnp.where(jnp.isnan(prices), other, prices)
     mine = own[:, :, None] == jnp.arange(size, dtype=jnp.int32)[None, None, :]
-    first, second = _owners(costs, prices, own, mine), _owners(costs, other, own, mine)
-    better = (jnp.sum(second == size, axis=1) < jnp.sum(first == size, axis=1))[:, None]
-    return jnp.where(better, second, first), jnp.where(better, other, prices)
+    return _owners(costs, prices, own, mine), prices
 
 
 def completed(costs: jax.Array, owner: jax.Array, prices: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -92,10 +91,10 @@ def completed(costs: jax.Array, owner: jax.Array, prices: jax.Array) -> tuple[ja
     """
     count, size, _ = costs.shape
     slots = min(count, max(_CACHED // size, 1)) if jax.default_backend() == "cpu" else count
-    chunks = -(-count // slots)
-    slots = -(-count // chunks)
+    lots = -(-count // slots)
+    slots = -(-count // lots)
     # Behind the problems there may be some that are none, to fill the last chunk.
-    waiting, owner, prices = (_lengthened(x, chunks * slots) for x in (_inverse(owner) == size, owner, prices))
+    waiting, owner, prices = (_lengthened(x, lots * slots) for x in (_inverse(owner) == size, owner, prices))
     following = _following(waiting)
     start = _started(owner, prices, following[:, 0], count)
     rows = costs.reshape(count * size, size)
@@ -113,15 +112,21 @@ def completed(costs: jax.Array, owner: jax.Array, prices: jax.Array) -> tuple[ja
     def one_round(search):
         order = jnp.argsort(search.root == size, stable=True)
         search = _Search(*(x[order] for x in search))
+        busy = jnp.sum(search.root < size, dtype=jnp.int32)
 
-        def chunk(number, search):
+        def chunk(number, search, slots=slots):
             part = _Search(*(jax.lax.dynamic_slice_in_dim(x, number * slots, slots) for x in search))
             _, part, _ = jax.lax.while_loop(in_round, step, (jnp.int32(0), part, jnp.zeros((slots + 1, size))))
             updated = zip(search, part, strict=True)
             return _Search(*(jax.lax.dynamic_update_slice_in_dim(x, y, number * slots, 0) for x, y in updated))
 
-        busy = (jnp.sum(search.root < size, dtype=jnp.int32) + slots - 1) // slots
-        return jax.lax.fori_loop(0, busy, chunk, search)
+        def chunks(search):
+            return jax.lax.fori_loop(0, (busy + slots - 1) // slots, chunk, search)
+
+        if slots < _TAIL:
+            return chunks(search)
+        few = slots // _TAIL
+        return jax.lax.cond(busy > few, chunks, lambda search: chunk(0, search, few), search)
 
     found = jax.lax.while_loop(unfinished, one_round, start)
     place = jnp.argsort(found.problem)[:count]
