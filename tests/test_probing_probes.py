@@ -138,6 +138,20 @@ def test_lists_are_nested_unless_asked_otherwise():
     assert np.isnan(part.values[:, [0, 2]]).all() and len(np.unique(part.values[:, [1, 3]], axis=0)) == 20
 
 
+def test_exceptions_of_known_generators():
+    probe = probes.make({"kind": "exceptions", "pair": ("a", "b"), "rare": (0, 1), "kept": ((0, 0), (4, 2))})
+    every = np.array(list(itertools.product(range(5), repeat=4)), float)
+    (design,) = probe.designs(GRID, 0).values()
+    assert len(design) == 625 - 25 + 2
+    trained = _judge(probe, GRID, lambda name, d: _measured(d.values), seeds=2)
+    assert trained["rare"]["value"] == pytest.approx(2 / 602) and trained["kept"]["value"] == 1
+    free = _judge(probe, GRID, lambda name, d: _measured(every, d.values))
+    assert free["unseen"]["value"] == pytest.approx(free["independent"]) and free["combined"]["value"] == 1
+    assert free["fresh"]["value"] == 0
+    nothing = _judge(probe, GRID, lambda name, d: _measured(np.full((3, 4), np.nan), d.values))
+    assert nothing["unseen"]["value"] is None and nothing["rare"]["value"] == 0
+
+
 def test_curve_takes_equal_frequencies_together():
     covered, pure = coverage.curve(np.array([5.0, 3, 3, 0]), np.array([0, 1]))
     assert covered.tolist() == [0.5, 1.0] and pure.tolist() == [1.0, 2 / 3]
@@ -154,6 +168,8 @@ def test_curve_takes_equal_frequencies_together():
         ({"kind": "combinations", "numbers": (13,)}, (COUNT,), "12 combinations"),
         ({"kind": "combinations", "features": ("size",)}, (COUNT,), "count"),
         ({"kind": "additivity", "mixtures": ((2, 2),)}, (COUNT,), "different"),
+        ({"kind": "exceptions", "pair": ("a", "b"), "kept": ((0, 7),)}, GRID, "different values"),
+        ({"kind": "exceptions", "pair": ("a", "b"), "kept": ((0,),)}, GRID, "2 values"),
         ({"kind": "impulses"}, (COUNT,), "impulse"),
     ],
 )

@@ -46,7 +46,7 @@ def draw(
             elif "mixtures" in first:
                 path = style.save(_prototypes(by_model), folder, f"{probe}_centre")
                 found.append(Picture(path, f"{style.label(probe)}: mass half way between two values", _PROTOTYPE))
-            else:
+            elif "numbers" in first:
                 path = style.save(_curves(by_model, result["settings"]["data"]["kind"]), folder, f"{probe}_curve")
                 title = f"{style.label(probe)}: from memorising to combining"
                 found.append(Picture(path, title, _CURVE + _beside(result)))

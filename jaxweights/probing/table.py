@@ -110,11 +110,22 @@ def combinations(by_model: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
+def exceptions(by_model: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows of exceptions."""
+    names = ("rare", "kept", "unseen", "combined")
+    rows = [["model", "share of the pair", "with trained values", "with others", "others that occur", "if independent"]]
+    for model, found in by_model.items():
+        rows.append([model, *(number(found[name], 3) for name in names), f"{found['independent']:.3f}"])
+    return rows
+
+
 def of_probe(by_model: Mapping[str, Any], data: str = "") -> list[list[list[str]]]:
     """The tables of a probe, by what it found."""
     first = next(iter(by_model.values()))
     if "values" in first:
         return [impulse(by_model, data), weber(by_model)]
+    if "pair" in first:
+        return [exceptions(by_model)]
     return [mixtures(by_model) if "mixtures" in first else combinations(by_model)]
 
 

@@ -12,12 +12,15 @@ from jaxweights import settings
 from jaxweights.probing.probes.additivity import Additivity
 from jaxweights.probing.probes.base import Measured, Probe
 from jaxweights.probing.probes.combinations import Combinations
+from jaxweights.probing.probes.exceptions import Exceptions
 from jaxweights.probing.probes.impulse import Impulse
 from jaxweights.probing.probes.prototype import Prototype
 
 __all__ = ["PROBES", "Measured", "Probe", "make"]
 
-PROBES: dict[str, type[Probe]] = {kind.KIND: kind for kind in (Impulse, Additivity, Prototype, Combinations)}
+PROBES: dict[str, type[Probe]] = {
+    kind.KIND: kind for kind in (Impulse, Additivity, Prototype, Combinations, Exceptions)
+}
 
 
 def make(values: str | Mapping[str, Any], section: str = "probing.probes") -> Probe:

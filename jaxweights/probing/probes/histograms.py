@@ -64,21 +64,21 @@ def find(features: Sequence[Feature], name: str, section: str) -> int:
 
 
 def allowed(feature: Feature, values: Sequence[float], section: str) -> tuple[float, ...]:
-    """The asked values of a feature as its own; all of these where none are asked.
+    """The asked values of a feature, as its own where they equal these; all of its own where none are asked.
 
     Raises:
-      UserError: a value that it cannot have.
+      UserError: a value outside of its bins.
     """
     own = np.asarray(feature.values)
     found = []
     for value in values or feature.values:
-        near = own[np.abs(own - value).argmin()]
-        if not np.isclose(near, value, rtol=1e-4, atol=1e-6):
+        near = float(own[np.abs(own - value).argmin()])
+        if not feature.edges[0] <= value <= feature.edges[-1]:
             raise UserError(
                 f"{section} asks for {feature.name} {value:g}, which the data does not have; give any of "
-                f"{', '.join(f'{v:g}' for v in feature.values)}."
+                f"{', '.join(f'{v:g}' for v in feature.values)}, or a value between these."
             )
-        found.append(float(near))
+        found.append(near if np.isclose(near, value, rtol=1e-4, atol=1e-6) else float(value))
     return tuple(found)
 
 
