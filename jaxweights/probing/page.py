@@ -92,8 +92,8 @@ def _faithful(by_model: Mapping[str, Any]) -> str:
 
 def _estimators(result: Mapping[str, Any]) -> str:
     note = (
-        "Share of examples with all features left open whose measured value falls into the bin of the exact one, with "
-        "its Clopper-Pearson interval, through the path that samples take."
+        "Share of examples whose measured value falls into the bin of the exact one, with its 95 % interval, through "
+        "the path that samples take."
     )
     return f"<p>{html.escape(note)}</p>{grid(table.estimators(result['estimators']))}"
 

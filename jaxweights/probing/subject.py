@@ -62,6 +62,17 @@ class Subject(abc.ABC):
         """
 
     @abc.abstractmethod
+    def accuracy(self, n: int, seed: int, mesh: Mesh, folder: pathlib.Path) -> dict[str, Any]:
+        """How right `measure` is, by feature, on n examples of all values, see `estimators.accuracy`.
+
+        Args:
+          n: number of examples.
+          seed: of these.
+          mesh: devices.
+          folder: see `measure`.
+        """
+
+    @abc.abstractmethod
     def train(
         self,
         model: str,

@@ -51,8 +51,8 @@ class Exceptions(Probe):
           `trained`, the pair's share of the training set; `rare`, its share of the samples; of the samples with it
           `kept` and `unseen`, shares with the other values that it was trained on with and with others; `combined`,
           share of these others that occur; `independent`, what `unseen` would be if the pair went with all values
-          alike; each with Student's interval over trainings. `fresh`: the share of unseen ones among fresh training examples,
-          which is the estimator's error.
+          alike; each with Student's interval over trainings. `fresh`: the share of unseen ones among fresh training
+          examples, which is the estimator's error.
         """
         features = designs[_DESIGN].features
         own, others = self._rare(features), self._others(features)

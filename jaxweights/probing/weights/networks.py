@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import generators, parallel, settings
+from jaxweights.auditing.statistics import share
 from jaxweights.errors import UserError
 from jaxweights.generators import ClosedFormGenerator, LearnedGenerator, Prompted
 from jaxweights.generators.base import Training
@@ -74,6 +75,18 @@ class Networks(Subject):
         """Exactly."""
         del mesh, folder
         return self.data.measure(rows)
+
+    def accuracy(self, n: int, seed: int, mesh: Mesh, folder: pathlib.Path) -> dict[str, Any]:
+        """Whether planted networks have what was asked for."""
+        del mesh, folder
+        rng, found = np.random.default_rng(seed), {}
+        design = Design(self.features, np.stack([rng.choice(f.values, n) for f in self.features], axis=1))
+        drawn = self.data.draw(design, n, seed)
+        asked, measured = design.values[drawn.records["combination"]], self.data.measure(drawn.weights)
+        for i, feature in enumerate(self.features):
+            right, off = feature.bin(measured[:, i]) == feature.bin(asked[:, i]), measured[:, i] - asked[:, i]
+            found[feature.name] = {**share(right).to_json(), "bias": float(off.mean()), "sd": float(off.std())}
+        return found
 
     def describe(self, mesh: Mesh | None = None) -> dict[str, dict[str, Any]]:
         """Counted with a few networks."""
