@@ -114,7 +114,7 @@ class Combinations(Probe):
             "present": float((made > _PRESENT / n).sum()),
             "undefined": own.undefined,
             "outside": float(1 - made.sum() - own.undefined),
-            "joint": float(histograms.distance(truth, made) + abs(truth.sum() - made.sum()) / 2),
+            "joint": between(truth, made),
             "marginals": {str(k): v for k, v in marginals(truth, made, own.shape).items()},
             "product": to_product(made, own.shape),
         }
@@ -177,6 +177,11 @@ def iou(trained: np.ndarray, made: np.ndarray) -> float:
     return shared / union if union else 0.0
 
 
+def between(truth: np.ndarray, made: np.ndarray) -> float:
+    """Total variation between shares of cells, what is in none counted as a cell of its own."""
+    return float(histograms.distance(truth, made) + abs(truth.sum() - made.sum()) / 2)
+
+
 def marginals(truth: np.ndarray, made: np.ndarray, shape: Sequence[int]) -> dict[int, float]:
     """Total variation between marginals of one to three features, the mean over all choices of them; fewer than all."""
     found, grids = {}, [x.reshape(shape) for x in (truth, made)]
@@ -184,7 +189,7 @@ def marginals(truth: np.ndarray, made: np.ndarray, shape: Sequence[int]) -> dict
         distances = []
         for kept in itertools.combinations(range(len(shape)), k):
             away = tuple(i for i in range(len(shape)) if i not in kept)
-            distances.append(float(histograms.distance(*(g.sum(axis=away).ravel() for g in grids))))
+            distances.append(between(*(g.sum(axis=away).ravel() for g in grids)))
         found[k] = float(np.mean(distances))
     return found
 
