@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxweights import files
 from jaxweights.errors import UserError
@@ -38,7 +39,7 @@ class Checkpoints:
         self._written: int | None = None  # a checkpoint that has no checksums yet
         self._first = jax.process_index() == 0
         try:
-            self._manager = ocp.CheckpointManager(self.path, options=options)
+            self._manager = ocp.CheckpointManager(self.path, options=options, item_handlers=_handler(ocp))
         except Exception as error:  # a damaged checkpoint can raise nearly anything
             for step in self._checksums():
                 self._verify(step)
@@ -62,7 +63,7 @@ class Checkpoints:
         if shutil.disk_usage(self.path).free < sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _SLACK:
             raise files.unwritable(self.path / str(step), OSError(errno.ENOSPC, "No space left on device"))
         try:
-            self._manager.save(step, args=self._ocp.args.StandardSave(state))  # waits for the one before
+            self._manager.save(step, args=self._ocp.args.PyTreeSave(state))  # waits for the one before
         except Exception as error:
             raise self._unwritten(error) from error
         self._seal()
@@ -100,7 +101,8 @@ class Checkpoints:
         """
         self._verify(str(step))  # before Orbax sees it, whose threads print what they stumble over
         try:
-            return self._manager.restore(step, args=self._ocp.args.StandardRestore(like))
+            how = self._ocp.checkpoint_utils.construct_restore_args(like)
+            return self._manager.restore(step, args=self._ocp.args.PyTreeRestore(like, restore_args=how))
         except Exception as error:  # a damaged checkpoint can raise nearly anything
             raise UserError(
                 f"The checkpoint of step {step} in {self.path} cannot be restored: it is damaged or belongs to another "
@@ -157,6 +159,16 @@ class NoCheckpoints(contextlib.AbstractContextManager):
 
     def __exit__(self, *exception) -> None:
         pass
+
+
+def _handler(ocp: Any) -> Any:
+    """How arrays are written: each copy whole by the device that has the first. By default Orbax cuts every array into
+    one part per device that has a copy, which takes longer than writing where arrays are many and small."""
+    types = ocp.type_handlers
+    registry = types.create_type_handler_registry(
+        (jax.Array, types.ArrayHandler(use_replica_parallel=False)), (np.ndarray, types.NumpyHandler())
+    )
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:

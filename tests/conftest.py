@@ -18,11 +18,14 @@ import jax
 import pytest
 
 from jaxweights import memory, parallel
+from jaxweights.report import style
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 parallel.configure(host_devices=8, cache_dir=str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(100_000, 20, 100)  # traced programs are many small objects, which are looked through less often
+
+style.DPI = 40  # of figures: pixels take time, and what tests look at does not depend on them
 
 _WORKER_BYTES = 6 << 30  # of a process, with what tests compiled before
 

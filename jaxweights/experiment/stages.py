@@ -61,10 +61,14 @@ def stages(config: Mapping[str, Any], inputs: Mapping[str, str] = MappingProxyTy
 def origin(config: Mapping[str, Any], inputs: Mapping[str, str], name: str) -> dict[str, Any]:
     """What the result of a stage depends on: its settings and those of all stages before it, by dotted name."""
     every = stages(config, inputs)
-    found: dict[str, Any] = {}
-    for needed in every[name].needs:
-        found |= origin(config, inputs, needed)
-    return found | dict(every[name].settings)
+
+    def of(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for needed in every[name].needs:
+            found |= of(needed)
+        return found | dict(every[name].settings)
+
+    return of(name)
 
 
 def input_files(config: Mapping[str, Any]) -> dict[str, str]:
