@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxweights import parallel, programs, sharding, shuffle, streaming
+from jaxweights import parallel, programs, sharding, steps, streaming
 from jaxweights.errors import UserError
 from jaxweights.generators.base import LearnedGenerator, Stage
 from jaxweights.population import Population
@@ -209,11 +209,9 @@ class _Programs:
     def _step(self, number: int, state: TrainState, lane: Lane, data: Any, constants: Any):
         """One step of one lane, and its loss; see `StageTrainer`."""
         stage, key = self._stage(number, lane.hyper), jax.random.fold_in(_key(lane, number), 1)
-        words = jax.random.key_data(jax.random.fold_in(key, 0))
         size = jax.tree.leaves(data)[0].shape[0] if lane.rows is None else lane.rows.shape[0]
-        rows = shuffle.batch_indices(words, state.step, stage.batch_size, size)
+        rows, keys = steps.drawn(stage, size, key, state.step)
         rows = rows if lane.rows is None else lane.rows[rows]
-        keys = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), state.step), stage.batch_size)
         batch, done = stage.gather(data, rows, keys), {"constants": constants, **lane.done}
 
         def loss(params):

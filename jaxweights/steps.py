@@ -79,9 +79,16 @@ class StagePrograms:
         """How each array of the state lies on the devices."""
         state = self.shapes
         params = jax.tree.map(sharding.spec, state.params, self._axes)
-        moments = optax.tree_utils.tree_map_params(
-            self.stage.optimizer, lambda _, spec: spec, state.opt_state, params, transform_non_params=lambda _: WHOLE
-        )
+        if self._sharded:
+            moments = optax.tree_utils.tree_map_params(
+                self.stage.optimizer,
+                lambda _, spec: spec,
+                state.opt_state,
+                params,
+                transform_non_params=lambda _: WHOLE,
+            )
+        else:  # of optimizers of parts of the parameters as well, which optax cannot map
+            moments = jax.tree.map(lambda _: WHOLE, state.opt_state)
         model_state = jax.tree.map(lambda _: WHOLE, state.model_state)
         return TrainState(WHOLE, params, model_state, moments, None if state.ema is None else params)
 
@@ -156,6 +163,7 @@ class StagePrograms:
 
 def drawn(stage: Stage, size: int, key: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rows among `size` examples and keys `[B]` of the examples of a step."""
+    step = step if stage.repeats == 1 else step // stage.repeats
     words = jax.random.key_data(jax.random.fold_in(key, 0))
     rows = shuffle.batch_indices(words, step, stage.batch_size, size)
     return rows, jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 1), step), stage.batch_size)

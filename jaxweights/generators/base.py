@@ -69,6 +69,7 @@ class Stage:
       stacked: keys of the parameters (at any depth) below which arrays are stacked along their first axis, one entry
         per block; that axis is never split.
       auxiliary: top-level keys of the parameters that serve training alone; they do not count as the generator's size.
+      repeats: consecutive steps that see the same rows and keys.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Stage:
     data_memory: float | None = None
     stacked: tuple[str, ...] = ()
     auxiliary: tuple[str, ...] = ()
+    repeats: int = 1
 
 
 class Training(NamedTuple):

@@ -6,6 +6,7 @@
 | `activations` | activation functions by name, with the rescaling of units that each admits |
 | `dense` | dense layers and chains of layers |
 | `convolution` | convolutions of `[B, H, W, C]` maps, depthwise ones, patches |
+| `strided` | convolutions that halve or double maps, with fast derivatives of any order |
 | `conv_pool` | convolution and pooling of many small networks at once, batch-minor |
 | `maps` | layers on batch-minor maps |
 | `conv1d` | convolutions of one-dimensional signals |

@@ -10,11 +10,16 @@ from typing import Any
 
 from jaxweights import settings
 from jaxweights.probing.models.base import ImageModel
+from jaxweights.probing.models.diffusion import Diffusion
+from jaxweights.probing.models.flow import Flow
+from jaxweights.probing.models.gan import DCGAN, WGAN
 from jaxweights.probing.models.pixelcnn import PixelCNN
+from jaxweights.probing.models.vae import VAE
 
 __all__ = ["MODELS", "ImageModel", "make"]
 
-MODELS: dict[str, type[ImageModel]] = {kind.KIND: kind for kind in (PixelCNN,)}
+_KINDS = (VAE, WGAN, DCGAN, Diffusion, Flow, PixelCNN)
+MODELS: dict[str, type[ImageModel]] = {kind.KIND: kind for kind in _KINDS}
 
 
 def make(name: str, values: str | Mapping[str, Any]) -> ImageModel:

@@ -1,0 +1,53 @@
+"""Flow matching along straight lines (Lipman et al., 2023; rectified flow, Liu et al., 2023)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxweights.probing.models.denoising import Denoising
+from jaxweights.probing.models.networks import Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Flow(Denoising):
+    """A velocity that carries noise at time 0 to images at time 1, learned from (1 - t) noise + t image.
+
+    Attributes:
+      solver: Euler's method, or Heun's, which asks the network twice per step.
+    """
+
+    KIND: ClassVar[str] = "flow"
+    SAMPLING: ClassVar[frozenset[str]] = Denoising.SAMPLING | {"solver"}
+
+    solver: Literal["euler", "heun"] = "heun"
+    sampling_steps: int = 25
+
+    def error(self, predict: Callable[..., jax.Array], images: jax.Array, keys: jax.Array) -> jax.Array:
+        """See `Denoising.error`."""
+
+        def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            first, second = jax.random.split(key)
+            return jax.random.uniform(first), jax.random.normal(second, images.shape[1:])
+
+        times, noise = jax.vmap(draw)(keys)
+        at = times[:, None, None, None]
+        return jnp.mean(jnp.square(predict((1 - at) * noise + at * images, times) - (images - noise)))
+
+    def denoised(self, predict: Callable[..., jax.Array], keys: jax.Array, shape: Shape) -> jax.Array:
+        """See `Denoising.denoised`."""
+        step = 1 / self.sampling_steps
+
+        def move(x: jax.Array, time: jax.Array) -> tuple[jax.Array, None]:
+            velocity = predict(x, jnp.full(len(x), time))
+            if self.solver == "heun":
+                after = predict(x + step * velocity, jnp.full(len(x), time + step))
+                velocity = 0.5 * (velocity + after)
+            return x + step * velocity, None
+
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return jax.lax.scan(move, noise, step * jnp.arange(self.sampling_steps, dtype=jnp.float32))[0]
