@@ -178,7 +178,7 @@ def _additivity(by_model: Mapping[str, Any]):
     models = _models(by_model)
     names = list(next(iter(models.values()))["mixtures"])[:_COLUMNS]
     figure, grid = _panels(len(models), len(names), 2.1, 1.7)
-    for row, (model, found) in zip(grid, models.items(), strict=True):
+    for number, (row, (model, found)) in enumerate(zip(grid, models.items(), strict=True)):
         for axes, name in zip(row, names, strict=True):
             one = found["mixtures"][name]
             _steps(axes, found["edges"], one["trained"], color=_TRAINED, fill=True, alpha=0.35)
@@ -186,7 +186,7 @@ def _additivity(by_model: Mapping[str, Any]):
             _steps(axes, found["edges"], one["mixed"], color=_OWN, lw=1.4)
             power = "" if one["power"] else ", no power"
             text = f"TV {one['distance']['value']:.2f} ({one['null']['value']:.2f}){power}"
-            axes.set_title(f"{name}: {text}" if row is grid[0] else text, fontsize=7.5)
+            axes.set_title(text if number else f"{name}: {text}", fontsize=7.5)
             axes.set_yticks([])
         row[0].set_ylabel(style.short(style.label(model), 16))
     for axes in grid[-1]:
