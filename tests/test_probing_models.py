@@ -125,10 +125,10 @@ def test_the_critic_moves_every_step_and_the_generator_every_second(same):
 PARAMETERS = {"conv": 5.9e6, "small": 3.3e6, "large": 23e6, "fc": 16e6}
 
 
-@pytest.mark.parametrize("size", networks.ARCHITECTURES)
-def test_networks_have_their_published_sizes(size):
+@pytest.mark.parametrize(("kind", "size"), [("vae", "conv"), *(("wgan", size) for size in networks.ARCHITECTURES)])
+def test_networks_have_their_published_sizes(kind, size):
     shape = (16, 16, 3) if size == "fc_tiny" else (64, 64, 3)
-    model = models.make("mine", {"kind": "wgan", "size": size})
+    model = models.make("mine", {"kind": kind, "size": size})
     key = jax.eval_shape(lambda: jax.random.key(0))
     done = {"constants": {BLANK: jax.ShapeDtypeStruct(shape, np.float32)}}
     params, state = jax.eval_shape(model.stages()[0].init, key, done)

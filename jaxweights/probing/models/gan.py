@@ -123,7 +123,7 @@ class Adversarial(LatentModel, abc.ABC):
 
     def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         blank, (first, second, own) = done["constants"][SHAPE], jax.random.split(key, 3)
-        critic = initialise(self.inward, first, blank[None])["params"]
+        critic = initialise(self.inward, first, jnp.stack([blank] * 2))["params"]
         generator, statistics = self.start(second, blank.shape)
         state = {"step": jnp.int32(0), "key": jax.random.key_data(own), "statistics": statistics}
         return {GENERATOR: generator, _CRITIC: critic}, state

@@ -66,7 +66,7 @@ class VAE(LatentModel):
     def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         blank, (first, second) = done["constants"][SHAPE], jax.random.split(key)
         module = Inward(self.architecture.encoder, 2 * self.latents, self.architecture)
-        encoder = initialise(module, first, blank[None])["params"]
+        encoder = initialise(module, first, jnp.stack([blank] * 2))["params"]
         generator, statistics = self.start(second, blank.shape)
         return {_ENCODER: encoder, GENERATOR: generator}, {"step": jnp.int32(0), "statistics": statistics}
 
