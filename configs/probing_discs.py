@@ -4,12 +4,12 @@
 
 The reduced task of two cores (16 x 16 pixels): the published question of pies (Zhao et al. 2018, arXiv 1811.03259),
 which configs/probing_pies.py asks of 32 pixels. Lists of combinations are nested, so that along the curve N alone
-changes.
+changes. Some minutes on two cores.
 """
 
 from ml_collections import ConfigDict
 
-SMALL = {"size": "fc_tiny", "latents": 16, "steps": 6000, "batch_size": 100, "learning_rate": 1e-3}
+SMALL = {"size": "fc_tiny", "latents": 16, "steps": 6000, "batch_size": 50, "learning_rate": 1e-3}
 
 
 def get_config():

@@ -4,7 +4,7 @@
 
 Networks with exactly so many active units, a prescribed norm, sparsity and share of negative weights are drawn without
 training, and features of samples are exact. `configs/probing_weights.py:unaligned` plants the active units at random
-places, as in zoos whose hidden units have no common order.
+places, as in zoos whose hidden units have no common order. Some minutes on two cores.
 """
 
 from ml_collections import ConfigDict

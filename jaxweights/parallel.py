@@ -120,7 +120,7 @@ def map_rows(function, mesh: Mesh):
         count = jax.tree.leaves(rows)[0].shape[0]
         padded = jax.tree.map(lambda x: pad_rows(x, mesh.size), rows)
         out = program(jax.device_put(state, replicated(mesh)), padded)
-        return jax.tree.map(lambda x: x[:count], out)
+        return jax.tree.map(lambda x: x if x.shape[0] == count else x[:count], out)
 
     return run
 

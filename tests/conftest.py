@@ -23,6 +23,7 @@ from jaxweights.report import style
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 parallel.configure(host_devices=8, cache_dir=str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_traceback_in_locations_limit", 0)  # where an operation was traced, which nobody reads here
 gc.set_threshold(100_000, 20, 100)  # traced programs are many small objects, which are looked through less often
 
 style.DPI = 40  # of figures: pixels take time, and what tests look at does not depend on them

@@ -197,6 +197,12 @@ def test_confounds_are_named(changes, words):
     assert any(re.search(words, note) for note in notes)
 
 
+def test_images_that_were_shrunk_alike_are_not_to_be_shrunk_again():
+    alike = [dataclasses.replace(one, shrink=8) for one in (named("a", 0), named("b", 1, sizes=np.full((6, 2), 16)))]
+    (note,) = collections.check(alike).notes
+    assert "All were shrunk to 8 first" in note and "Set shrink" not in note
+
+
 def test_impossible_comparisons_are_refused():
     for case, words in (
         ([named("a", 0)], "two or more"),

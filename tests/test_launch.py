@@ -15,6 +15,7 @@ from jaxweights.bias import annotations
 from jaxweights.bias import settings as comparisons
 from jaxweights.errors import UserError
 from jaxweights.experiment.config import complete
+from jaxweights.probing import settings as probing
 from jaxweights.sweeps import plan
 from launch import config_file, describe
 
@@ -187,6 +188,10 @@ def test_every_config_is_typed_documented_and_complete(path):
         return
     if "bias" in config:
         assert not [row.path for row in settings.rows(comparisons.parse(config)) if not row.text]
+        return
+    if probing.is_one(config):
+        options = probing.parse(config)
+        assert not [row.path for row in settings.rows(options, "probing") if not row.text] and options.chosen_probes()
         return
     sweep = config.pop("sweep", None)  # no part of the experiment
     parsed = experiment.parse(config)

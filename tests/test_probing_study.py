@@ -1,12 +1,18 @@
 """Studies of designed networks and images in a folder: what they find, keep and refuse."""
 
+import dataclasses
 import json
+from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxweights.errors import UserError
-from jaxweights.probing import answers, describe, study, table
+from jaxweights.generators import Stage
+from jaxweights.probing import answers, describe, models, study, table
 from jaxweights.probing.features import Design
 from jaxweights.probing.weights import Planted
 
@@ -105,3 +111,58 @@ def test_planted_networks_have_their_features(aligned):
 def test_answers_say_what_is_not_known():
     nothing = answers.of_model({}, {"a": {"value": None, "ci95": [None, None]}})
     assert nothing["copies"] is None and "nothing is known of copies, averages, combinations" in nothing["text"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean(models.ImageModel):
+    """The mean image, with noise."""
+
+    KIND: ClassVar[str] = "mean"
+
+    def stages(self):
+        """Gradient descent on the squared error, of which a step halves the distance to the mean."""
+
+        def init(key, done):
+            del key
+            return {"image": jnp.zeros_like(done["constants"]["blank"])}, {}
+
+        def loss(params, state, done, batch, keys, axis_name):
+            del done, keys, axis_name
+            return jnp.mean((batch - params["image"][None]) ** 2), (state, {})
+
+        return (Stage("fit", 12, 16, optax.sgd(48.0), init, loss),)
+
+    def draw(self, state, keys, shape):
+        """Noise is what a key adds."""
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return state["fit"]["params"]["image"][None] + 0.01 * noise
+
+
+IMAGES = {
+    "seed": 0,
+    "probing": {
+        "data": {"kind": "discs", "side": 8, "jitter": 0.0},
+        "estimator": {"kind": "discs"},
+        "models": {"mean": {"kind": "mean"}},
+        "probes": {"grid": {"kind": "combinations", "numbers": (1, 2), "faithful": True}},
+        "num_train": 16,
+        "num_heldout": 40,
+        "num_samples": 24,
+        "seeds": 1,
+        "shown": 2,
+    },
+}
+
+
+def test_images_of_a_model(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "mean", Mean)
+    described = describe.describe(IMAGES)
+    assert described["models"]["mean"]["num_params"] == 8 * 8 * 3 and described["trainings"] == 2
+    result = study.run(IMAGES, tmp_path)
+    # One combination is one image here, which the mean of training images is; of two it is neither.
+    one, two = (result["probes"]["grid"]["mean"]["numbers"][n] for n in ("1", "2"))
+    assert one["mass"]["value"] == one["iou"]["value"] == 1 and two["mass"]["value"] < 0.1
+    assert min(e["accuracy"]["value"] for e in result["estimators"].values()) > 0.9
+    page = (tmp_path / "report.html").read_text()
+    assert "published recall" in page and "figures/examples.png" in page
+    assert study.run(IMAGES, tmp_path) == result

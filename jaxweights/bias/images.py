@@ -162,7 +162,9 @@ def _formed(part: Collection, name: str, form: Reading) -> Collection:
     if not form.shrink and not form.quality and part.shape[:2] == (form.size, form.size):
         return dataclasses.replace(part, name=name)
     images = np.stack([formed(image, form) for image in part.images])
-    return dataclasses.replace(part, name=name, images=images, source=f"{part.source}{words}", quality=form.quality)
+    return dataclasses.replace(
+        part, name=name, images=images, source=f"{part.source}{words}", shrink=form.shrink, quality=form.quality
+    )
 
 
 def _labelled(found: tuple[Collection, ...], notes: tuple[str, ...]) -> Labelled:

@@ -132,7 +132,7 @@ def distinct(found: np.ndarray, scores: np.ndarray, most_overlap: float) -> np.n
     hides = _overlapping(found[order], most_overlap)
     kept = np.ones(len(order), bool)
     while True:  # the first n rows are final after n rounds, most often all of them after a few
-        now = ~(hides & kept[:, None]).any(axis=0)
+        now = np.logical_not(np.any(hides & kept[:, None], axis=0))
         if np.array_equal(now, kept):
             return order[kept].astype(np.int64)
         kept = now

@@ -22,6 +22,7 @@ class Collection:
       formats: number of images by the format that they are stored in, e.g. `{"JPEG": 90, "PNG": 10}`.
       modes: number of images by the kind of pixels that they are stored with, as Pillow calls them.
       sizes: `[n, 2]` int32, height and width before resizing.
+      shrink: short side to which larger images were resized before all others; 0 for none.
       quality: of the JPEG that all images went through after resizing; 0 for none.
       labels: `[n]` int32 classes of what the images show; None where they are not known.
       skipped: bad items that were left out, one sentence each.
@@ -34,6 +35,7 @@ class Collection:
     formats: Mapping[str, int]
     modes: Mapping[str, int]
     sizes: np.ndarray
+    shrink: int = 0
     quality: int = 0
     labels: np.ndarray | None = None
     skipped: tuple[str, ...] = ()

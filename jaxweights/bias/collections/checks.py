@@ -127,10 +127,16 @@ def _confounds(collections: Sequence[Collection]) -> list[str]:
         notes.append(f"The collections are re-encoded differently (JPEG quality: {listed}).")
     medians = {c.name: float(np.median(c.sizes.min(axis=1))) for c in collections}
     if max(medians.values()) > _SIZE_RATIO * min(medians.values()):
-        listed = ", ".join(f"{name} {median:g}" for name, median in medians.items())
+        listed, least = ", ".join(f"{name} {median:g}" for name, median in medians.items()), min(medians.values())
+        shrunk = len({c.shrink for c in collections}) == 1 and 0 < collections[0].shrink <= least
+        detail = (
+            f" All were shrunk to {collections[0].shrink} first, so that they have the same detail."
+            if shrunk
+            else f" Set shrink to {least:g} or less in all of them to give them the same detail."
+        )
         notes.append(
             f"The collections have different resolutions (median short side: {listed} pixels), and resizing leaves "
-            f"traces. Set shrink to {min(medians.values()):g} or less in all of them to give them the same detail."
+            f"traces.{detail}"
         )
     return notes
 

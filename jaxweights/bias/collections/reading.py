@@ -131,6 +131,7 @@ def read_items(name: str, items: Iterable[Item], count: int, reading: Reading, i
         formats=collections.Counter(one.format for one in good),
         modes=collections.Counter(one.mode for one in good),
         sizes=np.array([one.size for one in good], np.int32).reshape(-1, 2),
+        shrink=reading.shrink,
         quality=reading.quality,
         labels=np.array(labels, np.int32) if labels and min(labels) >= 0 else None,
         skipped=inspection.settle(len(good)),

@@ -80,7 +80,7 @@ def _disc(size: jax.Array, x: jax.Array, y: jax.Array, hue: jax.Array, *, side: 
     pixels = jnp.arange(side) + 0.5 - half
     away = jnp.hypot((pixels - half * y)[:, None], (pixels - half * x)[None])
     cover = jnp.clip(half * size - away + 0.5, 0.0, 1.0)[..., None]
-    return 1 - cover * (1 - coloured(hue))
+    return 1 - cover * (1 - coloured(hue))[None, None]
 
 
 def coloured(hue: jax.Array | np.ndarray) -> jax.Array:
