@@ -27,7 +27,8 @@ def get_config(task: str = tasks.DEFAULT) -> ConfigDict:
     config.audit = settings.config_dict(auditing.AuditSettings())
     config.report = settings.config_dict(report.ReportSettings())
     config.studies = ConfigDict()  # of a config's generators and task; see `add_study`
-    add_study(config, "giveaway")  # off, so that a flag can ask for it
+    for name in ("giveaway", "probing"):  # off, so that a flag can ask for them
+        add_study(config, name)
     return config
 
 

@@ -6,7 +6,7 @@ share of red, and their combinations.
 
 64 x 64 pixels, 200,000 images per training set (9.8 GB), 200,000 steps of 100 images; sizes of networks as in
 probing_dots.py. Single values go with 30 combinations of the other features. Published: memorised up to some 30 of
-2,025 combinations, and almost all combinations generated from some hundreds on.
+2,025 combinations, and almost all combinations generated from some hundreds on. For accelerators, in days.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.report import autoencoder, compare, giveaway, prompting, shapes
+from jaxweights.report import autoencoder, compare, giveaway, probing, prompting, shapes
 from jaxweights.report.style import Picture, Section, Series
 
 
@@ -53,11 +53,16 @@ def _giveaway(f: Findings) -> Iterator[Picture | Section]:
     return giveaway.parts(f.study, f.series, f.metrics["series"])
 
 
+def _probing(f: Findings) -> Iterator[Picture | Section]:
+    return probing.parts(f.study, f.series)
+
+
 PARTS: dict[str, Callable[[Findings], Iterator[Picture | Section]]] = {
     "autoencoder": _autoencoder,
     "prompting": _prompting,
     "shapes": _shapes,
     "giveaway": _giveaway,
+    "probing": _probing,
 }
 """By the name of a study in `studies.STUDIES`."""
 

@@ -13,7 +13,7 @@ from jaxweights import data, nets, settings
 from jaxweights.errors import UserError
 from jaxweights.generators import GENERATORS, Autoencoding, Generator, Prompted
 from jaxweights.settings import Settings
-from jaxweights.studies import autoencoder, giveaway, prompting, shapes
+from jaxweights.studies import autoencoder, giveaway, probing, prompting, shapes
 from jaxweights.studies.base import Estimation, Findings, Series, Study, Subject
 
 __all__ = [
@@ -36,6 +36,7 @@ STUDIES: dict[str, Study] = {
     "prompting": Study(prompting.PromptingSettings, prompting.run, generators=Prompted),
     "shapes": Study(shapes.ShapesSettings, shapes.run, exists=shapes.exists, task="field", net={"signal": "occupancy"}),
     "giveaway": Study(giveaway.GiveawaySettings, giveaway.run, asked=giveaway.asked),
+    "probing": Study(probing.ProbingSettings, probing.run, asked=probing.asked),
 }
 
 
