@@ -5,9 +5,10 @@ out.
     python -m launch.probe --config=configs/paper/probing_dots.py --workdir=runs/probing_dots_paper
 
 64 x 64 pixels, 65,536 images per number of dots, 200,000 steps of 100 images. Parameters of the part that makes
-images: "conv" 5,889,539, "small" 3,253,619, "large" 23,290,883, "fc" 15,855,616. For accelerators, in days: 21 training sets
-for each of three models, one after the other; a training set takes 3.2 GB. Published on the slides: numbers spread
-like a log-normal around the trained one, as widely in proportion for all; of {2, 4} the most frequent is 3.
+images: "conv" 5,889,539, "small" 3,253,619, "large" 23,290,883, "fc" 15,855,616. For accelerators, in days:
+21 training sets for each of three models, one after the other; a training set takes 3.2 GB. Published on the slides:
+numbers spread like a log-normal around the trained one, as widely in proportion for all; of {2, 4} the most frequent
+is 3.
 """
 
 from ml_collections import ConfigDict

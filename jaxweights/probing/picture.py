@@ -15,7 +15,7 @@ from jaxweights.report import style
 from jaxweights.report.style import Picture
 
 _TRAINED, _NULL, _OWN, _PUBLISHED = "#8a8a8a", "#2b2b2b", "#1f77b4", "#d62728"
-_COLOURS = ("#1f77b4", "#d62728", "#009e73", "#a0158c", "#e8a200", "#0b7a75")
+_COLOURS = ("#1f77b4", "#d62728", "#009e73", "#a0158c", "#e8a200", "#0b7a75", "#8c564b", "#ff7f0e", "#56b4e9")
 _COLUMNS = 6  # panels in a row, at most
 _DESIGNS = 4  # training sets of which pictures are shown
 _PANEL = 0.6  # inches of a picture
