@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxweights.nn.dense import biased, matmul
-from jaxweights.nn.parameters import kernel_and_bias
+from jaxweights.nn.parameters import Initialiser, kernel_and_bias
 
 Borders = tuple[tuple[int, int], tuple[int, int]]
 """Rows of zeros above and below a map, and columns left and right of it."""
@@ -29,7 +29,7 @@ class Conv(nn.Module):
       stride: rows and columns from one position to the next.
       padding: zeros on each side of the map.
       use_bias: whether there is a bias.
-      initialiser: a name of `parameters.INITIALISERS`.
+      initialiser: a name of `parameters.INITIALISERS`, or an initialiser.
     """
 
     features: int
@@ -37,7 +37,7 @@ class Conv(nn.Module):
     stride: int = 1
     padding: int = 0
     use_bias: bool = True
-    initialiser: str = "torch"
+    initialiser: str | Initialiser = "torch"
 
     @nn.compact
     def __call__(self, x: jax.Array | Patches) -> jax.Array:

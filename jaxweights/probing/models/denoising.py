@@ -53,12 +53,12 @@ class Denoising(ImageModel, abc.ABC):
     }
 
     network: Network = "unet"
-    width: int = setting(32, at_least=1)
+    width: int = setting(16, at_least=1)
     multiples: tuple[int, ...] = setting((1, 2), length=(1, None))
     blocks: int = setting(1, at_least=1)
     patch: int = setting(2, at_least=1)
     steps: int = setting(4000, at_least=1)
-    batch_size: int = setting(64, at_least=1)
+    batch_size: int = setting(32, at_least=1)
     learning_rate: float = setting(2e-3, above=0)
     ema_decay: float | None = setting(0.995, at_least=0, below=1)
     sampling_steps: int = setting(50, at_least=1)
