@@ -23,7 +23,20 @@ from absl import flags
 
 from launch import common
 
-SUITES = ("zoo", "evaluate", "partial", "audit", "sample", "hyperrep", "gpt", "fields", "shapes", "growth", "bias")
+SUITES = (
+    "zoo",
+    "evaluate",
+    "partial",
+    "audit",
+    "sample",
+    "hyperrep",
+    "gpt",
+    "fields",
+    "shapes",
+    "growth",
+    "bias",
+    "probing",
+)
 OTHERS = ("plain_jax", "torch_loop", "torch_func")
 _SUITE = flags.DEFINE_multi_enum("suite", ["zoo"], (*SUITES, "all"), "What to measure; may be given several times.")
 _JSON = flags.DEFINE_string("json", None, "Also write the rows to this file, after every case.")
@@ -66,13 +79,14 @@ def main(argv) -> None:
         hyperrep,
         measure,
         partial,
+        probing,
         sample,
         shapes,
         zoo,
     )
 
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are part of what is measured
-    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth, bias)
+    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth, bias, probing)
     suites = {name: module.cases for name, module in zip(SUITES, modules, strict=True)}
     suites["zoo"] = functools.partial(zoo.cases, tuple(int(n) for n in _MODELS.value))
     timing = measure.Timing(costs.matmul_peak(parallel.make_mesh()), _SECONDS.value, _ROUNDS.value)
