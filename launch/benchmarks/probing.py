@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from launch.benchmarks import pixelcnn
+from launch.benchmarks import pixelcnn, probing_models
 from launch.benchmarks.measure import Case
 
 
 def cases() -> list[Case]:
-    """Sampling of PixelCNN++."""
-    return pixelcnn.cases()
+    """Trainings of image models together, and sampling of PixelCNN++."""
+    return [*probing_models.cases(), *pixelcnn.cases()]
