@@ -8,7 +8,7 @@ Published: 30 combinations for every red share; here as well. Some minutes on tw
 
 from ml_collections import ConfigDict
 
-MODEL = {"kind": "vae", "size": "fc_tiny", "latents": 16, "steps": 4000, "batch_size": 64, "learning_rate": 1e-3}
+MODEL = {"kind": "vae", "size": "fc_tiny", "latents": 16, "steps": 2500, "batch_size": 64, "learning_rate": 1e-3}
 
 
 def get_config():
@@ -21,14 +21,14 @@ def get_config():
         "estimator": {"kind": "pies"},
         "models": {"vae": MODEL},
         "probes": {
-            "red": {"kind": "impulse", "values": (0.1, 0.3, 0.5, 0.7, 0.9), **red},
+            "red": {"kind": "impulse", "values": (0.1, 0.3, 0.5, 0.9), **red},
             "additivity": {"kind": "additivity", "mixtures": ((0.3, 0.9), (0.3, 0.5)), **red},
             "prototype": {"kind": "prototype", "mixtures": ((0.3, 0.5),), **red},
-            "combinations": {"kind": "combinations", "numbers": (10, 30, 100, 400), "faithful": True},
+            "combinations": {"kind": "combinations", "numbers": (10, 100, 400), "faithful": True},
         },
         "num_train": 4000,
-        "num_heldout": 2000,
-        "num_samples": 4000,
+        "num_heldout": 1000,
+        "num_samples": 2000,
         "seeds": 1,
     }
     return config

@@ -75,8 +75,8 @@ class Additivity(Mixture):
           `mixtures.<name>` with `values`, the histograms `mixed`, `additive` and `trained`, `distance` (total
           variation), `null` (what it is between as many samples of the additive prediction, resampled, and that
           prediction, resampled again), `beyond_null`, `gap` (the smallest between neighbouring values, in standard
-          deviations of the widest single output; None where these have no spread), and `power`: whether the gap exceeds
-          1, without which the prediction has one mode itself; `edges`.
+          deviations of the widest single output; None where these have no spread), and `power`: whether the gap, and
+          that of the means of single outputs, exceeds 1, without which the prediction has one mode itself; `edges`.
         """
         found, edges = {}, list[float]()
         for place, (name, values, column, bins, mixed, singles) in enumerate(self.parts(designs, measured)):
@@ -107,12 +107,13 @@ class Additivity(Mixture):
 
 def gap_of(values: Sequence[float], singles: Sequence[Sequence[Measured]], column: int) -> dict[str, Any]:
     """`gap` and `power` of a mixture, see `Additivity.judge`."""
-    spreads = [histograms.spread(histograms.column(one, "generated", column)) for one in singles]
-    widest = max((s for s in spreads if np.isfinite(s)), default=np.nan)
-    if not np.isfinite(widest):
+    outputs = [np.concatenate(histograms.column(one, "generated", column)) for one in singles]
+    outputs = [one[np.isfinite(one)] for one in outputs]
+    if not all(len(one) for one in outputs):
         return {"gap": None, "power": False}
-    gap = float(np.diff(values).min())
-    return {"gap": gap / widest if widest > 0 else None, "power": bool(gap > widest)}
+    widest, gap = max(float(one.std()) for one in outputs), float(np.diff(values).min())
+    apart = float(np.diff([one.mean() for one in outputs]).min())
+    return {"gap": gap / widest if widest > 0 else None, "power": bool(apart > 0 and min(gap, apart) > widest)}
 
 
 def _outcomes(measured: Sequence[Measured], column: int, bins: Bins, part: str = "generated") -> list[np.ndarray]:

@@ -183,12 +183,6 @@ def plain(shares: np.ndarray) -> list[float]:
     return [round(float(x), 6) for x in shares]
 
 
-def spread(values: Sequence[np.ndarray]) -> float:
-    """Standard deviation of all trainings' defined values; NaN without any."""
-    found = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.zeros(0)
-    return float(found.std()) if len(found) else float("nan")
-
-
 def column(measured: Sequence[Any], part: str, index: int) -> list[np.ndarray]:
     """Values `[n]` of one feature for every training, float64."""
     return [np.asarray(getattr(one, part), np.float64)[:, index] for one in measured]
