@@ -3,8 +3,8 @@
     python -m launch.probe --config=configs/probing_dots.py --workdir=runs/probing_dots
 
 The published question (Zhao et al. 2018, arXiv 1811.03259) at 32 instead of 64 pixels, with discs of twice the radius
-and a thousand instead of 200,000 steps of a small VAE. The weight of its prior is small: at 0.5,
-and with discs of the published radius, all samples are white after 1,500 steps. Some minutes on two cores.
+and a thousand instead of 200,000 steps of a small VAE. The weight of its prior is small: at 0.5, and
+with discs of the published radius, all samples are white after 1,500 steps. Some minutes on two cores.
 """
 
 from ml_collections import ConfigDict

@@ -165,4 +165,3 @@ def test_images_of_a_model(tmp_path, monkeypatch):
     assert min(e["accuracy"]["value"] for e in result["estimators"].values()) > 0.9
     page = (tmp_path / "report.html").read_text()
     assert "published recall" in page and "figures/examples.png" in page
-    assert study.run(IMAGES, tmp_path) == result
