@@ -66,7 +66,8 @@ class UNet(nn.Module):
 
 
 class MLP(nn.Module):
-    """Residual dense layers over all pixels.
+    """Residual dense layers over all pixels, beside a share of the input, which depends on the time: the noise in it
+    has more dimensions than fewer units than pixels can pass on.
 
     Attributes:
       width: units.
@@ -87,7 +88,9 @@ class MLP(nn.Module):
             y = nn.silu(_dense(self.width, f"first_{i}")(y) + _dense(self.width, f"time_{i}")(time))
             x = x + Dense(self.width, _ZERO, convention="flax", name=f"second_{i}")(y)
         x = LayerNorm(convention="flax", name="norm_out")(x)
-        return Dense(flat.shape[-1], _ZERO, convention="flax", name="out")(x).reshape(images.shape)
+        out = Dense(flat.shape[-1], _ZERO, convention="flax", name="out")(x)
+        share = Dense(1, _ZERO, convention="flax", name="share")(time)
+        return (out + share * flat).reshape(images.shape)
 
 
 class Residual(nn.Module):
