@@ -17,7 +17,6 @@ from jaxweights.population import Population
 from jaxweights.probing import data, estimators, models
 from jaxweights.probing.features import Design, Feature
 from jaxweights.probing.models import ImageModel
-from jaxweights.probing.models.base import SHAPE
 from jaxweights.probing.settings import ProbingSettings
 from jaxweights.probing.subject import Made, Subject
 from jaxweights.training import train_generator
@@ -107,10 +106,11 @@ class Images(Subject):
         return np.rint(255 * np.clip(rows, 0, 1)).astype(np.uint8).reshape(-1, *self.data.shape)
 
     def describe(self, mesh: Mesh | None = None) -> dict[str, dict[str, Any]]:
-        """Counted without allocating anything."""
+        """Counted for two empty images, without allocating anything."""
         del mesh
-        blank = np.zeros(self.data.shape, np.float32)
-        return {name: described(one, {SHAPE: blank}) for name, one in self.models.items()}
+        shape = self.data.shape
+        blank = Population.create(np.zeros((2, int(np.prod(shape))), np.float32), data.pixels(shape), run=np.arange(2))
+        return {name: described(one, one.prepare(blank)[1]) for name, one in self.models.items()}
 
 
 def _with_kind(chosen: Any) -> dict[str, Any]:
