@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxweights import parallel
 from jaxweights.errors import UserError
-from jaxweights.probing.data import ScenePairs, Scenes, scenes_solids, scenes_tracing
+from jaxweights.probing.data import Dots, ScenePairs, Scenes, scenes_solids, scenes_tracing
 from jaxweights.probing.data.scenes import with_exceptions
 from jaxweights.probing.data.scenes_placement import Placement
 from jaxweights.probing.data.scenes_tracing import GROUND, HALF_VIEW, Objects
+from jaxweights.probing.estimators.scenes import SceneEstimator, density_of
 from jaxweights.probing.features import Design
 
 KEY = jax.random.key(0)
@@ -155,7 +157,7 @@ def test_designs_that_cannot_be_drawn_are_refused_with_the_bound():
         check(SCENES, [7])
     with pytest.raises(UserError, match="asks for 4"):
         check(PAIRS, [0, 0, 4, 0])
-    wide = SCENES.replace(size=(1.5, 1.5))
+    wide = SCENES.replace(size=(1.5, 1.5), gap=0.2)
     check(wide, [4])
     with pytest.raises(UserError, match=r"5 objects of size 1.5 do not fit: .* for at most 4 objects"):
         check(wide, [5])
@@ -163,3 +165,23 @@ def test_designs_that_cannot_be_drawn_are_refused_with_the_bound():
         check(SCENES.replace(visible=0.1), [1])
     with pytest.raises(UserError, match="least size first"):
         check(SCENES.replace(size=(1.1, 1.0)), [1])
+
+
+def test_the_network_that_counts_is_trained_once_and_knows_too_many(tmp_path, monkeypatch):
+    data, mesh = SCENES.replace(largest=1), parallel.make_mesh(1)
+    made = SceneEstimator(images=8, steps=2, batch_size=8, widths=(4,), hidden=4)
+    state = made.fit(data, KEY, mesh, tmp_path)
+    monkeypatch.setattr(SceneEstimator, "_examples", None)
+    jax.tree.map(np.testing.assert_array_equal, state, made.fit(data, KEY, mesh, tmp_path))
+    found = made.measure(state, data, np.full((5, *data.shape), 0.5, np.float32))
+    assert found.shape == (5, 1) and found.dtype == np.float32 and np.isin(found, [0, 1, 2]).all()
+    with pytest.raises(UserError, match="reads scenes and scene_pairs, not dots"):
+        made.check(Dots())
+
+
+def test_objects_are_divided_among_the_cells_around_them():
+    places = np.array([[0.5, 0.5], [0.125, 0.875], [np.nan, np.nan]], np.float32)
+    density = np.zeros((4, 4))
+    density[1:3, 1:3] = 0.25
+    density[0, 3] = 1
+    np.testing.assert_allclose(density_of(jnp.asarray(places), 4), density, atol=1e-6)

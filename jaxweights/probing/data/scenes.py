@@ -91,9 +91,9 @@ class _Rendered(DesignedData):
     colors: tuple[str, ...] = setting(tuple(PALETTE), length=(1, None), one_of=tuple(PALETTE))
     shapes: tuple[str, ...] = setting(("cube", "sphere", "cylinder"), length=(1, None), one_of=SHAPES)
     materials: tuple[str, ...] = setting(MATERIALS, length=(1, None), one_of=MATERIALS)
-    size: tuple[float, float] = setting((0.8, 1.1), above=0)
+    size: tuple[float, float] = setting((0.8, 1.0), above=0)
     reach: float = setting(3.0, above=0, at_most=3)
-    gap: float = setting(0.2, at_least=0)
+    gap: float = setting(0.4, at_least=0)
     margin: float = setting(0.0, at_least=0)
     visible: float = setting(0.01, at_least=0, below=1)
     redraws: int = setting(16, at_least=0)
@@ -124,7 +124,7 @@ class _Rendered(DesignedData):
         super().check(design)
         for i, feature in enumerate(self.features):
             asked = design.values[:, i]
-            unknown = asked[~np.isnan(asked) & ~np.isin(asked, feature.values)]
+            unknown = asked[~np.isnan(asked) & ~np.isin(asked, self._possible(feature))]
             if len(unknown):
                 raise UserError(
                     f"{self.section} has images of {feature.name} {feature.values[0]:g} to {feature.values[-1]:g}, "
@@ -139,6 +139,10 @@ class _Rendered(DesignedData):
             self.refuse(
                 "visible", f"a sphere of size {low:g} at the far edge covers {share:.4f} of the pixels: lower visible"
             )
+
+    def _possible(self, feature: Feature) -> tuple[float, ...]:
+        """Values of a feature that a design may ask for."""
+        return feature.values
 
     @abc.abstractmethod
     def _largest(self, design: Design) -> int:
@@ -227,12 +231,12 @@ class Scenes(_Rendered):
     """A number of objects of any colour, shape and size.
 
     Attributes:
-      largest: most objects.
+      largest: most objects; a design may also ask for none.
     """
 
     KIND: ClassVar[str] = "scenes"
 
-    largest: int = setting(6, at_least=1, at_most=12)
+    largest: int = setting(6, at_least=1, at_most=16)
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -243,6 +247,9 @@ class Scenes(_Rendered):
     def most(self) -> int:
         """Most objects of an image."""
         return self.largest
+
+    def _possible(self, feature: Feature) -> tuple[float, ...]:
+        return (0.0, *feature.values)
 
     def _largest(self, design: Design) -> int:
         asked = design.column("count")

@@ -14,10 +14,13 @@ from jaxweights.probing.estimators.base import Estimator
 from jaxweights.probing.estimators.discs import DiscsEstimator
 from jaxweights.probing.estimators.dots import DotsEstimator
 from jaxweights.probing.estimators.pies import PiesEstimator
+from jaxweights.probing.estimators.scenes import SceneEstimator
 
 __all__ = ["ESTIMATORS", "Estimator", "accuracy", "make"]
 
-ESTIMATORS: dict[str, type[Estimator]] = {kind.KIND: kind for kind in (DotsEstimator, PiesEstimator, DiscsEstimator)}
+ESTIMATORS: dict[str, type[Estimator]] = {
+    kind.KIND: kind for kind in (DotsEstimator, PiesEstimator, DiscsEstimator, SceneEstimator)
+}
 
 
 def make(values: str | Mapping[str, Any], section: str = "probing.estimator") -> Estimator:
