@@ -43,7 +43,8 @@ class PixelCNN(ImageModel):
       dropout: probability of dropping a value inside a residual layer.
       steps: optimizer steps; published: 5,000 epochs, here of 29,600 images.
       batch_size: images per step; published: 16 on each of 8 GPUs.
-      init_batch_size: training images that initial parameters are fitted to.
+      init_batch_size: training images that initial parameters are fitted to; of trainings as lanes, images of all of
+        them.
       learning_rate: of the first step; every step multiplies it by 0.999995.
       ema_decay: decay of the averaged parameters, which samples are drawn with, or None for no average.
       sampler: "cached" or "naive" (a pass of the whole network per pixel, the same samples).
