@@ -232,6 +232,7 @@ def test_a_zoo_of_another_config_is_refused(workdir, tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
+        ({"probing": {}}, "it is no experiment. Run it by launch.probe"),
         ({"zoo__num_heldout": 0}, "num_heldout is 0"),
         ({"zoo__num_runs": 0}, "at least one training run"),
         ({"num_samples": 0}, "num_samples is 0; set it to at least 1"),

@@ -77,6 +77,9 @@ class ExperimentSettings(Settings):
                 )
 
 
+_OF_OTHERS = {"bias": "launch.classify", "probing": "launch.probe"}  # programs by the section of their configs
+
+
 def parse(config: Mapping[str, Any]) -> ExperimentSettings:
     """The settings of a config.
 
@@ -88,6 +91,8 @@ def parse(config: Mapping[str, Any]) -> ExperimentSettings:
         there is not.
     """
     known = [field.name for field in dataclasses.fields(ExperimentSettings)]
+    for name in set(_OF_OTHERS) & set(config):
+        raise UserError(f"The config has a section {name}: it is no experiment. Run it by {_OF_OTHERS[name]}.")
     settings.refuse_unknown(config, known, "")
     for name in set(known) - set(_OWN):
         if not isinstance(config.get(name, {}), Mapping):
