@@ -16,6 +16,12 @@ def grid(features: Sequence[Feature]) -> np.ndarray:
     return np.stack([axis.reshape(-1) for axis in axes], axis=1)
 
 
+def everything(features: Sequence[Feature], n: int, seed: int = 0) -> Design:
+    """Combinations `[n, F]` with every feature uniform over its values, independent of the others."""
+    rng = np.random.default_rng([seed, 2])
+    return Design(tuple(features), np.stack([rng.choice(f.values, n) for f in features], axis=1))
+
+
 def combinations(features: Sequence[Feature], n: int, seed: int = 0, nested: bool = True) -> Design:
     """A random list of different combinations.
 

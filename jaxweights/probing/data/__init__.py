@@ -14,6 +14,7 @@ from jaxweights.probing.data.discs import Discs
 from jaxweights.probing.data.dots import Dots
 from jaxweights.probing.data.pies import Pies
 from jaxweights.probing.data.scenes import ScenePairs, Scenes
+from jaxweights.probing.data.triples import Triples
 
 __all__ = [
     "DATA",
@@ -23,13 +24,14 @@ __all__ = [
     "Pies",
     "ScenePairs",
     "Scenes",
+    "Triples",
     "draw",
     "images_of",
     "make",
     "pixels",
 ]
 
-DATA: dict[str, type[DesignedData]] = {kind.KIND: kind for kind in (Dots, Pies, Discs, Scenes, ScenePairs)}
+DATA: dict[str, type[DesignedData]] = {kind.KIND: kind for kind in (Dots, Pies, Discs, Scenes, ScenePairs, Triples)}
 
 
 def make(values: str | Mapping[str, Any], section: str = "probing.data") -> DesignedData:

@@ -51,6 +51,11 @@ class DesignedData(Settings, abc.ABC):
                 "it of the features of the data."
             )
 
+    def unseen(self) -> DesignedData:
+        """Data of the same kind whose images an estimator has not learned from, to ask it about; itself where images
+        are drawn, not taken from a set."""
+        return self
+
     @abc.abstractmethod
     def render(self, values: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Draws one image per row; pure and jit-compatible, a row depends on its own values and key alone.

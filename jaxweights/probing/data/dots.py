@@ -140,7 +140,7 @@ def _painted(centres: jax.Array, radius: jax.Array, shown: jax.Array, colours: j
     def paint(i: int, image: jax.Array) -> jax.Array:
         away = jnp.hypot((pixels - centres[i, 0])[:, None], (pixels - centres[i, 1])[None])
         cover = jnp.where(shown[i], jnp.clip(radius - away + 0.5, 0.0, 1.0), 0.0)[..., None]
-        return image + cover * (colours[i] - image)
+        return image + cover * (colours[i][None, None] - image)
 
     return jax.lax.fori_loop(0, len(centres), paint, jnp.ones((side, side, 3)))
 
@@ -167,7 +167,7 @@ def _places(
     """
     half = -(-most // 2)
     in_second = jnp.floor(count / 2)
-    used = jnp.arange(half) < jnp.stack([count - in_second, in_second])[:, None]  # [2, half]
+    used = jnp.arange(half)[None] < jnp.stack([count - in_second, in_second])[:, None]  # [2, half]
     nearest = jnp.square(distance * radius)
 
     def propose(round_: jax.Array) -> tuple[jax.Array, jax.Array]:

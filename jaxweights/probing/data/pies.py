@@ -117,7 +117,7 @@ def _slots(colour_key: jax.Array, order_key: jax.Array, red: jax.Array, colours:
     """Colours of slots `[SLOTS]` int32, 0 for red, and the palette `[colours, 3]`."""
     reds, others, weights = jax.random.split(colour_key, 3)
     first = jnp.array([1.0, 0.0, 0.0]) * jax.random.uniform(reds, (), minval=_LEAST_RED, maxval=_BRIGHTEST)
-    rest = jax.random.uniform(others, (colours - 1, 3), maxval=_BRIGHTEST) * jnp.array([0.0, 1.0, 1.0])
+    rest = jax.random.uniform(others, (colours - 1, 3), maxval=_BRIGHTEST) * jnp.array([[0.0, 1.0, 1.0]])
     palette = jnp.concatenate([first[None], rest])
     weight = jax.random.uniform(weights, (colours - 1,), minval=_LEAST_WEIGHT, maxval=1.0)
     share = jnp.cumsum(weight) / jnp.sum(weight)

@@ -15,12 +15,12 @@ from jaxweights.probing.estimators.discs import DiscsEstimator
 from jaxweights.probing.estimators.dots import DotsEstimator
 from jaxweights.probing.estimators.pies import PiesEstimator
 from jaxweights.probing.estimators.scenes import SceneEstimator
+from jaxweights.probing.estimators.triples import TriplesEstimator
 
 __all__ = ["ESTIMATORS", "Estimator", "accuracy", "make"]
 
-ESTIMATORS: dict[str, type[Estimator]] = {
-    kind.KIND: kind for kind in (DotsEstimator, PiesEstimator, DiscsEstimator, SceneEstimator)
-}
+_KINDS = (DotsEstimator, PiesEstimator, DiscsEstimator, SceneEstimator, TriplesEstimator)
+ESTIMATORS: dict[str, type[Estimator]] = {kind.KIND: kind for kind in _KINDS}
 
 
 def make(values: str | Mapping[str, Any], section: str = "probing.estimator") -> Estimator:

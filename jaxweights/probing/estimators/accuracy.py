@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxweights.bias.protocol import wilson
 from jaxweights.probing.data import DesignedData, draw, images_of
 from jaxweights.probing.data.base import FEATURE
+from jaxweights.probing.designs import everything
 from jaxweights.probing.estimators.base import Estimator
 from jaxweights.probing.features import Design
 
@@ -26,7 +27,7 @@ def accuracy(
     """The share of true images that an estimator puts into the right bin of each feature.
 
     Args:
-      data: kind of images.
+      data: kind of images; see `DesignedData.unseen`.
       estimator: measures them.
       state: the estimator's, see `Estimator.fit`.
       n: number of images.
@@ -43,10 +44,8 @@ def accuracy(
       UserError: images that the estimator cannot measure, or that cannot be drawn.
     """
     estimator.check(data)
-    if design is None:
-        rng = np.random.default_rng([seed, 0])
-        design = Design(data.features, np.stack([rng.choice(f.values, n) for f in data.features], axis=1))
-    drawn = draw(data, design, n, seed, mesh=mesh)
+    design = everything(data.features, n, seed) if design is None else design
+    drawn = draw(data.unseen(), design, n, seed, mesh=mesh)
     measured = estimator.measure(state, data, images_of(drawn))
     out = {}
     for i, feature in enumerate(data.features):
