@@ -169,8 +169,10 @@ def test_names_of_what_is_detected_and_segmented():
     found = Detections(np.zeros((3, 4), np.float32), ("dog", "cat", "dog"), scores, np.arange(3), (4, 4), 9)
     classes = Segmented(np.array([[1, 1], [1, 0]], np.int16), ("sky", "sea", "sand"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(presence.detection, "detector", lambda *_: Running(lambda batch: [found] * len(batch)))
-        patch.setattr(presence.segmentation, "segmenter", lambda _: Running(lambda batch: [classes] * len(batch)))
+        patch.setattr(presence.detection, "detector", lambda *_, **__: Running(lambda batch: [found] * len(batch)))
+        patch.setattr(
+            presence.segmentation, "segmenter", lambda *_, **__: Running(lambda batch: [classes] * len(batch))
+        )
         detect, segment = (
             kind(model="m").step().begin() for kind in (presence.DetectSettings, presence.SegmentSettings)
         )

@@ -10,9 +10,10 @@ import numpy as np
 import optax
 import pytest
 
+from jaxweights import parallel
 from jaxweights.errors import UserError
 from jaxweights.generators import Stage
-from jaxweights.probing import answers, describe, models, study, table
+from jaxweights.probing import answers, describe, models, settings, study, table
 from jaxweights.probing.features import Design
 from jaxweights.probing.weights import Planted
 
@@ -165,3 +166,7 @@ def test_images_of_a_model(tmp_path, monkeypatch):
     assert min(e["accuracy"]["value"] for e in result["estimators"].values()) > 0.9
     page = (tmp_path / "report.html").read_text()
     assert "published recall" in page and "figures/examples.png" in page
+    rows = np.full((2, 8 * 8 * 3), 0.5, np.float32)
+    rows[1, 7] = np.nan  # of a training that diverged
+    measured = study.subject_of(settings.parse(IMAGES), 0).measure(rows, parallel.make_mesh(1), tmp_path)
+    assert np.isfinite(measured[0]).all() and np.isnan(measured[1]).all()

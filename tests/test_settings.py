@@ -135,7 +135,8 @@ def settings_classes(base=Settings):
 
 
 def numeric_fields():
-    """The class, the name, and whether entries are whole, of every numeric field; once for inherited ones."""
+    """The class, the name, how many entries (0 for a number) and whether they are whole, of every numeric field; once
+    for inherited ones."""
     for module in pkgutil.walk_packages(jaxweights.__path__, "jaxweights."):
         importlib.import_module(module.name)
     found = {}
@@ -148,14 +149,23 @@ def numeric_fields():
                 found[owner.__name__, field.name, repr(field.default)] = (
                     kind,
                     field.name,
-                    get_origin(hints[field.name]) is tuple,
+                    entries(hints[field.name], field),
                     int in types,
                 )
     return list(found.values())
 
 
-TWO = {"erase_range", "denoiser_channels"}
-FREE = {"prompt", "best_prompt", "level", "erase_value", "z_u", "mean", "snapshots"}
+def entries(hint, field):
+    """The length of a tuple, the least where it may have several, 0 for a number."""
+    if get_origin(hint) is not tuple:
+        return 0
+    check = field.metadata.get("check")
+    if get_args(hint)[-1] is ...:
+        return max(1, check.length[0]) if check is not None and check.length else 1
+    return len(get_args(hint))
+
+
+FREE = {"values", "prompt", "best_prompt", "level", "erase_value", "z_u", "mean", "snapshots"}
 """Fields that may be negative."""
 
 
@@ -169,7 +179,7 @@ def test_every_number_has_a_range():
         values = [-(2**70), 2**70] if whole else [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 10**400]
         values += [] if name in FREE else [-1]
         for value in values:
-            change = {name: (value,) * 2 if name in TWO else (value,) if many else value}
+            change = {name: (value,) * many if many else value}
             try:
                 needed[kind].replace(**change) if kind in needed else kind(**change)
                 accepted.append((kind.__name__, change))

@@ -60,9 +60,11 @@ class Images(Subject):
         return data.draw(self.data, design, n, seed, mesh=mesh)
 
     def measure(self, rows: np.ndarray, mesh: Mesh, folder: pathlib.Path) -> np.ndarray:
-        """By the estimator, which learns first where it has to."""
-        state = self._fit(mesh, folder)
-        return self.estimator.measure(state, self.data, rows.reshape(-1, *self.data.shape))
+        """By the estimator, which learns first where it has to; of images that are not finite, no feature is
+        defined."""
+        state, finite = self._fit(mesh, folder), np.isfinite(rows).all(axis=1, keepdims=True)
+        found = self.estimator.measure(state, self.data, np.nan_to_num(rows).reshape(-1, *self.data.shape))
+        return np.where(finite, found, np.nan).astype(np.float32)
 
     def accuracy(self, n: int, seed: int, mesh: Mesh, folder: pathlib.Path) -> dict[str, Any]:
         """On rendered images, through the path that samples take."""
@@ -102,8 +104,8 @@ class Images(Subject):
         return found
 
     def shown(self, rows: np.ndarray) -> np.ndarray:
-        """The images themselves."""
-        return np.rint(255 * np.clip(rows, 0, 1)).astype(np.uint8).reshape(-1, *self.data.shape)
+        """The images themselves; what is not finite is black."""
+        return np.rint(255 * np.clip(np.nan_to_num(rows), 0, 1)).astype(np.uint8).reshape(-1, *self.data.shape)
 
     def describe(self, mesh: Mesh | None = None) -> dict[str, dict[str, Any]]:
         """Counted for two empty images, without allocating anything."""
@@ -135,14 +137,14 @@ def _together(
 
 
 def sample(model: ImageModel, state: Mapping[str, Any], keys: jax.Array, mesh: Mesh) -> np.ndarray:
-    """Images `[n, H * W * C]` float32, in blocks; what is not finite is 0, as of a training that diverged."""
+    """Images `[n, H * W * C]` float32, drawn in blocks; NaN where a training diverged."""
     program, block = _sampler(model, mesh), _BLOCK * mesh.size
     state = jax.device_put(state, parallel.replicated(mesh))
     parts = []
     for first in range(0, len(keys), block):
         padded = parallel.pad_rows(keys[first : first + block], min(block, len(keys)))
         parts.append(np.asarray(program(state, padded).weights))
-    return np.nan_to_num(np.concatenate(parts)[: len(keys)], posinf=1.0, neginf=0.0)
+    return np.concatenate(parts)[: len(keys)]
 
 
 @programs.shared

@@ -163,11 +163,7 @@ class Work:
         if not self.examples(trial).exists():
             found = {"train": self._measure(training.weights), "heldout": self._measure(heldout.weights)}
             files.write_npz(self.examples(trial), found | self._shown(training.weights))
-        size = _COMPARED
-        own, null = (
-            euclidean.nearest(rows[:size], training.weights, k=1, mesh=self.mesh).distances[:, 0]
-            for rows in (samples, heldout.weights)
-        )
+        own, null = (self._nearest(rows[:_COMPARED], training.weights) for rows in (samples, heldout.weights))
         kept = {
             "generated": self._measure(samples),
             "nearest": own,
@@ -175,6 +171,11 @@ class Work:
             "loss": np.float64(np.nan if loss is None else loss),
         }
         files.write_npz(self.path(model, trial), kept | self._shown(samples))
+
+    def _nearest(self, rows: np.ndarray, training: np.ndarray) -> np.ndarray:
+        """Distances `[n]` to the nearest training examples; NaN of rows that are not finite."""
+        found = euclidean.nearest(np.nan_to_num(rows), training, k=1, mesh=self.mesh).distances[:, 0]
+        return np.where(np.isfinite(rows).all(axis=1), found, np.nan)
 
     def _measure(self, rows: np.ndarray) -> np.ndarray:
         return self.subject.measure(np.asarray(rows), self.mesh, self.folder / ESTIMATOR)
@@ -218,9 +219,11 @@ class Work:
         return [Measured(one["train"], one["heldout"], one["generated"]) for one in read]
 
     def nearest(self, model: str, design: str) -> dict[str, Any]:
-        """Median distance of samples to the nearest training example over that of fresh examples."""
+        """Median distance of samples to the nearest training example over that of fresh examples; of those that are
+        finite."""
         read = [self.read(model, Trial(design, s)) for s in range(self.options.seeds)]
         own, null = (np.concatenate([one[k] for one in read]) for k in ("nearest", "nearest_heldout"))
-        if not np.median(null) > 0:
+        own = own[np.isfinite(own)]
+        if not len(own) or not np.median(null) > 0:
             return {"value": None, "ci95": [None, None], "n": len(own)}
         return bootstrap_median_ratio(own, null, 500, 0).to_json()

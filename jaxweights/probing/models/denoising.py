@@ -54,7 +54,7 @@ class Denoising(ImageModel, abc.ABC):
 
     network: Network = "unet"
     width: int = setting(16, at_least=1)
-    multiples: tuple[int, ...] = setting((1, 2), length=(1, None))
+    multiples: tuple[int, ...] = setting((1, 2), at_least=1, length=(1, None))
     blocks: int = setting(1, at_least=1)
     patch: int = setting(2, at_least=1)
     steps: int = setting(4000, at_least=1)

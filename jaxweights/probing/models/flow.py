@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxweights.probing.models.denoising import Denoising
 from jaxweights.probing.models.networks import Shape
+from jaxweights.settings import setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Flow(Denoising):
     SAMPLING: ClassVar[frozenset[str]] = Denoising.SAMPLING | {"solver"}
 
     solver: Literal["euler", "heun"] = "heun"
-    sampling_steps: int = 25
+    sampling_steps: int = setting(25, at_least=1)
 
     def error(self, predict: Callable[..., jax.Array], images: jax.Array, keys: jax.Array) -> jax.Array:
         """See `Denoising.error`."""

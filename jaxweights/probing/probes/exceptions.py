@@ -13,6 +13,7 @@ from jaxweights.probing.designs import grid
 from jaxweights.probing.features import Design, Feature
 from jaxweights.probing.probes import histograms
 from jaxweights.probing.probes.base import Measured, Probe
+from jaxweights.settings import setting
 
 _DESIGN = "all"
 
@@ -31,7 +32,7 @@ class Exceptions(Probe):
     KIND = "exceptions"
 
     pair: tuple[str, str] = ("left_shape", "right_shape")
-    rare: tuple[float, float] = (0.0, 1.0)
+    rare: tuple[float, float] = setting((0.0, 1.0), at_least=0)
     kept: tuple[tuple[float, ...], ...] = ()
 
     def designs(self, features: tuple[Feature, ...], seed: int) -> dict[str, Design]:
