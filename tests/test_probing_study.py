@@ -13,7 +13,7 @@ import pytest
 from jaxweights import parallel
 from jaxweights.errors import UserError
 from jaxweights.generators import Stage
-from jaxweights.probing import answers, describe, models, settings, study, table
+from jaxweights.probing import answers, describe, models, settings, study, table, trials
 from jaxweights.probing.features import Design
 from jaxweights.probing.weights import Planted
 
@@ -168,5 +168,6 @@ def test_images_of_a_model(tmp_path, monkeypatch):
     assert "published recall" in page and "figures/examples.png" in page
     rows = np.full((2, 8 * 8 * 3), 0.5, np.float32)
     rows[1, 7] = np.nan  # of a training that diverged
-    measured = study.subject_of(settings.parse(IMAGES), 0).measure(rows, parallel.make_mesh(1), tmp_path)
+    subject = study.subject_of(settings.parse(IMAGES), 0)
+    measured = trials.measured(subject, rows, parallel.make_mesh(1), tmp_path)
     assert np.isfinite(measured[0, :3]).all() and np.isnan(measured[1]).all()  # grey has no hue

@@ -60,11 +60,9 @@ class Images(Subject):
         return data.draw(self.data, design, n, seed, mesh=mesh)
 
     def measure(self, rows: np.ndarray, mesh: Mesh, folder: pathlib.Path) -> np.ndarray:
-        """By the estimator, which learns first where it has to; of images that are not finite, no feature is
-        defined."""
-        state, finite = self._fit(mesh, folder), np.isfinite(rows).all(axis=1, keepdims=True)
-        found = self.estimator.measure(state, self.data, np.nan_to_num(rows).reshape(-1, *self.data.shape))
-        return np.where(finite, found, np.nan).astype(np.float32)
+        """By the estimator, which learns first where it has to."""
+        state = self._fit(mesh, folder)
+        return self.estimator.measure(state, self.data, rows.reshape(-1, *self.data.shape))
 
     def accuracy(self, n: int, seed: int, mesh: Mesh, folder: pathlib.Path) -> dict[str, Any]:
         """On rendered images, through the path that samples take."""

@@ -88,6 +88,13 @@ def seed_of(design: Design, number: int, seed: int, purpose: int) -> int:
     return zlib.crc32(design.values.tobytes() + np.array([seed, number, purpose], np.int64).tobytes()) & 0x7FFFFFFF
 
 
+def measured(subject: Subject, rows: np.ndarray, mesh: Mesh, folder: pathlib.Path) -> np.ndarray:
+    """Features `[n, F]` float32 of examples `[n, P]`, see `Subject.measure`; of those that are not finite, as of a
+    training that diverged, none is defined."""
+    finite = np.isfinite(rows).all(axis=1, keepdims=True)
+    return np.where(finite, subject.measure(np.nan_to_num(rows), mesh, folder), np.nan).astype(np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Work:
     """What the trials of a study have in common.
@@ -178,7 +185,7 @@ class Work:
         return np.where(np.isfinite(rows).all(axis=1), found, np.nan)
 
     def _measure(self, rows: np.ndarray) -> np.ndarray:
-        return self.subject.measure(np.asarray(rows), self.mesh, self.folder / ESTIMATOR)
+        return measured(self.subject, np.asarray(rows), self.mesh, self.folder / ESTIMATOR)
 
     def _shown(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         seen = self.subject.shown(np.asarray(rows[: self.options.shown]))

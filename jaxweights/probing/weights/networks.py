@@ -121,8 +121,7 @@ class Networks(Subject):
                 )
             drawn = jax.random.split(jax.random.fold_in(keys[i], _SAMPLING), count)
             made = generators.draw(generator, state, drawn, one.select(np.arange(0)), _unmeasured, mesh)
-            samples = np.nan_to_num(np.asarray(made.weights), posinf=0.0, neginf=0.0)
-            found.append(Made(samples, losses[-1] if losses else None))
+            found.append(Made(np.asarray(made.weights), losses[-1] if losses else None))
             report(i + 1)
         return found
 
