@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxweights import flow
 from jaxweights.probing.models.denoising import Denoising
 from jaxweights.probing.models.networks import Shape
 from jaxweights.settings import setting
@@ -36,19 +37,9 @@ class Flow(Denoising):
             return jax.random.uniform(first), jax.random.normal(second, images.shape[1:])
 
         times, noise = jax.vmap(draw)(keys)
-        at = times[:, None, None, None]
-        return jnp.mean(jnp.square(predict((1 - at) * noise + at * images, times) - (images - noise)))
+        return jnp.mean(jnp.square(predict(flow.between(noise, images, times), times) - (images - noise)))
 
     def denoised(self, predict: Callable[..., jax.Array], keys: jax.Array, shape: Shape) -> jax.Array:
         """See `Denoising.denoised`."""
-        step = 1 / self.sampling_steps
-
-        def move(x: jax.Array, time: jax.Array) -> tuple[jax.Array, None]:
-            velocity = predict(x, jnp.full(len(x), time))
-            if self.solver == "heun":
-                after = predict(x + step * velocity, jnp.full(len(x), time + step))
-                velocity = 0.5 * (velocity + after)
-            return x + step * velocity, None
-
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        return jax.lax.scan(move, noise, step * jnp.arange(self.sampling_steps, dtype=jnp.float32))[0]
+        return flow.solve(predict, noise, flow.grid(self.sampling_steps), self.solver)
