@@ -11,8 +11,8 @@ from typing import IO, Literal
 
 import numpy as np
 
-from jaxweights import tensor_files
 from jaxweights.errors import UserError
+from jaxweights.formats import safetensors
 
 _HEAD = 512  # bytes that tell kinds apart
 
@@ -108,7 +108,7 @@ _KINDS = (
     ),
     _Kind(
         "a safetensors file",
-        tensor_files.fits,
+        safetensors.fits,
         rows="numpy.asarray(next(iter(safetensors.flax.load_file(FILE).values())), 'float32')",
         tensors="{k: numpy.asarray(v, 'float32') for k, v in safetensors.flax.load_file(FILE).items()}",
         modules="safetensors.flax",

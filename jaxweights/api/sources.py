@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import array_files, files, population, state_dicts, store, tensor_files
+from jaxweights import array_files, files, formats, population, state_dicts, store
 from jaxweights.errors import UserError
+from jaxweights.formats import safetensors
 from jaxweights.population import TRAIN, Population
 from jaxweights.spec import WeightSpec
 
@@ -87,8 +88,8 @@ def _arrays(path: pathlib.Path, wanted: array_files.Wanted) -> dict[str, np.ndar
             head = file.read(16)
     except OSError:
         head = b""  # a sentence on it follows
-    if tensor_files.fits(head):
-        return tensor_files.read(path, wanted.what)
+    if safetensors.fits(head):
+        return formats.read(path, wanted.what).value
     return array_files.read(path, wanted)
 
 

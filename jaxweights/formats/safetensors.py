@@ -1,16 +1,15 @@
-"""Tensors from safetensors files, read without the package of that name; a file's layout is checked before its data."""
+"""Tensors from safetensors files, read without the package of that name; the layout is checked before the data."""
 
 from __future__ import annotations
 
 import json
 import math
-import pathlib
 from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 
-from jaxweights.errors import UserError
+from jaxweights.formats.contents import Refused
 
 _LENGTH = 8  # bytes of the header's length, little-endian
 _LARGEST_HEADER = 100_000_000  # bytes, as the format has it
@@ -37,32 +36,27 @@ def fits(head: bytes) -> bool:
     return head[_LENGTH : _LENGTH + 1] == b"{" and int.from_bytes(head[:_LENGTH], "little") < 1 << 32
 
 
-def read(path: pathlib.Path, what: str) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file by name, in the order of the file.
+def read(file: IO[bytes], size: int) -> tuple[dict[str, np.ndarray], str, dict[str, str]]:
+    """The tensors of a safetensors file by name, in the order of the file, what it is, and its texts by name.
 
     Args:
-      path: the file, which `fits`.
-      what: what it is read for, in messages.
+      file: the file, which `fits`.
+      size: its bytes.
 
     Raises:
-      UserError: a file that cannot be read, with a type that NumPy does not have, or whose header does not describe
-        its data: holes, overlaps, names that stand twice, sizes that do not fit.
+      ValueError: a type that NumPy does not have, or a header that does not describe the data: holes, overlaps, names
+        that stand twice, sizes that do not fit.
     """
     try:
-        with path.open("rb") as file:
-            entries, start = _header(file)
-            _check_layout(entries, path.stat().st_size - start)
-            return {name: _tensor(file, start, entry) for name, entry in entries.items()}
-    except OSError as error:
-        raise UserError(f"{what} {path} cannot be read ({error.strerror or error}).") from error
+        entries, texts, start = _header(file)
+        _check_layout(entries, size - start)
+        return {name: _tensor(file, start, entry) for name, entry in entries.items()}, "a safetensors file", texts
     except ValueError as error:
-        raise UserError(
-            f"{what} {path} is no whole safetensors file: {error}. Copy the file again, or write it anew."
-        ) from error
+        raise Refused(f"is no whole safetensors file: {error}. Copy the file again, or write it anew.") from error
 
 
-def _header(file: IO[bytes]) -> tuple[dict[str, dict[str, Any]], int]:
-    """The entries of the header by name, and where the data begin."""
+def _header(file: IO[bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
+    """The entries of the header by name, its texts, and where the data begin."""
     length = int.from_bytes(file.read(_LENGTH), "little")
     if length > _LARGEST_HEADER:
         raise ValueError(f"its header is said to have {length:,} bytes")
@@ -75,8 +69,10 @@ def _header(file: IO[bytes]) -> tuple[dict[str, dict[str, Any]], int]:
         raise ValueError("its header is nested too deeply") from error
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
-    header.pop(_METADATA, None)
-    return header, _LENGTH + length
+    texts = header.pop(_METADATA, {})
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise ValueError(f"its {_METADATA} is no text by name")
+    return header, texts, _LENGTH + length
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
