@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxweights import parallel, programs, settings, traces
 from jaxweights.errors import UserError
-from jaxweights.generators import aligned, baselines, gpt, hyperdiffusion, hyperrep, imported, pdiff
+from jaxweights.generators import aligned, baselines, flow, gpt, hyperdiffusion, hyperrep, imported, pdiff
 from jaxweights.generators.base import (
     Augmented,
     Autoencoding,
@@ -57,11 +57,13 @@ GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
     "interpolation": baselines.Interpolation,
     "aligned_interpolation": aligned.AlignedInterpolation,
     "soup": aligned.Soup,
+    "copier": flow.Copier,
     "file": imported.Imported,
     "pdiff": pdiff.PDiff,
     "hyperrep": hyperrep.HyperRep,
     "gpt": gpt.GPT,
     "hyperdiffusion": hyperdiffusion.HyperDiffusion,
+    "flow": flow.Flow,
 }
 
 

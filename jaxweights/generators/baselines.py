@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxweights import shuffle
 from jaxweights.errors import UserError
-from jaxweights.generators import domain
+from jaxweights.generators import domain, principal
 from jaxweights.generators.base import ClosedFormGenerator, Samples, Training, keys_for
 from jaxweights.population import Population
 from jaxweights.settings import setting
@@ -227,18 +227,9 @@ class PCAGaussian(Baseline):
           UserError: fewer than two rows, or more components than the rows span.
         """
         self.check(Training.of(training))
-        weights = training.weights
         most = _spanned(Training.of(training))
-        mean = weights.mean(axis=0, dtype=np.float64)
-        centred = weights - mean
-        if len(weights) <= weights.shape[1]:
-            values, left = np.linalg.eigh(centred @ centred.T)
-            directions = left.T @ centred  # row i has length sqrt(values[i])
-        else:
-            values, right = np.linalg.eigh(centred.T @ centred)
-            directions = right.T * np.sqrt(np.maximum(values, 0))[:, None]
-        keep = np.argsort(values)[::-1][: self.components or most]
-        basis = directions[keep] / np.sqrt(len(weights) - 1)
+        found = principal.components(training.weights, self.components or most)
+        mean, basis = found.mean, found.directions
         parts = {"mean": jnp.asarray(mean, jnp.float32), "basis": jnp.asarray(basis, jnp.float32)}
         return parts | domain.floors(training)
 

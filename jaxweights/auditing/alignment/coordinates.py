@@ -58,7 +58,7 @@ class Coordinates:
         if spec.groups:
             rows = np.arange(len(train)) if rows is None else np.asarray(rows)
             spaced = np.unique(np.linspace(0, len(rows) - 1, min(_REFERENCES, len(rows))).round().astype(np.int64))
-            self._reference = self._mean(canonical.balance(spec, read_rows(train, rows[spaced])))
+            self._reference = generalised_mean(spec, canonical.balance(spec, read_rows(train, rows[spaced])), mesh)
 
     @classmethod
     def of(cls, train: Population, mesh: Mesh | None = None) -> Coordinates:
@@ -76,28 +76,9 @@ class Coordinates:
         for rows in row_blocks(len(weights), max(1, _BLOCK_BYTES // (8 * self.spec.num_params))):
             found = read_rows(weights, rows)
             if self.spec.groups:
-                found = self._matched(canonical.balance(self.spec, found), self._reference)[0]
+                found = brought(self.spec, canonical.balance(self.spec, found), self._reference, self._mesh)[0]
             out[rows] = found if self._places is None else found[:, self._places]
         return out
-
-    def _mean(self, rows: np.ndarray) -> np.ndarray:
-        """The generalised mean `[P]` of balanced networks `[n, P]`: first that which is nearest to their mean."""
-        centre = rows.mean(axis=0, keepdims=True)
-        reference, before = rows[np.square(rows - centre).sum(axis=1).argmin()], np.zeros(0)
-        for _ in range(_ROUNDS):
-            moved, orders = self._matched(rows, reference)
-            reference = moved.mean(axis=0)
-            if np.array_equal(orders, before):
-                break
-            before = orders
-        return reference
-
-    def _matched(self, rows: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Balanced networks `[n, P]` in the order and with the signs of a reference `[P]`, and these `[n, 2 U]`."""
-        targets = np.broadcast_to(reference, rows.shape)
-        found = matching.match(self.spec, targets, rows, mesh=self._mesh)
-        moved = reordering.reordered(self.spec, rows, found.permutations, found.signs)
-        return moved, np.concatenate([found.permutations, found.signs], axis=1)
 
 
 class SeriesCoordinates:
@@ -118,6 +99,30 @@ class SeriesCoordinates:
         if name not in self._found:
             self._found[name] = self.chart(weights)
         return self._found[name]
+
+
+def generalised_mean(spec: WeightSpec, rows: np.ndarray, mesh: Mesh | None = None) -> np.ndarray:
+    """The generalised mean `[P]` of networks `[n, P]`: first that which is nearest to their mean, then the mean of all
+    in its order, and so on."""
+    centre = rows.mean(axis=0, keepdims=True)
+    reference, before = rows[np.square(rows - centre).sum(axis=1).argmin()], np.zeros(0)
+    for _ in range(_ROUNDS):
+        moved, orders = brought(spec, rows, reference, mesh)
+        reference = moved.mean(axis=0)
+        if np.array_equal(orders, before):
+            break
+        before = orders
+    return reference
+
+
+def brought(
+    spec: WeightSpec, rows: np.ndarray, reference: np.ndarray, mesh: Mesh | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Networks `[n, P]` in the order and with the signs of a reference `[P]`, and these `[n, 2 U]`."""
+    targets = np.broadcast_to(reference, rows.shape)
+    found = matching.match(spec, targets, rows, mesh=mesh)
+    moved = reordering.reordered(spec, rows, found.permutations, found.signs)
+    return moved, np.concatenate([found.permutations, found.signs], axis=1)
 
 
 def _on_disk(shape: tuple[int, int]) -> np.ndarray:

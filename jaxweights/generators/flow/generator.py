@@ -1,0 +1,254 @@
+"""Flow matching as a generator: the form of the networks, what the velocity learns, and how samples follow it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxweights import flow as flows
+from jaxweights.errors import UserError
+from jaxweights.generators import canonical, domain, principal
+from jaxweights.generators.base import Samples, Stage, Training, keys_for
+from jaxweights.generators.baselines import Static
+from jaxweights.generators.flow import selection
+from jaxweights.generators.flow.geometry import Euclidean, Product
+from jaxweights.generators.flow.network import Velocity
+from jaxweights.generators.flow.settings import FlowSettings
+from jaxweights.nn.parameters import initialise
+from jaxweights.population import Population
+from jaxweights.spec import WeightSpec
+
+STAGE = "flow"
+_CHOICES = 200  # times that held-out runs are asked in training
+_HELD_EXAMPLES, _HELD_KEY = 256, 0  # points of their paths, at least so many, and the key of these
+_DROPOUT = 1
+
+
+@dataclass(frozen=True)
+class Flow(FlowSettings):
+    """A velocity that carries noise to networks in one form, learned from straight paths or great circles."""
+
+    def check(self, training: Training) -> None:
+        """Refuses fewer networks than a batch or the components need, and networks without the form."""
+        left = training.rows - self.held_out(training.rows // max(training.per_run, 1)) * training.per_run
+        if left < self.batch_size:
+            raise UserError(
+                f"{self.section} trains with batches of {self.batch_size}, but {training.rows} training networks leave "
+                f"{left} to learn from. Lower batch_size or validation, or train more runs (zoo.num_runs)."
+            )
+        most = min(left - 1, training.spec.num_params)
+        if (self.components or 0) > most:
+            self.refuse("components", f"{left} training networks span {most}; lower it or train more runs")
+        if self.scale == "unit":
+            canonical.spheres(training.spec)
+
+    def held_out(self, runs: int) -> int:
+        """How many of so many training runs choose the parameters instead of being learned from."""
+        if self.select != "heldout" or runs < 2:
+            return 0
+        return min(runs - 1, max(1, round(self.validation * runs)))
+
+    def prepared_size(self, training: Training) -> int:
+        """See `LearnedGenerator.prepared_size`."""
+        return training.rows * (self.components or training.spec.num_params)
+
+    def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
+        """Brings networks to one form, and to principal components where asked for.
+
+        Args:
+          training: training rows `[N, P]` and their records.
+
+        Returns:
+          What the flow learns from `[n, D]` float32, and the constants: `source_std`; of other runs, for the choice of
+          parameters, `validation` `[m, D]`; and what leads back to weights: `mean` `[P]` and `basis` `[D, P]` of the
+          components, `factor` `[P]` of outputs; for the order of other networks `reference` `[P]`.
+
+        Raises:
+          UserError: networks that have no such form.
+        """
+        form, rows = canonical.Form.of(training, self.order, self.scale)
+        constants: dict[str, Any] = {**domain.floors(training, by_tensor=True), "gain": np.float32(form.gain)}
+        if form.reference is not None:
+            constants["reference"] = form.reference.astype(np.float32)
+        constants["factor"] = np.ones(training.spec.num_params, np.float32)
+        if self.scale == "unit":
+            places = canonical.spheres(training.spec)
+            constants["factor"][np.concatenate([places.output, places.output_bias])] = form.gain
+        if self.geometry == "spheres":
+            constants["spec"] = Static(training.spec)
+        held = self._held(training.records["run"])
+        latents = rows
+        if self.components is not None:
+            found, latents = self._components(rows, ~held)
+            constants |= found
+        data = latents[~held]
+        if self.select == "heldout":
+            constants["validation"] = latents[held] if held.any() else data
+        varying = data[:, self.space(constants).straight] if self.geometry == "spheres" else data
+        std = float(varying.std()) if self.source_std is None else self.source_std
+        return data, {**constants, "source_std": np.float32(std), "rows": np.int32(len(data))}
+
+    def encode(self, constants: Mapping[str, Any], rows: np.ndarray) -> np.ndarray:
+        """What the flow sees of networks in its form, `[n, P]` to `[n, D]` float32."""
+        if "basis" not in constants:
+            return rows
+        return ((rows - constants["mean"].astype(np.float64)) @ constants["basis"].T).astype(np.float32)
+
+    def decode(self, constants: Mapping[str, Any], latents: jax.Array) -> jax.Array:
+        """Weights `[n, P]` of what the flow sees `[n, D]`."""
+        weights = latents
+        if "basis" in constants:
+            product = jnp.matmul(latents, constants["basis"], precision=jax.lax.Precision.HIGHEST)
+            weights = constants["mean"][None] + product
+        return weights * constants["factor"][None]
+
+    def form(self, constants: Mapping[str, Any], spec: WeightSpec) -> canonical.Form:
+        """The form of the training networks, for others of their spec."""
+        return canonical.Form(spec, self.scale, constants.get("reference"), float(constants["gain"]))
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Returns the one stage "flow"."""
+        rate = optax.cosine_decay_schedule(
+            self.learning_rate, self.steps, min(1.0, self.final_learning_rate / self.learning_rate)
+        )
+        optimizer = optax.adamw(rate, *self.betas, weight_decay=self.weight_decay)
+        stage = Stage(STAGE, self.steps, self.batch_size, optimizer, self._init, self._loss, self.ema_decay)
+        return (stage,)
+
+    def sample(self, state: Mapping[str, Any], inputs: jax.Array) -> Samples:
+        """Follows the velocity from noise; see `LearnedGenerator.sample`."""
+        constants = state["constants"]
+        space = self.space(constants)
+        start = space.start(self.noise(constants, inputs, state))
+        end = flows.solve(self.velocity(state), start, flows.grid(self.sampling_steps), self.solver, space.move)
+        weights = domain.inside(self.decode(constants, end), constants, self.variances)
+        return Samples(weights, jnp.full((inputs.shape[0],), -1, jnp.int32))
+
+    def noise(self, constants: Mapping[str, Any], keys: jax.Array, state: Mapping[str, Any]) -> jax.Array:
+        """Noise `[n, D]` that samples start from."""
+        size = state[STAGE]["params"]["out"]["bias"].shape[0]
+        return constants["source_std"] * jax.vmap(lambda key: jax.random.normal(key, (size,)))(keys)
+
+    def velocity(self, state: Mapping[str, Any]) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """The trained velocity `(x [n, D], times [n]) -> [n, D]`."""
+        params, space = selection.chosen(self.select, state[STAGE]), self.space(state["constants"])
+        return functools.partial(self._predict, params, space)
+
+    def space(self, constants: Mapping[str, Any]) -> Any:
+        """Where the flow runs."""
+        if self.geometry == "euclidean":
+            return Euclidean()
+        spec = constants["spec"].value
+        places = canonical.spheres(spec)
+        return Product((*places.hidden, places.output[None]), spec.num_params)
+
+    def _predict(
+        self, params: Any, space: Any, x: jax.Array, times: jax.Array, keys: jax.Array | None = None
+    ) -> jax.Array:
+        module: Any = Velocity(self.width, self.time_width, self.extra, self.dropout)
+        return space.tangent(x, module.apply({"params": params}, x, times, keys))
+
+    def _held(self, runs: np.ndarray) -> np.ndarray:
+        """Which rows belong to the training runs that choose the parameters, `[N]` bool."""
+        known = np.unique(runs)
+        order = np.random.default_rng(0).permutation(known)
+        return np.isin(runs, order[: self.held_out(len(known))])
+
+    def _components(self, rows: np.ndarray, learned: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Mean `[P]` and orthonormal basis `[D, P]` of some rows, and all of them in it `[N, D]`; zeros where there are
+        fewer components than asked for."""
+        most = max(1, min(learned.sum() - 1, rows.shape[1]))
+        found = principal.components(rows[learned], self.components or most)
+        count = len(found.std)
+        basis = np.zeros((self.components or most, rows.shape[1]), np.float32)
+        latents = np.zeros((len(rows), len(basis)), np.float32)
+        basis[:count], latents[:, :count] = found.basis, (rows - found.mean) @ found.basis.T
+        return {"mean": found.mean.astype(np.float32), "basis": basis}, latents
+
+    def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
+        constants = done["constants"]
+        size = constants["basis"].shape[0] if "basis" in constants else constants["factor"].shape[0]
+        module = Velocity(self.width, self.time_width, self.extra, self.dropout)
+        first, table = jax.random.split(key)
+        params = initialise(module, first, jnp.zeros((1, size)), jnp.zeros((1,)))["params"]
+        model_state = selection.start(self.select, params)
+        return params, model_state | ({"table": jax.random.key_data(table)} if self.source == "table" else {})
+
+    def _loss(
+        self,
+        params: Any,
+        model_state: Any,
+        done: Mapping[str, Any],
+        batch: jax.Array,
+        keys: jax.Array,
+        axis_name: str | None,
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        """Mean squared difference of the velocity from that of the paths, see `Stage.loss`."""
+        constants = done["constants"]
+        loss = self._error(params, constants, batch, keys, model_state.get("table"), train=True)
+        metrics = {}
+        if self.select == "luckiest":
+            model_state = selection.after_batch(model_state, params, loss, axis_name)
+        elif self.select == "heldout":
+            every = max(1, self.steps // _CHOICES)
+            model_state = selection.after_step(
+                model_state, params, every, functools.partial(self._held_loss, constants)
+            )
+            metrics["heldout"] = model_state["last"]
+        return loss, (model_state, metrics)
+
+    def _held_loss(self, constants: Mapping[str, Any], params: Any) -> jax.Array:
+        """The loss of networks that the flow does not learn from, always at the same points of their paths."""
+        networks = constants["validation"]
+        times = -(-_HELD_EXAMPLES // len(networks))
+        keys = jax.random.split(jax.random.key(_HELD_KEY), times * len(networks))
+        return self._error(params, constants, jnp.tile(networks, (times, 1)), keys, None, train=False)
+
+    def _error(
+        self,
+        params: Any,
+        constants: Mapping[str, Any],
+        networks: jax.Array,
+        keys: jax.Array,
+        table: jax.Array | None,
+        *,
+        train: bool,
+    ) -> jax.Array:
+        space = self.space(constants)
+        x, times, target = self.examples(constants, networks, keys, table)
+        dropped = keys_for(keys, _DROPOUT) if train and self.dropout else None
+        return jnp.mean(jnp.square(self._predict(params, space, x, times, dropped) - target))
+
+    def examples(
+        self, constants: Mapping[str, Any], networks: jax.Array, keys: jax.Array, table: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Points on the paths to networks `[n, D]`, their times `[n]` and the velocities of the paths.
+
+        Args:
+          constants: see `prepare`.
+          networks: `[n, D]`, as the flow sees them.
+          keys: `[n]` typed PRNG keys.
+          table: data of the key of a table of noise whose rows paths start from; None for fresh noise.
+        """
+        space, shape = self.space(constants), networks.shape[1:]
+
+        def draw(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            time, noise, jitter = jax.random.split(key, 3)
+            if table is not None:
+                row = jax.random.randint(noise, (), 0, constants["rows"])
+                noise = jax.random.fold_in(jax.random.wrap_key_data(table), row)
+            a, b = self.time_beta
+            drawn = jax.random.uniform(time) if a == b == 1 else jax.random.beta(time, a, b)
+            return drawn, jax.random.normal(noise, shape), jax.random.normal(jitter, shape)
+
+        times, noise, jitter = jax.vmap(draw)(keys)
+        start = space.start(constants["source_std"] * noise)
+        x, target = space.path(start, networks, times)
+        return space.onto(x + self.sigma * jitter), times, target

@@ -1,0 +1,208 @@
+"""Flow matching on weights: forms of networks, the exact field, what training starts from, sizes as published."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+
+from jaxweights import flow as flows
+from jaxweights import generators, parallel, tasks
+from jaxweights.errors import UserError
+from jaxweights.experiment import plan
+from jaxweights.generators import canonical
+from jaxweights.generators.flow import Flow, exact, geometry, selection
+from jaxweights.population import Population
+from jaxweights.training import StageTrainer
+
+NET = tasks.build({"name": "mlp", "hidden": (4, 3)}, (2, 2, 1), 2)
+P = NET.spec.num_params
+TINY = {"width": 8, "time_width": 2, "steps": 5, "batch_size": 4, "sampling_steps": 2}
+
+
+def population(count=10, seed=0):
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=(count, P)).astype(np.float32)
+    return Population.create(weights, NET.spec, run=np.arange(count), step=0, loss=1.0, accuracy=0.5)
+
+
+def symmetric_copies(row, seed=0):
+    """A network and others of its function `[6, P]`."""
+    spec, out = NET.spec, [row]
+    for key in jax.random.split(jax.random.key(seed), 5):
+        permuted = spec.permute(jnp.asarray(row), spec.random_permutation(key))
+        out.append(spec.rescale(permuted, spec.random_scales(key)))
+    return np.stack(out)
+
+
+@pytest.mark.parametrize(
+    "hidden, settings, count",
+    [
+        ((32, 32), {"width": 512}, 27_471_690),
+        ((32, 32), {"width": 64}, 3_432_234),
+        ((32, 32), {"width": 512, "components": 99}, 404_515),
+        ((128, 128), {"width": 512}, 121_542_090),
+        ((32, 32), {"width": 1024, "time_width": 128, "components": 99}, 1_406_947),  # ResNet-18's
+    ],
+)
+def test_sizes_are_the_published_ones(hidden, settings, count):
+    net = tasks.build({"name": "mlp", "hidden": hidden}, (28, 28, 1), 10)
+    assert plan.num_params(Flow(order="none", **settings), net.spec) == count
+
+
+def test_forms_see_through_symmetries_and_keep_functions():
+    """Copies of one network have one balanced form; units of norm 1 keep the function up to the outputs' factor."""
+    networks, x = population(6), np.random.default_rng(1).normal(size=(7, 2, 2, 1)).astype(np.float32)
+    form, rows = canonical.Form.of(networks, "mean", "balanced")
+    copies = Population.create(symmetric_copies(networks.weights[2]), NET.spec, run=np.arange(6), step=0)
+    np.testing.assert_allclose(form(copies), rows[[2] * 6], atol=2e-5)  # sums in float32
+    outputs = jax.vmap(NET.apply, (0, None))
+    np.testing.assert_allclose(outputs(rows, x), outputs(networks.weights, x), atol=2e-5)
+    unit, rows = canonical.Form.of(networks, "first", "unit")
+    places = canonical.spheres(NET.spec)
+    for own in places.hidden:
+        np.testing.assert_allclose(np.linalg.norm(rows[:, own], axis=2), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(rows[:, places.output], axis=1), 1, rtol=1e-6)
+    before, after = outputs(networks.weights, x), outputs(rows, x)
+    factor = before / after
+    np.testing.assert_allclose(factor, np.broadcast_to(factor[:, :1, :1], factor.shape), rtol=1e-3)
+    assert np.exp(np.log(factor[:, 0, 0]).mean()) == pytest.approx(unit.gain, rel=1e-3)
+    tanh = tasks.build({"name": "mlp", "hidden": (3,), "activation": "tanh"}, (2, 2, 1), 2)
+    with pytest.raises(UserError, match="ReLU"):
+        canonical.spheres(tanh.spec)
+
+
+def test_checkpoints_of_a_run_have_the_order_of_its_last():
+    rng, networks = np.random.default_rng(2), population(6)
+    noise = 0.3 * rng.normal(size=networks.weights.shape).astype(np.float32)
+    run, step = np.tile(np.arange(6), 2), np.repeat([5, 0], 6)
+    both = Population.create(np.concatenate([networks.weights, noise]), NET.spec, run=run, step=step)
+    form, rows = canonical.Form.of(both, "first", "none")
+    alone = form(both.select(np.arange(6)))
+    np.testing.assert_array_equal(rows[:6], alone)
+    order = [np.flatnonzero(a == b)[0] for a, b in zip(rows[1][:, None], [networks.weights[1]] * P, strict=True)]
+    np.testing.assert_array_equal(rows[7], noise[1][order])
+
+
+def test_the_exact_field_is_the_mean_velocity_of_paths():
+    """Against Monte Carlo: the mean of w - x0 over paths whose points lie near x, in two dimensions."""
+    rng = np.random.default_rng(0)
+    data, std, sigma, t = np.float32([[1.0, 0.5], [-0.8, 0.4], [0.2, -1.0]]), 0.7, 0.3, 0.6
+    which, noise = rng.integers(3, size=400_000), std * rng.normal(size=(400_000, 2))
+    x = (1 - t) * noise + t * data[which] + sigma * rng.normal(size=noise.shape)
+    for point in np.float32([[0.3, 0.1], [-0.5, 0.3]]):
+        near = np.square(x - point).sum(axis=1) < 0.05**2
+        velocity = (data[which] - noise)[near]
+        found = exact.field(jnp.asarray(point[None]), jnp.float32([t]), data, std, sigma)[0]
+        np.testing.assert_allclose(velocity.mean(axis=0), found, atol=5 * velocity.std() / near.sum() ** 0.5 + 0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_copier_ends_on_training_networks_on_any_grid(steps):
+    networks = population()
+    copier = generators.build("x", {"kind": "copier", "sampling_steps": steps, "order": "none"})
+    samples = copier.sample(copier.fit(networks), jax.random.split(jax.random.key(0), 20))
+    distances = cdist(np.asarray(samples.weights), networks.weights)
+    if steps == 1:  # one step leads to their mean
+        np.testing.assert_allclose(samples.weights, np.tile(networks.weights.mean(axis=0), (20, 1)), atol=1e-5)
+    else:
+        assert distances.min(axis=1).max() < 1e-5
+        np.testing.assert_array_equal(distances.argmin(axis=1), samples.parents)
+        assert len(set(np.asarray(samples.parents).tolist())) > 3
+
+
+@functools.cache
+def trained(**settings):
+    """A generator of TINY size, its data, its states before training and after every step, and the losses."""
+    generator = Flow(**{**TINY, **settings})
+    data, constants = generator.prepare(population())
+    stage = generator.stages()[0]
+    trainer = StageTrainer(stage, data, {"constants": constants}, parallel.make_mesh(1), jax.random.key(1), "x")
+    state, losses, states = trainer.init(), [], []
+    for step in range(stage.steps + 1):
+        found = {"params": state.params, "model_state": state.model_state}
+        states.append({"constants": constants, "flow": jax.tree.map(np.array, found)})
+        if step < stage.steps:
+            state, metrics = trainer.advance(state, 1)
+            losses.append(float(metrics["loss"][0]))
+    return generator, data, states, losses
+
+
+PUBLISHED = {"components": 0, "select": "luckiest", "source": "table", "order": "none", "learning_rate": 1e-2}
+
+
+def test_before_training_the_velocity_is_zero_and_samples_are_noise():
+    """The first loss is the mean square of what paths lead along; sources have the deviation of the data."""
+    generator, data, states, losses = trained(**PUBLISHED)
+    assert losses[0] == pytest.approx(np.square(data).mean() + data.var(), rel=0.3)
+    keys = jax.random.split(jax.random.key(0), 6)
+    noise = generator.noise(states[0]["constants"], keys, states[0])
+    samples = jax.jit(generator.sample)(states[0], keys)
+    np.testing.assert_allclose(samples.weights, generator.decode(states[0]["constants"], noise), atol=1e-6)
+    assert noise.std() == pytest.approx(data.std(), rel=0.2)
+
+
+def test_principal_components_of_all_networks_lose_none_and_leave_their_affine_hull_never():
+    generator, data, states, _ = trained(**PUBLISHED)
+    assert data.shape == (10, 9)
+    weights = population().weights
+    np.testing.assert_allclose(generator.decode(states[-1]["constants"], jnp.asarray(data)), weights, atol=1e-5)
+    samples = np.asarray(jax.jit(generator.sample)(states[-1], jax.random.split(jax.random.key(0), 6)).weights)
+    centre = weights.mean(axis=0, dtype=np.float64)
+    inside = (samples - centre) @ np.linalg.pinv(weights - centre) @ (weights - centre)
+    np.testing.assert_allclose(inside, samples - centre, atol=1e-4)
+    with pytest.raises(UserError, match="span 9"):
+        Flow(**TINY, components=10, select="last").check(generators.base.Training(10, 1, NET.spec))
+
+
+def test_the_luckiest_parameters_are_those_after_the_smallest_loss_of_a_batch():
+    _, _, states, losses = trained(**PUBLISHED)
+    kept = []
+    for steps in range(1, len(losses) + 1):
+        lucky = int(np.argmin(losses[:steps]))
+        found = selection.chosen("luckiest", states[steps]["flow"])
+        jax.tree.map(np.testing.assert_array_equal, found, states[lucky + 1]["flow"]["params"])
+        kept.append(lucky + 1 < steps)
+    assert any(kept), "the last step is always the luckiest: nothing is tested"
+
+
+def test_held_out_runs_choose_parameters_and_are_not_learned_from():
+    # At this rate it diverges: earlier parameters are better.
+    generator, data, states, _ = trained(
+        validation=0.3, learning_rate=0.5, scale="unit", geometry="spheres", solver="euler"
+    )
+    constants, state = states[-1]["constants"], states[-1]["flow"]
+    validation = constants["validation"]
+    assert len(data) == 7 and len(validation) == 3 and cdist(data, validation).min() > 0
+    losses = [float(generator._held_loss(constants, s["flow"]["params"])) for s in states[:-1]]
+    assert np.argmin(losses) < len(losses) - 1
+    assert state["model_state"]["loss"] == pytest.approx(min(losses), rel=1e-5)
+    best = states[int(np.argmin(losses))]["flow"]["params"]
+    jax.tree.map(np.testing.assert_array_equal, selection.chosen("heldout", state), best)
+
+
+def test_great_circles_start_and_end_where_they_should():
+    """Points stay on the spheres, velocities are tangent and constant in length, and the exponential map follows."""
+    places = canonical.spheres(NET.spec)
+    space = geometry.Product((*places.hidden, places.output[None]), P)
+    rng = np.random.default_rng(0)
+    start, end = (space.start(jnp.asarray(rng.normal(size=(5, P)).astype(np.float32))) for _ in range(2))
+    at = {t: space.path(start, end, jnp.full(5, t, jnp.float32)) for t in (0.0, 0.4, 1.0)}
+    np.testing.assert_allclose(at[0.0][0], start, atol=1e-6)
+    np.testing.assert_allclose(at[1.0][0], end, atol=2e-6)
+    point, velocity = at[0.4]
+    np.testing.assert_allclose(space.onto(point), point, atol=1e-6)
+    np.testing.assert_allclose(space.tangent(point, velocity), velocity, atol=1e-5)
+    np.testing.assert_allclose(space.move(point, 0.6 * velocity), end, atol=1e-5)
+    np.testing.assert_allclose(space.move(start, at[0.0][1]), end, atol=1e-5)
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    for changes in ({"geometry": "spheres"}, {"ema_decay": 0.9}, {"final_learning_rate": 1.0}):
+        with pytest.raises(UserError):
+            Flow(**changes)
+    assert dataclasses.replace(Flow(), sampling_steps=5) != Flow()
+    assert flows.grid(Flow().sampling_steps).shape == (100,)
