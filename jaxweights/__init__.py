@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxweights.api.audit import AuditResult as AuditResult
     from jaxweights.api.audit import audit as audit
+    from jaxweights.api.export import export as export
     from jaxweights.api.generators import Model as Model
     from jaxweights.api.generators import fit as fit
     from jaxweights.api.generators import sample as sample
@@ -44,6 +45,7 @@ _PUBLIC = {
     "WeightSpec": "jaxweights.spec",
     "audit": "jaxweights.api.audit",
     "evaluate": "jaxweights.api.zoo",
+    "export": "jaxweights.api.export",
     "fit": "jaxweights.api.generators",
     "from_state_dicts": "jaxweights.state_dicts",
     "sample": "jaxweights.api.generators",

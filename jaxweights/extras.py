@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from jaxweights.errors import UserError
 
-Extra = Literal["data", "shapes", "track", "bias", "adapters"]
+Extra = Literal["data", "shapes", "track", "bias", "formats", "adapters"]
 
 
 @contextlib.contextmanager

@@ -12,14 +12,16 @@ from jaxweights.errors import UserError
 from jaxweights.spec import Leaf, WeightSpec
 
 _COUNTER = "num_batches_tracked"
+_FLAX = ("kernel", "scale")  # of a layer, what PyTorch calls its weight
 
 
 def from_state_dicts(networks: Iterable[Mapping[str, Any]], spec: WeightSpec) -> np.ndarray:
     """Weight vectors of networks that are given by their state dicts.
 
     Args:
-      networks: state dicts, one per network: tensors (on the CPU) or arrays by name. Names are those of the leaves with
-        "." for "/", possibly behind a prefix that all share ("model."). Counters of batches are ignored.
+      networks: state dicts, one per network: tensors (on the CPU) or arrays by name. Names are those of `torch_names`,
+        or of the leaves with "." for "/", possibly behind a prefix that all share ("model."). Counters of batches are
+        ignored.
       spec: the network's leaves.
 
     Returns:
@@ -48,7 +50,20 @@ def to_state_dict(vector: Any, spec: WeightSpec) -> dict[str, np.ndarray]:
     vector = np.array(arrays.real(vector, "The weight vector"), np.float32)
     if vector.shape != (spec.num_params,):
         raise UserError(f"The weight vector has shape {vector.shape}, but the spec describes [{spec.num_params}].")
-    return {dotted(leaf): vector[span].reshape(leaf.stored_shapes[-1]) for leaf, span in spec.spans()}
+    theirs = torch_names(spec)
+    return {theirs[leaf.name]: vector[span].reshape(leaf.stored_shapes[-1]) for leaf, span in spec.spans()}
+
+
+def torch_names(spec: WeightSpec) -> dict[str, str]:
+    """PyTorch's name of every leaf: "conv1.weight" of "conv1/kernel". Where two leaves would have the same one,
+    all keep their own names, with "." for "/"."""
+    found = {leaf.name: _torch_name(leaf) for leaf in spec.leaves}
+    return found if len(set(found.values())) == len(found) else {leaf.name: dotted(leaf) for leaf in spec.leaves}
+
+
+def _torch_name(leaf: Leaf) -> str:
+    layer, dot, last = dotted(leaf).rpartition(".")
+    return f"{layer}.weight" if dot and last in _FLAX else dotted(leaf)
 
 
 def without_counters(tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,8 +83,11 @@ def names(what: str, tensors: Mapping[str, Any], spec: WeightSpec, cure: str) ->
     Raises:
       UserError: tensors that are missing or left over.
     """
-    prefix = _prefix(tensors, dotted(spec.leaves[0]))
-    theirs = {leaf.name: prefix + dotted(leaf) for leaf in spec.leaves}
+    usual = torch_names(spec)
+    first = spec.leaves[0]
+    prefix = _prefix(tensors, usual[first.name]) or _prefix(tensors, dotted(first))
+    own = {leaf.name: prefix + dotted(leaf) for leaf in spec.leaves}
+    theirs = {k: own[k] if own[k] in tensors else prefix + name for k, name in usual.items()}
     missing = [name for name in theirs.values() if name not in tensors]
     extra = sorted(set(tensors) - set(theirs.values()))
     if len(missing) == len(theirs):
@@ -93,7 +111,7 @@ def fits(found: tuple[int, ...], leaf: Leaf) -> bool:
 
 
 def dotted(leaf: Leaf) -> str:
-    """The name of a leaf in a state dict."""
+    """The path of a leaf with "." for "/", as `torch.func` and Flax's state dicts have it."""
     return leaf.name.replace("/", ".")
 
 

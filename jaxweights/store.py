@@ -83,12 +83,12 @@ class LazyWeights:
 
 
 class LazyRows:
-    """Some rows `[N, P]` of lazy weights, in an order of their own; still on disk."""
+    """Some rows `[N, P]` of weights, in an order of their own; they stay where they are, e.g. on disk."""
 
     dtype = np.dtype(np.float32)
     ndim = 2
 
-    def __init__(self, weights: LazyWeights, rows: np.ndarray):
+    def __init__(self, weights: LazyWeights | LazyRows | np.ndarray, rows: np.ndarray):
         self._weights, self._rows = weights, np.asarray(rows)
         self.shape = (len(self._rows), weights.shape[1])
 

@@ -13,8 +13,8 @@ from jaxweights.formats.contents import Refused
 
 _LENGTH = 8  # bytes of the header's length, little-endian
 _LARGEST_HEADER = 100_000_000  # bytes, as the format has it
-_METADATA = "__metadata__"
-_TYPES = {
+METADATA = "__metadata__"
+TYPES = {
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
     "I8": np.dtype(np.int8),
@@ -69,9 +69,9 @@ def _header(file: IO[bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, str],
         raise ValueError("its header is nested too deeply") from error
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
-    texts = header.pop(_METADATA, {})
+    texts = header.pop(METADATA, {})
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError(f"its {_METADATA} is no text by name")
+        raise ValueError(f"its {METADATA} is no text by name")
     return header, texts, _LENGTH + length
 
 
@@ -88,15 +88,15 @@ def _check_layout(entries: dict[str, dict[str, Any]], size: int) -> None:
     for name, entry in entries.items():
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
             raise ValueError(f"the entry of {name!r} lacks dtype, shape or data_offsets")
-        if entry["dtype"] not in _TYPES:
-            raise ValueError(f"{name!r} has the type {entry['dtype']!r}; there are {', '.join(_TYPES)}")
+        if entry["dtype"] not in TYPES:
+            raise ValueError(f"{name!r} has the type {entry['dtype']!r}; there are {', '.join(TYPES)}")
         numbers = [entry["shape"], entry["data_offsets"]]
         if not all(isinstance(x, list) and all(type(n) is int and n >= 0 for n in x) for x in numbers):
             raise ValueError(f"the shape or the offsets of {name!r} are no lists of whole numbers from 0")
         if len(entry["data_offsets"]) != 2:
             raise ValueError(f"{name!r} has {len(entry['data_offsets'])} offsets instead of 2")
         first, last = entry["data_offsets"]
-        if last - first != math.prod(entry["shape"]) * _TYPES[entry["dtype"]].itemsize:
+        if last - first != math.prod(entry["shape"]) * TYPES[entry["dtype"]].itemsize:
             raise ValueError(f"{name!r} has {last - first} bytes, which do not fit its shape {entry['shape']}")
         spans.append((first, last))
     place = 0
@@ -113,5 +113,5 @@ def _check_layout(entries: dict[str, dict[str, Any]], size: int) -> None:
 def _tensor(file: IO[bytes], start: int, entry: dict[str, Any]) -> np.ndarray:
     file.seek(start + entry["data_offsets"][0])
     data = file.read(entry["data_offsets"][1] - entry["data_offsets"][0])
-    dtype = _TYPES[entry["dtype"]]
+    dtype = TYPES[entry["dtype"]]
     return np.frombuffer(data, dtype.newbyteorder("<") if dtype.kind in "iuf" else dtype).reshape(entry["shape"])

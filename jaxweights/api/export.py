@@ -1,0 +1,148 @@
+"""`jw.export`: networks of a workdir, a store, a file or memory for other programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxweights import exporting, files, settings
+from jaxweights.api import sources
+from jaxweights.errors import UserError
+from jaxweights.exporting import selection
+from jaxweights.exporting.networks import blocks, columns, raw
+from jaxweights.population import Population
+from jaxweights.spec import WeightSpec
+from jaxweights.store import INDEX, PopulationStore
+
+_ZOO, _SAMPLES, _METRICS = "zoo", "samples", "metrics.json"  # in a workdir
+
+
+def export(
+    source: Any,
+    to: pathlib.Path | str,
+    format: str,
+    *,
+    what: str = selection.ALL,
+    select: Mapping[str, Any] | None = None,
+    spec: WeightSpec | pathlib.Path | str | None = None,
+    name: str = "",
+    recipe: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
+    """Writes networks into a folder for other programs, with a data card and checksums.
+
+    The folder appears once it is whole. The same call again leaves it as it is, after it compared every file with its
+    checksum.
+
+    Args:
+      source: workdir of an experiment, folder of a stored population, or an `.npz` or safetensors file of networks, see
+        `jw.audit`; or a population. Weights of stores are read piece by piece.
+      to: the new folder.
+      format: see `exporting.FORMATS`.
+      what: "all", "train" or "heldout"; of a workdir also "generated:NAME", the samples of a generator. Diverged
+        networks are in none.
+      select: which of them, see `exporting.Selection`.
+      spec: what the vectors mean, or a JSON file of that, for sources that do not know it.
+      name: title of the data card; that of the source by default.
+      recipe: settings that the networks were trained by, for the card, where the source does not know them.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: no such source, networks or format, or a folder with something else in it.
+    """
+    layout = exporting.get(format)
+    chosen = settings.make(exporting.Selection, select or {})
+    if spec is not None and not isinstance(spec, WeightSpec):
+        spec = sources.spec(spec)
+    networks, origin, what = _opened(source, what, spec)
+    origin = dataclasses.replace(origin, name=name or origin.name, config={**(recipe or {}), **origin.config})
+    networks = chosen.of(networks, what)
+    request = {"format": format, "what": what, "select": settings.plain(chosen)}
+    place = pathlib.Path(to).expanduser()
+    return exporting.export(place, layout, exporting.Contents(networks, origin.recipe), origin, request)
+
+
+def _opened(source: Any, what: str, spec: WeightSpec | None) -> tuple[Population, exporting.Origin, str]:
+    """The networks of a source, where they come from, and which of them are wanted."""
+    if isinstance(source, Population):
+        networks = source if spec is None else dataclasses.replace(source, spec=spec)
+        return networks, exporting.Origin("networks", digest=_digest(networks)), _split(what)
+    if not sources.is_path(source):
+        kind = type(source).__name__
+        raise UserError(f"The networks are of type {kind}; give a population, or the path of a workdir, store or file.")
+    place = pathlib.Path(source).expanduser()
+    if (place / INDEX).exists():
+        networks, origin = _stored(place, place.resolve().name, spec)
+        return networks, origin, _split(what)
+    if place.is_dir() and (place / _ZOO / INDEX).exists():
+        return _of_workdir(place, what, spec)
+    networks = sources.networks(place, "The source", spec)
+    return networks, exporting.Origin(place.stem, digest=_digest(networks)), _split(what)
+
+
+def _split(what: str) -> str:
+    if what not in selection.SPLITS:
+        raise UserError(
+            f"There is nothing called {what!r} to export; give {', '.join(selection.SPLITS)}, or of a workdir "
+            f"{selection.GENERATED}NAME for the samples of a generator."
+        )
+    return what
+
+
+def _of_workdir(place: pathlib.Path, what: str, spec: WeightSpec | None) -> tuple[Population, exporting.Origin, str]:
+    title = place.resolve().name
+    if not what.startswith(selection.GENERATED):
+        networks, origin = _stored(place / _ZOO, title, spec)
+        return networks, origin, _split(what)
+    name = what.removeprefix(selection.GENERATED)
+    there = sorted(index.parent.name for index in place.glob(f"{_SAMPLES}/*/{INDEX}"))
+    if name not in there:
+        found = f"there are those of {', '.join(there)}" if there else "run launch.sample first"
+        raise UserError(f"{place} has no samples of {name!r}; {found}.")
+    networks, origin = _stored(place / _SAMPLES / name, f"{title}-{name}", spec)
+    generator = {
+        "name": name,
+        "settings": origin.config.get("generators", {}).get(name),
+        "verdict": _verdict(place, name),
+    }
+    return networks, dataclasses.replace(origin, generator=generator), selection.ALL
+
+
+def _stored(place: pathlib.Path, name: str, spec: WeightSpec | None) -> tuple[Population, exporting.Origin]:
+    """The networks of a store, which stay on disk."""
+    opened = PopulationStore.open(place)
+    if not opened.complete:
+        raise UserError(f"The population in {place} is unfinished; run the program that makes it to its end.")
+    networks, made = opened.view(np.arange(len(opened))), opened.provenance
+    if spec is not None:
+        networks = dataclasses.replace(networks, spec=spec)
+    config = made.get("config") or {key: made[key] for key in ("seed", "zoo") if key in made}
+    return networks, exporting.Origin(name, config, made, opened.digest)
+
+
+def _verdict(workdir: pathlib.Path, name: str) -> Any:
+    """What the audit said of a generator, if there was one."""
+    path = workdir / _METRICS
+    if not path.exists():
+        return None
+    cure = f"Remove {path} and run launch.audit (or launch.run) again."
+    return (
+        files.read_json(path, "table of audit results", cure, {"series": dict})["series"].get(name, {}).get("verdict")
+    )
+
+
+def _digest(networks: Population) -> str:
+    """Checksum of networks that have none yet."""
+    found = hashlib.sha256()
+    for _, block in blocks(networks):
+        found.update(raw(block))
+    for name, column in columns(networks).items():
+        found.update(name.encode())
+        found.update(column.tobytes())
+    return found.hexdigest()
