@@ -28,6 +28,7 @@ COLUMNS: dict[str, tuple[np.dtype, object]] = {
 }
 _VARIANCE = "running_var"  # what batch normalisation calls the variances of a leaf
 HYPER = "hyper/"  # prefix of the columns that hold a run's sampled hyper-parameters
+PROPERTY = "property/"  # prefix of the columns that hold what else a source says of its networks
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -264,9 +265,9 @@ def from_columns(content: Mapping[str, np.ndarray], spec: WeightSpec | None, pat
     spec = _without_symmetries(content["weights"], what) if spec is None else spec
     check_weights(content["weights"], spec, what)
     weights = arrays.float32(content["weights"], what, arrays.LARGEST_WEIGHT)
-    unknown = sorted(name for name in columns if name not in COLUMNS and not name.startswith(HYPER))
+    unknown = sorted(name for name in columns if name not in COLUMNS and not name.startswith((HYPER, PROPERTY)))
     if unknown:
-        raise UserError(f"{what} has unknown columns {unknown}; known: {', '.join(COLUMNS)} and hyper/*.")
+        raise UserError(f"{what} has unknown columns {unknown}; known: {', '.join(COLUMNS)}, hyper/* and property/*.")
     for name in columns:
         if name.startswith(HYPER):
             arrays.real(columns[name], f"Column {name!r} of {path}")

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxweights import data, files, generators, nets, parallel, processes, provenance, tasks, zoo
+from jaxweights import data, files, generators, nets, parallel, processes, provenance, store, tasks, zoo
 from jaxweights.auditing import symmetry
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluator
@@ -241,8 +241,9 @@ def _forget(log: files.JsonLines, generator: str, stage: str, step: int) -> None
 
 
 def _checksum(path: str) -> str | None:
-    """The checksum of an input file, where it is one; what reads it says so where it is not."""
+    """The checksum of an input file or stored zoo, where it is one; what reads it says so where it is not."""
     file = pathlib.Path(path).expanduser()
+    file = file / store.INDEX if file.is_dir() else file  # which has the checksums of all files of a stored zoo
     try:
         return files.sha256(file)
     except OSError:

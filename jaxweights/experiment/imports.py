@@ -60,13 +60,37 @@ def zoo(context: Context) -> tuple[Population, list[str]]:
 def read_zoo(settings: ZooSettings, spec: WeightSpec) -> tuple[Population, list[str]]:
     """The networks of `zoo.import_npz` with runs and splits, and what was assumed of these; see `zoo`."""
     path = settings.import_npz
-    read = population.load_npz(path, spec, "zoo.import_npz")
-    with np.load(pathlib.Path(path).expanduser()) as columns:
-        given = "split" in columns
+    place = pathlib.Path(path).expanduser()
+    if (place / store.INDEX).exists():
+        read = _stored(place, spec)
+        given = bool((read.records["split"] == HELDOUT).any())
+    else:
+        read = population.load_npz(path, spec, "zoo.import_npz")
+        with np.load(place) as columns:
+            given = "split" in columns
     split, notes = with_splits(with_runs(read, path), settings.num_heldout, path, given)
     if (read.records["run"] < 0).all():
         notes.insert(0, "its runs are unknown: every row counts as a run of its own")
     return split, notes
+
+
+def _stored(path: pathlib.Path, spec: WeightSpec) -> Population:
+    """All networks of a stored population, such as `launch.import_zoo` leaves, as those of a spec.
+
+    Raises:
+      UserError: an unfinished or damaged store, or one of networks with other tensors.
+    """
+    opened = store.PopulationStore.open(path)
+    if not opened.complete:
+        raise UserError(f"{path} is unfinished. Run the program that makes it (launch.import_zoo) to its end.")
+    theirs, ours = ([leaf.size for leaf in one.leaves] for one in (opened.spec, spec))
+    if theirs != ours:
+        raise UserError(
+            f"The networks of {path} have tensors of {theirs} numbers, but those of this experiment of {ours}. Set net "
+            "and data as the networks were made."
+        )
+    read = opened.read()
+    return Population(read.weights, spec, read.records)
 
 
 def with_runs(read: Population, path: str) -> Population:
