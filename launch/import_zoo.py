@@ -70,7 +70,7 @@ def import_networks(source: pathlib.Path, folder: str | None) -> None:
     layout = layouts.recognise(source, _LAYOUT.value)
     options = layouts.Options(runs=_RUNS.value, rows_per_run=_ROWS_PER_RUN.value, splits=_SPLITS.value)
     if _TEMPLATE.value is not None:
-        _write_template(layout, source, options)
+        _write_template(_TEMPLATE.value, layout, source, options)
         return
     spec = None if _SPEC.value is None else specs.read(_SPEC.value)
     plan = plans.make(
@@ -90,13 +90,13 @@ def import_networks(source: pathlib.Path, folder: str | None) -> None:
     print(_done(plan, store))
 
 
-def _write_template(layout, source: pathlib.Path, options) -> None:
+def _write_template(path: str, layout, source: pathlib.Path, options) -> None:
     from jaxweights import files
     from jaxweights.layouts import plans, specs
 
     found = layout.find(source, options)
-    files.write_text(_TEMPLATE.value, specs.template(plans.shapes(found, found.entries), found.recipe))
-    print(f"{_TEMPLATE.value}: complete activation and normalisation (null), then give it as --spec")
+    files.write_text(path, specs.template(plans.shapes(found, found.entries), found.recipe))
+    print(f"{path}: complete activation and normalisation (null), then give it as --spec")
 
 
 def _done(plan, store) -> str:

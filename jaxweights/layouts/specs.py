@@ -78,7 +78,7 @@ def _normalisation(path: pathlib.Path | str, value: Any) -> Normalisation | None
         return None
     if value == "none":
         return Normalisation()
-    parts = [value.get(key) for key in ("mean", "std")] if isinstance(value, Mapping) else []
+    parts: list[Any] = [value.get(key) for key in ("mean", "std")] if isinstance(value, Mapping) else []
     good = len(parts) == 2 and all(
         isinstance(part, list) and part and all(type(x) in (int, float) and math.isfinite(x) for x in part)
         for part in parts
