@@ -11,13 +11,20 @@ import pytest
 
 import jaxweights as jw
 from jaxweights import exporting, formats, provenance
+from jaxweights.api import sources
 from jaxweights.errors import UserError
 from jaxweights.exporting import checksums, model_zoos, networks, readme
+from jaxweights.layouts import specs
 from jaxweights.population import COLUMNS, Population
 from jaxweights.store import PopulationStore
 
 STEPS = (0, 4, 8)
-CONFIG = {"seed": 3, "net": {"name": "cnn"}, "data": {"name": "digits"}, "zoo": {"epochs": 2, "batch_size": 359}}
+CONFIG = {
+    "seed": 3,
+    "net": {"name": "cnn", "activation": "tanh"},
+    "data": {"name": "digits"},
+    "zoo": {"epochs": 2, "batch_size": 359},
+}
 
 
 def spec():
@@ -58,6 +65,7 @@ def workdir(tmp_path_factory):
     parts["samples/mine"] = (KEPT.derive(KEPT.weights[:4], np.array([0, 3, -1, 0]), "mine"),)
     for name, chunks in parts.items():
         made = {"config": {**CONFIG, "generators": {"mine": {"kind": "copy"}}}, "data": "some digits", "versions": None}
+        made["inputs"] = {"full_scale": 16.0, "mean": [0.25], "std": [0.5]}
         opened = PopulationStore.create(folder / name, SPEC, made)
         for number, chunk in enumerate(chunks):
             opened.append(number, chunk)
@@ -205,6 +213,10 @@ def test_the_card_says_what_the_networks_are(workdir, tmp_path):
     assert card["provenance"]["exported_with"]["jaxweights"] == jw.__version__ and card["provenance"]["source"]
     text = (folder / "README.md").read_text()
     assert text.startswith("---\nlicense: unknown\n") and "some digits" in text and "conv.weight" in text
+    assert "(value / 16 − [0.25]) / [0.5]" in text
+    meaning = specs.read(folder / "spec.json")
+    assert (meaning.activation, meaning.normalisation.std, meaning.data) == ("tanh", (0.5,), "digits")
+    assert meaning.symmetries == SPEC == sources.spec(folder / "spec.json")
     drawn = json.loads((jw.export(workdir, tmp_path / "mine", "npz", what="generated:mine") / "card.json").read_text())
     assert drawn["generator"] == {"name": "mine", "settings": {"kind": "copy"}, "verdict": {"label": "copies"}}
     assert drawn["splits"]["generated"]["networks"] == drawn["runs"] == 4

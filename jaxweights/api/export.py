@@ -122,8 +122,16 @@ def _stored(place: pathlib.Path, name: str, spec: WeightSpec | None) -> tuple[Po
     networks, made = opened.view(np.arange(len(opened))), opened.provenance
     if spec is not None:
         networks = dataclasses.replace(networks, spec=spec)
-    config = made.get("config") or {key: made[key] for key in ("seed", "zoo") if key in made}
-    return networks, exporting.Origin(name, config, made, opened.digest)
+    return networks, exporting.Origin(name, _config(made), made, opened.digest)
+
+
+def _config(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a store was made by: those of an experiment, of `jw.train_zoo`, or of an import."""
+    if "config" in made:
+        return made["config"]
+    network = made["recipe"].get("net") if "recipe" in made else made.get("network")
+    found = {"seed": made.get("seed"), "zoo": made.get("zoo"), "net": network if isinstance(network, Mapping) else None}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _verdict(workdir: pathlib.Path, name: str) -> Any:

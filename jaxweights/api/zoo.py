@@ -114,7 +114,7 @@ def _stored(path: pathlib.Path, facts: dict[str, Any], built, plan, dataset, mes
         if changed or opened.spec != built.spec:
             changed = changed or ["the leaves of the network"]
             raise UserError(f"The folder {path} holds another zoo: {'; '.join(changed)}. Choose another path.")
-    options = {"seed": seed, "provenance": facts, "evaluate": evaluator}
+    options = {"seed": seed, "provenance": facts | {"inputs": dataset.inputs}, "evaluate": evaluator}
     return zoo.train_zoo(built, plan, dataset, mesh, path=path, **options).read()
 
 

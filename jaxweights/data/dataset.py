@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,15 @@ class Dataset:
     def num_examples(self) -> int:
         """Number of training examples of a run: images, initial states, or points of its signal."""
         return len(self.train_labels) if self.signals is None else self.signals.num_points
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The standardisation as JSON data: a network's inputs are `(raw / full_scale - mean) / std`, by channel."""
+        full_scale = _full_scale(self.name, self.train_images)
+        scale, shift = (np.asarray(x, np.float64).ravel() for x in (self.scale * full_scale, self.shift))
+        # As many digits as float32 has, in which it is applied.
+        mean, std = ([float(f"{x:.7g}") for x in values] for values in (0.0 - shift / scale, 1 / scale))
+        return {"full_scale": full_scale, "mean": mean, "std": std}
 
 
 def standardise(images, scale, shift) -> jax.Array:
@@ -172,12 +182,18 @@ def _keep_classes(labels: np.ndarray, limit: int, part: str, where: str, num_cla
         )
 
 
+def _full_scale(name: str, images: np.ndarray) -> float:
+    """The raw value that counts as 1."""
+    if images.dtype != np.uint8:
+        return 1.0
+    return KNOWN[name].full_scale if name in KNOWN else 255.0
+
+
 def _scale_shift(images: np.ndarray, name: str, mean, std, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns `[C]` float32 scale and shift from the given, published or measured mean and deviation."""
     known = KNOWN.get(name)
     channels = images.shape[-1]
-    as_bytes = images.dtype == np.uint8
-    full_scale = (known.full_scale if known else 255.0) if as_bytes else 1.0
+    as_bytes, full_scale = images.dtype == np.uint8, _full_scale(name, images)
     if (mean is None) != (std is None):
         raise UserError(f"data set '{name}': mean and std belong together; give both or neither.")
     if mean is None and known and known.moments is not None and len(known.moments.mean) in (1, channels):

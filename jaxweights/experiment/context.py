@@ -189,7 +189,7 @@ class Context:
     def provenance(self, stage: str) -> dict[str, Any]:
         """What is kept with every population."""
         facts = {"stage": stage, "config": self.config, "data": self.dataset.source, "versions": provenance.versions()}
-        return facts | {"origin": self.origin(stage)}
+        return facts | {"inputs": self.dataset.inputs, "origin": self.origin(stage)}
 
     def origin(self, stage: str) -> dict[str, Any]:
         """What the result of a stage depends on, by dotted name; of a generator, its random stream, too."""

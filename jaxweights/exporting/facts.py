@@ -15,8 +15,10 @@ from jaxweights.spec import WeightSpec
 
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 _LISTED = 16  # values, before only their range is given
+_UNKNOWN = "unknown"
 _OF_ZOO = ("seed", "task", "data", "net", "zoo")
 """Sections of a config that a zoo is made by."""
+_OF_IMPORT = ("source", "layout", "recipe", "taken_for")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,36 @@ class Origin:
         """The settings of the zoo by dotted name."""
         return provenance.flat_config({key: self.config[key] for key in _OF_ZOO if key in self.config})
 
+    @property
+    def imported(self) -> Mapping[str, Any]:
+        """What was known of networks that were imported, see `layouts.importing`."""
+        known = self.made.get("recipe")
+        return known if isinstance(known, Mapping) else {}
+
+    @property
+    def activation(self) -> str:
+        """Activation of the networks."""
+        net = self.config.get("net")
+        own = net.get("activation") if isinstance(net, Mapping) else ""
+        return own or self.imported.get("activation") or _UNKNOWN
+
+    @property
+    def normalisation(self) -> Mapping[str, Any] | None:
+        """`mean` and `std` by channel, and `full_scale`, by which raw values are divided first, as far as they are
+        known; see `Dataset.inputs`."""
+        return self.made.get("inputs") or self.imported.get("normalisation")
+
+
+def meaning(spec: WeightSpec, origin: Origin) -> dict[str, Any]:
+    """JSON data on what vectors mean, as `launch.audit` and `launch.import_zoo` take it (--spec)."""
+    known, data = origin.normalisation, origin.config.get("data")
+    normalisation: Any = _UNKNOWN
+    if known is not None:
+        plain = not any(known["mean"]) and all(std == 1 for std in known["std"])
+        normalisation = "none" if plain else {name: list(known[name]) for name in ("mean", "std")}
+    name = data.get("name", "") if isinstance(data, Mapping) else origin.imported.get("data", "")
+    return {"activation": origin.activation, "normalisation": normalisation, "data": name, **spec.to_json()}
+
 
 def facts(contents: Contents, origin: Origin) -> dict[str, Any]:
     """JSON data on the networks of an export."""
@@ -59,6 +91,7 @@ def facts(contents: Contents, origin: Origin) -> dict[str, Any]:
         "generator": origin.generator,
         "provenance": {
             "source": origin.digest,
+            "imported": {key: origin.made.get(key) for key in _OF_IMPORT} if origin.imported else None,
             "made_with": origin.made.get("versions"),
             "exported_with": provenance.versions(),
         },
@@ -105,6 +138,7 @@ def _architecture(spec: WeightSpec, origin: Origin) -> dict[str, Any]:
     return {
         "num_params": spec.num_params,
         "network": origin.config.get("net") or origin.made.get("network"),
+        "activation": origin.activation,
         "tensors": [
             {"leaf": leaf.name, "name": names[leaf.name], "shape": list(leaf.stored_shapes[-1])} for leaf in spec.leaves
         ],
@@ -118,7 +152,7 @@ def _inputs(origin: Origin) -> dict[str, Any]:
     return {
         "settings": data if isinstance(data, Mapping) else None,
         "data": origin.made.get("data"),
-        "normalisation": origin.made.get("inputs"),  # raw * scale + shift
+        "normalisation": origin.normalisation,
     }
 
 

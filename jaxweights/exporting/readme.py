@@ -78,12 +78,15 @@ def _architecture(card: Mapping[str, Any]) -> str:
     lines = [_table("tensor", "shape", {t["name"]: t["shape"] for t in architecture["tensors"]})]
     if architecture["network"]:
         lines.append(_block(architecture["network"]))
-    if inputs["data"]:
-        lines.append(f"Data: {inputs['data']}.")
+    lines.append(f"Activation: {architecture['activation']}." + (f" Data: {inputs['data']}." if inputs["data"] else ""))
     if inputs["normalisation"]:
-        scale, shift = inputs["normalisation"]["scale"], inputs["normalisation"]["shift"]
-        lines.append(f"Inputs are raw values × {scale} + {shift}, per channel.")
+        lines.append(_normalisation(**inputs["normalisation"]))
     return "\n\n".join(lines)
+
+
+def _normalisation(mean: list[float], std: list[float], full_scale: float | None = None) -> str:
+    raw = "value" if full_scale is None or full_scale == 1 else f"value / {full_scale:g}"
+    return f"A network's inputs are ({raw} − {mean}) / {std}, by channel." if mean else "Inputs are taken as they are."
 
 
 def _common(card: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from jaxweights import files, locks
 from jaxweights.errors import UserError
 from jaxweights.exporting import checksums, readme
 from jaxweights.exporting.base import Format
-from jaxweights.exporting.facts import Origin, facts
+from jaxweights.exporting.facts import Origin, facts, meaning
 from jaxweights.exporting.networks import RECORDS, Contents, columns
 from jaxweights.progress import Progress
 
@@ -104,7 +104,7 @@ def _write(
     with Progress(len(networks), "exporting", "networks") as bar:
         layout.write(folder, contents, bar.update)
     _write_records(folder / RECORDS, layout, contents)
-    (folder / SPEC).write_text(json.dumps(networks.spec.to_json()) + "\n")
+    files.write_json(folder / SPEC, meaning(networks.spec, origin))
     card = {"format": FORMAT, "version": VERSION, **facts(contents, origin), "layout": dict(request)}
     card["provenance"]["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     (folder / "README.md").write_text(readme.text(card, layout.usage(contents)), encoding="utf-8")
