@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import pathlib
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,13 @@ from jaxweights.population import Population
 
 
 class Format(abc.ABC):
-    """How networks are laid out in files."""
+    """How networks are laid out in files.
+
+    Attributes:
+      MANY: whether a file holds many networks, as rows in their order.
+    """
+
+    MANY: ClassVar[bool] = False
 
     @abc.abstractmethod
     def write(self, folder: pathlib.Path, contents: Contents, report: Report) -> None:
@@ -27,10 +34,9 @@ class Format(abc.ABC):
           UserError: networks that this format cannot hold.
         """
 
+    @abc.abstractmethod
     def files(self, contents: Contents) -> list[str]:
-        """The file of every network, relative to the folder; empty where files hold many."""
-        del contents
-        return []
+        """The file of every network, relative to the folder."""
 
     @abc.abstractmethod
     def usage(self, contents: Contents) -> str:

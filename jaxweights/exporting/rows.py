@@ -20,6 +20,11 @@ from jaxweights.population import Population
 class Npz(Format):
     """An `.npz` file, which `zoo.import_npz` and `launch.audit` read."""
 
+    MANY = True
+
+    def files(self, contents: Contents) -> list[str]:
+        return ["networks.npz"] * len(contents.networks)
+
     def write(self, folder: pathlib.Path, contents: Contents, report: Report) -> None:
         networks = contents.networks
         with zipfile.ZipFile(folder / "networks.npz", "w", zipfile.ZIP_STORED) as archive:
@@ -48,6 +53,11 @@ def _member(name: str) -> zipfile.ZipInfo:
 
 class Safetensors(Format):
     """A safetensors file per split; the format has no texts, so `split` and `transform` stand in its metadata."""
+
+    MANY = True
+
+    def files(self, contents: Contents) -> list[str]:
+        return [f"{split}.safetensors" for split in contents.networks.records["split"].tolist()]
 
     def write(self, folder: pathlib.Path, contents: Contents, report: Report) -> None:
         networks = contents.networks
@@ -89,6 +99,11 @@ def _metadata(networks: Population, split: str) -> Mapping[str, str]:
 
 class Hdf5(Format):
     """An HDF5 file with a data set per array; hyper-parameters are in the group `hyper`."""
+
+    MANY = True
+
+    def files(self, contents: Contents) -> list[str]:
+        return ["networks.h5"] * len(contents.networks)
 
     def write(self, folder: pathlib.Path, contents: Contents, report: Report) -> None:
         networks = contents.networks

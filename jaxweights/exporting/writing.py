@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import csv
+import itertools
 import json
 import os
 import pathlib
@@ -116,11 +118,13 @@ def _write(
 
 
 def _write_records(path: pathlib.Path, layout: Format, contents: Contents) -> None:
-    """A line per network: its file, where it has one of its own, and its records, numbers to the last bit."""
-    table = {name: column.tolist() for name, column in columns(contents.networks).items()}
+    """A line per network: its file, the row in it where it holds many, and its records, numbers to the last bit."""
     places = layout.files(contents)
-    if places:
-        table = {"file": places, **table}
+    table: dict[str, list[Any]] = {"file": places}
+    if layout.MANY:
+        rows = collections.defaultdict(itertools.count)
+        table["row"] = [next(rows[place]) for place in places]
+    table |= {name: column.tolist() for name, column in columns(contents.networks).items()}
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import pathlib
 
 from jaxweights.errors import UserError
-from jaxweights.layouts import plain
+from jaxweights.layouts import exported, plain
 from jaxweights.layouts.base import Entry, Found, Layout, Options
 
 __all__ = ["LAYOUTS", "Entry", "Found", "Layout", "Options", "recognise"]
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (plain.LAYOUT,)}
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (exported.LAYOUT, plain.LAYOUT)}
 
 
 def recognise(path: pathlib.Path | str, name: str = "") -> Layout:

@@ -98,6 +98,7 @@ class Found:
       notes: what was assumed, a sentence each.
       bad: items that cannot be used, with the reason.
       one_file: whether all networks are in one file, which threads do not read faster.
+      spec_file: what a source says of its networks in a file as `specs` reads them; None for none.
     """
 
     layout: str
@@ -110,6 +111,7 @@ class Found:
     notes: tuple[str, ...] = ()
     bad: tuple[tuple[str, str], ...] = ()
     one_file: bool = False
+    spec_file: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)

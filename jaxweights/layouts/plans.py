@@ -80,6 +80,8 @@ def make(
       UserError: no networks, two of one run and step, or what `specs.meaning` and `splits.divide` refuse.
     """
     found = layout.find(path, options)
+    if spec is None and found.spec_file is not None:
+        spec = specs.read(found.spec_file)
     entries = _ordered(_chosen(found.entries, steps), path)
     split = splits.divide(entries, num_heldout, seed)
     tensors = shapes(found, entries)

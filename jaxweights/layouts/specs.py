@@ -19,7 +19,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from jaxweights import files
+from jaxweights import files, state_dicts
 from jaxweights.errors import UserError
 from jaxweights.layouts import architectures
 from jaxweights.layouts.architectures import UNKNOWN, Architecture
@@ -108,7 +108,8 @@ def _leaves(path: pathlib.Path | str, data: Mapping[str, Any]) -> tuple[dict[str
         symmetries = WeightSpec.from_json({"leaves": data["leaves"], "groups": data["groups"]})
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(f"{path} is not a {_WHAT}: {error}. {_CURE}") from error
-    shapes = {leaf.name.replace("/", "."): leaf.stored_shapes[-1] for leaf in symmetries.leaves}
+    names = state_dicts.torch_names(symmetries)
+    shapes = {names[leaf.name]: leaf.stored_shapes[-1] for leaf in symmetries.leaves}
     return shapes, symmetries
 
 
