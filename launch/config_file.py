@@ -8,7 +8,7 @@ import difflib
 import importlib.util
 import pathlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -90,6 +90,27 @@ def prepare(argv: Sequence[str], flag: str = "config") -> tuple[list[str], dict[
     return kept, added
 
 
+def rows(config: Mapping[str, Any]) -> list[Any]:
+    """Every setting in force, see `settings.rows`, of an experiment, a comparison, a probing or annotations.
+
+    Raises:
+      UserError: a config that none of these can use.
+    """
+    from jaxweights import settings  # JAX is imported after the flags are read
+    from jaxweights.bias import annotations
+    from jaxweights.bias.settings import parse as parse_comparison
+    from jaxweights.experiment import parse
+    from jaxweights.probing import settings as probing
+
+    if annotations.is_one(config):
+        return [row for key, one in annotations.parse(config).items() for row in settings.rows(one, key)]
+    if probing.is_one(config):
+        return settings.rows(probing.parse(config), probing.ProbingSettings.SECTION)
+    if "bias" in config:
+        return settings.rows(parse_comparison(config), "bias")
+    return settings.rows(parse(config))
+
+
 def add(config: ConfigDict, entries: dict[str, Any]) -> None:
     """Puts the entries that `prepare` found into a config."""
     for dotted, entry in entries.items():
@@ -124,14 +145,12 @@ def _section_or_value(config: ConfigDict, dotted: str, value: Any) -> bool:
 
 def _names(config: ConfigDict) -> list[str]:
     """The dotted names of all settings, of the config and of what it leaves at its default."""
-    from jaxweights import settings  # JAX is imported after the flags are read
-    from jaxweights.experiment import parse
 
     def leaves(node: ConfigDict, prefix: str) -> list[str]:
         own = [(f"{prefix}{key}", node[key]) for key in node]
         return [n for name, v in own for n in (leaves(v, f"{name}.") if isinstance(v, ConfigDict) and v else [name])]
 
-    return list(dict.fromkeys([*leaves(config, ""), *(row.path for row in settings.rows(parse(config.to_dict())))]))
+    return list(dict.fromkeys([*leaves(config, ""), *(row.path for row in rows(config.to_dict()))]))
 
 
 def _literal(text: str) -> Any:

@@ -11,7 +11,7 @@ import textwrap
 
 from absl import flags
 
-from launch import common, stages
+from launch import common, config_file, stages
 
 _FIELDS = flags.DEFINE_boolean("fields", False, "Print every setting in force, its default and its meaning.")
 _JSON = flags.DEFINE_boolean("json", False, "Print one JSON object instead of a table.")
@@ -46,20 +46,8 @@ def main(argv) -> None:
 
 def fields(config: dict) -> str:
     """Every setting in force with its value, its default where that is another, and its meaning."""
-    from jaxweights import settings
-    from jaxweights.bias import annotations
-    from jaxweights.bias.settings import parse as parse_comparison
-    from jaxweights.experiment import parse
-    from jaxweights.probing import settings as probing
-
-    if annotations.is_one(config):
-        found = [row for key, one in annotations.parse(config).items() for row in settings.rows(one, key)]
-    elif probing.is_one(config):
-        found = settings.rows(probing.parse(config), probing.ProbingSettings.SECTION)
-    else:
-        found = settings.rows(parse_comparison(config) if "bias" in config else parse(config))
     lines = []
-    for row in found:
+    for row in config_file.rows(config):
         default = "" if row.default in (row.value, dataclasses.MISSING) else f"  (default {row.default!r})"
         text = textwrap.fill(row.text, 118, initial_indent="    ", subsequent_indent="    ")
         lines.append(f"{row.path} = {row.value!r}{default}\n{text}".rstrip())

@@ -209,6 +209,8 @@ def test_fields_show_value_default_and_meaning():
     text = describe.fields(config_file.load("configs/digits.py").to_dict())
     assert "zoo.start = 'shared'  (default 'own')\n    initial weights of the runs." in text
     assert "generators.pdiff.latent_dim = 64  (default 128)" in text
+    for name, row in (("probing_dots", "probing.together = True\n"), ("bias_weights", "bias.repeats = 3\n")):
+        assert row in describe.fields(config_file.load(f"configs/{name}.py").to_dict())
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,11 @@ def test_resumes_with_what_is_missing(probed):
     assert study.run(CONFIG, folder) == result and path.read_bytes() == before
 
 
-def test_refusals(probed, tmp_path):
+def test_refusals(probed, tmp_path, monkeypatch):
     _, folder = probed
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="this job has 2"):
+        patched.setattr(study.processes, "count", lambda: 2)
+        study.run({**CONFIG, "probing": {**CONFIG["probing"], "together": False}}, tmp_path / "none")
     other = {**CONFIG, "probing": {**CONFIG["probing"], "num_samples": 7}}
     with pytest.raises(UserError, match="num_samples: 150 -> 7"):
         study.run(other, folder)

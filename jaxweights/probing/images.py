@@ -59,21 +59,21 @@ class Images(Subject):
         """Renders images."""
         return data.draw(self.data, design, n, seed, mesh=mesh)
 
-    def measure(self, rows: np.ndarray, mesh: Mesh, folder: pathlib.Path) -> np.ndarray:
-        """By the estimator, which learns first where it has to."""
-        state = self._fit(mesh, folder)
-        return self.estimator.measure(state, self.data, rows.reshape(-1, *self.data.shape))
-
-    def accuracy(self, n: int, seed: int, mesh: Mesh, folder: pathlib.Path) -> dict[str, Any]:
-        """On rendered images, through the path that samples take."""
-        state = self._fit(mesh, folder)
-        return estimators.accuracy(self.data, self.estimator, state, n, seed, mesh=mesh)
-
-    def _fit(self, mesh: Mesh, folder: pathlib.Path) -> Any:
+    def fit(self, mesh: Mesh, folder: pathlib.Path) -> None:
+        """The estimator, once."""
         if not self._fitted:
             key = jax.random.fold_in(jax.random.key(self._seed), _FITTING)
             self._state, self._fitted = self.estimator.fit(self.data, key, mesh, folder), True
-        return self._state
+
+    def measure(self, rows: np.ndarray, mesh: Mesh, folder: pathlib.Path) -> np.ndarray:
+        """By the estimator, which learns first where it has to."""
+        self.fit(mesh, folder)
+        return self.estimator.measure(self._state, self.data, rows.reshape(-1, *self.data.shape))
+
+    def accuracy(self, n: int, seed: int, mesh: Mesh, folder: pathlib.Path) -> dict[str, Any]:
+        """On rendered images, through the path that samples take."""
+        self.fit(mesh, folder)
+        return estimators.accuracy(self.data, self.estimator, self._state, n, seed, mesh=mesh)
 
     def train(
         self,

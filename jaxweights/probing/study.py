@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import files, locks, parallel, processes, provenance, settings
+from jaxweights.errors import UserError
 from jaxweights.probing import answers, page, weights
 from jaxweights.probing.images import Images
 from jaxweights.probing.settings import NULL, ProbingSettings, parse
@@ -48,9 +49,15 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path | str, mesh: Mesh | Non
       examples; `answers.<model>`, see `answers`; `losses`, `settings` and `versions`.
 
     Raises:
-      UserError: a config that cannot be used, a design that no example can have, or a folder of another study.
+      UserError: a config that cannot be used, a design that no example can have, a folder of another study, or
+        trainings that follow each other in a job of several processes.
     """
     options, folder, seed = parse(config), pathlib.Path(workdir), int(config.get("seed", 0))
+    if processes.count() > 1 and not options.together:
+        raise UserError(
+            "probing.together is False: trainings follow each other over the devices of one process, but this job has "
+            f"{processes.count()}. Run it in one process, or set probing.together to True."
+        )
     subject, probes = subject_of(options, seed), options.chosen_probes()
     plan = Plan.of(probes, subject, seed)
     with processes.in_turn("folder of the study"):
@@ -59,7 +66,8 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path | str, mesh: Mesh | Non
         with processes.in_turn("config of the study"):
             claim(folder, {"seed": seed, "probing": settings.plain(options)})
         work = Work(subject, plan, options, seed, folder, parallel.resolve(mesh))
-        with processes.in_turn("estimator"):
+        subject.fit(work.mesh, files.make_dir(folder / ESTIMATOR))
+        with processes.in_turn("accuracy of the estimator"):
             accuracy = _accuracy(work)
         for model in sorted(options.models):
             missing = processes.agreed(work.missing(model))
@@ -87,8 +95,8 @@ def _accuracy(work: Work) -> dict[str, Any]:
     """How right the estimator is; measured once and kept."""
     place = work.folder / ACCURACY
     if not place.exists():
-        folder = files.make_dir(work.folder / ESTIMATOR)
-        found = work.subject.accuracy(work.options.num_heldout, work.seed + _ACCURACY, work.mesh, folder)
+        n, folder = work.options.num_heldout, work.folder / ESTIMATOR
+        found = work.subject.accuracy(n, work.seed + _ACCURACY, work.mesh, folder)
         numbers = ("value", "ci95", "n")
         table = {
             name: {"accuracy": {k: one[k] for k in numbers}, **{k: v for k, v in one.items() if k not in numbers}}

@@ -51,6 +51,16 @@ class Subject(abc.ABC):
     def draw(self, design: Design, n: int, seed: int, mesh: Mesh) -> Population:
         """Examples of a design, with their exact features in columns `feature/<name>`."""
 
+    def fit(self, mesh: Mesh, folder: pathlib.Path) -> None:
+        """Trains what measures features, where it learns; all processes of a job call it at the same time, before they
+        measure anything.
+
+        Args:
+          mesh: devices.
+          folder: of its checkpoints.
+        """
+        del mesh, folder
+
     @abc.abstractmethod
     def measure(self, rows: np.ndarray, mesh: Mesh, folder: pathlib.Path) -> np.ndarray:
         """Features `[n, F]` float32 of flat examples `[n, P]`, NaN where one is not defined.

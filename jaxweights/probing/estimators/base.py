@@ -34,7 +34,8 @@ class Estimator(Settings, abc.ABC):
     def fit(
         self, data: DesignedData, key: jax.Array, mesh: Mesh | None = None, folder: pathlib.Path | None = None
     ) -> Any:
-        """The state, for estimators that learn from rendered truth; the default is None.
+        """The state, for estimators that learn from rendered truth; the default is None. With a folder, all
+        processes of a job call it at the same time.
 
         Args:
           data: what it is to measure.

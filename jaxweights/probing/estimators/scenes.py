@@ -17,7 +17,7 @@ from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import Mesh
 
-from jaxweights import files, parallel, programs, settings
+from jaxweights import files, parallel, processes, programs, settings
 from jaxweights.errors import UserError
 from jaxweights.generators.base import Stage
 from jaxweights.nn.convolution import Conv, patches
@@ -128,18 +128,24 @@ class SceneEstimator(Estimator):
     ) -> Any:
         """See `Estimator.fit`; the parameters, which a folder keeps."""
         shown = self._checked(data)
-        own = None if folder is None else files.make_dir(folder / f"{self.KIND}_{self._digest(data, key)}")
-        kept = None if own is None else own / "parameters.npz"
-        if kept is not None and kept.exists():
-            found = files.read_npz(kept, "parameters of the estimator", f"Remove the folder {own} and run again.")
-            return traverse_util.unflatten_dict(found, sep="/")
+        if folder is None:
+            return self._trained(shown, key, mesh, None)
+        own = files.make_dir(folder / f"{self.KIND}_{self._digest(data, key)}")
+        kept = own / "parameters.npz"
+        with processes.in_turn("training of the estimator"):
+            if not kept.exists():
+                # The checkpoints of a job of several processes are written by all of them, and this is one's alone.
+                params = self._trained(shown, key, mesh, own if processes.count() == 1 else None)
+                files.write_npz(kept, traverse_util.flatten_dict(params, sep="/"))
+        found = files.read_npz(kept, "parameters of the estimator", f"Remove the folder {own} and run again.")
+        return traverse_util.unflatten_dict(found, sep="/")
+
+    def _trained(self, data: _Kind, key: jax.Array, mesh: Mesh | None, path: pathlib.Path | None) -> Any:
+        """The parameters, with checkpoints in a folder or none."""
         mesh = parallel.resolve(mesh)
-        stage, examples = self._stage(data), self._examples(shown, jax.random.fold_in(key, _RENDER), mesh)
-        trainer = StageTrainer(stage, examples, {}, mesh, jax.random.fold_in(key, _TRAIN), self.KIND)
-        params = trainer.run(own, lambda row: None)["params"]
-        if kept is not None:
-            files.write_npz(kept, traverse_util.flatten_dict(params, sep="/"))
-        return params
+        examples = self._examples(data, jax.random.fold_in(key, _RENDER), mesh)
+        trainer = StageTrainer(self._stage(data), examples, {}, mesh, jax.random.fold_in(key, _TRAIN), self.KIND)
+        return trainer.run(path, lambda row: None)["params"]
 
     def measure(
         self,
