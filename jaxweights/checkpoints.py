@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import pathlib
 import shutil
 from typing import Any
@@ -16,6 +17,8 @@ from jaxweights import files
 from jaxweights.errors import UserError
 
 CHECKSUMS = "checksums.json"  # of every file of every whole checkpoint
+_TREE = "_METADATA"  # of the folder that a pytree is in
+_LARGEST_PACKING = 1 << 14  # bytes of arrays per byte on disk: zeros, as moments begin, take nearly none
 _SLACK = 1 << 18  # bytes of a checkpoint besides its arrays, at most, but for very many of them
 
 
@@ -182,3 +185,34 @@ def _first_line(error: Exception) -> str:
 def _not_of_orbax(record: logging.LogRecord) -> bool:
     """Whether a message is not of Orbax, whose threads print the tracebacks of errors that reach the caller anyway."""
     return "orbax" not in record.pathname
+
+
+def holds_tree(folder: pathlib.Path) -> bool:
+    """Whether Orbax wrote a pytree to a folder."""
+    return (folder / _TREE).is_file()
+
+
+def read_tree(folder: pathlib.Path) -> Any:
+    """The pytree in a folder that Orbax wrote, its arrays NumPy's, with dicts and lists for what else it was made of.
+
+    Raises:
+      ValueError: it is damaged, or its arrays are far larger than the folder.
+    """
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import metadata
+
+    def how(leaf: Any) -> Any:
+        return ocp.RestoreArgs(restore_type=np.ndarray if isinstance(leaf, metadata.ArrayMetadata) else None)
+
+    logging.getLogger("absl").addFilter(_not_of_orbax)
+    try:
+        reader = ocp.PyTreeCheckpointer()
+        found: Any = reader.metadata(folder.resolve())
+        tree = found.item_metadata.tree
+        arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, metadata.ArrayMetadata)]
+        needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays)
+        if needed > _LARGEST_PACKING * sum(file.stat().st_size for file in _files(folder)):
+            raise ValueError(f"its arrays are said to have {needed:,} bytes")
+        return reader.restore(folder.resolve(), args=ocp.args.PyTreeRestore(restore_args=jax.tree.map(how, tree)))
+    except Exception as error:  # a damaged checkpoint can raise nearly anything
+        raise ValueError(_first_line(error)) from error

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxweights import array_files, arrays
+from jaxweights import arrays
 from jaxweights.errors import UserError
 from jaxweights.spec import FIXED, Leaf, WeightSpec
 
@@ -153,7 +152,7 @@ def from_array(weights: Any, what: str = "The population", spec: WeightSpec | No
     if isinstance(weights, Population):
         return weights
     array = arrays.as_array(weights, what)
-    spec = _without_symmetries(array, what) if spec is None else spec
+    spec = without_symmetries(array, what) if spec is None else spec
     check_weights(array, spec, what)
     array = arrays.float32(array, what, arrays.LARGEST_WEIGHT)
     return Population.create(array, spec, run=np.arange(len(array)))
@@ -233,70 +232,9 @@ def _column(value: Any, name: str) -> np.ndarray:
     return arrays.text(value, what, dtype) if dtype.kind == "U" else arrays.real(value, what).astype(dtype)
 
 
-def load_npz(path: pathlib.Path | str, spec: WeightSpec, setting: str = "") -> Population:
-    """Imports a population from an `.npz` file with `weights` `[N, P]` and, if wanted, any columns of `COLUMNS` `[N]`.
-
-    Args:
-      path: the file.
-      spec: what a row means.
-      setting: the setting that names the file, for messages.
-
-    Raises:
-      UserError: absent, not an npz file, damaged, wrong shapes, weights that are no finite numbers, negative variances,
-        an empty population, a column with values that its type cannot hold, or an unknown split name.
-    """
-    found = from_columns(array_files.read(path, array_files.Wanted("The population", setting)), spec, path)
-    check_variances(found.weights, spec, f"The population {path}")
-    return found
-
-
-def from_columns(content: Mapping[str, np.ndarray], spec: WeightSpec | None, path: pathlib.Path | str) -> Population:
-    """A population of what a file holds; see `load_npz`.
-
-    Args:
-      content: arrays by name.
-      spec: what a row means; by default a single tensor without symmetries.
-      path: the file, for messages.
-    """
-    what = f"The population {path}"
-    if "weights" not in content:
-        raise UserError(f"{what} has no array `weights`{_instead(path, content)}")
-    columns = {name: array for name, array in content.items() if name != "weights"}
-    spec = _without_symmetries(content["weights"], what) if spec is None else spec
-    check_weights(content["weights"], spec, what)
-    weights = arrays.float32(content["weights"], what, arrays.LARGEST_WEIGHT)
-    unknown = sorted(name for name in columns if name not in COLUMNS and not name.startswith((HYPER, PROPERTY)))
-    if unknown:
-        raise UserError(f"{what} has unknown columns {unknown}; known: {', '.join(COLUMNS)}, hyper/* and property/*.")
-    for name in columns:
-        if name.startswith(HYPER):
-            arrays.real(columns[name], f"Column {name!r} of {path}")
-    try:
-        population = Population.create(weights, spec, **columns)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    splits = set(np.unique(population.records["split"]).tolist()) - {TRAIN, HELDOUT, DIVERGED, GENERATED}
-    if splits:
-        raise UserError(f"{what} has unknown splits {sorted(splits)}; use {TRAIN!r} and {HELDOUT!r}.")
-    return population
-
-
-def _without_symmetries(weights: np.ndarray, what: str) -> WeightSpec:
+def without_symmetries(weights: np.ndarray, what: str) -> WeightSpec:
     """The spec of vectors of which nothing is known but their size."""
     if weights.ndim != 2 or not weights.shape[1]:
         raise UserError(f"{what} has shape {weights.shape}; give [N, P]: one flat weight vector per row.")
     size = weights.shape[1]
     return WeightSpec((Leaf("weights", (size,), (size,), (FIXED,), (0,), (0,)),))
-
-
-def _instead(path: pathlib.Path | str, content: Mapping[str, np.ndarray]) -> str:
-    """What a file without `weights` has, and what to do about it."""
-    matrices = [name for name, array in content.items() if array.ndim == 2]
-    if len(content) == 1 and matrices:
-        (name,) = content
-        return (
-            f", but {name!r} of shape {content[name].shape}. Write it under that name: "
-            f"numpy.savez(path, weights=numpy.load({str(path)!r})[{name!r}])."
-        )
-    names = ", ".join(sorted(content)[:8]) + (", ..." if len(content) > 8 else "")
-    return f" (it has {names or 'no arrays'}). Write the networks as its rows: numpy.savez(path, weights=...)."

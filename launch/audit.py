@@ -17,7 +17,10 @@ from absl import flags
 
 from launch import common, stages
 
-_NETWORKS = "an .npz or safetensors file with weights [N, P], or the folder of a stored population"
+_NETWORKS = (
+    "a file of weights [N, P] or of state dicts (.npz, PyTorch, safetensors, HDF5, msgpack, MATLAB), or the folder of "
+    "a stored population"
+)
 _TRAIN = flags.DEFINE_string("train", None, f"Training networks: {_NETWORKS}.")
 _HELDOUT = flags.DEFINE_string("heldout", None, "Networks of the same training that the generator has not seen.")
 _GENERATED = flags.DEFINE_string("generated", None, "Generated networks, or several by name: NAME=FILE,NAME=FILE.")

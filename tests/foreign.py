@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxweights import tasks
 from jaxweights.generators.imported import Imported
-from jaxweights.population import load_npz
+from jaxweights.population_files import load
 from jaxweights.zoo.imported import read_weights
 
 NET = tasks.build({"name": "mlp", "hidden": (3,)}, (2, 2, 1), 2)
@@ -16,7 +16,7 @@ TENSORS = {leaf.name.replace("/", "."): ROWS[0, span].reshape(leaf.shape) for le
 
 # The three settings that name a file of networks.
 READERS = {
-    "zoo.import_npz": lambda path: load_npz(path, SPEC, "zoo.import_npz").weights,
+    "zoo.import_npz": lambda path: load(path, SPEC, "zoo.import_npz").weights,
     "generators.mine.path": lambda path: Imported(name="mine", path=str(path)).read(SPEC),
     "zoo.base.import_npz": lambda path: read_weights(path, NET, 0),
 }

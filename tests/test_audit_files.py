@@ -24,7 +24,7 @@ def but(**changes):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"train": "absent.npz"}, "train .*absent.npz does not exist. Give the path of an .npz file"),
+        ({"train": "absent.npz"}, "train .*absent.npz does not exist. Give the path of a file"),
         ({"train": "."}, r"is a folder without a population; give a stored population in it \(.*theirs\)"),
         ({"train": "spec.json"}, "train .*spec.json is a text file"),
         ({"heldout": "text.npz"}, "heldout .* has no network of the split 'heldout': all are train"),
@@ -69,7 +69,7 @@ DAMAGES = {
 def test_damaged_safetensors_are_refused(folder, tmp_path, message):
     path = tmp_path / "damaged.safetensors"
     path.write_bytes(DAMAGES[message]((folder / "mine.safetensors").read_bytes()))
-    with pytest.raises(UserError, match=f"no whole safetensors file: .*({message})"):
+    with pytest.raises(UserError, match=f"a safetensors file that is truncated or damaged .*({message})"):
         audit(path, HELDOUT, FRESH, spec=SPEC)
 
 

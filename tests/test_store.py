@@ -14,7 +14,8 @@ import pytest
 from jaxweights import files, population, progress
 from jaxweights.errors import UserError
 from jaxweights.nn.leaves import Leaves
-from jaxweights.population import Population, last_checkpoints, load_npz
+from jaxweights.population import Population, last_checkpoints
+from jaxweights.population_files import load
 from jaxweights.store import PopulationStore
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -177,14 +178,14 @@ def test_imports_refuse_bad_files(tmp_path):
     path = tmp_path / "zoo.npz"
     good = make(3).weights
     np.savez(path, weights=good, split=np.array(["train", "train", "heldout"]))
-    assert load_npz(path, SPEC).records["split"].tolist() == ["train", "train", "heldout"]
+    assert load(path, SPEC).records["split"].tolist() == ["train", "train", "heldout"]
     bad = good.copy()
     bad[1, 2] = np.nan
     cases = [
         ({"weights": good[:, :-1]}, r"shape \(3, 19\).*\[N, 20\]"),
         ({"weights": good[:0]}, "is empty"),
         ({"weights": bad}, r"NaN or infinite weights in 1 of 3 rows \(first: \[1\]\)"),
-        ({"other": good}, "no array `weights`"),
+        ({"other": good[0]}, "no array `weights`|none of the tensors"),
         ({"weights": good, "colour": good[:, 0]}, "unknown columns"),
         ({"weights": good, "split": np.array(["a", "b", "c"])}, "unknown splits"),
         ({"weights": good, "run": np.arange(2)}, "Column 'run'"),
@@ -192,12 +193,12 @@ def test_imports_refuse_bad_files(tmp_path):
     for arrays, message in cases:
         np.savez(path, **arrays)
         with pytest.raises(UserError, match=message):
-            load_npz(path, SPEC)
+            load(path, SPEC)
     path.write_bytes(b"PK not a zip")
     with pytest.raises(UserError, match="truncated or damaged"):
-        load_npz(path, SPEC)
+        load(path, SPEC)
     with pytest.raises(UserError, match="does not exist"):
-        load_npz(tmp_path / "none.npz", SPEC)
+        load(tmp_path / "none.npz", SPEC)
     assert population.COLUMNS["split"][1] == "train"
 
 

@@ -89,9 +89,9 @@ def audit(
 
     Args:
       train: `[N, P]` weight vectors that the generator was trained on: NumPy, JAX, or anything with `__array__`; a
-        `Population`; or the path of an `.npz` or safetensors file with `weights` `[N, P]`, or of a stored population.
-        Rows of an array count as independent runs; a population tells its runs by its records. Of a file with a
-        column `split` the training networks are taken, and for `heldout` the held-out ones.
+        `Population`; or the path of a file that `formats.read` reads, with `weights` `[N, P]` or a list of state dicts,
+        or of a stored population. Rows of an array count as independent runs; a population tells its runs by its
+        records. Of a file with a column `split` the training networks are taken, and for `heldout` the held-out ones.
       heldout: `[M, P]` likewise, at least 8 networks trained in the same way that the generator has not seen. Of a
         population with several checkpoints per run one is used: the last, or, if training networks are of several
         steps, one at a step like theirs.
@@ -102,8 +102,8 @@ def audit(
         `test` and returns scores or probabilities `[T, K]` or class numbers `[T]`; of a regression numbers `[T]`.
       test: inputs, handed to `predict` as they are, and labels or targets `[T]`.
       predictions: instead of `predict` and `test`, by any framework: `{"train": ..., "heldout": ..., "labels": [T]}`,
-        likewise for every generated series ("generated" where only one is given), or the path of an `.npz` or
-        safetensors file of these arrays. Of every network scores or probabilities `[n, T, K]`, class numbers `[n, T]`,
+        likewise for every generated series ("generated" where only one is given), or the path of a file of
+        these arrays. Of every network scores or probabilities `[n, T, K]`, class numbers `[n, T]`,
         or of a regression numbers `[n, T]`. Copies have the predictions of their parents; baselines and noised copies,
         which nobody has run, are audited by their weights alone.
       task: what `predict` or the predictions are of: "classification" or "regression". Of the latter R² takes the

@@ -9,9 +9,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from jaxweights.array_files import recognise
 from jaxweights.data.inspection import Bad
 from jaxweights.errors import UserError
+from jaxweights.formats.kinds import recognise
 
 _HEAD = 512  # bytes that tell kinds apart; numpy's headers of plain arrays are shorter
 
@@ -100,5 +100,5 @@ def _other(path: pathlib.Path, start: bytes, names: Iterable[str], write: str) -
         problem = "is of an unknown kind, no .npz or .npy file" if start else "is empty (0 bytes)"
         return Bad(path, problem, f"Write it by {write}.")
     reading = f"Read it with {kind.modules}, and write" if kind.modules else "Write"
-    cure = " ".join(filter(None, [kind.advice, f"{reading} the arrays by {write}." if kind.rows else ""]))
+    cure = " ".join(filter(None, [kind.advice, f"{reading} the arrays by {write}." if kind.arrays else ""]))
     return Bad(path, f"is {kind.name}, no .npz or .npy file", cure)

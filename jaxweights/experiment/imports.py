@@ -8,14 +8,14 @@ import sys
 
 import numpy as np
 
-from jaxweights import population, store
+from jaxweights import population, population_files, store
 from jaxweights.auditing.alignment import twins
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation
 from jaxweights.experiment.config import MIN_HELDOUT
 from jaxweights.experiment.context import Context
 from jaxweights.generators.imported import Imported
-from jaxweights.population import HELDOUT, TRAIN, Population
+from jaxweights.population import HELDOUT, TRAIN, Population, check_variances
 from jaxweights.spec import WeightSpec
 from jaxweights.zoo import ZooSettings
 from jaxweights.zoo.imported import scaling
@@ -39,8 +39,8 @@ def zoo(context: Context) -> tuple[Population, list[str]]:
     """The imported zoo, with runs, splits and measured accuracies in its records, and what was assumed of it.
 
     Raises:
-      UserError: a file that holds no such zoo, see `population.load_npz`, `with_runs`, `with_splits`; or networks whose
-        outputs are not finite.
+      UserError: a file that holds no such zoo, see `population_files.read`, `with_runs`, `with_splits`; or networks
+        whose outputs are not finite.
     """
     path = context.zoo_settings.import_npz
     read, notes = read_zoo(context.zoo_settings, context.net.spec)
@@ -60,37 +60,14 @@ def zoo(context: Context) -> tuple[Population, list[str]]:
 def read_zoo(settings: ZooSettings, spec: WeightSpec) -> tuple[Population, list[str]]:
     """The networks of `zoo.import_npz` with runs and splits, and what was assumed of these; see `zoo`."""
     path = settings.import_npz
-    place = pathlib.Path(path).expanduser()
-    if (place / store.INDEX).exists():
-        read = _stored(place, spec)
+    read, given = population_files.read(path, spec, setting="zoo.import_npz")
+    if pathlib.Path(path).expanduser().is_dir():
         given = bool((read.records["split"] == HELDOUT).any())
-    else:
-        read = population.load_npz(path, spec, "zoo.import_npz")
-        with np.load(place) as columns:
-            given = "split" in columns
+    check_variances(read.weights[:], spec, f"The population {path}")
     split, notes = with_splits(with_runs(read, path), settings.num_heldout, path, given)
     if (read.records["run"] < 0).all():
         notes.insert(0, "its runs are unknown: every row counts as a run of its own")
     return split, notes
-
-
-def _stored(path: pathlib.Path, spec: WeightSpec) -> Population:
-    """All networks of a stored population, such as `launch.import_zoo` leaves, as those of a spec.
-
-    Raises:
-      UserError: an unfinished or damaged store, or one of networks with other tensors.
-    """
-    opened = store.PopulationStore.open(path)
-    if not opened.complete:
-        raise UserError(f"{path} is unfinished. Run the program that makes it (launch.import_zoo) to its end.")
-    theirs, ours = ([leaf.size for leaf in one.leaves] for one in (opened.spec, spec))
-    if theirs != ours:
-        raise UserError(
-            f"The networks of {path} have tensors of {theirs} numbers, but those of this experiment of {ours}. Set net "
-            "and data as the networks were made."
-        )
-    read = opened.read()
-    return Population(read.weights, spec, read.records)
 
 
 def with_runs(read: Population, path: str) -> Population:

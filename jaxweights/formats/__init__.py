@@ -2,6 +2,6 @@
 
 from jaxweights.formats.contents import Bag, Content
 from jaxweights.formats.reading import read
-from jaxweights.formats.state_dicts import Notes, state_dict, unwrapped
+from jaxweights.formats.state_dicts import Notes, flat, state_dict, unwrapped
 
-__all__ = ["Bag", "Content", "Notes", "read", "state_dict", "unwrapped"]
+__all__ = ["Bag", "Content", "Notes", "flat", "read", "state_dict", "unwrapped"]

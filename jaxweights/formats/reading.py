@@ -1,4 +1,4 @@
-"""Reads a file of any kind that is known, by its first bytes."""
+"""Reads a file of any kind that is known."""
 
 from __future__ import annotations
 
@@ -6,74 +6,110 @@ import contextlib
 import mmap
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
+from jaxweights import checkpoints
 from jaxweights.errors import UserError
-from jaxweights.formats import numpy_files, safetensors, torch_files
+from jaxweights.formats import hdf5, kinds, msgpack, numpy_files, safetensors, torch_files
 from jaxweights.formats.contents import Content, Refused
 
-_HEAD = 512  # bytes that tell kinds apart
-_PICKLES = tuple(b"\x80" + bytes([version]) for version in range(2, 6))
 _AGAIN = "Copy the file again, or write it anew."
 
 
-def read(path: pathlib.Path | str, what: str) -> Content:
+def read(path: pathlib.Path | str, what: str, absent: str = "") -> Content:
     """What a file holds, of whatever kind it is.
+
+    NumPy (`.npy`, `.npz`), PyTorch (both containers, and tensors in pickles), safetensors, HDF5 and MATLAB, msgpack of
+    Flax, and folders of Orbax.
 
     Args:
       path: the file; "~" is the home folder.
       what: what it is read for, in messages.
+      absent: what to do where there is no such file, for the message.
 
     Raises:
       UserError: no file, one of a kind that is not read, with objects or programs that are not, or a damaged one.
     """
     path = pathlib.Path(path).expanduser()
     try:
+        if path.is_dir():
+            return _folder(path)
         with path.open("rb") as file:
-            return _read(path, file, what)
+            return _read(path, file)
     except Refused as error:
         raise UserError(f"{what} {path} {error}") from error
     except FileNotFoundError as error:
-        raise UserError(f"{what} {path} does not exist.") from error
+        raise UserError(f"{what} {path} does not exist. {absent}".rstrip()) from error
     except OSError as error:
         raise UserError(f"{what} {path} cannot be read ({error.strerror or error}).") from error
     except MemoryError as error:
         raise UserError(f"{what} {path} is damaged, or does not fit in memory ({error}).") from error
-    except (ValueError, TypeError, OverflowError, RecursionError, zipfile.BadZipFile) as error:
+
+
+@contextlib.contextmanager
+def _whole(kind: str) -> Iterator[None]:
+    """Surrounds the reading of a file of a kind; what goes wrong with it is that it is damaged."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"{what} {path} is truncated or damaged ({reason}). {_AGAIN}") from error
+        raise Refused(f"is {kind} that is truncated or damaged ({reason}). {_AGAIN}") from error
 
 
-def _read(path: pathlib.Path, file: IO[bytes], what: str) -> Content:
-    head = file.read(_HEAD)
+def _read(path: pathlib.Path, file: IO[bytes]) -> Content:
+    head = file.read(kinds.HEAD)
     size = path.stat().st_size
     file.seek(0)
     if head.startswith(b"PK"):
-        return _archive(file, size)
-    if head.startswith(numpy_files.MAGIC):
-        return Content(numpy_files.read_npy(file, size), "a NumPy .npy file")
-    if head.startswith(torch_files.MAGIC):
-        with _mapped(file) as data:
-            return Content(torch_files.read_old(data), "a PyTorch file of before 1.6")
-    if head.startswith(_PICKLES):
-        with _mapped(file) as data:
-            return Content(torch_files.read_pickle(data), "a pickle file")
-    if safetensors.fits(head):
-        return Content(*safetensors.read(file, size))
-    raise Refused("is empty (0 bytes)." if not head else "is of an unknown kind.")
+        with _whole("a zip archive"), zipfile.ZipFile(file) as archive:
+            return _archive(archive, size)
+    kind = kinds.recognise(head)
+    if kind is None:
+        raise Refused("is of an unknown kind." if head else "is empty (0 bytes).")
+    if kind not in _READERS:
+        raise Refused(f"is {kind.name}. {kind.advice}")
+    with _whole(kind.name):
+        found = _READERS[kind](path, file, size)
+        value, texts = found if kind in _WITH_TEXTS else (found, {})
+        return Content(value, kind.name, texts)
 
 
-def _archive(file: IO[bytes], size: int) -> Content:
-    with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        if any(name.endswith("data.pkl") for name in names):
-            return Content(torch_files.read_zip(archive, size), "a PyTorch file")
-        foreign = [name for name in names if not name.endswith(".npy")]
-        if foreign or not names:
-            found = f"holds {', '.join(foreign[:3])}" if foreign else "is empty"
-            raise Refused(f"is a zip archive that {found}, not arrays.")
+def _archive(archive: zipfile.ZipFile, size: int) -> Content:
+    names = archive.namelist()
+    if kinds.recognise(b"", names) is kinds.TORCH:
+        with _whole(kinds.TORCH.name):
+            return Content(torch_files.read_zip(archive, size), kinds.TORCH.name)
+    foreign = [name for name in names if not name.endswith(".npy")]
+    if foreign or not names:
+        found = f"holds {', '.join(foreign[:3])}" if foreign else "is empty"
+        raise Refused(f"is a zip archive that {found}, not arrays.")
+    with _whole("an .npz file"):
         return Content(numpy_files.read_npz(archive, size), "an .npz file")
+
+
+def _folder(path: pathlib.Path) -> Content:
+    """The tree of a folder that Orbax wrote: of itself, or of the item in it."""
+    inside = [path, *sorted(inner for inner in path.iterdir() if inner.is_dir())]
+    trees = [folder for folder in inside if checkpoints.holds_tree(folder)]
+    if not trees:
+        raise Refused("is a folder, and not one of Orbax; give a file in it.")
+    if trees[0] != path and len(trees) > 1:
+        names = ", ".join(folder.name for folder in trees[:3])
+        raise Refused(f"is a folder with {len(trees)} checkpoints; give one of them: {names}.")
+    with _whole("a folder of Orbax"):
+        return Content(checkpoints.read_tree(trees[0]), "a folder of Orbax")
+
+
+def _matlab(file: IO[bytes]) -> dict[str, Any]:
+    """The variables of a MATLAB file by name, structs as mappings."""
+    import scipy.io
+
+    try:
+        found: dict[str, Any] = scipy.io.loadmat(file, simplify_cells=True)
+    except Exception as error:  # what SciPy raises for damaged files is no closed list
+        raise ValueError(str(error)) from error
+    return {name: value for name, value in found.items() if not name.startswith("__")}
 
 
 @contextlib.contextmanager
@@ -81,3 +117,24 @@ def _mapped(file: IO[bytes]) -> Iterator[Any]:
     """The content of a file, which takes no memory of its own."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         yield data
+
+
+def _of_map(read: Callable[[Any], Any]) -> Callable[[pathlib.Path, IO[bytes], int], Any]:
+    def of_file(path: pathlib.Path, file: IO[bytes], size: int) -> Any:
+        with _mapped(file) as data:
+            return read(data)
+
+    return of_file
+
+
+_READERS: dict[kinds.Kind, Callable[[pathlib.Path, IO[bytes], int], Any]] = {
+    kinds.NUMPY: lambda path, file, size: numpy_files.read_npy(file, size),
+    kinds.OLD_TORCH: _of_map(torch_files.read_old),
+    kinds.PICKLE: _of_map(torch_files.read_pickle),
+    kinds.SAFETENSORS: lambda path, file, size: safetensors.read(file, size),
+    kinds.HDF5: lambda path, file, size: hdf5.read(path),
+    kinds.MATLAB_7: lambda path, file, size: hdf5.read(path, turned=True),
+    kinds.MATLAB: lambda path, file, size: _matlab(file),
+    kinds.MSGPACK: _of_map(msgpack.read),
+}
+_WITH_TEXTS = (kinds.SAFETENSORS, kinds.HDF5, kinds.MATLAB_7)

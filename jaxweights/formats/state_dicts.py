@@ -9,6 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from jaxweights import arrays
 from jaxweights.errors import UserError
 from jaxweights.formats.contents import Bag
 
@@ -80,7 +81,7 @@ def state_dict(value: Any, what: str) -> tuple[dict[str, np.ndarray], Notes]:
       UserError: no tensors, or two of one name.
     """
     notes = Notes()
-    found = _flat(unwrapped(value, what, notes), what, notes)
+    found = flat(unwrapped(value, what, notes), what, notes)
     names = _names(found, what, notes)
     tensors: dict[str, np.ndarray] = {}
     seen: dict[tuple[Any, ...], str] = {}
@@ -97,7 +98,7 @@ def state_dict(value: Any, what: str) -> tuple[dict[str, np.ndarray], Notes]:
                 continue
             if array.dtype != np.float32:
                 notes.dtypes[name] = array.dtype.name
-            tensors[name] = np.ascontiguousarray(array, np.float32)
+            tensors[name] = np.ascontiguousarray(arrays.narrow(array, f"Tensor {name!r} of {what}"))
     if not tensors:
         raise UserError(f"{what} has no tensors of real numbers. Give the state dict of a network.")
     return tensors, notes
@@ -130,8 +131,13 @@ def _is_parameter(name: Any, value: Any) -> bool:
     return isinstance(value, np.ndarray) and isinstance(name, str) and "." in name
 
 
-def _flat(tree: Mapping[Any, Any], what: str, notes: Notes) -> dict[str, np.ndarray]:
-    """Arrays by name, with a dot between the names of mappings within each other."""
+def flat(tree: Mapping[Any, Any], what: str, notes: Notes | None = None) -> dict[str, np.ndarray]:
+    """Arrays by name, with a dot between the names of mappings within each other; other values are left out.
+
+    Raises:
+      UserError: two arrays of one name.
+    """
+    notes = Notes() if notes is None else notes
     found: dict[str, np.ndarray] = {}
 
     def walk(prefix: str, inner: Any) -> None:

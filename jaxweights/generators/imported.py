@@ -1,4 +1,4 @@
-"""Networks that another program generated: an `.npz` file stands in for the generator, the audit is the same."""
+"""Networks that another program generated: a file stands in for the generator, the audit is the same."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights import population_files
 from jaxweights.errors import UserError
 from jaxweights.generators.base import ClosedFormGenerator, Samples
-from jaxweights.population import Population, load_npz
+from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Imported(ClosedFormGenerator):
-    """The rows of `weights` in an `.npz` file, in their order.
+    """The networks of a file, in their order.
 
     Attributes:
-      path: `.npz` file with `weights` `[n, P]`.
+      path: file of weights `[n, P]` or of state dicts, see `population_files.read`, or the folder of a population.
     """
 
     name: str = "file"
@@ -30,9 +31,9 @@ class Imported(ClosedFormGenerator):
         """The weights `[n, P]` in the file.
 
         Raises:
-          UserError: a file without finite `[n, P]` weights (see `population.load_npz`), or fewer than `count` rows.
+          UserError: a file without finite `[n, P]` weights (see `population_files.load`), or fewer than `count` rows.
         """
-        weights = load_npz(self.path, spec, f"{self.section}.path").weights
+        weights = population_files.load(self.path, spec, f"{self.section}.path").weights[:]
         self._check_count(count, len(weights))
         return weights
 

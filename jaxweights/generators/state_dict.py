@@ -19,14 +19,14 @@ _NORMS = {"norm_1": "ln1", "norm_2": "ln2"}
 
 
 Checkpoint = Mapping[str, Any] | str | os.PathLike[str]
-"""Tensors by name, as anything that NumPy reads, or the path of an `.npz` file of them."""
+"""Tensors by name, as anything that NumPy reads, or the path of a file of them, e.g. of PyTorch."""
 
 
 class StateDict:
     """A published state dict whose tensors are taken one after the other, until none is left.
 
     Args:
-      checkpoint: tensors by name, or the `.npz` file of them.
+      checkpoint: tensors by name, or the file of them.
       prefix: prefix of all names, left out below; others are ignored.
       kind: kind of the generator, for errors.
       ignored: endings of names that are ignored.
@@ -159,10 +159,10 @@ class StateDict:
 def _tensors(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """The content of a checkpoint; tensors are looked at when they are taken."""
     if isinstance(checkpoint, (str, os.PathLike)):
-        return array_files.read(pathlib.Path(checkpoint), array_files.Wanted("The checkpoint", content="tensors"))
+        return array_files.tensors(pathlib.Path(checkpoint), array_files.Wanted("The checkpoint"))
     if not isinstance(checkpoint, Mapping):
         kind = type(checkpoint).__name__
-        raise UserError(f"The checkpoint is of type {kind}; give its tensors by name, or an .npz file of them.")
+        raise UserError(f"The checkpoint is of type {kind}; give its tensors by name, or a file of them.")
     nested = [name for name, value in checkpoint.items() if isinstance(value, Mapping)]
     if nested:
         raise UserError(f"The checkpoint has a mapping under {nested[0]!r}; give that: checkpoint[{nested[0]!r}].")

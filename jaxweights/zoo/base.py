@@ -46,7 +46,7 @@ class BaseSettings(Settings):
     P-diff's recipe.
 
     Attributes:
-      import_npz: an .npz file with `weights` in flat order, or the tensors of a published state dict by name.
+      import_npz: a file with `weights` in flat order, or with a state dict, e.g. of PyTorch.
       epochs: epochs of training; 0 for no base network, or for an imported one as it is.
       batch_size: images per step.
       optimizer: sgd, adam or adamw, see `ZooSettings`.

@@ -23,11 +23,12 @@ _OTHER = (
 
 
 def read_weights(path: pathlib.Path | str, net: nets.TaskNet, seed: int) -> np.ndarray:
-    """Reads a network from an `.npz` file.
+    """Reads a network from a file of any kind that `formats` reads.
 
     Args:
-      path: the file. Either `weights`, `[P]` or `[1, P]` in flat order, or one array per tensor of PyTorch's state dict
-        under its name, possibly behind a prefix that all share ("model."). Counters of batches are ignored.
+      path: the file. Either an array `[P]` or `[1, P]` in flat order, possibly called `weights`, or one per tensor of
+        PyTorch's state dict under its name, possibly behind a prefix that all share ("model.") and under wrappers of
+        checkpoints ("state_dict"). Counters of batches are ignored.
       net: the network. If its last layer has another number of classes, that one is initialised.
       seed: random seed of that initialisation.
 
@@ -38,7 +39,7 @@ def read_weights(path: pathlib.Path | str, net: nets.TaskNet, seed: int) -> np.n
       UserError: no such file, one of another kind or damaged; tensors that the network lacks, does not have, or has in
         another shape; values that are no finite numbers; or a negative running variance.
     """
-    tensors = array_files.read(path, array_files.Wanted("The base network", _SETTING, "tensors"))
+    tensors = array_files.network(path, array_files.Wanted("The base network", _SETTING))
     if "weights" in tensors:
         vector = _vector(path, tensors, net)
     else:

@@ -116,8 +116,8 @@ class ZooSettings(Settings):
     `ConfigDict({"kind": "log_uniform", "low": 1e-3, "high": 1e-1})`; kinds: uniform, log_uniform, choice (with values).
 
     Attributes:
-      import_npz: an .npz file with `weights` `[N, P]` (and optional record columns), or the folder of a stored zoo, as
-        launch.import_zoo leaves, to audit instead of training a zoo.
+      import_npz: a file of weights `[N, P]` (and columns of records) or of state dicts, or the folder of a stored zoo,
+        as launch.import_zoo leaves, to audit instead of training a zoo.
       num_runs: runs of the training split.
       num_heldout: held-out runs, which no generator sees.
       use: checkpoints that generators learn from: the last of each run, or all.

@@ -18,7 +18,7 @@ def from_torch(
     """Reads the state dict of a published model.
 
     Args:
-      checkpoint: tensors by name, as in `G` or `G_ema` of the published files, or an `.npz` file of them.
+      checkpoint: tensors by name, as in `G` or `G_ema` of the published files, or a file of them.
       layout: layout of the vectors.
       architecture: sizes.
 

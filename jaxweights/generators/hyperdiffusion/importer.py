@@ -24,7 +24,7 @@ def from_torch(
     """Reads the state dict of a published model.
 
     Args:
-      checkpoint: tensors by name, the `state_dict` of the published file, or an `.npz` file of them. What does not
+      checkpoint: tensors by name, the `state_dict` of the published file, or a file of them. What does not
         belong to the transformer (four buffers of the diffusion, all of which hold its betas) is ignored.
       layout: layout of the vectors.
       architecture: sizes.

@@ -21,7 +21,7 @@ def from_torch(state_dict: Checkpoint, layout: UnitLayout, architecture: Archite
     Sizes can be read off the shapes; only the number of heads has to be known.
 
     Args:
-      state_dict: tensors by name, as PyTorch stores them, or an `.npz` file of them.
+      state_dict: tensors by name, as PyTorch stores them, or a file of them.
       layout: layout of the weight vectors.
       architecture: architecture of the autoencoder.
 

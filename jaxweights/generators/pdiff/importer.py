@@ -22,7 +22,7 @@ def from_torch(checkpoint: Mapping[str, Checkpoint], generator: PDiff, training:
     """Reads the file that the published code leaves in its folder `checkpoint`.
 
     Args:
-      checkpoint: state dicts, each tensors by name or an `.npz` file of them: "vae" and, unless the generator has no
+      checkpoint: state dicts, each tensors by name or a file of them: "vae" and, unless the generator has no
         diffusion, "diffusion".
       generator: with the sizes of the checkpoint's configuration and `standardise_latents=False`.
       training: the checkpoints that it was trained on; the file does not hold what they were normalised with.

@@ -1,0 +1,74 @@
+"""HDF5 files, and those of MATLAB 7.3, which are HDF5 behind a header of text."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from jaxweights import extras
+from jaxweights.errors import UserError
+from jaxweights.formats.contents import Refused
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+MATLAB = b"MATLAB 7.3"
+_PACKED = 1100  # compression packs a byte into less than this share of one
+_ALWAYS = 1 << 16
+_DEEPEST = 50
+_PRIVATE = "#"  # what MATLAB keeps for itself
+
+
+def read(path: pathlib.Path, turned: bool = False) -> tuple[dict[str, Any], dict[str, str]]:
+    """The arrays of an HDF5 file by name, those of a group in a mapping of their own, and its texts by name.
+
+    Args:
+      path: the file.
+      turned: whether the last axis is the first one, as MATLAB has it.
+
+    Raises:
+      Refused: h5py is not installed, or the file names data that are elsewhere.
+      ValueError: it is damaged.
+    """
+    try:
+        h5py = extras.module("formats", "h5py")
+    except UserError as error:
+        raise Refused(f"is an HDF5 file. {error}") from error
+    try:
+        with h5py.File(path, "r") as file:
+            texts = {name: value for name, value in file.attrs.items() if isinstance(value, str)}
+            return _group(h5py, file, turned, ()), texts
+    except (OSError, RuntimeError, KeyError, AttributeError) as error:  # what HDF5 raises for damaged files
+        raise ValueError(str(error)) from error
+
+
+def _group(h5py: Any, group: Any, turned: bool, above: tuple[Any, ...]) -> dict[str, Any]:
+    place = h5py.h5o.get_info(group.id).addr
+    if place in above or len(above) >= _DEEPEST:
+        raise ValueError("a group holds itself, or groups are nested too deeply")
+    found: dict[str, Any] = {}
+    for name in group:
+        if name.startswith(_PRIVATE):
+            continue
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise Refused(f"links to data elsewhere ({name!r}), which are not read. Store the data themselves.")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            found[name] = _group(h5py, item, turned, (*above, place))
+        elif isinstance(item, h5py.Dataset):
+            found[name] = _dataset(h5py, item, turned)
+    return found
+
+
+def _dataset(h5py: Any, dataset: Any, turned: bool) -> Any:
+    name = dataset.name
+    if dataset.is_virtual or dataset.external:
+        raise Refused(f"has its data {name!r} in another file, which is not read. Store the data themselves.")
+    if h5py.check_string_dtype(dataset.dtype):
+        return dataset.asstr()[()] if dataset.shape == () else dataset.asstr()[()].tolist()
+    if dataset.dtype.kind not in "biufcSU":
+        raise Refused(f"has {name!r} of the type {dataset.dtype}, which is not read. Store numbers or text.")
+    if dataset.nbytes > _PACKED * dataset.id.get_storage_size() + _ALWAYS:
+        raise ValueError(f"{name} of shape {dataset.shape} is said to have {dataset.nbytes:,} bytes")
+    array = np.asarray(dataset[()])
+    return array.T if turned else array
