@@ -44,6 +44,12 @@ _ROWS_PER_RUN = flags.DEFINE_integer(
     "rows_per_run", 0, "Checkpoints of a run, of rows of an array whose runs are not stored.", lower_bound=0
 )
 _SPLITS = flags.DEFINE_string("splits", "", "File or folder that lists the splits, where it is not part of the source.")
+_ORDER = flags.DEFINE_enum(
+    "order",
+    "state_dict",
+    ["state_dict", "deepweightflow", "weightflow"],
+    "Order of the numbers in rows of an array: tensor by tensor, or all weights before all biases.",
+)
 
 _SOURCE = "Give the folder or file of the networks, e.g. --from=zoos/theirs."
 
@@ -68,7 +74,7 @@ def import_networks(source: pathlib.Path, folder: str | None) -> None:
 
     progress.set_quiet(common.QUIET.value)
     layout = layouts.recognise(source, _LAYOUT.value)
-    options = layouts.Options(runs=_RUNS.value, rows_per_run=_ROWS_PER_RUN.value, splits=_SPLITS.value)
+    options = layouts.Options(_RUNS.value, _ROWS_PER_RUN.value, _SPLITS.value, _ORDER.value)
     if _TEMPLATE.value is not None:
         _write_template(_TEMPLATE.value, layout, source, options)
         return

@@ -8,12 +8,45 @@ from __future__ import annotations
 import pathlib
 
 from jaxweights.errors import UserError
-from jaxweights.layouts import exported, plain
+from jaxweights.layouts import (
+    deepweightflow,
+    exported,
+    fields,
+    gpt,
+    huggingface,
+    hyperdiffusion,
+    modelzoos,
+    modelzoos_dataset,
+    pdiff,
+    plain,
+    sane,
+    smallcnn,
+    vectors,
+    weightflow,
+)
 from jaxweights.layouts.base import Entry, Found, Layout, Options
 
 __all__ = ["LAYOUTS", "Entry", "Found", "Layout", "Options", "recognise"]
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (exported.LAYOUT, plain.LAYOUT)}
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        exported.LAYOUT,
+        modelzoos.LAYOUT,
+        modelzoos_dataset.LAYOUT,
+        sane.LAYOUT,
+        gpt.LAYOUT,
+        hyperdiffusion.LAYOUT,
+        pdiff.LAYOUT,
+        deepweightflow.LAYOUT,
+        weightflow.LAYOUT,
+        smallcnn.LAYOUT,
+        fields.LAYOUT,
+        huggingface.LAYOUT,
+        plain.LAYOUT,
+        vectors.LAYOUT,
+    )
+}
 
 
 def recognise(path: pathlib.Path | str, name: str = "") -> Layout:
@@ -40,7 +73,7 @@ def recognise(path: pathlib.Path | str, name: str = "") -> Layout:
             fits = f"it fits {', '.join(layout.name for layout in fitting)}" if fitting else "it fits no layout"
             raise UserError(f"{place} is no {name}: {LAYOUTS[name].looks_for} were looked for; {fits}.")
         return LAYOUTS[name]
-    special = [layout for layout in fitting if not layout.general] or fitting
+    special = [layout for layout in fitting if layout.rank == min(other.rank for other in fitting)]
     if len(special) == 1:
         return special[0]
     if special:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxweights import tasks
@@ -42,16 +42,16 @@ class Architecture:
     net: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def infer(shapes: Shapes, activation: str, net: Mapping[str, Any] | None = None) -> Architecture:
+def infer(shapes: Shapes, activation: str, candidates: Sequence[Mapping[str, Any]] = ()) -> Architecture:
     """The architecture of a state dict.
 
     Args:
       shapes: shapes of the tensors by name, in order.
       activation: of `ANY_ACTIVATION`, or empty where it is not known.
-      net: settings of a network of this library, with `input_shape` and `outputs`, which has these vectors if the
-        shapes say so.
+      candidates: settings of networks of this library, with `input_shape` and `outputs`, of which the first that has
+        these shapes is meant.
     """
-    if net:
+    for net in candidates:
         spec = _of_net(shapes, net)
         if spec is not None:
             return Architecture(f"the network {net['name']} of this library", spec, True, net)

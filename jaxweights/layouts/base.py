@@ -73,14 +73,15 @@ class Recipe:
       normalisation: of the inputs; None where nothing is published.
       data: data set, with its images' shape where that is published.
       source: where it is published.
-      net: settings of this library's network (`config.net`) that has these vectors, with `input_shape` and `outputs`.
+      nets: settings of networks of this library (`config.net`), with `input_shape` and `outputs`, of which the first
+        that has these shapes is meant.
     """
 
     activation: str = ""
     normalisation: Normalisation | None = None
     data: str = ""
     source: str = ""
-    net: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    nets: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Found:
       entries: its networks, in an order of their own.
       read: reads one of them.
       recipe: what is published of them.
-      shapes: shapes by name in order, of sources that hold flat vectors.
+      shapes: shapes by name in order, of sources that hold flat vectors; empty where nothing says them.
       by_order: whether tensors are told by their order rather than by their names, which differ between runs.
       notes: what was assumed, a sentence each.
       bad: items that cannot be used, with the reason.
@@ -123,11 +124,13 @@ class Options:
         "folders" where the files of a folder are the checkpoints of one run.
       rows_per_run: of rows without runs, how many in a row are one run; 0 where nothing is said.
       splits: file or folder that lists the splits, where that is not part of the source; empty for none.
+      order: order of the numbers in rows of an array, see `orders`.
     """
 
     runs: str = "names"
     rows_per_run: int = 0
     splits: str = ""
+    order: str = "state_dict"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +143,8 @@ class Layout:
       looks_for: what `recognise` looks for, for messages.
       recognise: whether a path has this layout, by names and first bytes alone.
       find: all networks in it, without reading them; raises `UserError` where it is not as it has to be.
-      general: whether it fits so much that any other layout that fits as well is meant.
+      rank: of layouts that fit, those of the lowest rank are meant: 0 for files that name their layout, 2 for what fits
+        nearly everything.
     """
 
     name: str
@@ -148,7 +152,7 @@ class Layout:
     looks_for: str
     recognise: Callable[[pathlib.Path], bool]
     find: Callable[[pathlib.Path, Options], Found]
-    general: bool = False
+    rank: int = 1
 
 
 def natural(text: str) -> list[Any]:

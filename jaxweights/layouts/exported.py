@@ -120,4 +120,5 @@ LAYOUT = Layout(
     f"{CARD} of an export",
     recognise,
     find,
+    rank=0,
 )

@@ -86,7 +86,8 @@ def write(plan: Plan, workdir: pathlib.Path | str, *, skip_bad: bool = False) ->
 
 def _open(plan: Plan, path: pathlib.Path) -> PopulationStore:
     if not (path / INDEX).exists():
-        recipe = dataclasses.asdict(plan.recipe) | {"net": dict(plan.architecture.net)}
+        recipe = {k: v for k, v in dataclasses.asdict(plan.recipe).items() if k != "nets"}
+        recipe["net"] = dict(plan.architecture.net)
         facts = {
             "stage": "import",
             "source": str(plan.found.place),

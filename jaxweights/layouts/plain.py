@@ -89,5 +89,5 @@ LAYOUT = Layout(
     f"files of tensors ({', '.join(SUFFIXES)}) in folders up to {_DEPTH} deep",
     recognise,
     find,
-    general=True,
+    rank=2,
 )

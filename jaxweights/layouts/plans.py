@@ -84,7 +84,12 @@ def make(
         spec = specs.read(found.spec_file)
     entries = _ordered(_chosen(found.entries, steps), path)
     split = splits.divide(entries, num_heldout, seed)
-    tensors = shapes(found, entries)
+    tensors = shapes(found, entries) or dict(spec.shapes if spec else {})
+    if not tensors:
+        raise UserError(
+            f"{path} holds rows of numbers, and nothing says of which tensors. Give them as leaves of --spec, "
+            '{"name": "fc1.weight", "shape": [10, 784]} each, in the order of the rows.'
+        )
     architecture, recipe, notes = specs.meaning(tensors, found.recipe, spec)
     if spec is not None and spec.shapes and not found.by_order:
         tensors = spec.shapes

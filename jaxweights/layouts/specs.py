@@ -154,7 +154,7 @@ def meaning(
             count = len(given.symmetries.groups)
             title = f"{len(shapes)} tensors with {count} groups of hidden units by the spec file"
             return Architecture(title, given.symmetries, True), recipe, []
-    found = architectures.infer(shapes, recipe.activation, recipe.net if given is None else None)
+    found = architectures.infer(shapes, recipe.activation, recipe.nets if given is None else ())
     notes = []
     if not found.known:
         notes.append(
