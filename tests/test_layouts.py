@@ -73,7 +73,7 @@ def test_the_program_makes_a_zoo_that_experiments_and_audits_take(tmp_path, monk
 
 def test_an_import_is_resumed_and_bound_to_its_source(tmp_path, monkeypatch):
     folder, work = plain(tmp_path / "theirs"), tmp_path / "work"
-    monkeypatch.setattr(importing, "_CHUNK_ROWS", 6)
+    monkeypatch.setattr(importing, "_CHUNK_ROWS", 16)
     plan, read = plan_of(folder, RELU), []
     whole = importing.write(plan, tmp_path / "whole")
 

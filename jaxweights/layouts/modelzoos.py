@@ -22,6 +22,7 @@ _SHOWN = 200  # folders that are looked at to recognise a zoo
 
 # Of the uniform zoos of random seeds; other data sets were scaled by moments that are in the zoos' image files alone.
 _SCALED = {"mnist": Normalisation((0.1307,), (0.3081,)), "svhn": Normalisation((0.5,), (0.5,))}
+_PUBLISHED = {"cifar10": "gelu"}  # activations of these zoos; those of the others is tanh
 _DATA = ("fashion", "mnist", "svhn", "cifar10", "cifar_10", "cifar100", "cifar_100", "tiny", "stl10", "stl_10", "usps")
 
 
@@ -43,13 +44,15 @@ def recipe(place: pathlib.Path, activations: Iterable[str]) -> Recipe:
       place: folder or file of the zoo.
       activations: `model::nlin` of its runs, without those that do not say it.
     """
-    name = place.resolve().as_posix().lower()
+    name = "/".join(place.resolve().parts[-2:]).lower()
     data = next((known for known in _DATA if known in name), "").replace("_", "")
     stated = {_ACTIVATIONS.get(given, given) for given in activations}
-    source = "configuration of the runs" if stated else "published recipe of the uniform zoos"
     if len(stated) > 1:
         return Recipe("unknown", _SCALED.get(data), data, f"runs have {', '.join(sorted(stated))}")
-    activation = next(iter(stated), "tanh")
+    source = "configuration of the runs" if stated else "published recipe of the uniform zoos" if data else ""
+    activation = next(iter(stated), _PUBLISHED.get(data, "tanh") if data else "")
+    if activation not in KNOWN_ACTIVATIONS:
+        return Recipe("unknown" if activation else "", _SCALED.get(data), data, source)
     return Recipe(activation, _SCALED.get(data), data, source, nets(activation))
 
 

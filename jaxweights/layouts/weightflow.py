@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import pathlib
-from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -22,32 +18,29 @@ _HEAD = 1 << 16
 _NET = {"name": "mlp", "hidden": (10,), "input_shape": (28, 28, 1), "outputs": 10}
 
 
-@dataclasses.dataclass(frozen=True)
 class Rows:
     """Reads rows of the data set.
 
-    Attributes:
-      path: the file.
+    Args:
+      path: the file, which stays open.
       index: where a row has the numbers of our order.
+
+    Raises:
+      UserError: no such data set.
     """
 
-    path: pathlib.Path
-    index: np.ndarray
+    def __init__(self, path: pathlib.Path, index: np.ndarray):
+        h5py = extras.module("formats", "h5py")
+        try:
+            self._rows = h5py.File(path, "r")["dataset"]
+        except (OSError, KeyError) as error:
+            raise UserError(f"{path} has no HDF5 data set 'dataset' ({error}).") from error
+        self._index = index
+        self.shape: tuple[int, ...] = self._rows.shape
 
     def __call__(self, key: str) -> np.ndarray:
         """The vector `[P]` of a row."""
-        with _dataset(self.path) as rows:
-            return np.asarray(rows[int(key)], np.float32)[self.index]
-
-
-@contextlib.contextmanager
-def _dataset(path: pathlib.Path) -> Iterator[Any]:
-    h5py = extras.module("formats", "h5py")
-    try:
-        with h5py.File(path, "r") as file:
-            yield file["dataset"]
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path} has no HDF5 data set 'dataset' ({error})") from error
+        return np.asarray(self._rows[int(key)], np.float32)[self._index]
 
 
 def recognise(path: pathlib.Path) -> bool:
@@ -61,8 +54,8 @@ def recognise(path: pathlib.Path) -> bool:
 
 def find(path: pathlib.Path, options: Options) -> Found:
     """All rows, of which as many as the options say are one run."""
-    with _dataset(path) as rows:
-        shape = rows.shape
+    rows = Rows(path, orders.index(_SHAPES, orders.TRANSPOSED))
+    shape = rows.shape
     if len(shape) != 2 or shape[1] != _SIZE:
         raise UserError(f"{path} has a data set of shape {shape}; zoos of weightflow have [n, {_SIZE}].")
     if not options.rows_per_run:
@@ -74,8 +67,7 @@ def find(path: pathlib.Path, options: Options) -> Found:
     entries = rows_as_runs(shape[0], options.rows_per_run)
     recipe = Recipe("relu", None, "mnist", "published code of weightflow", (_NET,))
     notes = (f"{options.rows_per_run} rows in a row are one run", "matrices are turned, and biases put behind theirs")
-    reader = Rows(path, orders.index(_SHAPES, orders.TRANSPOSED))
-    return Found("weightflow", path, entries, reader, recipe, shapes=_SHAPES, notes=notes, one_file=True)
+    return Found("weightflow", path, entries, rows, recipe, shapes=_SHAPES, notes=notes, one_file=True)
 
 
 def rows_as_runs(count: int, per_run: int) -> list[Entry]:
