@@ -147,7 +147,7 @@ def _generator(generator: Any, kind: str, planned: plan.Plan) -> dict[str, Any]:
     if not isinstance(generator, generators.LearnedGenerator):
         return {**facts, "num_params": 0, "tokens": None, "steps": 0, "operations": 0.0, "peak_memory_bytes": 0}
     spec = planned.net.spec
-    prepared, shapes = plan.traced(generator, spec)
+    prepared, shapes = plan.traced(generator, planned.net)
     stages = {one.stage.name: _stage(one, prepared) for one in shapes}
     return {
         **facts,

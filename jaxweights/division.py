@@ -108,7 +108,7 @@ def _zoo(planned: plan.Plan, path: pathlib.Path, count: int) -> dict[str, Any]:
 
 def _stages(generator: Any, planned: plan.Plan, devices: list[_Device]) -> dict[str, Any]:
     found = {}
-    for one in plan.stage_shapes(generator, planned.net.spec):
+    for one in plan.stage_shapes(generator, planned.net):
         chosen = training.arrange(one.stage, devices, plan.count(one.params))
         shape = dict(chosen.mesh.shape)
         split = math.prod(shape[axis] for axis in chosen.rows)

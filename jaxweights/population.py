@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxweights import arrays
 from jaxweights.errors import UserError
 from jaxweights.spec import FIXED, Leaf, WeightSpec
+
+if TYPE_CHECKING:
+    from jaxweights.data import Dataset
+    from jaxweights.nets import TaskNet
 
 TRAIN, HELDOUT, DIVERGED, GENERATED = "train", "heldout", "diverged", "generated"
 
@@ -30,6 +34,18 @@ HYPER = "hyper/"  # prefix of the columns that hold a run's sampled hyper-parame
 PROPERTY = "property/"  # prefix of the columns that hold what else a source says of its networks
 
 
+class TaskExamples(NamedTuple):
+    """What networks were trained for.
+
+    Attributes:
+      net: their function.
+      dataset: the training examples of all of them, and the test examples, which no generator may look at.
+    """
+
+    net: TaskNet
+    dataset: Dataset
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Population:
     """Weight vectors with a static spec and per-row records. Nothing here modifies the arrays that it is given.
@@ -40,12 +56,15 @@ class Population:
       records: column name to `[N]` array; the columns of `COLUMNS` always, hyper-parameters under `hyper/...`.
       evaluator: evaluates weights `[n, P]` of such networks on their test set, where that is at hand; derived
         populations keep it.
+      examples: what they were trained for, where that is at hand; for generators that look at it. Derived populations
+        keep it.
     """
 
     weights: np.ndarray
     spec: WeightSpec
     records: Mapping[str, np.ndarray]
     evaluator: Callable[[Any], Any] | None = dataclasses.field(default=None, repr=False, compare=False, kw_only=True)
+    examples: TaskExamples | None = dataclasses.field(default=None, repr=False, compare=False, kw_only=True)
 
     @classmethod
     def create(cls, weights: np.ndarray, spec: WeightSpec, **columns) -> Population:
@@ -131,7 +150,7 @@ class Population:
         inherited = {k: np.where(known, self.records[k][parents], -1) for k in ("run", "seed")}
         columns = {"parent": parents, "transform": transform, "split": GENERATED, **inherited}
         derived = Population.create(weights, self.spec, **columns)
-        return dataclasses.replace(derived, evaluator=self.evaluator)
+        return dataclasses.replace(derived, evaluator=self.evaluator, examples=self.examples)
 
     def hyper(self) -> dict[str, np.ndarray]:
         """The hyper-parameter columns, without their prefix."""

@@ -99,5 +99,5 @@ def test_paper_configs_have_the_published_sizes(variant, millions):
     settings = parse(config)
     planned = plan.make(settings, complete(config, settings), tasks.Examples((28, 28, 1), 10, 1000, 1000))
     generator = next(g for g, _ in planned.generators.values() if isinstance(g, generators.LearnedGenerator))
-    assert round(plan.num_params(generator, planned.net.spec) / 1e6) == millions
+    assert round(plan.num_params(generator, planned.net) / 1e6) == millions
     assert planned.net.spec.num_params == 2464 and planned.zoo.per_run == 5

@@ -165,7 +165,7 @@ def entries(hint, field):
     return len(get_args(hint))
 
 
-FREE = {"values", "prompt", "best_prompt", "level", "erase_value", "z_u", "mean", "snapshots"}
+FREE = {"values", "prompt", "best_prompt", "level", "erase_value", "z_u", "mean", "snapshots", "time_mean"}
 """Fields that may be negative."""
 
 

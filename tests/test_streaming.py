@@ -17,7 +17,9 @@ from jaxweights.population import Population
 from jaxweights.training import StageTrainer, train_generator
 
 N = 50
-LEARNED = [kind for kind, made in GENERATORS.items() if issubclass(made, LearnedGenerator)]
+LEARNED = [
+    kind for kind, made in GENERATORS.items() if issubclass(made, LearnedGenerator) and made(**made.TINY).reads_disk
+]
 
 
 class Counting(store.LazyRows):

@@ -22,7 +22,7 @@ from jaxweights.data.dataset import fingerprint
 from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, Evaluator
 from jaxweights.nets import custom
-from jaxweights.population import Population, from_array
+from jaxweights.population import Population, TaskExamples, from_array
 from jaxweights.spec import WeightSpec
 from jaxweights.store import INDEX, PopulationStore
 
@@ -102,7 +102,7 @@ def train_zoo(
         facts = {"seed": seed, "zoo": settings.plain(recipe), "data": dataset.source, "network": described}
         with locks.locked(files.make_dir(path)):
             trained = _stored(pathlib.Path(path), facts, built, plan, dataset, mesh, seed, evaluator)
-    return dataclasses.replace(trained, evaluator=evaluator)
+    return dataclasses.replace(trained, evaluator=evaluator, examples=TaskExamples(built, dataset))
 
 
 def _stored(path: pathlib.Path, facts: dict[str, Any], built, plan, dataset, mesh, seed: int, evaluator) -> Population:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 import sys
@@ -18,7 +19,8 @@ from jaxweights.evaluation import Evaluator
 from jaxweights.experiment.config import complete, parse
 from jaxweights.experiment.stages import CONTROLS, input_files, origin, stages
 from jaxweights.experiment.workdir import Workdir
-from jaxweights.population import Population
+from jaxweights.generators.base import UsesExamples
+from jaxweights.population import Population, TaskExamples
 from jaxweights.trackers import Tracker
 from jaxweights.training import train_generator
 
@@ -113,6 +115,11 @@ class Context:
             return whole
         return nets.partial(whole, np.zeros(whole.spec.num_params, np.float32), self.zoo_settings.subset)
 
+    @property
+    def examples(self) -> TaskExamples:
+        """What the networks are trained for, for generators that look at it."""
+        return TaskExamples(self.net, self.dataset)
+
     @functools.cached_property
     def test_images(self) -> np.ndarray:
         """Standardised test inputs `[T, ...]` float32."""
@@ -160,6 +167,8 @@ class Context:
             if not processes.is_first():
                 recording = {}
             learned = trajectories if generator.TRAJECTORIES else training
+            if isinstance(generator, UsesExamples):
+                learned = dataclasses.replace(learned, examples=self.examples)
             with self.folder.timed(f"train {name}"):
                 self._states[name] = train_generator(
                     generator,

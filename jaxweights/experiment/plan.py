@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
 import shutil
@@ -11,14 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxweights import auditing, generators, memory, nets, population, streaming, tasks, zoo
+from jaxweights import auditing, data, generators, memory, nets, population, streaming, tasks, zoo
 from jaxweights.errors import UserError
 from jaxweights.experiment.config import ExperimentSettings
-from jaxweights.generators.base import LearnedGenerator, Stage, Training
+from jaxweights.generators.base import LearnedGenerator, Stage, Training, UsesExamples
 from jaxweights.generators.imported import Imported
 from jaxweights.memory import Part
 from jaxweights.progress import human
-from jaxweights.spec import WeightSpec
 from jaxweights.zoo import BaseSettings, Recipe
 from jaxweights.zoo.bulk import runs_in_memory
 
@@ -165,7 +165,7 @@ def _check_memory(plan: Plan) -> None:
         rows = Part(f"{training.rows:,} training networks", _FLOAT * training.rows * spec.num_params, _FEWER)
         memory.refuse_unless_fits(generator.section, [rows], memory.host())
         if isinstance(generator, LearnedGenerator):
-            refuse_large(generator, training)
+            refuse_large(generator, training, plan.net)
     for work, count, setting in (
         ("Every series of samples", settings.num_samples, "num_samples"),
         ("The audit", settings.zoo.num_heldout, "zoo.num_heldout"),
@@ -235,30 +235,33 @@ def generator_memory(generator: LearnedGenerator, training: Training, shapes: li
     ]
 
 
-def refuse_large(generator: LearnedGenerator, training: Training) -> None:
+def refuse_large(generator: LearnedGenerator, training: Training, net: nets.TaskNet) -> None:
     """Raises `UserError` where a generator cannot be trained in memory."""
     available = memory.devices()
     memory.refuse_unless_fits(generator.section, generator_memory(generator, training, []), available)
-    shapes = stage_shapes(generator, training.spec)
+    shapes = stage_shapes(generator, net)
     memory.refuse_unless_fits(generator.section, generator_memory(generator, training, shapes), available)
 
 
-def stage_shapes(generator: LearnedGenerator, spec: WeightSpec) -> list[StageShapes]:
-    """The stages of a generator, for networks of a spec."""
-    return traced(generator, spec)[1]
+def stage_shapes(generator: LearnedGenerator, net: nets.TaskNet) -> list[StageShapes]:
+    """The stages of a generator, for networks of a kind."""
+    return traced(generator, net)[1]
 
 
-def traced(generator: LearnedGenerator, spec: WeightSpec) -> tuple[Any, list[StageShapes]]:
+def traced(generator: LearnedGenerator, net: nets.TaskNet) -> tuple[Any, list[StageShapes]]:
     """The training examples of two stand-ins, and the stages.
 
     Raises:
       UserError: networks that the generator cannot learn from, or too little memory to prepare even two.
     """
+    spec = net.spec
     least = generator_memory(generator, Training(2, 2, spec), [])
     memory.refuse_unless_fits(generator.section, least, memory.host())
     # Two checkpoints of zeros stand in for the training networks: preparation only has to see their width.
     zeros = np.zeros((2, spec.num_params), np.float32)
     stand_ins = population.Population.create(zeros, spec, run=0, step=np.arange(2), loss=0.0, accuracy=0.0)
+    if isinstance(generator, UsesExamples):
+        stand_ins = dataclasses.replace(stand_ins, examples=population.TaskExamples(net, _stand_in(net)))
     prepared, constants = generator.prepare(stand_ins)
     key = jax.eval_shape(lambda: jax.random.key(0))
     done: dict[str, Any] = {"constants": jax.tree.map(shape_of, constants)}
@@ -270,9 +273,16 @@ def traced(generator: LearnedGenerator, spec: WeightSpec) -> tuple[Any, list[Sta
     return prepared, out
 
 
-def num_params(generator: LearnedGenerator, spec: WeightSpec) -> int:
-    """Parameters of a generator for networks of a spec, without those that serve training alone."""
-    return sum(count(one.params) - auxiliary(one) for one in stage_shapes(generator, spec))
+def _stand_in(net: nets.TaskNet) -> data.Dataset:
+    """Two examples of zeros, in the place of a network's data set."""
+    inputs, labels = np.zeros((2, *net.input_shape), np.float32), np.zeros(2, np.int32)
+    scale = np.zeros(net.input_shape[-1], np.float32)
+    return data.Dataset("", inputs, labels, inputs, labels, net.num_classes, scale, scale, "")
+
+
+def num_params(generator: LearnedGenerator, net: nets.TaskNet) -> int:
+    """Parameters of a generator for networks of a kind, without those that serve training alone."""
+    return sum(count(one.params) - auxiliary(one) for one in stage_shapes(generator, net))
 
 
 def auxiliary(one: StageShapes) -> int:

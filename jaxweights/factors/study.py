@@ -103,7 +103,7 @@ def plan_of(
         planned = plan.make(parsed, changed, task.examples(parsed.data, net=changed["net"], data_dir=data_dir))
         for cell in members:
             built: Any = planned.generators[cell.name][0]
-            params = plan.num_params(built, planned.net.spec)
+            params = plan.num_params(built, planned.net)
             rows.append((cell.name, f"{params:,}", f"{planned.training(built).rows:,}", cell.text))
     return "\n".join([*table.aligned(rows), *notes])
 
@@ -138,7 +138,7 @@ def _size(bound: Experiment, members: Sequence[Cell]) -> tuple[list[dict[str, An
     for cell in members:
         built: Any = bound.generators[cell.name][0]
         row: dict[str, Any] = {**dataclasses.asdict(cell), "training_networks": networks}
-        row["num_params"] = plan.num_params(built, bound.net.spec)
+        row["num_params"] = plan.num_params(built, bound.net)
         row["seconds"] = timing.get(f"train {cell.name}", 0.0)
         rows.append(row | {"failed": failed.get(cell.name), "entry": series.get(cell.name)})
     references = {name: series[name] for name in (auditing.TRAINING, auditing.HELDOUT)}

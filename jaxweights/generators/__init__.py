@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxweights import parallel, programs, settings, traces
 from jaxweights.errors import UserError
-from jaxweights.generators import aligned, baselines, flow, gpt, hyperdiffusion, hyperrep, imported, pdiff
+from jaxweights.generators import aligned, baselines, flow, gpt, hyperdiffusion, hyperrep, imported, neuron_flow, pdiff
 from jaxweights.generators.base import (
     Augmented,
     Autoencoding,
@@ -22,6 +22,7 @@ from jaxweights.generators.base import (
     Prompted,
     Samples,
     Stage,
+    UsesExamples,
 )
 from jaxweights.generators.presets import PRESETS, Preset
 from jaxweights.population import Population
@@ -38,6 +39,7 @@ __all__ = [
     "Prompted",
     "Samples",
     "Stage",
+    "UsesExamples",
     "build",
     "draw",
     "drawer",
@@ -64,6 +66,7 @@ GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
     "gpt": gpt.GPT,
     "hyperdiffusion": hyperdiffusion.HyperDiffusion,
     "flow": flow.Flow,
+    "neuron_flow": neuron_flow.NeuronFlow,
 }
 
 

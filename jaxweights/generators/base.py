@@ -1,8 +1,8 @@
 """What every generator of weights offers: closed-form ones are fitted, learned ones are trained stage by stage.
 
 A generator is a frozen dataclass of settings that derives from `ClosedFormGenerator` or `LearnedGenerator`, directly or
-through the classes of what some can do besides: `Autoencoding`, `Prompted`, `Augmented`. Those who want that ask by
-`isinstance`.
+through the classes of what some can do besides: `Autoencoding`, `Prompted`, `UsesExamples`, `Augmented`. Those who want
+that ask by `isinstance`.
 """
 
 from __future__ import annotations
@@ -304,6 +304,16 @@ class Prompted(LearnedGenerator):
         """This generator with a sampler whose outcome depends on the start, the prompt and the initial noise alone."""
 
 
+class UsesExamples(LearnedGenerator):
+    """A generator that may look at what networks do on the training examples of their task, in training or when it is
+    asked for samples. `prepare` finds them in `Population.examples`, where they are at hand."""
+
+    @property
+    @abc.abstractmethod
+    def needs_examples(self) -> bool:
+        """Whether it cannot do without, by its settings."""
+
+
 class Augmented(LearnedGenerator):
     """A generator that is trained on permuted copies of the training networks besides the networks themselves."""
 
@@ -319,6 +329,14 @@ class OnHost:
     """Rows that stay on the host, in memory or on disk, inside a state of arrays that goes to devices."""
 
     rows: Any
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What programs are compiled for, such as a task network, inside a state of arrays."""
+
+    value: Any
 
 
 def vanishes(value: Any) -> bool:

@@ -64,7 +64,9 @@ def _training(*steps: str) -> dict[str, Change]:
     return {"training_33": times(Fraction(1, 3), *steps), "training_50": times(Fraction(1, 2), *steps)}
 
 
-def _transformer(heads_by: tuple[Fraction, Fraction], blocks_by: tuple[Fraction, Fraction], noise: float) -> Factors:
+def _transformer(
+    heads_by: tuple[Fraction, Fraction], blocks_by: tuple[Fraction, Fraction], noise: float
+) -> dict[str, dict[str, Change]]:
     """The factors of a transformer with `width`, `heads`, `blocks`, `dropout`, `noise` and `steps`."""
     deeper, shallower = blocks_by
     return {
@@ -82,6 +84,8 @@ NONE: Factors = MappingProxyType({})
 HYPERREP = _transformer((Fraction(4, 3), Fraction(2, 3)), (Fraction(5, 3), Fraction(2, 3)), 0.02)
 GPT = _transformer((Fraction(5, 4), Fraction(3, 4)), (Fraction(5, 3), Fraction(1, 2)), 0.05)
 HYPERDIFFUSION = _transformer((Fraction(5, 4), Fraction(3, 4)), (Fraction(3, 2), Fraction(2, 3)), 0.001)
+NEURON_FLOW = _transformer((Fraction(3, 2), Fraction(1, 2)), (Fraction(3, 2), Fraction(1, 2)), 0.1)
+del NEURON_FLOW["dropout"]  # which it has none of
 _CHANNELS = {"autoencoder_channels": 1, "denoiser_channels": 2}  # with how many there have to be
 PDIFF: Factors = {
     "training": _training("autoencoder_steps", "diffusion_steps"),

@@ -21,7 +21,7 @@ class Preset(NamedTuple):
     settings: Mapping[str, Any]
 
 
-_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion")
+_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "neuron_flow")
 
 # What P-diff's defaults correct, as it was released, and products of bfloat16 when sampling; see `PDiff`.
 _PDIFF_PUBLISHED = {
@@ -114,12 +114,16 @@ _HYPERDIFFUSION_SMALL = {
     "ema_decay": 0.99,
 }
 
+# In minutes; the numbers of a thousand networks or more are in docs/inventing.md.
+_NEURON_FLOW_SMALL = {"width": 64, "blocks": 2, "behaviour": 2.0, "steps": 1000, "sampling_steps": 15}
+
 PRESETS: dict[str, Preset] = {
     **{kind: Preset(kind, {}) for kind in _LEARNED},
     "pdiff_published": Preset("pdiff", _PDIFF_PUBLISHED),
     "pdiff_small": Preset("pdiff", _PDIFF_SMALL),
     "hyperrep_small": Preset("hyperrep", _HYPERREP_SMALL),
     "gpt_small": Preset("gpt", _GPT_SMALL),
+    "neuron_flow_small": Preset("neuron_flow", _NEURON_FLOW_SMALL),
     "hyperdiffusion_small": Preset("hyperdiffusion", _HYPERDIFFUSION_SMALL),
 }
 """Presets by name; the name of a method alone is its main published setting."""

@@ -260,7 +260,7 @@ class Blocks(nn.Module):
 
 def _block(x: jax.Array, p: Mapping[str, Any], a: Architecture, read: int) -> jax.Array:
     """Maps `[n, tokens, width]` to the first `read` tokens after one block."""
-    attention, mixing, dense = _masks(p.get("keep"), a, x.shape[1], read)
+    mixed_from, mixing, dense = _masks(p.get("keep"), a, x.shape[1], read)
     d = a.width
     hidden = layer_norm(x, p["norm_1_scale"], p["norm_1_bias"])
 
@@ -273,7 +273,7 @@ def _block(x: jax.Array, p: Mapping[str, Any], a: Architecture, read: int) -> ja
     q, kv = q + biases[0][None, None, :], kv + biases[1][None, None, :]
     # Split, not indexed: the gradient is one concatenation instead of two padded sums.
     k, v = lax.split(kv, (d, d), axis=2)
-    mixed = _attention(q, k, v, a, attention)
+    mixed = attention(q, k, v, a, mixed_from)
     mixed = matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
     x = x[:, :read] + drop(mixed, mixing, a.dropout)
     hidden = layer_norm(x, p["norm_2_scale"], p["norm_2_bias"])
@@ -297,7 +297,7 @@ def _masks(kept: jax.Array | None, a: Architecture, tokens: int, read: int) -> l
     return [part[..., :read, :] for part in parts]
 
 
-def _attention(q: jax.Array, k: jax.Array, v: jax.Array, a: Architecture, kept: jax.Array | None) -> jax.Array:
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, a: Architecture, kept: jax.Array | None) -> jax.Array:
     """Softmax attention of queries `[n, read, width]` to keys and values `[n, tokens, width]`."""
     # Heads before tokens: the products of XLA's CPU backend are half as fast over strided rows.
     q, k, v = (part.reshape(*part.shape[:2], a.heads, -1).transpose(0, 2, 1, 3) for part in (q, k, v))

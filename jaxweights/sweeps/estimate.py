@@ -65,7 +65,7 @@ def _program(plan: Plan, group: Group) -> dict[str, Any]:
     if plan.generator:
         planned = experiments.make(group.settings, group.config, examples)
         generator = planned.generators[plan.generator][0]
-        shapes = experiments.stage_shapes(generator, planned.net.spec)
+        shapes = experiments.stage_shapes(generator, planned.net)
         parts = experiments.generator_memory(generator, planned.training(generator), shapes)
         params = sum(experiments.count(one.params) for one in shapes)
         return {**out, "parameters": params, "memory": cells[0].size * sum(p.size for p in parts), "operations": 0.0}

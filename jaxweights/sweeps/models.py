@@ -6,6 +6,7 @@ Training networks come from one experiment, whose zoo is trained first.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
@@ -66,9 +67,10 @@ class GeneratorCells:
         return zoo_stage.training_rows(self._experiment, self._opened)
 
     def _training(self, generator: LearnedGenerator) -> Population:
-        if not generator.TRAJECTORIES:
-            return self._opened.read(self._rows)
-        return self._opened.read(zoo_stage.checkpoints(self._experiment, self._opened, TRAIN, generator))
+        chosen = self._rows
+        if generator.TRAJECTORIES:
+            chosen = zoo_stage.checkpoints(self._experiment, self._opened, TRAIN, generator)
+        return dataclasses.replace(self._opened.read(chosen), examples=self._experiment.examples)
 
     @functools.cache  # noqa: B019  (lives as long as the sweep)
     def _generator(self, number: int) -> LearnedGenerator:
@@ -82,7 +84,7 @@ class GeneratorCells:
             generator = self._generator(number)
             training = Training.of(self._training(generator))
             generator.check(training)
-            experiments.refuse_large(generator, training)
+            experiments.refuse_large(generator, training, self._experiment.net)
             width = self._lanes.get(number) or self._plan.settings.lanes or self._fitting(generator, training)
             trainer = LaneTrainer(generator, self._mesh, width)
             self._bound[number] = _Bound(generator, trainer, generators.drawer(generator, self._mesh))
@@ -90,7 +92,7 @@ class GeneratorCells:
 
     def _fitting(self, generator: LearnedGenerator, training: Training) -> int:
         """Lanes that memory allows at most; 0 for any."""
-        shapes = experiments.stage_shapes(generator, training.spec)
+        shapes = experiments.stage_shapes(generator, self._experiment.net)
         one = sum(part.size for part in experiments.generator_memory(generator, training, shapes))
         most = memory.devices() // max(one * self._mesh.size, 1)
         return 0 if most >= LaneTrainer(generator, self._mesh).lanes else max(most, 1)

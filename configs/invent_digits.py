@@ -1,0 +1,36 @@
+"""Networks that work as well as new runs and are as far from the training runs: a flow over neurons, on digits.
+
+    python -m launch.run --config=configs/invent_digits.py --workdir=runs/invent_digits
+
+What was tried, and what it gave, is in docs/inventing.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, generators
+
+
+def get_config() -> ConfigDict:
+    """The digits MLP 64-16-10 (1,210 parameters), 20,000 training and 2,000 held-out runs from starts of their own."""
+    config = base.get_config()
+    config.num_samples = 1_000
+    config.zoo.num_runs = 20_000
+    config.zoo.num_heldout = 2_000
+    config.zoo.epochs = 40
+    config.zoo.start = "own"
+    config.zoo.nesterov = True
+    config.zoo.weight_decay = 5e-4
+    chosen = generators.baselines()
+    config.generators = ConfigDict({name: chosen[name] for name in ("gaussian", "aligned_interpolation", "soup")})
+    config.generators.neuron_flow = generators.preset("neuron_flow", behaviour=2.0, steps=8_000)
+    # Each costs more than the one before: 20 and 50 of the 880 steps of a run, and three more networks per sample.
+    for name, changes in {
+        "gaussian_start_50": {"source": "gaussian", "finetune_steps": 50},
+        "initialisation_50": {"source": "initialisation", "finetune_steps": 50},
+        "neuron_flow_20": {"finetune_steps": 20},
+        "neuron_flow_50": {"finetune_steps": 50},
+        "neuron_flow_best_of_4": {"candidates": 4},
+    }.items():
+        config.generators[name] = ConfigDict({"of": "neuron_flow", **changes})
+    config.audit.training_queries = 2_000
+    return config
