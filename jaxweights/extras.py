@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import functools
+import importlib.util
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from jaxweights.errors import UserError
 
-Extra = Literal["data", "shapes", "track", "bias", "formats", "adapters"]
+Extra = Literal["data", "shapes", "track", "bias", "formats", "adapters", "fast"]
 
 
 @contextlib.contextmanager
@@ -33,3 +34,9 @@ def module(extra: Extra, name: str) -> Any:
     """
     with importing(extra):
         return importlib.import_module(name)
+
+
+@functools.cache
+def installed(package: str) -> bool:
+    """Whether a package is there, of an extra that makes things faster and changes no result."""
+    return importlib.util.find_spec(package) is not None

@@ -40,6 +40,16 @@ def residual(fixed, stream, inner):
     return leaves.spec()
 
 
+def doubled(stream):
+    """A layer reads the units that it writes, so that their order is in one tensor twice."""
+    leaves = Leaves()
+    s = leaves.group(stream, "sign")
+    leaves.dense("in", 3, stream, writes=s)
+    leaves.dense("a", stream, stream, s, s)
+    leaves.dense("out", stream, 3, s)
+    return leaves.spec()
+
+
 def draw(spec, count, seed=0):
     return np.random.default_rng(seed).normal(size=(count, spec.num_params)).astype(np.float32)
 
@@ -151,6 +161,36 @@ def test_copies_under_all_symmetries_are_found_at_zero(name):
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4 * float(jnp.abs(before).max()))
 
 
+@pytest.mark.parametrize("name", ["doubled", "batch_norm", "attention"])
+def test_cores_and_devices_find_the_same(name, monkeypatch):
+    """The same orders and signs, of signs, tensors with a group twice, statistics, and axes in the middle."""
+    spec = doubled(5) if name == "doubled" else tasks.build(*NETWORKS[name], 3).spec
+    ours, theirs = draw(spec, 8), draw(spec, 8, 1)
+    cores, devices = _both(spec, ours, theirs, monkeypatch)
+    np.testing.assert_array_equal(cores.permutations, devices.permutations)
+    np.testing.assert_array_equal(cores.signs, devices.signs)
+    assert cores.squared.mean() < 0.95 * np.square(ours - theirs).sum(axis=1).mean()
+
+
+def test_weights_too_large_for_scores_are_left_as_they_are(monkeypatch):
+    """Products of them are infinite in float32: neither program ends in a loop, and others are matched."""
+    spec = dense((3, 4, 4, 2))
+    ours, theirs = draw(spec, 4), draw(spec, 4, 1)
+    ours[1] *= 1e30
+    theirs[1] *= 1e30
+    for found in _both(spec, ours, theirs, monkeypatch):
+        np.testing.assert_array_equal(found.permutations[1], np.tile(np.arange(4), 2))
+        assert (found.permutations[[0, 2, 3]] != found.permutations[1]).any(axis=1).all()
+
+
+def _both(spec, ours, theirs, monkeypatch):
+    """Matches by the program of the cores, where Numba is there, and by that of the devices."""
+    pytest.importorskip("numba")
+    cores = matching.match(spec, ours, theirs, mesh=ONE)
+    monkeypatch.setattr(matching, "_on_cores", lambda mesh: False)
+    return cores, matching.match(spec, ours, theirs, mesh=ONE)
+
+
 def test_running_statistics_move_but_do_not_count():
     spec = tasks.build(*NETWORKS["batch_norm"], 3).spec
     a = draw(spec, 2)
@@ -238,6 +278,7 @@ def test_assignments_equal_scipys(warm):
 
 def test_pairs_go_on_in_other_blocks(monkeypatch):
     """Where there is memory for a few of them, and where they outlast the rest of their block."""
+    monkeypatch.setattr(matching, "_on_cores", lambda mesh: False)
     spec = dense((6, 7, 7, 3))
     ours, theirs = draw(spec, 20), draw(spec, 20, 1)
     whole = matching.match(spec, ours, theirs, mesh=ONE)

@@ -24,7 +24,7 @@ from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
 
 _CACHED = 1 << 16  # numbers of the pairs whose scores are taken at once on a CPU
-_TIE = 1e-6  # of the largest score, or of the score of a match: what float32 products may gain or lose by rounding
+TIE = 1e-6  # of the largest score, or of the score of a match: what float32 products may gain or lose by rounding
 
 
 class State(NamedTuple):
@@ -68,7 +68,7 @@ class _Tensor(NamedTuple):
 
 
 @functools.cache
-def _neighbours(spec: WeightSpec) -> tuple[frozenset[int], ...]:
+def neighbours(spec: WeightSpec) -> tuple[frozenset[int], ...]:
     """By group, those that share a tensor with it; itself where a tensor has it twice."""
     found: list[set[int]] = [set() for _ in spec.groups]
     for leaf in spec.leaves:
@@ -82,7 +82,7 @@ def _neighbours(spec: WeightSpec) -> tuple[frozenset[int], ...]:
 def phases(spec: WeightSpec) -> tuple[tuple[int, ...], ...]:
     """The groups in sets that are updated at once: no two of a set share a tensor."""
     sets: list[list[int]] = []
-    for group, others in enumerate(_neighbours(spec)):
+    for group, others in enumerate(neighbours(spec)):
         others = others - {group}
         free = next((members for members in sets if not others & set(members)), None)
         if free is None:
@@ -305,8 +305,8 @@ def _improved(
         sign = jnp.where(negative, -1, 1).astype(sign.dtype)
         changed = changed._replace(signs=_with_part(spec, group, state.signs, sign))
     wanted = state.active & state.open[:, group]
-    better = wanted & (jnp.sum(matched - present, axis=1) > _TIE * jnp.sum(jnp.abs(matched), axis=1))
-    if group in _neighbours(spec)[group]:
+    better = wanted & (jnp.sum(matched - present, axis=1) > TIE * jnp.sum(jnp.abs(matched), axis=1))
+    if group in neighbours(spec)[group]:
         # The score is quadratic in an order that a tensor has twice: a better assignment may be a worse match.
         better &= _match(spec, group, moving, changed) > _match(spec, group, moving, state)
     kept = [jnp.where(better[:, None], new, old) for new, old in zip(changed[:2], state[:2], strict=True)]
@@ -340,7 +340,7 @@ def _scores(spec: WeightSpec, group: int, total: jax.Array, tensors: list, state
 def _costs(spec: WeightSpec, group: int, scores: jax.Array, order: Any) -> jax.Array:
     """Costs of an assignment; the present match is the cheaper by what rounding may pretend."""
     worth = jnp.abs(scores) if spec.groups[group].scaling == "sign" else scores
-    slack = _TIE * jnp.max(jnp.abs(scores), axis=(1, 2), keepdims=True)
+    slack = TIE * jnp.max(jnp.abs(scores), axis=(1, 2), keepdims=True)
     present = order[:, :, None] == jnp.arange(scores.shape[1], dtype=jnp.int32)[None, None, :]
     return jnp.where(present, -slack, 0.0) - worth
 
@@ -349,8 +349,8 @@ def _reopened(spec: WeightSpec, group: int, left: jax.Array, changed: jax.Array)
     """What is open `[S, G]` after an update of a group: its neighbours where it changed, and not the group itself."""
     groups = range(len(spec.groups))
     own = jnp.array([[g == group for g in groups]])
-    neighbours = jnp.array([[g in _neighbours(spec)[group] for g in groups]])
-    return (left & ~own) | (changed[:, None] & neighbours)
+    others = jnp.array([[g in neighbours(spec)[group] for g in groups]])
+    return (left & ~own) | (changed[:, None] & others)
 
 
 def _match(spec: WeightSpec, group: int, moving: list, state: State) -> jax.Array:

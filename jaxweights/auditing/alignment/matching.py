@@ -2,7 +2,8 @@
 
 Coordinate ascent as in git-re-basin (Ainsworth et al. 2023, arXiv 2209.04836): given the orders of all other groups,
 the best order of one group is a linear assignment. All of it is done on the devices (`climbing`, `assignment`), in
-blocks of pairs; pairs that are not done when most of a block is go on in another block.
+blocks of pairs; pairs that are not done when most of a block is go on in another block. A CPU with the extra `fast` has
+a program of its own (`host_climbing`), which finds the same.
 
 With one group the result is exact up to the rounding of float32 scores. With more it is a local optimum: distances are
 upper bounds of the smallest.
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxweights import parallel
+from jaxweights import extras, parallel
 from jaxweights.auditing.alignment import climbing
 from jaxweights.auditing.alignment.canonical import by_group, unit_offsets
 from jaxweights.auditing.alignment.reordering import squared_distances
@@ -145,10 +146,20 @@ def _started(
     return climbing.State(permutations, signs, prices, known, np.full(known.shape, True), active & (left > 0), left)
 
 
+def _on_cores(mesh: Mesh) -> bool:
+    """Whether pairs are matched by the CPU's own program, several times as fast there as that of devices."""
+    return mesh.devices.flat[0].platform == "cpu" and extras.installed("numba")
+
+
 def _climb(
     spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray, state: climbing.State, mesh: Mesh, memory_bytes: int
 ) -> None:
     """Sweeps over all groups until no active pair gains, in place."""
+    if _on_cores(mesh):
+        from jaxweights.auditing.alignment import host_climbing  # of an extra
+
+        host_climbing.climb(spec, ours, theirs, state)
+        return
     program, devices = climbing.climb_program(spec, mesh), mesh.size
     backend = jax.default_backend()
     sizes = _BLOCK_PAIRS.get(backend, _BLOCK_PAIRS_ACCELERATOR)
