@@ -141,6 +141,6 @@ def _scratch(plan: _Plan) -> _Scratch:
         matrices=np.empty((len(plan.groups) + 2, largest**2), np.float32),
         places=np.empty((2, plan.uses["width"].max()), np.int64),
         factors=np.empty((2, plan.uses["width"].max()), np.float32),
-        units=np.empty((3, largest), np.int32),
-        lengths=np.empty((2, largest), np.float32),
+        units=np.empty((4, largest), np.int32),
+        lengths=np.empty((3, largest), np.float32),
     )

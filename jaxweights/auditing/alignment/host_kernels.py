@@ -260,15 +260,17 @@ def _assign(costs, prices, fresh, own, units, lengths):
                 prices[column] = min(prices[column], costs[row, column])
     owner[:], columns[:] = size, size
     for row in range(size):
+        reduced = lengths[0, :size]
         least = np.float32(np.inf)
         for column in range(size):
-            least = min(least, costs[row, column] - prices[column])
+            reduced[column] = costs[row, column] - prices[column]
+            least = min(least, reduced[column])
         chosen = own[row]
-        if costs[row, chosen] - prices[chosen] <= least:
+        if reduced[chosen] <= least:
             if owner[chosen] < size:
                 columns[owner[chosen]] = size
         else:
-            chosen = _first(costs[row], prices, least)
+            chosen = _first(reduced, least)
             if owner[chosen] < size:
                 continue
         owner[chosen], columns[row] = row, chosen
@@ -278,44 +280,47 @@ def _assign(costs, prices, fresh, own, units, lengths):
 
 
 @_vectorised
-def _first(costs, prices, least):
-    """The first column of the least reduced cost."""
-    for column in range(len(prices)):
-        if costs[column] - prices[column] <= least:
-            return column
-    return 0
+def _first(values, least):
+    """The first place of a value that is no larger."""
+    found = np.int32(len(values))
+    for place in range(len(values)):
+        found = min(found, np.int32(place) if values[place] <= least else np.int32(len(values)))
+    return found
 
 
 @_vectorised
+def _extend(costs, prices, base, last, slack, before):
+    """Extends paths over a row, whose costs and own length are given, and returns the length of the shortest."""
+    least = np.float32(np.inf)
+    for column in range(len(costs)):
+        longer = costs[column] - prices[column] - base
+        shorter = longer < slack[column]
+        slack[column] = longer if shorter else slack[column]
+        before[column] = last if shorter else before[column]
+        least = min(least, slack[column])
+    return least
+
+
+@_compiled()
 def _serve(row, costs, prices, units, lengths):
     """Gives a row a column along the shortest path of exchanges."""
-    size = len(costs)
-    owner, columns, before = units[0, :size], units[1, :size], units[2, :size]
-    slack, reached = lengths[0, :size], lengths[1, :size]
-    for column in range(size):
-        slack[column], before[column], reached[column] = costs[row, column] - prices[column], size, 0
-    last, least = size, np.float32(0)
-    for _ in range(size):
-        least = np.float32(np.inf)
-        for column in range(size):
-            least = min(least, slack[column] + reached[column])
-        last = 0
-        for column in range(size):
-            if slack[column] + reached[column] <= least:
-                last = column
-                break
+    size = np.int32(len(costs))
+    owner, columns, before, path = units[0, :size], units[1, :size], units[2, :size], units[3, :size]
+    slack, length, old = lengths[0, :size], lengths[1, :size], lengths[2, :size]
+    slack[:] = np.inf
+    last, count = size, 0
+    least = _extend(costs[row], prices, np.float32(0), size, slack, before)
+    while True:
+        last = _first(slack, least)
         if owner[last] == size:
             break
-        reached[last] = np.inf
-        holder = owner[last]
-        base = costs[holder, last] - prices[last] - least
-        for column in range(size):
-            longer = costs[holder, column] - prices[column] - base
-            shorter = (longer < slack[column]) & (reached[column] == 0)
-            slack[column] = longer if shorter else slack[column]
-            before[column] = last if shorter else before[column]
-    for column in range(size):
-        prices[column] += slack[column] - least if reached[column] > 0 else np.float32(0)
+        path[count], length[count], old[count] = last, least, prices[last]
+        base = costs[owner[last], last] - prices[last] - least
+        slack[last], prices[last] = np.inf, -np.inf  # no path to it will be shorter
+        count += 1
+        least = _extend(costs[owner[last]], prices, base, last, slack, before)
+    for place in range(count):
+        prices[path[place]] = old[place] + length[place] - least
     while before[last] < size:
         owner[last] = owner[before[last]]
         columns[owner[last]] = last
