@@ -13,13 +13,13 @@ import jax.numpy as jnp
 ROUNDS = 16  # entries and pairs of entries pass a chi-square test of uniformity, see tests/test_shuffle.py
 
 
-def permuted(positions: jax.Array, words: jax.Array, size: int, epoch: jax.Array | int = 0) -> jax.Array:
+def permuted(positions: jax.Array, words: jax.Array, size: jax.Array | int, epoch: jax.Array | int = 0) -> jax.Array:
     """Entries of a pseudo-random permutation of `range(size)`.
 
     Args:
       positions: integers in `[0, size)`, any shape.
       words: `[2]` uint32, the key (`jax.random.key_data` of a threefry key).
-      size: length of the permutation, static, below 2**31.
+      size: length of the permutation, below 2**31.
       epoch: selects one of 2**32 permutations of the key.
 
     Returns:
@@ -42,7 +42,7 @@ def permuted(positions: jax.Array, words: jax.Array, size: int, epoch: jax.Array
     return x.astype(jnp.int32)
 
 
-def batch_indices(words: jax.Array, step: jax.Array, batch_size: int, size: int) -> jax.Array:
+def batch_indices(words: jax.Array, step: jax.Array, batch_size: int, size: jax.Array | int) -> jax.Array:
     """Rows of the mini-batch of a step: epochs of shuffled examples, the incomplete last batch of an epoch dropped.
 
     Args:

@@ -55,7 +55,10 @@ def test_what_is_found(probed):
     assert said["interpolation"]["copies"] is False and not probes["sum"]["copy"]["mixtures"]["2+4"]["beyond_null"]
     assert probes["sum"]["interpolation"]["mixtures"]["2+4"]["beyond_null"]  # means of norms 2 and 4 have others
     assert probes["norm"]["heldout"]["mixtures"]["2+4"]["mass"]["value"] == 0
-    assert all(one["accuracy"]["value"] == 1 for one in result["estimators"].values())
+    # Of the few weights of two sparse units a share of 0.9 may be all of them, which is in no bin.
+    assert all(
+        one["accuracy"]["value"] > (0.95 if k == "negative" else 0.999) for k, one in result["estimators"].items()
+    )
     assert "new combinations" in table.text(result) and "Numbers: grid" in (folder / "report.html").read_text()
 
 
@@ -79,7 +82,7 @@ def test_refusals(probed, tmp_path, monkeypatch):
     for changes, words in (
         ({"models": {"heldout": {"kind": "copy"}}}, "another name"),
         ({"models": {"gpt": {"kind": "gpt"}}}, "checkpoints"),
-        ({"estimator": {"kind": "dots"}}, "exact"),
+        ({"estimator": {"kind": "dots"}}, "remove it"),
         ({"probes": {"a": {"kind": "impulse", "feature": "unit"}}}, "units"),
         ({"data": {**CONFIG["probing"]["data"], "sparsities": (0.1, 0.9)}}, "sparsity of 0.9"),
         ({"seeds": 0}, "seeds"),

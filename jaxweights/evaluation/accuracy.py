@@ -82,6 +82,17 @@ def evaluate(
     return net.task.evaluate(net, weights, images, labels, parallel.make_mesh() if mesh is None else mesh, progress)
 
 
+def recalls(found: Evaluation, labels: np.ndarray) -> np.ndarray:
+    """Shares `[N, C]` float64 of the examples of every class, ascending, that models get right.
+
+    Args:
+      found: evaluation of classifiers.
+      labels: `[T]` classes of its examples.
+    """
+    right = ~np.unpackbits(found.errors, axis=1, count=len(labels)).astype(bool)
+    return np.stack([right[:, labels == label].mean(axis=1) for label in np.unique(labels)], axis=1)
+
+
 def wrong_if_undefined(found: Evaluation, examples: int) -> Evaluation:
     """Undefined models have accuracy 0 (or the lower one that they have) and are wrong on every example."""
     undefined = found.undefined

@@ -12,6 +12,7 @@ import numpy as np
 from jaxweights import files
 from jaxweights.bias.page import grid
 from jaxweights.probing import picture, published, table
+from jaxweights.probing.weights import NETWORKS
 from jaxweights.report import page, tables, template
 
 NAME = "report.html"
@@ -20,11 +21,6 @@ _IMAGES = (
     "not be what the published ones did. A test of two values has no power where their gap is below the spread of a "
     "single one: the additive prediction then has one mode itself. It is marked so, and says nothing there. Where "
     "fresh training examples spread by themselves, the estimator does."
-)
-_NETWORKS = (
-    "Networks are planted, not trained: features are exact and hold for weights alone. What a generator does to them, "
-    "copy, average or combine, is what it does to scale and structure; whether networks of trained zoos keep their "
-    "function besides is asked by the audit."
 )
 
 
@@ -106,7 +102,8 @@ def _size(result: Mapping[str, Any]) -> str:
         if "mixtures" in found and (names := [k for k, one in found["mixtures"].items() if not one["power"]])
     ]
     power = f" Without power here: {'; '.join(weak)}." if weak else ""
-    return (_IMAGES if result["kind"] == "images" else _NETWORKS) + power
+    kind = result["settings"]["data"]["kind"]
+    return (NETWORKS[kind].ABOUT if kind in NETWORKS else _IMAGES) + power
 
 
 def _published() -> str:

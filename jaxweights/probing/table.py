@@ -110,6 +110,15 @@ def combinations(by_model: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
+def single(by_model: Mapping[str, Any]) -> list[list[str]]:
+    """Head and rows of how far single features are from those of the training set, whatever the others are."""
+    rows = [["model", "N", *(f"TV of {name}" for name in next(iter(by_model.values()))["features"])]]
+    for model, found in by_model.items():
+        for n, one in found["numbers"].items():
+            rows.append([model, n, *(number(one["single"][name]) for name in found["features"])])
+    return rows
+
+
 def exceptions(by_model: Mapping[str, Any]) -> list[list[str]]:
     """Head and rows of exceptions."""
     names = ("rare", "kept", "unseen", "combined")
@@ -126,7 +135,7 @@ def of_probe(by_model: Mapping[str, Any], data: str = "") -> list[list[list[str]
         return [impulse(by_model, data), weber(by_model)]
     if "pair" in first:
         return [exceptions(by_model)]
-    return [mixtures(by_model) if "mixtures" in first else combinations(by_model)]
+    return [mixtures(by_model)] if "mixtures" in first else [combinations(by_model), single(by_model)]
 
 
 def nearest(found: Mapping[str, Any], answers: Mapping[str, Any]) -> list[list[str]]:

@@ -149,5 +149,5 @@ class PartialProgram(Supervised):
         """Standardised images `[B, H, W, C]`, or the frozen layers' outputs, and labels `[B]` of a step."""
         if not self.prepares:
             return super().batch(RunData(data.shared.examples), words, step)
-        rows = self._rows(words, step)
+        rows = self.rows(data, words, step)
         return jax.tree.map(lambda x: x[rows], data.shared.prepared), data.shared.labels[rows]

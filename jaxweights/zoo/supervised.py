@@ -213,7 +213,7 @@ class Supervised(Program):
 
     def batch(self, data: RunData, words: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Standardised inputs `[B, *net.image_shape]` and labels `[B, ...]` of a step."""
-        rows, examples = self._rows(words, step), data.shared
+        rows, examples = self.rows(data, words, step), data.shared
         pixels = examples.rows[rows]
         size = math.prod(self.net.input_shape)
         if pixels.dtype == jnp.uint32:
@@ -234,8 +234,9 @@ class Supervised(Program):
         keys = self.split.share(jax.random.split(key, self.recipe.batch_size))
         return jax.vmap(lambda image, key: change(image[None], key)[0])(images, keys)
 
-    def _rows(self, words: jax.Array, step: jax.Array) -> jax.Array:
-        """Rows `[B]` of the training set that a step sees."""
+    def rows(self, data: RunData, words: jax.Array, step: jax.Array) -> jax.Array:
+        """Rows `[B]` of the training set that a step of a run sees."""
+        del data
         rows = shuffle.batch_indices(words, step, self.recipe.batch_size, self.num_examples)
         return rows if self.split is None else self.split.share(rows)
 

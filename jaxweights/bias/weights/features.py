@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxweights import parallel
 from jaxweights.bias.weights.base import Architecture, WeightTransformation, matrices, transform
 from jaxweights.bias.weights.units import unit_squares
-from jaxweights.evaluation import Evaluator
+from jaxweights.evaluation import Evaluator, recalls
 from jaxweights.nets.base import TaskNet
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.population import Population
@@ -138,9 +138,8 @@ def of_function(
     if train is not None:
         columns["training loss"] = Evaluator(net, train.inputs, train.targets, mesh)(weights).loss
     if np.issubdtype(test.targets.dtype, np.integer) and test.targets.ndim == 1:
-        right = ~np.unpackbits(found.errors, axis=1, count=len(test.targets)).astype(bool)
-        for label in np.unique(test.targets):
-            columns[f"recall of class {label}"] = right[:, test.targets == label].mean(axis=1)
+        labels = np.unique(test.targets)
+        columns |= {f"recall of class {k}": x for k, x in zip(labels, recalls(found, test.targets).T, strict=True)}
     for name, share in _inactive(net, weights, test.inputs, mesh).items():
         columns[f"dead units of {name}"] = share
     # Losses of networks without outputs are no numbers; a classifier takes them for the worst there is.

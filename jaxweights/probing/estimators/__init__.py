@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxweights import settings
-from jaxweights.probing.estimators.accuracy import accuracy
+from jaxweights.probing.estimators.accuracy import accuracy, errors
 from jaxweights.probing.estimators.base import Estimator
 from jaxweights.probing.estimators.discs import DiscsEstimator
 from jaxweights.probing.estimators.dots import DotsEstimator
@@ -17,7 +17,7 @@ from jaxweights.probing.estimators.pies import PiesEstimator
 from jaxweights.probing.estimators.scenes import SceneEstimator
 from jaxweights.probing.estimators.triples import TriplesEstimator
 
-__all__ = ["ESTIMATORS", "Estimator", "accuracy", "make"]
+__all__ = ["ESTIMATORS", "Estimator", "accuracy", "errors", "make"]
 
 _KINDS = (DotsEstimator, PiesEstimator, DiscsEstimator, SceneEstimator, TriplesEstimator)
 ESTIMATORS: dict[str, type[Estimator]] = {kind.KIND: kind for kind in _KINDS}

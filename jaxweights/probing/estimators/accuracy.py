@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxweights.probing.data import DesignedData, draw, images_of
 from jaxweights.probing.data.base import FEATURE
 from jaxweights.probing.designs import everything
 from jaxweights.probing.estimators.base import Estimator
-from jaxweights.probing.features import Design
+from jaxweights.probing.features import Design, Feature
 
 
 def accuracy(
@@ -36,9 +37,7 @@ def accuracy(
       mesh: devices; None for all.
 
     Returns:
-      For every feature `value`, `ci95` (Wilson) and `n`; `bias` and `sd`, mean and standard deviation of measured
-      minus exact values, over images in which both are defined, None where there are none; `by_value`, a list of
-      `exact` (a value of the feature), `value`, `ci95` and `n` for those that occur.
+      Of `errors`.
 
     Raises:
       UserError: images that the estimator cannot measure, or that cannot be drawn.
@@ -47,17 +46,33 @@ def accuracy(
     design = everything(data.features, n, seed) if design is None else design
     drawn = draw(data.unseen(), design, n, seed, mesh=mesh)
     measured = estimator.measure(state, data, images_of(drawn))
+    exact = np.stack([np.asarray(drawn.records[FEATURE + f.name]) for f in data.features], axis=1)
+    return errors(data.features, exact, measured)
+
+
+def errors(features: Sequence[Feature], exact: np.ndarray, measured: np.ndarray) -> dict[str, dict[str, Any]]:
+    """How right measured features are.
+
+    Args:
+      features: F of them.
+      exact: `[n, F]`, their true values; NaN where one is not defined.
+      measured: `[n, F]` likewise.
+
+    Returns:
+      For every feature `value`, the share in the right bin, `ci95` (Wilson) and `n`; `bias` and `sd`, mean and standard
+      deviation of measured minus exact values, over examples in which both are defined, None where there are none;
+      `by_value`, a list of `exact` (a value of the feature), `value`, `ci95` and `n` for those that occur.
+    """
     out = {}
-    for i, feature in enumerate(data.features):
-        exact = np.asarray(drawn.records[FEATURE + feature.name])
-        place = feature.bin(exact)
-        right = (feature.bin(measured[:, i]) == place) & (place >= 0)
-        error = (measured[:, i] - exact)[np.isfinite(measured[:, i]) & np.isfinite(exact)]
+    for feature, true, found in zip(features, exact.T, measured.T, strict=True):
+        place = feature.bin(true)
+        right = (feature.bin(found) == place) & (place >= 0)
+        error = (found - true)[np.isfinite(found) & np.isfinite(true)]
         by_value = [
             {"exact": value, **wilson(float(right[own].sum()), int(own.sum())).to_json()}
             for value, own in zip(feature.values, place == feature.bin(np.array(feature.values))[:, None], strict=True)
             if own.any()
         ]
         moments = {"bias": float(error.mean()), "sd": float(error.std())} if len(error) else {"bias": None, "sd": None}
-        out[feature.name] = {**wilson(float(right.sum()), n).to_json(), **moments, "by_value": by_value}
+        out[feature.name] = {**wilson(float(right.sum()), len(true)).to_json(), **moments, "by_value": by_value}
     return out

@@ -82,7 +82,8 @@ class Combinations(Probe):
           `cells` M, and `numbers.<N>` with `chance`, what IoU is of an independent draw of N cells, and by measure
           `value`, Student's `ci95` over trainings and `n` samples: `mass` on training cells, `iou`, `purity` at the
           coverage (None where no training reached it; `reached`: the share that did), `present` (cells above 0.2 / N),
-          total variation to the training cells, `joint` and of `marginals` of one to three features, `product`
+          total variation to the training cells, `joint` and of `marginals` of one to three features, of each feature
+          alone, whatever the others are, as `single.<feature>`, `product`
           (distance of the output from the product of its own marginals) and `undefined`.
         """
         features = next(iter(designs.values())).features
@@ -91,7 +92,7 @@ class Combinations(Probe):
         most, found = cells_of(of), {}
         for n in sorted(set(self.numbers)):
             trials = [
-                self._trial(Cells.of(of, design.values[:, columns], one, columns))
+                self._trial(Cells.of(of, design.values[:, columns], one, columns), _single(of, one, columns))
                 for name, design in designs.items()
                 if int(name.partition(".")[0]) == n
                 for one in measured[name]
@@ -99,7 +100,7 @@ class Combinations(Probe):
             found[str(n)] = _merged(trials) | {"chance": chance(n, most), "trainings": len(trials)}
         return {"features": [f.name for f in of], "cells": most, "coverage": self.coverage, "numbers": found}
 
-    def _trial(self, own: Cells) -> dict[str, Any]:
+    def _trial(self, own: Cells, single: dict[str, float]) -> dict[str, Any]:
         """The measures of one training."""
         truth, made, n = own.truth, own.made, len(own.trained)
         total = max(own.samples, 1)
@@ -116,6 +117,7 @@ class Combinations(Probe):
             "outside": float(1 - made.sum() - own.undefined),
             "joint": between(truth, made),
             "marginals": {str(k): v for k, v in marginals(truth, made, own.shape).items()},
+            "single": single,
             "product": to_product(made, own.shape),
         }
         if self.faithful:
@@ -206,6 +208,15 @@ def to_product(made: np.ndarray, shape: Sequence[int]) -> float | None:
     return float(histograms.distance(grid.ravel(), product.ravel()))
 
 
+def _single(features: Sequence[Feature], one: Measured, columns: Sequence[int]) -> dict[str, float]:
+    """Total variation between training examples and samples of each feature; those in no bin are an outcome as well."""
+    found = {}
+    for feature, column in zip(features, columns, strict=True):
+        truth, made = (_shares(feature.bin(x[:, column]), feature.bins) for x in (one.train, one.generated))
+        found[feature.name] = between(truth, made)
+    return found
+
+
 def _merged(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The measures of trainings with intervals."""
     n = sum(one["n"] for one in trials)
@@ -216,7 +227,7 @@ def _merged(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             continue
         if name == "published":
             found[name] = values
-        elif name == "marginals":
+        elif name in ("marginals", "single"):
             found[name] = {k: histograms.across([one[k] for one in values], n) for k in values[0]}
         else:
             found[name] = histograms.across(values, n, None if name == "present" else 1.0)

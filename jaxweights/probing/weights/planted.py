@@ -10,6 +10,7 @@ import dataclasses
 from typing import ClassVar
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxweights.errors import UserError
 from jaxweights.population import TRAIN, Population
@@ -43,6 +44,11 @@ class Planted(DesignedNetworks):
     """
 
     KIND: ClassVar[str] = "planted"
+    ABOUT: ClassVar[str] = (
+        "Networks are planted, not trained: features are exact and hold for weights alone. What a generator does to "
+        "them, copy, average or combine, is what it does to scale and structure; trained networks have a function "
+        "besides."
+    )
 
     inputs: int = setting(8, at_least=1, at_most=1024)
     hidden: int = setting(10, at_least=1, at_most=1024)
@@ -93,15 +99,12 @@ class Planted(DesignedNetworks):
                 f"{self.outputs} outputs is active up to {1 - 2 / each:.3g}. Lower it or enlarge the layers."
             )
 
-    def draw(self, design: Design, n: int, seed: int, split: str = TRAIN) -> Population:
+    def draw(self, design: Design, n: int, seed: int, split: str = TRAIN, mesh: Mesh | None = None) -> Population:
         """See `DesignedNetworks.draw`."""
+        del mesh
         self.check(design)
         rng = np.random.default_rng(seed)
-        rows = design.rows(n, rng)
-        values = design.values[rows].astype(np.float64)
-        for i, feature in enumerate(self.features):
-            drawn = np.asarray(feature.values)[rng.integers(0, len(feature.values), n)]
-            values[:, i] = np.where(np.isnan(values[:, i]), drawn, values[:, i])
+        rows, values = self.chosen(design, n, rng)
         weights = self._planted(values, rng)
         exact = self.measure(weights)
         columns = {FEATURE + f.name: exact[:, i] for i, f in enumerate(self.features)}
@@ -128,8 +131,9 @@ class Planted(DesignedNetworks):
         second = grid[:, :, self.inputs :].transpose(0, 2, 1)
         return np.concatenate([grid[:, :, : self.inputs].reshape(n, -1), second.reshape(n, -1)], 1).astype(np.float32)
 
-    def measure(self, weights: np.ndarray) -> np.ndarray:
+    def measure(self, weights: np.ndarray, mesh: Mesh | None = None) -> np.ndarray:
         """See `DesignedNetworks.measure`; of networks without active units, all but their number and norm are NaN."""
+        del mesh
         weights, split = np.asarray(weights, np.float64), self.hidden * self.inputs
         first = weights[:, :split].reshape(-1, self.hidden, self.inputs)
         second = weights[:, split:].reshape(-1, self.outputs, self.hidden).transpose(0, 2, 1)
