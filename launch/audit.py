@@ -18,7 +18,7 @@ from absl import flags
 from launch import common, stages
 
 _NETWORKS = (
-    "a file of weights [N, P] or of state dicts (.npz, PyTorch, safetensors, HDF5, msgpack, MATLAB), or the folder of "
+    "a file of weights [N, P] or of state dicts (.npz, PyTorch, safetensors, HDF5, msgpack), or the folder of "
     "a stored population"
 )
 _TRAIN = flags.DEFINE_string("train", None, f"Training networks: {_NETWORKS}.")

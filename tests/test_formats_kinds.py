@@ -3,7 +3,6 @@
 import ml_dtypes
 import numpy as np
 import pytest
-import scipy.io
 from audited import write_safetensors
 from containers import pickled, tensor, zipped
 from flax import serialization
@@ -45,14 +44,12 @@ ROWS_OF = {
         of_torch({str(i): row for i, row in enumerate(ROWS)}, lambda d: list(d.values()))
     ),
     "rows.safetensors": lambda path: write_safetensors(path, {"weights": ROWS}),
-    "rows.mat": lambda path: scipy.io.savemat(path, {"weights": ROWS}),
     "rows.msgpack": lambda path: path.write_bytes(serialization.msgpack_serialize({"weights": ROWS})),
 }
 TENSORS_OF = {
     "base.npy": lambda path: path.write_bytes(npy(ROWS[0])),
     "base.pt": lambda path: path.write_bytes(of_torch(TENSORS, lambda d: {"state_dict": d, "epoch": 3})),
     "base.safetensors": lambda path: write_safetensors(path, TENSORS),
-    "base.mat": lambda path: scipy.io.savemat(path, nested()),
     "base.msgpack": lambda path: path.write_bytes(serialization.msgpack_serialize(nested())),
 }
 

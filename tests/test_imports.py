@@ -58,7 +58,7 @@ FILES = {
     "old torch": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02", "a PyTorch file that is truncated"),
     "safetensors": ((2).to_bytes(8, "little") + b"{}", "no tensors|none of the tensors"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
-    "matlab": (b"MATLAB 5.0 MAT-file" + bytes(100), "a MATLAB file that is truncated or damaged"),
+    "matlab": (b"MATLAB 5.0 MAT-file" + bytes(100), "a MATLAB file.*loadmat"),
     "matlab 7.3": (b"MATLAB 7.3 MAT-file" + bytes(100), "HDF5 file|MATLAB 7.3 file"),
     "msgpack": (b"\x81\xa1a", "a msgpack file that is truncated or damaged"),
     "gzip": (b"\x1f\x8b" + bytes(100), "a compressed file.*Unpack"),

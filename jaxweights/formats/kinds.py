@@ -53,7 +53,6 @@ PICKLE = Kind("a pickle file", _starts(*_PICKLES), advice=TRUST)
 SAFETENSORS = Kind("a safetensors file", safetensors.fits, "safetensors.flax")
 HDF5 = Kind("an HDF5 file", _starts(hdf5.MAGIC), "h5py")
 MATLAB_7 = Kind("a MATLAB 7.3 file", _starts(hdf5.MATLAB), "h5py")
-MATLAB = Kind("a MATLAB file", _starts(b"MATLAB 5.0"), "scipy.io")
 MSGPACK = Kind("a msgpack file", msgpack.fits, "flax.serialization")
 _KINDS = (
     NUMPY,
@@ -62,7 +61,14 @@ _KINDS = (
     SAFETENSORS,
     HDF5,
     MATLAB_7,
-    MATLAB,
+    # A damaged one ends the process in SciPy's reader.
+    Kind(
+        "a MATLAB file",
+        _starts(b"MATLAB 5.0"),
+        "scipy.io",
+        advice="Read it with scipy.io.loadmat where you trust it, and write its arrays with numpy.savez; or save it in "
+        "MATLAB with -v7.3, which is read.",
+    ),
     Kind(
         "a Git LFS pointer",
         _starts(b"version https://git-lfs"),

@@ -20,8 +20,8 @@ _AGAIN = "Copy the file again, or write it anew."
 def read(path: pathlib.Path | str, what: str, absent: str = "") -> Content:
     """What a file holds, of whatever kind it is.
 
-    NumPy (`.npy`, `.npz`), PyTorch (both containers, and tensors in pickles), safetensors, HDF5 and MATLAB, msgpack of
-    Flax, and folders of Orbax.
+    NumPy (`.npy`, `.npz`), PyTorch (both containers, and tensors in pickles), safetensors, HDF5 and MATLAB 7.3, msgpack
+    of Flax, and folders of Orbax.
 
     Args:
       path: the file; "~" is the home folder.
@@ -52,7 +52,9 @@ def _whole(kind: str) -> Iterator[None]:
     """Surrounds the reading of a file of a kind; what goes wrong with it is that it is damaged."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, zipfile.BadZipFile) as error:
+    except (Refused, UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # what libraries raise for damaged files is no closed list
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise Refused(f"is {kind} that is truncated or damaged ({reason}). {_AGAIN}") from error
 
@@ -101,17 +103,6 @@ def _folder(path: pathlib.Path) -> Content:
         return Content(checkpoints.read_tree(trees[0]), "a folder of Orbax")
 
 
-def _matlab(file: IO[bytes]) -> dict[str, Any]:
-    """The variables of a MATLAB file by name, structs as mappings."""
-    import scipy.io
-
-    try:
-        found: dict[str, Any] = scipy.io.loadmat(file, simplify_cells=True)
-    except Exception as error:  # what SciPy raises for damaged files is no closed list
-        raise ValueError(str(error)) from error
-    return {name: value for name, value in found.items() if not name.startswith("__")}
-
-
 @contextlib.contextmanager
 def _mapped(file: IO[bytes]) -> Iterator[Any]:
     """The content of a file, which takes no memory of its own."""
@@ -134,7 +125,6 @@ _READERS: dict[kinds.Kind, Callable[[pathlib.Path, IO[bytes], int], Any]] = {
     kinds.SAFETENSORS: lambda path, file, size: safetensors.read(file, size),
     kinds.HDF5: lambda path, file, size: hdf5.read(path),
     kinds.MATLAB_7: lambda path, file, size: hdf5.read(path, turned=True),
-    kinds.MATLAB: lambda path, file, size: _matlab(file),
     kinds.MSGPACK: _of_map(msgpack.read),
 }
 _WITH_TEXTS = (kinds.SAFETENSORS, kinds.HDF5, kinds.MATLAB_7)

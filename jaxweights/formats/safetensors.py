@@ -45,21 +45,20 @@ def read(file: IO[bytes], size: int) -> tuple[dict[str, np.ndarray], dict[str, s
       ValueError: a type that NumPy does not have, or a header that does not describe the data: holes, overlaps, names
         that stand twice, sizes that do not fit.
     """
-    entries, texts, start = _header(file)
+    entries, texts, start = _header(file, size)
     _check_layout(entries, size - start)
     return {name: _tensor(file, start, entry) for name, entry in entries.items()}, texts
 
 
-def _header(file: IO[bytes]) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
+def _header(file: IO[bytes], size: int) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
     """The entries of the header by name, its texts, and where the data begin."""
     length = int.from_bytes(file.read(_LENGTH), "little")
     if length > _LARGEST_HEADER:
         raise ValueError(f"its header is said to have {length:,} bytes")
-    text = file.read(length)
-    if len(text) < length:
+    if length > size - _LENGTH:
         raise ValueError("it ends within its header")
     try:
-        header = json.loads(text, object_pairs_hook=_unique)
+        header = json.loads(file.read(length), object_pairs_hook=_unique)
     except RecursionError as error:
         raise ValueError("its header is nested too deeply") from error
     if not isinstance(header, dict):
