@@ -72,10 +72,12 @@ class ModelZoos(Format):
     def write(self, folder: pathlib.Path, contents: Contents, report: Report) -> None:
         networks, found = contents.networks, _runs(contents)
         encode = pytorch.archive(networks.spec, layer_names(networks.spec)).of
-        write_each(folder, networks, _files(networks, found), encode, report)
-        shared = _config(contents)
+        write_each(folder, networks, _files(networks, found), encode, lambda done: report(done / 2))
+        shared, done = _config(contents), len(networks)
         for run in found:
             _write_run(folder / run.folder, networks, run, {**shared, **_own(networks, run)})
+            done += len(run.rows)
+            report(done / 2)
         (folder / "config.json").write_text(json.dumps(shared, indent=1) + "\n")
 
     def usage(self, contents: Contents) -> str:
@@ -220,7 +222,9 @@ def _write_run(folder: pathlib.Path, networks: Population, run: Run, config: Map
     """Writes what Ray Tune leaves beside the checkpoints."""
     lines = _results(networks, run)
     (folder / "params.json").write_text(json.dumps(config) + "\n")
-    (folder / "result.json").write_text("".join(json.dumps({**line, "config": config}) + "\n" for line in lines))
+    kept = set(run.iterations)
+    whole = [{**line, "config": config} if line["training_iteration"] in kept else line for line in lines]
+    (folder / "result.json").write_text("".join(json.dumps(line) + "\n" for line in whole))
     with open(folder / "progress.csv", "w", newline="") as file:
         table = csv.DictWriter(file, lines[-1], restval="")
         table.writeheader()

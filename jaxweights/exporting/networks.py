@@ -12,7 +12,7 @@ from jaxweights.population import GENERATED, Population
 from jaxweights.store import LazyRows
 
 RECORDS = "records.csv"
-Report = Callable[[int], None]
+Report = Callable[[float], None]
 """Takes the number of networks that are written."""
 
 _BLOCK = 32 << 20  # bytes
