@@ -21,7 +21,7 @@ class Preset(NamedTuple):
     settings: Mapping[str, Any]
 
 
-_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "neuron_flow")
+_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "flow", "neuron_flow")
 
 # What P-diff's defaults correct, as it was released, and products of bfloat16 when sampling; see `PDiff`.
 _PDIFF_PUBLISHED = {
@@ -117,6 +117,21 @@ _HYPERDIFFUSION_SMALL = {
 # In minutes; the numbers of a thousand networks or more are in docs/inventing.md.
 _NEURON_FLOW_SMALL = {"width": 64, "blocks": 2, "behaviour": 2.0, "steps": 1000, "sampling_steps": 15}
 
+# What the defaults of `Flow` correct, as released; the paper's networks have 99 components of 100 networks.
+_DEEPWEIGHTFLOW = {"source": "table", "source_std": 0.01, "select": "luckiest", "components": 0}
+
+# In minutes, and for as many networks as small zoos have.
+_FLOW_SMALL = {
+    "order": "mean",
+    "scale": "balanced",
+    "dropout": 0.0,
+    "steps": 6000,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "solver": "heun",
+    "sampling_steps": 50,
+}
+
 PRESETS: dict[str, Preset] = {
     **{kind: Preset(kind, {}) for kind in _LEARNED},
     "pdiff_published": Preset("pdiff", _PDIFF_PUBLISHED),
@@ -124,6 +139,8 @@ PRESETS: dict[str, Preset] = {
     "hyperrep_small": Preset("hyperrep", _HYPERREP_SMALL),
     "gpt_small": Preset("gpt", _GPT_SMALL),
     "neuron_flow_small": Preset("neuron_flow", _NEURON_FLOW_SMALL),
+    "deepweightflow": Preset("flow", _DEEPWEIGHTFLOW),
+    "flow_small": Preset("flow", _FLOW_SMALL),
     "hyperdiffusion_small": Preset("hyperdiffusion", _HYPERDIFFUSION_SMALL),
 }
 """Presets by name; the name of a method alone is its main published setting."""
