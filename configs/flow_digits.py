@@ -25,14 +25,14 @@ def get_config() -> ConfigDict:
 
 def flows() -> ConfigDict:
     """Flows on weights and on principal components, of scale-normalised networks, on spheres, and as published."""
-    unit = {"scale": "unit", "order": "mean"}
     return ConfigDict(
         {
             "flow": generators.preset("flow_small"),
+            "flow_32": generators.preset("flow_small", components=32),
             "flow_128": generators.preset("flow_small", components=128),
-            "flow_unit": generators.preset("flow_small", **unit),
-            "flow_spheres": generators.preset("flow_small", **unit, geometry="spheres", solver="euler"),
+            "flow_unit": generators.preset("flow_small", scale="unit"),
+            "flow_spheres": generators.preset("flow_small", scale="unit", geometry="spheres", solver="euler"),
             "deepweightflow": generators.preset("deepweightflow", steps=15_000),
-            "copier": {"kind": "copier", "order": "mean", "scale": "balanced"},
+            **generators.closed_forms(),
         }
     )

@@ -55,6 +55,16 @@ def pdiff_baselines() -> ConfigDict:
     return config
 
 
+def closed_forms(components: int = 32) -> dict[str, dict]:
+    """Densities and sparse codes of networks in one form, and the exact field of flow matching, a positive control."""
+    return {
+        "kde": {"kind": "kde", "components": components},
+        "mixture": {"kind": "mixture", "components": components},
+        "sparse_coding": {"kind": "sparse_coding"},
+        "copier": {"kind": "copier", "order": "mean", "scale": "balanced"},
+    }
+
+
 def latent_samplers(name: str) -> dict[str, dict]:
     """Ways of sampling from the autoencoder `name`, whose own is S_KDE30 with independent dimensions.
 

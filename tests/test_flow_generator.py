@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +10,21 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from jaxweights import evaluation, generators, nets, parallel, studies, tasks
 from jaxweights import flow as flows
-from jaxweights import generators, parallel, tasks
 from jaxweights.errors import UserError
 from jaxweights.experiment import plan
 from jaxweights.generators import canonical
 from jaxweights.generators.flow import Flow, exact, geometry, selection
+from jaxweights.nn import normalization
 from jaxweights.population import Population
+from jaxweights.spec import FIXED, Leaf, WeightSpec
+from jaxweights.studies.base import Estimation, Subject
 from jaxweights.training import StageTrainer
 
 NET = tasks.build({"name": "mlp", "hidden": (4, 3)}, (2, 2, 1), 2)
 P = NET.spec.num_params
+MESH = parallel.make_mesh(1)
 TINY = {"width": 8, "time_width": 2, "steps": 5, "batch_size": 4, "sampling_steps": 2}
 
 
@@ -120,7 +125,7 @@ def trained(**settings):
     generator = Flow(**{**TINY, **settings})
     data, constants = generator.prepare(population())
     stage = generator.stages()[0]
-    trainer = StageTrainer(stage, data, {"constants": constants}, parallel.make_mesh(1), jax.random.key(1), "x")
+    trainer = StageTrainer(stage, data, {"constants": constants}, MESH, jax.random.key(1), "x")
     state, losses, states = trainer.init(), [], []
     for step in range(stage.steps + 1):
         found = {"params": state.params, "model_state": state.model_state}
@@ -206,3 +211,59 @@ def test_settings_that_do_not_go_together_are_refused():
             Flow(**changes)
     assert dataclasses.replace(Flow(), sampling_steps=5) != Flow()
     assert flows.grid(Flow().sampling_steps).shape == (100,)
+
+
+class Exact(Flow):
+    """A flow that has become the copying field."""
+
+    def velocity(self, state):
+        constants = state["constants"]
+        return lambda x, t: exact.field(x, t, state["networks"], constants["source_std"], self.sigma)
+
+
+def test_the_study_tells_a_copier_from_a_flow_that_knows_nothing():
+    """A copier's distance is zero and it is nearer to itself everywhere; a zero velocity's is as long as that field."""
+    networks, dataset = population(), cast(Any, None)  # which it does not look at
+    for kind, far in ((Exact, 0.0), (Flow, 1.0)):
+        generator = kind(**TINY, order="none", select="last")
+        learned, constants = generator.prepare(networks)
+        params = {"out": {"bias": np.zeros(P, np.float32)}}
+        if kind is Flow:
+            params = generator.stages()[0].init(jax.random.key(0), {"constants": constants})[0]
+        state = {"constants": constants, "flow": {"params": params, "model_state": {}}}
+        subject = Subject(
+            generator, state | generator.finish(state, learned), NET, dataset, networks, population(7, 1), 1, {}, {}
+        )
+        found, arrays = studies.copying.run(subject, studies.copying.CopyingSettings(times=2), Estimation(20, 0, MESH))
+        heldout = found["heldout"]
+        assert heldout["distance"]["n"] == 7 and arrays["train/loss"].shape == (10, 2)
+        assert (heldout["distance"]["mean"] > 0) == bool(far)
+        if kind is Exact:
+            assert heldout["nearer"]["mean"] == 1 and heldout["loss"]["mean"] == heldout["exact"]["mean"]
+            assert found["train"]["loss"]["mean"] < 0.1 * heldout["loss"]["mean"]
+
+
+def test_running_statistics_are_not_generated_but_taken_from_images():
+    """Flows leave them at the mean; recalibrated, they are the means of those of 128 images."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    spec = WeightSpec(tuple(Leaf(name, (3,), (3,), (FIXED,), (0,), (0,)) for name in names))
+    net = nets.TaskNet("norm", normalization.BatchNorm(), spec, (2, 2, 3), 3)
+    rng = np.random.default_rng(0)
+    weights = np.abs(rng.normal(size=(12, 12))).astype(np.float32)
+    images = rng.normal(2, 3, size=(300, 2, 2, 3)).astype(np.float32)
+    found = evaluation.recalibrated(net, weights, images)
+    np.testing.assert_array_equal(found[:, :6], weights[:, :6])
+    batches = images[:256].reshape(2, -1, 3).astype(np.float64)
+    expected = np.concatenate([batches.mean(axis=(0, 1)), batches.var(axis=1, ddof=1).mean(axis=0)])
+    np.testing.assert_allclose(found[:, 6:], np.tile(expected, (12, 1)), rtol=1e-5)
+    networks = Population.create(weights, spec, run=np.arange(12), step=0)
+    generator = Flow(**TINY, select="last")
+    data, constants = generator.prepare(networks)
+    np.testing.assert_array_equal(data, weights[:, :6])
+    decoded = np.asarray(generator.decode(constants, jnp.asarray(data)))
+    np.testing.assert_array_equal(decoded[:, :6], data)
+    np.testing.assert_allclose(decoded[:, 6:], np.tile(weights[:, 6:].mean(axis=0), (12, 1)), rtol=1e-6)
+    np.testing.assert_array_equal(generator.encode(constants, weights), data)
+    assert (
+        generator.recalibration == ("train", 10_000) and generator.replace(statistics="generate").recalibration is None
+    )

@@ -4,6 +4,16 @@ from jaxweights.evaluation.accuracy import Evaluation, evaluate, recalls
 from jaxweights.evaluation.base import PredictingEvaluator
 from jaxweights.evaluation.cache import Evaluator
 from jaxweights.evaluation.predictions import Predictor
+from jaxweights.evaluation.recalibration import recalibrated
 from jaxweights.evaluation.stored import StoredPredictions
 
-__all__ = ["Evaluation", "Evaluator", "PredictingEvaluator", "Predictor", "StoredPredictions", "evaluate", "recalls"]
+__all__ = [
+    "Evaluation",
+    "Evaluator",
+    "PredictingEvaluator",
+    "Predictor",
+    "StoredPredictions",
+    "evaluate",
+    "recalibrated",
+    "recalls",
+]

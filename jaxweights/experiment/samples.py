@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights import generators, population, processes, store
+from jaxweights import data, generators, nets, population, processes, store
 from jaxweights.errors import UserError
+from jaxweights.evaluation import recalibrated
 from jaxweights.experiment import zoo
 from jaxweights.experiment.context import Context
 
@@ -126,7 +127,19 @@ def _drawn(context: Context, opened: store.PopulationStore, generator, trained, 
 
     keys = context.sample_keys(generator.name)
     samples = generators.draw(generator, trained, keys, zoo.starts(opened), measure, context.mesh, own)
-    return np.asarray(samples.weights), np.asarray(samples.parents)
+    return _recalibrated(context, generator, np.asarray(samples.weights)), np.asarray(samples.parents)
+
+
+def _recalibrated(context: Context, generator: generators.Generator, weights: np.ndarray) -> np.ndarray:
+    """Samples with running statistics from where the generator wants them; of networks that are generated in part, as
+    they are."""
+    wanted, net = generator.recalibration, context.net
+    if wanted is None or isinstance(net, nets.PartialNet):
+        return weights
+    dataset = context.dataset
+    images = dataset.train_images if wanted.split == "train" else dataset.test_images
+    standardised = data.standardise(images[: wanted.images], dataset.scale, dataset.shift)
+    return recalibrated(net, weights, np.asarray(standardised), context.mesh)
 
 
 def _refuse_undefined(context: Context, generator, drawn: tuple[np.ndarray, np.ndarray] | None) -> None:

@@ -12,7 +12,19 @@ from ml_collections import ConfigDict
 
 from jaxweights import parallel, programs, settings, traces
 from jaxweights.errors import UserError
-from jaxweights.generators import aligned, baselines, flow, gpt, hyperdiffusion, hyperrep, imported, neuron_flow, pdiff
+from jaxweights.generators import (
+    aligned,
+    baselines,
+    densities,
+    flow,
+    gpt,
+    hyperdiffusion,
+    hyperrep,
+    imported,
+    neuron_flow,
+    pdiff,
+    sparse_coding,
+)
 from jaxweights.generators.base import (
     Augmented,
     Autoencoding,
@@ -60,6 +72,9 @@ GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
     "aligned_interpolation": aligned.AlignedInterpolation,
     "soup": aligned.Soup,
     "copier": flow.Copier,
+    "kde": densities.KDE,
+    "mixture": densities.Mixture,
+    "sparse_coding": sparse_coding.SparseCoding,
     "file": imported.Imported,
     "pdiff": pdiff.PDiff,
     "hyperrep": hyperrep.HyperRep,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -108,6 +108,18 @@ class Training(NamedTuple):
         return cls(len(population), len(population) // max(runs, 1), population.spec)
 
 
+class Recalibration(NamedTuple):
+    """Images by which running statistics of batch normalisation are taken.
+
+    Attributes:
+      split: "train" or "test" images.
+      images: how many, from the first on.
+    """
+
+    split: Literal["train", "test"]
+    images: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Generator(Settings, abc.ABC):
     """A generator of weight vectors, with its settings.
@@ -129,6 +141,12 @@ class Generator(Settings, abc.ABC):
     def check(self, training: Training) -> None:
         """Raises `UserError` where it cannot learn from such networks; asked before any are trained."""
         del training
+
+    @property
+    def recalibration(self) -> Recalibration | None:
+        """Where an experiment takes the running statistics of its samples from, once they are drawn; None for what the
+        samples have."""
+        return None
 
 
 class ClosedFormGenerator(Generator):

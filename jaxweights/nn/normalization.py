@@ -28,7 +28,7 @@ STATISTICS = "statistics"
 Statistics = Literal["batch", "running", "instance"]
 """What a generator's signals are normalised by: the statistics of the batch, the running ones, or each example's."""
 
-_MOMENTUM = 0.1  # weight of a new batch in the running statistics; PyTorch's default
+MOMENTUM = 0.1  # weight of a new batch in the running statistics; PyTorch's default
 _RUNNING = "running_"
 
 
@@ -97,7 +97,7 @@ class BatchNorm(nn.Module):
             mean, var, unbiased = _batch_statistics(x, self.axis_name)
             batch = {"running_mean": mean, "running_var": unbiased}
             for name, old in running.items():
-                new = old + _MOMENTUM * (batch[name] - old)
+                new = old + MOMENTUM * (batch[name] - old)
                 self.put_variable(STATISTICS, name, lax.stop_gradient(new))
         else:
             mean, var = lax.stop_gradient((mean, var))
@@ -118,7 +118,7 @@ class SignalNorm(nn.Module):
       epsilon: added to the variance.
     """
 
-    momentum: float = _MOMENTUM
+    momentum: float = MOMENTUM
     epsilon: float = 1e-5
 
     @nn.compact

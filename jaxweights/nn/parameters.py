@@ -159,6 +159,8 @@ INITIALISERS: dict[str, Initialiser] = {
     "xavier_normal": Initialiser(lambda u, i, o: math.sqrt(2 / (i + o)) * _standard_normal(u), _small_bias),
     "kaiming_uniform": Initialiser(lambda u, i, o: math.sqrt(6 / i) * u, _small_bias),
     "kaiming_normal": Initialiser(lambda u, i, o: math.sqrt(2 / i) * _standard_normal(u), _small_bias),
+    # DeepWeightFlow's zoos of MLPs.
+    "kaiming_uniform_no_bias": Initialiser(lambda u, i, o: math.sqrt(6 / i) * u, _no_bias),
     # Gains of reinforcement learning, from hidden layers to critics' and actors' outputs; for matrices only.
     "orthogonal": _orthogonal(math.sqrt(2)),
     "orthogonal_1": _orthogonal(1.0),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.report import autoencoder, compare, giveaway, probing, prompting, shapes
+from jaxweights.report import autoencoder, compare, copying, giveaway, probing, prompting, shapes
 from jaxweights.report.style import Picture, Section, Series
 
 
@@ -45,6 +45,10 @@ def _prompting(f: Findings) -> Iterator[Picture | Section]:
     return prompting.parts(f.name, f.study, f.arrays, colour, f.folder)
 
 
+def _copying(f: Findings) -> Iterator[Picture | Section]:
+    return copying.parts(f.name, f.study, f.arrays)
+
+
 def _shapes(f: Findings) -> Iterator[Picture | Section]:
     return shapes.parts(f.study, f.arrays, f.series, f.seed, f.folder)
 
@@ -60,6 +64,7 @@ def _probing(f: Findings) -> Iterator[Picture | Section]:
 PARTS: dict[str, Callable[[Findings], Iterator[Picture | Section]]] = {
     "autoencoder": _autoencoder,
     "prompting": _prompting,
+    "copying": _copying,
     "shapes": _shapes,
     "giveaway": _giveaway,
     "probing": _probing,

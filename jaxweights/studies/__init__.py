@@ -11,9 +11,9 @@ from typing import Any
 
 from jaxweights import data, nets, settings
 from jaxweights.errors import UserError
-from jaxweights.generators import GENERATORS, Autoencoding, Generator, Prompted
+from jaxweights.generators import GENERATORS, Autoencoding, Generator, Prompted, flow
 from jaxweights.settings import Settings
-from jaxweights.studies import autoencoder, giveaway, probing, prompting, shapes
+from jaxweights.studies import autoencoder, copying, giveaway, probing, prompting, shapes
 from jaxweights.studies.base import Estimation, Findings, Series, Study, Subject
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
 STUDIES: dict[str, Study] = {
     "autoencoder": Study(autoencoder.AutoencoderSettings, autoencoder.run, generators=Autoencoding),
     "prompting": Study(prompting.PromptingSettings, prompting.run, generators=Prompted),
+    "copying": Study(copying.CopyingSettings, copying.run, generators=flow.Flow),
     "shapes": Study(shapes.ShapesSettings, shapes.run, exists=shapes.exists, task="field", net={"signal": "occupancy"}),
     "giveaway": Study(giveaway.GiveawaySettings, giveaway.run, asked=giveaway.asked),
     "probing": Study(probing.ProbingSettings, probing.run, asked=probing.asked),

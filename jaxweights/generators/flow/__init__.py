@@ -2,6 +2,6 @@
 (Erdogan 2025, arXiv 2504.03710), and the exact field that all of them approach, which copies."""
 
 from jaxweights.generators.flow.copier import Copier
-from jaxweights.generators.flow.generator import Flow
+from jaxweights.generators.flow.generator import STAGE, Flow
 
-__all__ = ["Copier", "Flow"]
+__all__ = ["STAGE", "Copier", "Flow"]

@@ -13,9 +13,10 @@ import numpy as np
 import optax
 
 from jaxweights import flow as flows
+from jaxweights.auditing.alignment.canonical import weight_places
 from jaxweights.errors import UserError
 from jaxweights.generators import canonical, domain, principal
-from jaxweights.generators.base import Samples, Stage, Training, keys_for
+from jaxweights.generators.base import OnHost, Samples, Stage, Training, keys_for
 from jaxweights.generators.baselines import Static
 from jaxweights.generators.flow import selection
 from jaxweights.generators.flow.geometry import Euclidean, Product
@@ -68,7 +69,8 @@ class Flow(FlowSettings):
         Returns:
           What the flow learns from `[n, D]` float32, and the constants: `source_std`; of other runs, for the choice of
           parameters, `validation` `[m, D]`; and what leads back to weights: `mean` `[P]` and `basis` `[D, P]` of the
-          components, `factor` `[P]` of outputs; for the order of other networks `reference` `[P]`.
+          components, `factor` `[P]` of outputs, and where running statistics are not generated `places` `[R]` of all
+          others and `centre` `[P]`; for the order of other networks `reference` `[P]`.
 
         Raises:
           UserError: networks that have no such form.
@@ -78,9 +80,13 @@ class Flow(FlowSettings):
         if form.reference is not None:
             constants["reference"] = form.reference.astype(np.float32)
         constants["factor"] = np.ones(training.spec.num_params, np.float32)
+        places = weight_places(training.spec) if self.statistics != "generate" else None
+        if places is not None:
+            constants |= {"places": places.astype(np.int32), "centre": rows.mean(axis=0)}
+            rows = rows[:, places]
         if self.scale == "unit":
-            places = canonical.spheres(training.spec)
-            constants["factor"][np.concatenate([places.output, places.output_bias])] = form.gain
+            outputs = canonical.spheres(training.spec)
+            constants["factor"][np.concatenate([outputs.output, outputs.output_bias])] = form.gain
         if self.geometry == "spheres":
             constants["spec"] = Static(training.spec)
         held = self._held(training.records["run"])
@@ -97,6 +103,7 @@ class Flow(FlowSettings):
 
     def encode(self, constants: Mapping[str, Any], rows: np.ndarray) -> np.ndarray:
         """What the flow sees of networks in its form, `[n, P]` to `[n, D]` float32."""
+        rows = rows[:, constants["places"]] if "places" in constants else rows
         if "basis" not in constants:
             return rows
         return ((rows - constants["mean"].astype(np.float64)) @ constants["basis"].T).astype(np.float32)
@@ -107,6 +114,9 @@ class Flow(FlowSettings):
         if "basis" in constants:
             product = jnp.matmul(latents, constants["basis"], precision=jax.lax.Precision.HIGHEST)
             weights = constants["mean"][None] + product
+        if "places" in constants:
+            every = jnp.broadcast_to(constants["centre"][None], (len(weights), constants["centre"].shape[0]))
+            weights = every.at[:, constants["places"]].set(weights)
         return weights * constants["factor"][None]
 
     def form(self, constants: Mapping[str, Any], spec: WeightSpec) -> canonical.Form:
@@ -130,6 +140,11 @@ class Flow(FlowSettings):
         end = flows.solve(self.velocity(state), start, flows.grid(self.sampling_steps), self.solver, space.move)
         weights = domain.inside(self.decode(constants, end), constants, self.variances)
         return Samples(weights, jnp.full((inputs.shape[0],), -1, jnp.int32))
+
+    def finish(self, state: Mapping[str, Any], data: np.ndarray) -> dict[str, Any]:
+        """Returns what the flow has learned from, `learned` `[n, D]`, on the host."""
+        del state
+        return {"learned": OnHost(data)}
 
     def noise(self, constants: Mapping[str, Any], keys: jax.Array, state: Mapping[str, Any]) -> jax.Array:
         """Noise `[n, D]` that samples start from."""
@@ -174,7 +189,8 @@ class Flow(FlowSettings):
 
     def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         constants = done["constants"]
-        size = constants["basis"].shape[0] if "basis" in constants else constants["factor"].shape[0]
+        part = next(key for key in ("basis", "places", "factor") if key in constants)
+        size = constants[part].shape[0]
         module = Velocity(self.width, self.time_width, self.extra, self.dropout)
         first, table = jax.random.split(key)
         params = initialise(module, first, jnp.zeros((1, size)), jnp.zeros((1,)))["params"]
@@ -227,7 +243,12 @@ class Flow(FlowSettings):
         return jnp.mean(jnp.square(self._predict(params, space, x, times, dropped) - target))
 
     def examples(
-        self, constants: Mapping[str, Any], networks: jax.Array, keys: jax.Array, table: jax.Array | None = None
+        self,
+        constants: Mapping[str, Any],
+        networks: jax.Array,
+        keys: jax.Array,
+        table: jax.Array | None = None,
+        times: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Points on the paths to networks `[n, D]`, their times `[n]` and the velocities of the paths.
 
@@ -236,6 +257,7 @@ class Flow(FlowSettings):
           networks: `[n, D]`, as the flow sees them.
           keys: `[n]` typed PRNG keys.
           table: data of the key of a table of noise whose rows paths start from; None for fresh noise.
+          times: `[n]`; None to draw them.
         """
         space, shape = self.space(constants), networks.shape[1:]
 
@@ -248,7 +270,8 @@ class Flow(FlowSettings):
             drawn = jax.random.uniform(time) if a == b == 1 else jax.random.beta(time, a, b)
             return drawn, jax.random.normal(noise, shape), jax.random.normal(jitter, shape)
 
-        times, noise, jitter = jax.vmap(draw)(keys)
+        drawn, noise, jitter = jax.vmap(draw)(keys)
+        times = drawn if times is None else times
         start = space.start(constants["source_std"] * noise)
         x, target = space.path(start, networks, times)
         return space.onto(x + self.sigma * jitter), times, target

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from jaxweights.flow import Solver
 from jaxweights.generators import canonical, domain
-from jaxweights.generators.base import LearnedGenerator
+from jaxweights.generators.base import LearnedGenerator, Recalibration
 from jaxweights.generators.flow.selection import Select
 from jaxweights.settings import setting
 
@@ -17,8 +17,9 @@ from jaxweights.settings import setting
 class FlowSettings(LearnedGenerator):
     """Settings of `Flow`; the defaults are DeepWeightFlow's (arXiv 2601.05052) with its defects corrected.
 
-    Four fields undo the corrections and give the published behaviour, see the preset "deepweightflow":
-    `source="table"`, `source_std=0.01`, `select="luckiest"`, `components` of one less than there are networks.
+    Five fields undo the corrections and give the published behaviour, as in the preset "deepweightflow":
+    `source="table"`, `source_std=0.01`, `select="luckiest"`, `components=0` (one less than there are networks), and
+    `statistics="test"`.
 
     Attributes:
       order: order of hidden units that networks are brought to: of the first training network, as published; of the
@@ -48,13 +49,18 @@ class FlowSettings(LearnedGenerator):
       select: which parameters samples are drawn with: the best for held-out training runs, the "last" ones, or those
         of the smallest loss of a batch, as published.
       validation: share of the training runs that are held out for that.
+      statistics: running statistics of batch normalisation. "train": they are not generated, and in an experiment taken
+        from training images once samples are drawn; "test": from test images, as published; "generate": as all other
+        weights. Outside of an experiment, which has the images, they are the means of the training networks', see
+        `evaluation.recalibrated`.
+      statistics_images: how many images, from the first on; the published test set has 10,000.
       variances: running variances of batch normalisation that fall below the smallest one of the training networks.
         clip: that one takes their place; published: they stay.
       solver: "rk4", "heun" or "euler".
       sampling_steps: steps of a sample; the published 100 times are 99 steps.
     """
 
-    SAMPLING: ClassVar[frozenset[str]] = frozenset({"solver", "sampling_steps", "variances"})
+    SAMPLING: ClassVar[frozenset[str]] = frozenset({"solver", "sampling_steps", "statistics_images", "variances"})
     TRACED: ClassVar[frozenset[str]] = frozenset({"weight_decay", "sigma"})
     TINY: ClassVar[Mapping[str, Any]] = {
         "scale": "unit",
@@ -89,9 +95,16 @@ class FlowSettings(LearnedGenerator):
     ema_decay: float | None = setting(None, at_least=0, below=1)
     select: Select = "heldout"
     validation: float = setting(0.1, above=0, below=1)
+    statistics: Literal["train", "test", "generate"] = "train"
+    statistics_images: int = setting(10_000, at_least=1)
     variances: domain.Variances = "clip"
     solver: Solver = "rk4"
     sampling_steps: int = setting(99, at_least=1, at_most=100_000)
+
+    @property
+    def recalibration(self) -> Recalibration | None:
+        """See `Generator.recalibration`."""
+        return None if self.statistics == "generate" else Recalibration(self.statistics, self.statistics_images)
 
     def __post_init__(self) -> None:
         """Raises UserError for settings that do not go together."""

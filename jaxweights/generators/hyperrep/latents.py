@@ -13,13 +13,14 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import jax
 import numpy as np
 from scipy import special
 
 from jaxweights.errors import UserError
+from jaxweights.generators.densities import Covariance, fit_clusters
 from jaxweights.population import top_rows
 from jaxweights.settings import Settings, setting
 
@@ -27,6 +28,7 @@ MODES: dict[str, tuple[str, ...]] = {
     "kde": ("independent", "faithful"),
     "joint_kde": (),
     "gaussian": (),
+    "mixture": ("full", "diag"),
     "uniform": (),
     "neighbourhood": (),
     "direct": (),
@@ -36,6 +38,7 @@ MODES: dict[str, tuple[str, ...]] = {
 
 NEIGHBOURHOOD_COMPONENTS = 3
 """Dimensions of the UMAP embedding in the published S_Neigh."""
+_CLUSTERS = 8  # of "mixture"
 _UMAP = {"n_neighbors": 15, "min_dist": 0.01, "n_components": NEIGHBOURHOOD_COMPONENTS, "metric": "euclidean"}
 
 
@@ -69,6 +72,8 @@ class LatentSampler(Settings):
         "kde": a Gaussian kernel density estimate per dimension (S_KDE, S_KDE30).
         "joint_kde": a random latent plus Gaussian noise, one kernel density estimate of all dimensions together.
         "gaussian": the normal distribution with the mean and full covariance of the latents.
+        "mixture": eight normal distributions, fitted by expectation maximisation; of fewer than 16 latents half as many
+          as there are.
         "uniform": uniform on the cube from -1 to 1 (S_U); no latent is used.
         "neighbourhood": UMAP to three dimensions, uniform there, and back (S_Neigh); needs the package umap-learn.
         "direct": the rows of the last step in order, without randomness. The published baseline takes the weights of
@@ -83,8 +88,9 @@ class LatentSampler(Settings):
         "kde": "independent" draws row and noise of every dimension independently, a true product of the marginal
           densities. "faithful" is the published code, which seeds the generator anew for every dimension: all
           dimensions take the same row and the same noise, so each sample is one latent shifted along the diagonal.
+        "mixture": covariances, "full" or "diag" for independent dimensions within each distribution.
         "reconstruct": "ordered" takes the first rows, "random" draws rows with replacement.
-      seed: random seed of the published code: of "kde" in faithful mode, and of UMAP.
+      seed: random seed of the published code: of "kde" in faithful mode, and of UMAP; of the fit of "mixture".
 
     Raises:
       UserError: an unknown kind or mode, or a number out of range.
@@ -196,6 +202,18 @@ def _gaussian(sampler: LatentSampler, latents: np.ndarray, rows: np.ndarray, key
     return _without_parents(mean[None, :] + np.einsum("nr,rl->nl", normals, factor))
 
 
+def _mixture(sampler: LatentSampler, latents: np.ndarray, rows: np.ndarray, keys: jax.Array) -> Draw:
+    _need(rows, 2, sampler)
+    chosen = latents[rows].astype(np.float64)
+    found = fit_clusters(chosen, min(_CLUSTERS, len(rows) // 2), cast(Covariance, sampler.mode), sampler.seed)
+    units = _uniforms(keys, 1 + latents.shape[1])
+    which = np.minimum(np.searchsorted(np.cumsum(found.shares), units[:, 0]), len(found.shares) - 1)
+    normals, factors = special.ndtri(units[:, 1:]), found.factors[which]
+    # As in `_gaussian`, not a BLAS product.
+    spread = factors * normals if factors.ndim == 2 else np.einsum("nij,nj->ni", factors, normals)
+    return _without_parents(found.means[which] + spread)
+
+
 def _neighbourhood(sampler: LatentSampler, latents: np.ndarray, rows: np.ndarray, keys: jax.Array) -> Draw:
     try:
         umap = importlib.import_module("umap")
@@ -224,6 +242,7 @@ _DRAWS: dict[str, Callable[[LatentSampler, np.ndarray, np.ndarray, jax.Array], D
     "kde": _kde,
     "joint_kde": _joint_kde,
     "gaussian": _gaussian,
+    "mixture": _mixture,
     "neighbourhood": _neighbourhood,
     "reconstruct": _reconstruct,
 }
