@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxweights.api.generators import Model as Model
     from jaxweights.api.generators import fit as fit
     from jaxweights.api.generators import sample as sample
+    from jaxweights.api.released import released as released
     from jaxweights.api.sweep import SweepResult as SweepResult
     from jaxweights.api.sweep import sweep as sweep
     from jaxweights.api.zoo import evaluate as evaluate
@@ -48,6 +49,7 @@ _PUBLIC = {
     "export": "jaxweights.api.export",
     "fit": "jaxweights.api.generators",
     "from_state_dicts": "jaxweights.state_dicts",
+    "released": "jaxweights.api.released",
     "sample": "jaxweights.api.generators",
     "sweep": "jaxweights.api.sweep",
     "to_state_dict": "jaxweights.state_dicts",

@@ -73,7 +73,7 @@ def save_torch(path, value, monkeypatch):
             if not isinstance(found, np.ndarray):
                 return NotImplemented
             arrays.append(np.ascontiguousarray(found, "<f4"))
-            strides = tuple(s // 4 for s in arrays[-1].strides)
+            strides = tuple(s // 4 for s in arrays[-1].reshape(found.shape).strides)
             reference = Reference(len(arrays) - 1)
             return rebuild, (reference, 0, found.shape, strides, False, collections.OrderedDict())
 

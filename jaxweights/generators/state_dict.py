@@ -44,6 +44,11 @@ class StateDict:
             f"Set the fields of the generator {kind}, and the task network, as in the checkpoint's configuration."
         )
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of the tensors that are not taken yet, without the prefix."""
+        return frozenset(name.removeprefix(self._prefix) for name in self._rest)
+
     def take(self, name: str, ndim: int | None = None) -> np.ndarray:
         """The tensor of this name, float32.
 

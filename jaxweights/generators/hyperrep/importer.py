@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -59,6 +60,54 @@ def from_torch(state_dict: Checkpoint, layout: UnitLayout, architecture: Archite
     expected = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, layout.num_params)))["params"])
     tensors.finish(params, expected)
     return params
+
+
+def sizes(state_dict: Checkpoint) -> dict[str, Any]:
+    """Settings of `HyperRep` that the shapes of a published checkpoint tell: all sizes but the number of heads. A
+    bottleneck without hidden layers is taken for "linear", not for "linear_bounded", which has the same shapes.
+
+    Raises:
+      UserError: a file that is not read, or tensors of something else.
+    """
+    tensors = StateDict(state_dict, "", "hyperrep")
+    names = tensors.names
+    layers = [name for name in names if re.fullmatch(r"encoder\.vec2neck\.(?:encoder\.)?\d+\.weight", name)]
+    layers.sort(key=lambda name: int(name.split(".")[-2]))
+    if not layers:
+        layers = ["encoder.vec2neck.0.weight"]  # whose absence is refused
+    mlp = layers[0].startswith("encoder.vec2neck.encoder.")
+    width = tensors.take("encoder.position_embeddings.weight", 2).shape[1]
+    bottleneck = [tensors.take(name, 2).shape for name in layers]
+    back = "decoder.nec2vec.decoder" if mlp else "decoder.nec2vec"
+    last = max(
+        (n for n in names if n.startswith(back) and n.endswith(".weight")), key=_number, default=f"{back}.weight"
+    )
+    whole = "average" if bottleneck[0][1] == width else "linear"
+    return {
+        "encoding": "weight" if any(".embed." in name for name in names) else "neuron",
+        "width": width,
+        "feed_forward": tensors.take("encoder.layers.0.ff.linear_1.weight", 2).shape[0],
+        "blocks": len({name.split(".")[2] for name in names if name.startswith("encoder.layers.")}),
+        "latent_dim": bottleneck[-1][0],
+        "normalize": "encoder.layers.0.norm_1.alpha" in names,
+        "compression": "token" if "encoder.comp_token" in names else whole,
+        "decompression": "repeat" if tensors.take(last, 2).shape[0] == width else "linear",
+        "bottleneck": "mlp" if mlp else "linear",
+        **(_mlp_sizes(layers) if mlp else {}),
+        "decoder_bias": "decoder.decoder_bias" in names,
+    }
+
+
+def _mlp_sizes(layers: list[str]) -> dict[str, Any]:
+    """Hidden layers, and whether there is dropout, which is a module of its own between them (of which rate does not
+    matter once the model is trained)."""
+    strided = len(layers) > 1 and _number(layers[1]) - _number(layers[0]) == 2
+    return {"bottleneck_layers": len(layers) - 1} | ({"dropout": 0.0} if strided else {})
+
+
+def _number(name: str) -> int:
+    part = name.split(".")[-2]
+    return int(part) if part.isdigit() else 0
 
 
 def _tokens(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxweights import array_files
 from jaxweights.errors import UserError
 from jaxweights.generators.pdiff.generator import PDiff
 from jaxweights.generators.state_dict import Checkpoint, StateDict
@@ -18,7 +21,9 @@ _DENOISER = "net."
 _IGNORED = "num_batches_tracked"
 
 
-def from_torch(checkpoint: Mapping[str, Checkpoint], generator: PDiff, training: Population) -> dict[str, Any]:
+def from_torch(
+    checkpoint: Mapping[str, Checkpoint] | str | os.PathLike[str], generator: PDiff, training: Population
+) -> dict[str, Any]:
     """Reads the file that the published code leaves in its folder `checkpoint`.
 
     Args:
@@ -37,6 +42,8 @@ def from_torch(checkpoint: Mapping[str, Checkpoint], generator: PDiff, training:
     """
     if generator.diffusion_steps and generator.standardise_latents:
         raise UserError("Published checkpoints of P-diff do not standardise latents; set standardise_latents=False.")
+    if isinstance(checkpoint, (str, os.PathLike)):
+        checkpoint = parts(pathlib.Path(checkpoint))
     wanted = ("vae", "diffusion") if generator.diffusion_steps else ("vae",)
     missing = [name for name in wanted if not isinstance(checkpoint, Mapping) or name not in checkpoint]
     if missing:
@@ -55,6 +62,15 @@ def from_torch(checkpoint: Mapping[str, Checkpoint], generator: PDiff, training:
         expected = jax.eval_shape(stage.init, jax.random.key(0), state)
         state[stage.name] = _checked(tensors, (params, model_state), expected)
     return state
+
+
+def parts(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """The state dicts of a file by name."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, tensor in array_files.tensors(path, array_files.Wanted("The checkpoint")).items():
+        part, _, inner = name.partition(".")
+        found.setdefault(part, {})[inner] = tensor
+    return found
 
 
 class _Tensors(StateDict):
