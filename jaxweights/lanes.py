@@ -97,7 +97,7 @@ class LaneTrainer:
           hyper: `[L]` values of traced settings by name, each in `generator.TRACED`.
           report: called with the steps of all lanes so far.
           rows: `[L, m]` training rows of every lane, which is then trained as on these alone; None for all of them.
-            For generators whose `prepare` looks at one row at a time.
+            For generators whose `prepare` looks at one row at a time, but for `constants_of`.
 
         Raises:
           UserError: fewer rows in a lane than in a batch.
@@ -111,7 +111,7 @@ class LaneTrainer:
         shared = jax.device_put((jax.tree.map(jnp.asarray, data), constants), parallel.replicated(self.mesh))
         finite, losses, before = np.ones(len(lane.key), bool), np.zeros(len(lane.key)), 0
         for number, stage in enumerate(made.stages):
-            state = made.start(number)(lane, shared[1])
+            state = made.start(number)(lane, shared)
             step, take = 0, 4
             while step < stage.steps:
                 take, begin = min(take, stage.steps - step), time.monotonic()
@@ -124,10 +124,12 @@ class LaneTrainer:
             params = state.params if state.ema is None else state.ema
             lane = lane._replace(done={**lane.done, stage.name: {"params": params, "model_state": state.model_state}})
         kept = jax.tree.map(np.asarray, lane.done)
-        states = [{"constants": constants, **jax.tree.map(lambda x, i=i: x[i], kept)} for i in range(count)]
-        for i, state in enumerate(states):
+        states = []
+        for i in range(count):
             own = data if rows is None else jax.tree.map(lambda x, i=i: x[rows[i]], data)
-            state.update(self.generator.finish(state, own))
+            known = constants if rows is None else self.generator.constants_of(constants, data, rows[i])
+            state = {"constants": known, **jax.tree.map(lambda x, i=i: x[i], kept)}
+            states.append(state | self.generator.finish(state, own))
         return Trained(states, losses[:count], finite[:count])
 
     def _lane(self, keys: jax.Array, hyper: Mapping[str, np.ndarray], rows: np.ndarray | None) -> Lane:
@@ -169,14 +171,14 @@ class _Programs:
 
     @functools.cache  # noqa: B019  (which are kept, and so are these)
     def start(self, number: int):
-        def one(lane: Lane, constants: Any) -> TrainState:
+        def one(lane: Lane, shared: Any) -> TrainState:
             stage, key = self._stage(number, lane.hyper), _key(lane, number)
-            params, model_state = stage.init(jax.random.fold_in(key, 0), {"constants": constants, **lane.done})
+            params, model_state = stage.init(jax.random.fold_in(key, 0), self._done(lane, *shared))
             ema = None if stage.ema_decay is None else jax.tree.map(jnp.copy, params)
             return TrainState(jnp.int32(0), params, model_state, stage.optimizer.init(params), ema)
 
-        def many(lanes: Lane, constants: Any) -> TrainState:
-            return jax.lax.map(lambda lane: one(lane, constants), lanes)
+        def many(lanes: Lane, shared: Any) -> TrainState:
+            return jax.lax.map(lambda lane: one(lane, shared), lanes)
 
         split, whole = PartitionSpec(parallel.AXIS), PartitionSpec()
         return jax.jit(jax.shard_map(many, mesh=self.mesh, in_specs=(split, whole), out_specs=split, check_vma=False))
@@ -206,13 +208,18 @@ class _Programs:
         body = jax.shard_map(many, mesh=self.mesh, in_specs=specs, out_specs=split, check_vma=False)
         return jax.jit(body, donate_argnums=0)
 
+    def _done(self, lane: Lane, data: Any, constants: Any) -> dict[str, Any]:
+        """What a stage of a lane finds."""
+        own = constants if lane.rows is None else self.generator.constants_of(constants, data, lane.rows)
+        return {"constants": own, **lane.done}
+
     def _step(self, number: int, state: TrainState, lane: Lane, data: Any, constants: Any):
         """One step of one lane, and its loss; see `StageTrainer`."""
         stage, key = self._stage(number, lane.hyper), jax.random.fold_in(_key(lane, number), 1)
         size = jax.tree.leaves(data)[0].shape[0] if lane.rows is None else lane.rows.shape[0]
         rows, keys = steps.drawn(stage, size, key, state.step)
         rows = rows if lane.rows is None else lane.rows[rows]
-        batch, done = stage.gather(data, rows, keys), {"constants": constants, **lane.done}
+        batch, done = stage.gather(data, rows, keys), self._done(lane, data, constants)
 
         def loss(params):
             value, (model_state, _) = stage.loss(params, state.model_state, done, batch, keys, None)

@@ -49,6 +49,14 @@ def test_lanes_of_a_model_train_on_rows_of_their_own(kind):
     assert drawn.weights.shape == (4, 192) and drawn.weights.min() >= 0 and drawn.weights.max() <= 1
 
 
+@pytest.mark.parametrize("kind", models.MODELS)
+def test_what_a_lane_finds_is_of_its_own_rows(kind):
+    model, pool, rows = models.make("mine", {"kind": kind, **models.MODELS[kind].TINY}), images(), np.array([5, 0, 3])
+    data, constants = model.prepare(pool)
+    alone = model.prepare(pool.select(rows))[1]
+    jax.tree.map(np.testing.assert_array_equal, model.constants_of(constants, data, rows), alone)
+
+
 @pytest.mark.parametrize("size", [4, 5])
 def test_halved_and_doubled_maps_are_those_of_convolutions(size):
     rng, names = np.random.default_rng(size), ("NHWC", "HWIO", "NHWC")

@@ -209,6 +209,16 @@ class LearnedGenerator(Generator):
         `[N, D]` float32), and the pytree that undoes the preparation. Of weights that are on disk the largest of these
         may be on disk as well: with `shape`, `dtype` and reading by rows."""
 
+    def constants_of(self, constants: Any, data: Any, rows: Any) -> Any:
+        """The constants of a training on some rows alone; here the same for all.
+
+        Args:
+          constants, data: of `prepare`, which was given more networks, traced or not.
+          rows: `[m]` int32, of the examples that the training sees.
+        """
+        del data, rows
+        return constants
+
     @abc.abstractmethod
     def stages(self) -> tuple[Stage, ...]:
         """The training phases in order."""

@@ -43,8 +43,7 @@ class PixelCNN(ImageModel):
       dropout: probability of dropping a value inside a residual layer.
       steps: optimizer steps; published: 5,000 epochs, here of 29,600 images.
       batch_size: images per step; published: 16 on each of 8 GPUs.
-      init_batch_size: training images that initial parameters are fitted to; of trainings as lanes, images of all of
-        them.
+      init_batch_size: training images that initial parameters are fitted to.
       learning_rate: of the first step; every step multiplies it by 0.999995.
       ema_decay: decay of the averaged parameters, which samples are drawn with, or None for no average.
       sampler: "cached" or "naive" (a pass of the whole network per pixel, the same samples).
@@ -89,8 +88,12 @@ class PixelCNN(ImageModel):
         """
         found, constants = super().prepare(training)
         self._check_shape(found.shape[1:])
-        rows = np.linspace(0, len(found) - 1, min(self.init_batch_size, len(found))).round().astype(int)
-        return found, constants | {FIRST: found[rows]}
+        return found, self.constants_of(constants, found, np.arange(len(found)))
+
+    def constants_of(self, constants: Any, data: Any, rows: Any) -> dict[str, Any]:
+        """With the first batch among these rows."""
+        spaced = np.linspace(0, len(rows) - 1, min(self.init_batch_size, len(rows))).round().astype(int)
+        return constants | {FIRST: data[rows[spaced]]}
 
     def stages(self) -> tuple[Stage, ...]:
         """Returns the one stage "network"."""
