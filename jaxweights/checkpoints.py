@@ -8,6 +8,7 @@ import logging
 import math
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,7 +19,6 @@ from jaxweights.errors import UserError
 
 CHECKSUMS = "checksums.json"  # of every file of every whole checkpoint
 _TREE = "_METADATA"  # of the folder that a pytree is in
-_LARGEST_PACKING = 1 << 14  # bytes of arrays per byte on disk: zeros, as moments begin, take nearly none
 _SLACK = 1 << 18  # bytes of a checkpoint besides its arrays, at most, but for very many of them
 
 
@@ -192,11 +192,15 @@ def holds_tree(folder: pathlib.Path) -> bool:
     return (folder / _TREE).is_file()
 
 
-def read_tree(folder: pathlib.Path) -> Any:
+def read_tree(folder: pathlib.Path, largest: Callable[[int], int]) -> Any:
     """The pytree in a folder that Orbax wrote, its arrays NumPy's, with dicts and lists for what else it was made of.
 
+    Args:
+      folder: the folder.
+      largest: bytes that its arrays may have, from those of its files.
+
     Raises:
-      ValueError: it is damaged, or its arrays are far larger than the folder.
+      ValueError: it is damaged, or its arrays are larger.
     """
     import orbax.checkpoint as ocp
     from orbax.checkpoint import metadata
@@ -211,7 +215,7 @@ def read_tree(folder: pathlib.Path) -> Any:
         tree = found.item_metadata.tree
         arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, metadata.ArrayMetadata)]
         needed = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays)
-        if needed > _LARGEST_PACKING * sum(file.stat().st_size for file in _files(folder)):
+        if needed > largest(sum(file.stat().st_size for file in _files(folder))):
             raise ValueError(f"its arrays are said to have {needed:,} bytes")
         return reader.restore(folder.resolve(), args=ocp.args.PyTreeRestore(restore_args=jax.tree.map(how, tree)))
     except Exception as error:  # a damaged checkpoint can raise nearly anything

@@ -106,6 +106,34 @@ HOSTILE = {
         b"\x80\x02](]q\x00" + b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(60)) + b"e.",
         "the same containers again and again",
     ),
+    "paths of paths": (
+        b"\x80\x02"
+        + name("pathlib", "PosixPath")
+        + b"q\x00X\x01\x00\x00\x00aq\x01"
+        + b"".join(b"h\x00h%ch%c\x86Rq%c" % (i, i, i + 1) for i in range(1, 40))
+        + b".",
+        "a very long one",
+    ),
+    "copies": (
+        b"\x80\x02]("
+        + name("_codecs", "encode")
+        + b"q\x00"
+        + value("x" * 60000)
+        + b"q\x01"
+        + b"0h\x00h\x01\x85R" * 900
+        + b"e.",
+        "far more than it holds",
+    ),
+    "files again": (
+        b"\x80\x03]("
+        + NESTED
+        + b"q\x00"
+        + binary(old(tensor("0", 12, (12,), (1,)), {"0": DATA}))
+        + b"q\x01"
+        + b"h\x00h\x01\x85R" * 40
+        + b"e.",
+        "files within it are larger",
+    ),
     "slow keys": (b"\x80\x02}()\x85\x85Nu.", "a key is of the type tuple"),
     "a memo with holes": (b"\x80\x02Nr\xff\xff\xff\xffj\xfe\xff\xff\xff.", "lacks a value"),
     "cut": (zipped(tensor("0", 12, (12,), (1,)), {"0": DATA})[:-30], "truncated or damaged"),

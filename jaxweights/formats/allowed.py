@@ -15,6 +15,7 @@ from jaxweights.formats.contents import Bag
 
 _SHOWN = 3
 _LONGEST = 200
+_LONGEST_PATH = 1 << 15
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,8 +109,8 @@ def _size(sizes: Any) -> tuple[int, ...]:
 
 def _path(separator: str) -> Callable[..., str]:
     def joined(*parts: Any) -> str:
-        if not all(isinstance(part, str) for part in parts):
-            raise ValueError("a path is no text")
+        if not all(isinstance(part, str) for part in parts) or sum(map(len, parts)) > _LONGEST_PATH:
+            raise ValueError("a path is no text, or a very long one")
         root = parts[0] if parts and parts[0].endswith(separator) else ""
         return root + separator.join(parts[1:] if root else parts)
 
@@ -129,11 +130,13 @@ def _pairs(pairs: Any = ()) -> dict[Any, Any]:
 
 def key(value: Any) -> Any:
     """A value as a key of a dictionary or a member of a set; raises `ValueError` for those that are slow to compare."""
-    plain = (str, bytes, float, bool, type(None), Name)
-    small = isinstance(value, plain) or (isinstance(value, int) and abs(value) < 1 << 64)
-    if small or (isinstance(value, tuple) and len(value) < 100 and all(type(v) in (str, int, float) for v in value)):
+    if _small(value) or (isinstance(value, tuple) and len(value) < 100 and all(map(_small, value))):
         return value
     raise ValueError(f"a key is of the type {type(value).__name__}")
+
+
+def _small(value: Any) -> bool:
+    return isinstance(value, (str, bytes, float, type(None), Name)) or (isinstance(value, int) and abs(value) < 1 << 64)
 
 
 def _default(factory: Any = None, *rest: Any) -> dict[Any, Any]:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxweights.formats.contents import Refused
+from jaxweights.formats.contents import Refused, largest
 
 _STEP = 1 << 20  # bytes that are unpacked at a time
-_PACKED = 1100  # deflate packs a byte into less than this share of one
 
 
 def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -26,7 +25,7 @@ def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
       ValueError: two members of a name, or sizes that the file cannot have.
     """
     found: dict[str, zipfile.ZipInfo] = {}
-    stored = 0
+    stored = unpacked = 0
     for member in archive.infolist():
         name = member.filename
         if name.startswith("/") or "\\" in name or ".." in name.split("/") or ":" in name.split("/")[0]:
@@ -39,13 +38,15 @@ def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
             raise Refused(
                 "is packed in a way that is not read (neither stored nor deflated). Unpack and pack it again."
             )
-        packed = member.compress_type == zipfile.ZIP_DEFLATED
-        if member.file_size > (_PACKED * member.compress_size if packed else member.compress_size):
-            raise ValueError(f"the member {name[:80]!r} is said to have {member.file_size:,} bytes")
+        if member.compress_type == zipfile.ZIP_STORED and member.file_size != member.compress_size:
+            raise ValueError(f"the member {name[:80]!r} has two sizes")
+        unpacked += member.file_size
         stored += member.compress_size
         found[name] = member
     if stored > size:
         raise ValueError("its members overlap")
+    if unpacked > largest(size):
+        raise ValueError(f"its members are said to have {unpacked:,} bytes, far more than it")
     return found
 
 

@@ -42,6 +42,11 @@ class Bag:
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def largest(size: int) -> int:
+    """Bytes that a file of so many may unpack to: compressed weights are hardly smaller, zeros are."""
+    return 64 * size + (1 << 30)
+
+
 _CONTAINERS = (dict, list, tuple, set, frozenset, Bag)
 
 

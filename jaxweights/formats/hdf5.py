@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -9,12 +10,10 @@ import numpy as np
 
 from jaxweights import extras
 from jaxweights.errors import UserError
-from jaxweights.formats.contents import Refused
+from jaxweights.formats.contents import Refused, largest
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 MATLAB = b"MATLAB 7.3"
-_PACKED = 1100  # compression packs a byte into less than this share of one
-_ALWAYS = 1 << 16
 _DEEPEST = 50
 _PRIVATE = "#"  # what MATLAB keeps for itself
 
@@ -37,12 +36,28 @@ def read(path: pathlib.Path, turned: bool = False) -> tuple[dict[str, Any], dict
     try:
         with h5py.File(path, "r") as file:
             texts = {name: value for name, value in file.attrs.items() if isinstance(value, str)}
-            return _group(h5py, file, turned, ()), texts
+            return _group(_File(h5py, turned, largest(path.stat().st_size)), file, ()), texts
     except (OSError, RuntimeError, KeyError, AttributeError) as error:  # what HDF5 raises for damaged files
         raise ValueError(str(error)) from error
 
 
-def _group(h5py: Any, group: Any, turned: bool, above: tuple[Any, ...]) -> dict[str, Any]:
+@dataclasses.dataclass
+class _File:
+    """What is known of a file while it is read.
+
+    Attributes:
+      h5py: the package.
+      turned: whether the last axis is the first one.
+      left: bytes that its data may still have.
+    """
+
+    h5py: Any
+    turned: bool
+    left: int
+
+
+def _group(file: _File, group: Any, above: tuple[Any, ...]) -> dict[str, Any]:
+    h5py = file.h5py
     place = h5py.h5o.get_info(group.id).addr
     if place in above or len(above) >= _DEEPEST:
         raise ValueError("a group holds itself, or groups are nested too deeply")
@@ -54,21 +69,22 @@ def _group(h5py: Any, group: Any, turned: bool, above: tuple[Any, ...]) -> dict[
             raise Refused(f"links to data elsewhere ({name!r}), which are not read. Store the data themselves.")
         item = group[name]
         if isinstance(item, h5py.Group):
-            found[name] = _group(h5py, item, turned, (*above, place))
+            found[name] = _group(file, item, (*above, place))
         elif isinstance(item, h5py.Dataset):
-            found[name] = _dataset(h5py, item, turned)
+            found[name] = _dataset(file, item)
     return found
 
 
-def _dataset(h5py: Any, dataset: Any, turned: bool) -> Any:
-    name = dataset.name
+def _dataset(file: _File, dataset: Any) -> Any:
+    name, h5py = dataset.name, file.h5py
+    file.left -= dataset.nbytes
+    if file.left < 0:
+        raise ValueError(f"{name} of shape {dataset.shape} is said to have {dataset.nbytes:,} bytes, far more than it")
     if dataset.is_virtual or dataset.external:
         raise Refused(f"has its data {name!r} in another file, which is not read. Store the data themselves.")
     if h5py.check_string_dtype(dataset.dtype):
         return dataset.asstr()[()] if dataset.shape == () else dataset.asstr()[()].tolist()
     if dataset.dtype.kind not in "biufcSU":
         raise Refused(f"has {name!r} of the type {dataset.dtype}, which is not read. Store numbers or text.")
-    if dataset.nbytes > _PACKED * dataset.id.get_storage_size() + _ALWAYS:
-        raise ValueError(f"{name} of shape {dataset.shape} is said to have {dataset.nbytes:,} bytes")
     array = np.asarray(dataset[()])
-    return array.T if turned else array
+    return array.T if file.turned else array

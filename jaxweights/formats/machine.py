@@ -17,6 +17,8 @@ class _Mark:
 
 
 _MARK = _Mark()
+_MADE = 16  # bytes and items that calls make per byte of a pickle, at most
+_ALWAYS = 1 << 20
 
 
 class Machine:
@@ -32,6 +34,7 @@ class Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._unfilled: dict[int, np.ndarray] = {}
+        self._left = self._left_within = 0
 
     def load(self, data: Any, start: int, end: int) -> Any:
         """The value of the pickle from `start` to `end`.
@@ -41,6 +44,8 @@ class Machine:
           ValueError: it is damaged.
         """
         at, stack, sizes = start, self._stack, _SIZES
+        # A file may call with one large value again and again.
+        self._left, self._left_within = _MADE * (end - start) + _ALWAYS, end - start
         while at < end:
             code = data[at]
             size, place = sizes[code], at + 1
@@ -107,6 +112,9 @@ class Machine:
         if not isinstance(function, allowed.Name) or not isinstance(arguments, tuple):
             raise ValueError("it calls something that is no function")
         if function is allowed.NESTED:
+            self._left_within -= sum(len(content) for content in arguments if isinstance(content, bytes))
+            if self._left_within < 0:
+                raise ValueError("the files within it are larger than it")
             self.push(self._nested(arguments))
             return
         if function.call is None:
@@ -117,7 +125,16 @@ class Machine:
             raise ValueError(f"{function.name} has other arguments than it takes") from error
         if function.name.endswith("multiarray._reconstruct"):
             self._unfilled[id(made)] = made
+        elif isinstance(made, (str, bytes, list, tuple, dict, set, frozenset)):
+            self._pay(len(made))
+        elif isinstance(made, np.ndarray) and function.name.endswith("_frombuffer"):
+            self._pay(made.nbytes)
         self.push(made)
+
+    def _pay(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("it makes far more than it holds")
 
     def new(self) -> None:
         """NEWOBJ: an object of a class that is not at hand."""
@@ -132,6 +149,7 @@ class Machine:
         state, target = self.pop(), self._stack[-1]
         if isinstance(target, np.ndarray) and self._unfilled.pop(id(target), None) is not None:
             allowed.fill(target, state)
+            self._pay(target.nbytes)
         elif isinstance(target, allowed.NumpyType):
             target.build(state)
         elif isinstance(target, Bag) and isinstance(state, dict) and all(isinstance(name, str) for name in state):

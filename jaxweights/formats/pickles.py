@@ -27,6 +27,8 @@ _SIZES = opcodes.sizes([opcodes.NAMES[code] for code in OPERATIONS])
 _TEXTS = {CODES[name] for name in ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")}
 _PUTS = {CODES[name] for name in ("BINPUT", "LONG_BINPUT", "MEMOIZE")}
 _GETS = {CODES[name] for name in ("BINGET", "LONG_BINGET")}
+_FROM_STACK = (CODES["STACK_GLOBAL"],)
+_STACKED = b"\x04"  # the protocol that began with it
 
 
 def scan(data: Any, start: int = 0) -> int:
@@ -43,43 +45,38 @@ def scan(data: Any, start: int = 0) -> int:
       Refused: it has operations or names that are not allowed.
       ValueError: it is no whole pickle.
     """
-    end, at, names = len(data), start, _Names(data)
+    end, at = len(data), start
+    # The names of earlier protocols stand in the pickle; those of later ones come from the stack.
+    names = _Names(data) if data[start + 1 : start + 2] >= _STACKED else None
     unlisted: dict[str, None] = {}
-    stop, stack_global, memoize = CODES["STOP"], CODES["STACK_GLOBAL"], CODES["MEMOIZE"]
+    stop = CODES["STOP"]
     while at < end:
         code = data[at]
         size, place = _SIZES[code], at + 1
+        full = None
         if size >= 0:
             at = place + size
         elif size >= -8:
-            at = place - size + int.from_bytes(data[place : place - size], "little")
+            place -= size
+            at = place + int.from_bytes(data[place + size : place], "little")
         elif size == opcodes.GLOBAL:
             full, at = opcodes.global_name(data, place)
-            names.push(None)
-            if allowed.find(*full) is None:
-                unlisted[".".join(full)] = None
-            continue
         else:
             raise _refused_code(code)
         if at > end:
             break
-        if code in _TEXTS:
-            names.push((place - size, at))
-        elif code in _PUTS:
-            names.put(None if code == memoize else int.from_bytes(data[place:at], "little"))
-        elif code in _GETS:
-            names.get(int.from_bytes(data[place:at], "little"))
-        elif code == stack_global:
+        if code in _FROM_STACK:
+            if names is None:
+                raise _refused_code(code)
             full = names.pair()
-            if allowed.find(*full) is None:
-                unlisted[".".join(full)] = None
-            names.push(None)
-        elif code == stop:
+        if full is not None and allowed.find(*full) is None:
+            unlisted[".".join(full)] = None
+        if names is not None:
+            names.follow(code, place, at)
+        if code == stop:
             if unlisted:
                 raise Refused(allowed.unlisted(list(unlisted)))
             return at
-        else:
-            names.push(None)
     raise ValueError("it ends within a pickle")
 
 
@@ -90,17 +87,23 @@ class _Names:
         self._data = data
         self._last: tuple[Any, Any] = (None, None)
         self._memo: dict[int, Any] = {}
+        self._count = 0
 
-    def push(self, text: tuple[int, int] | None) -> None:
-        self._last = (self._last[1], text)
-
-    def put(self, index: int | None) -> None:
-        self._memo[len(self._memo) if index is None else index] = self._last[1]
-
-    def get(self, index: int) -> None:
-        self.push(self._memo.get(index))
+    def follow(self, code: int, start: int, end: int) -> None:
+        """Takes note of an operation whose content stands between `start` and `end`."""
+        if code in _TEXTS:
+            self._last = (self._last[1], (start, end))
+        elif code in _PUTS:
+            index = self._count if code == CODES["MEMOIZE"] else int.from_bytes(self._data[start:end], "little")
+            self._count += 1
+            if self._last[1] is not None:
+                self._memo[index] = self._last[1]
+        else:
+            found = self._memo.get(int.from_bytes(self._data[start:end], "little")) if code in _GETS else None
+            self._last = (self._last[1], found)
 
     def pair(self) -> tuple[str, str]:
+        """Module and name that STACK_GLOBAL finds; raises `Refused` where only the machine knows them."""
         if None in self._last:
             raise Refused("names a class by words that are made up only when it runs, so it cannot be checked.")
         module, name = (opcodes.text(self._data[start:end]) for start, end in self._last)

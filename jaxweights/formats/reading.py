@@ -12,7 +12,7 @@ from typing import IO, Any
 from jaxweights import checkpoints
 from jaxweights.errors import UserError
 from jaxweights.formats import hdf5, kinds, msgpack, numpy_files, safetensors, torch_files
-from jaxweights.formats.contents import Content, Refused
+from jaxweights.formats.contents import Content, Refused, largest
 
 _AGAIN = "Copy the file again, or write it anew."
 
@@ -100,7 +100,7 @@ def _folder(path: pathlib.Path) -> Content:
         names = ", ".join(folder.name for folder in trees[:3])
         raise Refused(f"is a folder with {len(trees)} checkpoints; give one of them: {names}.")
     with _whole("a folder of Orbax"):
-        return Content(checkpoints.read_tree(trees[0]), "a folder of Orbax")
+        return Content(checkpoints.read_tree(trees[0], largest), "a folder of Orbax")
 
 
 @contextlib.contextmanager
