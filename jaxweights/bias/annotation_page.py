@@ -9,8 +9,8 @@ from typing import Any
 
 from jaxweights import files
 from jaxweights.bias import annotation_pictures, questions, table
-from jaxweights.bias.page import NAME, grid
-from jaxweights.report import page, tables, template
+from jaxweights.bias.page import NAME
+from jaxweights.report import page, tables
 
 _WORDS = 10  # distinctive words in a table
 _RANKED = 10  # descriptions of a collection in a table
@@ -38,15 +38,8 @@ def write(folder: pathlib.Path, result: Mapping[str, Any]) -> pathlib.Path:
     if "questions" in result:
         parts.append(page.section("questions", "Yes/no questions", _questions(result["questions"])))
     parts.append(page.section("versions", "Versions", tables.facts(result["versions"])))
-    text = template.PAGE.format(
-        title="Objects, captions and questions",
-        style=template.STYLE,
-        facts="What named objects, captions and answers say about the collection that an image comes from.",
-        body="\n".join(parts),
-        script=template.SCRIPT,
-    )
-    page.write_page(folder / NAME, text)
-    return folder / NAME
+    facts = "What named objects, captions and answers say about the collection that an image comes from."
+    return page.write_parts(folder / NAME, "Objects, captions and questions", facts, parts)
 
 
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
@@ -89,13 +82,13 @@ def _results(result: Mapping[str, Any]) -> str:
         "Percent, with 95 % Wilson intervals over the distinct examples that are asked about. The control is one "
         "collection cut into pseudo-collections at random: what is found there is no bias."
     )
-    return grid(rows(result)) + f"<p>{html.escape(note)}</p>"
+    return tables.plain(rows(result)) + f"<p>{html.escape(note)}</p>"
 
 
 def _objects(found: Mapping[str, Any]) -> str:
     shown = found["shares"]
     note = f"Objects in fewer than {shown['least']} images are left out ({shown['left_out']})."
-    out = grid(table.coefficients(found["named"], 10)) + f"<p>{html.escape(note)}</p>"
+    out = tables.plain(table.coefficients(found["named"], 10)) + f"<p>{html.escape(note)}</p>"
     if (found.get("correlation") or {}).get("pearson"):
         one = found["correlation"]["pearson"]
         low, high = one["ci95"]
@@ -116,7 +109,7 @@ def _language(found: Mapping[str, Any]) -> str:
         for place, one in enumerate(entries):
             topics.append([name * (place == 0), ", ".join(one["words"]), f"{100 * one['share']:.0f}"])
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in found["notes"])
-    return notes + grid(words) + grid(topics)
+    return notes + tables.plain(words) + tables.plain(topics)
 
 
 def _model(name: str, found: Mapping[str, Any]) -> str:
@@ -126,7 +119,7 @@ def _model(name: str, found: Mapping[str, Any]) -> str:
         label = names[k] if len(names) == len(found["recall"]) else str(k + 1)
         facts.append([label, f"{100 * recall:.1f}", found["summary"].get(label, "-")])
     note = f"{found['unreadable']} answers name no collection, {found['unanswered']} prompts have no answer."
-    return page.section(f"model-{name}", f"Language model: {html.escape(name)}", grid(facts) + f"<p>{note}</p>")
+    return page.section(f"model-{name}", f"Language model: {html.escape(name)}", tables.plain(facts) + f"<p>{note}</p>")
 
 
 def _proposals(name: str, found: Mapping[str, Any]) -> str:
@@ -141,13 +134,13 @@ def _proposals(name: str, found: Mapping[str, Any]) -> str:
         "collection fits better than one of the others, 50 where they fit alike, with 95 % intervals. Best at random: "
         "what the largest area of all descriptions exceeds in 5 % of random groupings of the images."
     )
-    content = grid(out) + f"<p>{html.escape(note)}</p>"
+    content = tables.plain(out) + f"<p>{html.escape(note)}</p>"
     return page.section(f"proposals-{name}", f"Descriptions by {html.escape(name)}", content)
 
 
 def _questions(found: Mapping[str, Any]) -> str:
     note = "Images of which a model says yes, in percent, with 95 % Wilson intervals."
-    return grid(_yes(found)) + f"<p>{note}</p>"
+    return tables.plain(_yes(found)) + f"<p>{note}</p>"
 
 
 def _yes(found: Mapping[str, Any]) -> list[list[str]]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxweights import files
 from jaxweights.bias import picture, published, table
-from jaxweights.report import page, tables, template
+from jaxweights.report import page, tables
 
 NAME = "report.html"
 _BEST = 8  # features of the majority rule
@@ -56,15 +56,7 @@ def write(
         f"A classifier says of single examples from which of {len(names)} collections ({', '.join(names)}) they come, "
         f"under {len(result['transformations'])} transformations. Chance is {100 * result['chance']:.1f} %."
     )
-    text = template.PAGE.format(
-        title=html.escape(f"Dataset classification: {result['main']}"),
-        style=template.STYLE,
-        facts=html.escape(facts),
-        body="\n".join(parts),
-        script=template.SCRIPT,
-    )
-    page.write_page(folder / NAME, text)
-    return folder / NAME
+    return page.write_parts(folder / NAME, f"Dataset classification: {result['main']}", facts, parts)
 
 
 def _results(found: Mapping[str, Any], main: bool = True) -> str:
@@ -75,7 +67,7 @@ def _results(found: Mapping[str, Any], main: bool = True) -> str:
         table.control_note(found),
         *found["notes"],
     ]
-    return grid(table.rows(found, main)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    return tables.plain(table.rows(found, main)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
 
 
 def _named(found: Mapping[str, Any], identity: str) -> list[str]:
@@ -91,7 +83,7 @@ def _named(found: Mapping[str, Any], identity: str) -> list[str]:
     )
     best = [["feature", "accuracy of the majority rule in %"]]
     best += [[entry["feature"], table.interval(entry)] for entry in majority[:_BEST]]
-    content = f"<p>{html.escape(note)}</p>{grid(table.coefficients(ranked))}{grid(best)}"
+    content = f"<p>{html.escape(note)}</p>{tables.plain(table.coefficients(ranked))}{tables.plain(best)}"
     return [page.section(identity, "Named features", content)]
 
 
@@ -107,7 +99,7 @@ def _collections(found: Mapping[str, Any]) -> str:
     for name, one in described.items():
         numbers = [f"{one[key]:.3g}" if key in one else "-" for key in facts]
         rows.append([name, f"{one['examples']:,}", *numbers, one["source"]])
-    return grid(rows)
+    return tables.plain(rows)
 
 
 def _published() -> str:
@@ -118,14 +110,8 @@ def _published() -> str:
     note = (
         f"{published.SOURCE}; chance is {published.CHANCE:.1f} %, intervals are standard deviations of three repeats."
     )
-    return f"<p>{html.escape(note)}</p>{grid(rows)}"
+    return f"<p>{html.escape(note)}</p>{tables.plain(rows)}"
 
 
 def _settings(result: Mapping[str, Any]) -> str:
     return tables.facts({name: one["settings"] for name, one in result["transformations"].items()})
-
-
-def grid(rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table of plain text, the first row its head."""
-    escaped = [[html.escape(cell) for cell in row] for row in rows]
-    return tables.grid(escaped[0], escaped[1:])

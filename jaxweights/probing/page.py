@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxweights import files
-from jaxweights.bias.page import grid
 from jaxweights.probing import picture, published, table
 from jaxweights.probing.weights import NETWORKS
-from jaxweights.report import page, tables, template
+from jaxweights.report import page, tables
 
 NAME = "report.html"
 _IMAGES = (
@@ -41,7 +40,9 @@ def write(
     """
     pictures, shown = picture.draw(result, seen, files.make_dir(folder / "figures")), result["settings"]
     parts = [
-        page.section("answers", "What the models make", grid(table.nearest(result["nearest"], result["answers"]))),
+        page.section(
+            "answers", "What the models make", tables.plain(table.nearest(result["nearest"], result["answers"]))
+        ),
         *(page.figure(one) for one in pictures),
         *(_probe(name, found, shown["data"]["kind"]) for name, found in result["probes"].items()),
         page.section("estimators", "How features are measured", _estimators(result)),
@@ -57,19 +58,11 @@ def write(
         f"training sets of {sizes['num_train']:,} {result['kind']}, {sizes['seeds']} times each; features of "
         f"{sizes['num_samples']:,} samples stand beside those of training and fresh examples."
     )
-    text = template.PAGE.format(
-        title=html.escape(f"Probing in feature space: {shown['data']['kind']}"),
-        style=template.STYLE,
-        facts=html.escape(facts),
-        body="\n".join(parts),
-        script=template.SCRIPT,
-    )
-    page.write_page(folder / NAME, text)
-    return folder / NAME
+    return page.write_parts(folder / NAME, f"Probing in feature space: {shown['data']['kind']}", facts, parts)
 
 
 def _probe(name: str, by_model: Mapping[str, Any], data: str) -> str:
-    content = "".join(grid(rows) for rows in table.of_probe(by_model, data))
+    content = "".join(tables.plain(rows) for rows in table.of_probe(by_model, data))
     note = "" if "numbers" not in next(iter(by_model.values())) else _faithful(by_model)
     return page.section(f"probe-{name}", f"Numbers: {name}", content + note)
 
@@ -83,7 +76,7 @@ def _faithful(by_model: Mapping[str, Any]) -> str:
                 known = [x for x in one["published"] if x is not None]
                 means = [f"{np.mean([x[k] for x in known]):.2f}" if known else "-" for k in ("precision", "recall")]
                 rows.append([model, n, *means, f"{len(one['published']) - len(known)} of {len(one['published'])}"])
-    return grid(rows) if len(rows) > 1 else ""
+    return tables.plain(rows) if len(rows) > 1 else ""
 
 
 def _estimators(result: Mapping[str, Any]) -> str:
@@ -91,7 +84,7 @@ def _estimators(result: Mapping[str, Any]) -> str:
         "Share of examples whose measured value falls into the bin of the exact one, with its 95 % interval, through "
         "the path that samples take."
     )
-    return f"<p>{html.escape(note)}</p>{grid(table.estimators(result['estimators']))}"
+    return f"<p>{html.escape(note)}</p>{tables.plain(table.estimators(result['estimators']))}"
 
 
 def _size(result: Mapping[str, Any]) -> str:
@@ -108,4 +101,4 @@ def _size(result: Mapping[str, Any]) -> str:
 
 def _published() -> str:
     rows = [["training set", "what came out"], *map(list, published.STATEMENTS)]
-    return f"<p>{html.escape(published.SOURCE)}.</p>{grid(rows)}"
+    return f"<p>{html.escape(published.SOURCE)}.</p>{tables.plain(rows)}"

@@ -32,6 +32,8 @@ class Subject(abc.ABC):
 
     KIND: ClassVar[str] = ""
     """What the examples are, for pages."""
+    TOGETHER: ClassVar[bool] = True
+    """Whether trainings of a model may be one program; if not, each is kept as soon as it is done."""
 
     @property
     @abc.abstractmethod

@@ -134,6 +134,8 @@ class Work:
 
     def groups(self, trials: Sequence[Trial]) -> list[list[Trial]]:
         """Trials that are trained together, as memory allows; as many in each as fit all devices."""
+        if not self.subject.TOGETHER:
+            return [[trial] for trial in trials]
         each = 4 * self.options.num_train * self._draw(trials[0], _TRAIN, 1).weights.shape[1] if trials else 1
         most = max(1, _BYTES // each)
         most = max(most - most % self.mesh.size, 1)

@@ -52,9 +52,7 @@ def write(
     body = f'<section id="costs">{tables.grid(list(_COLUMNS), rows)}<p>{note}</p></section>'
     path = workdir / PAGE
     facts = f"{len(rows)} stages, {sum(timing.values()):.0f} s"
-    page = template.PAGE.format(
-        title="What the stages took", style=template.STYLE, facts=facts, body=body, script=template.SCRIPT
-    )
+    page = template.filled("What the stages took", facts, body)
     files.write_text(path, page)
     return path
 

@@ -176,6 +176,16 @@ def write_page(path: pathlib.Path, text: str) -> None:
     files.write_text(path, text.encode("ascii", "xmlcharrefreplace").decode("ascii"))
 
 
+def write_parts(path: pathlib.Path, title: str, facts: str, parts: Sequence[str]) -> pathlib.Path:
+    """Writes a page of parts, see `section` and `figure`, below its title and a paragraph of facts in plain text.
+
+    Returns:
+      Its path.
+    """
+    write_page(path, template.filled(title, facts, "\n".join(parts)))
+    return path
+
+
 def render(
     metrics: Mapping[str, Any], config: Mapping[str, Any], net: nets.TaskNet, parts: Sequence[Picture | Section]
 ) -> str:
@@ -233,9 +243,7 @@ def _page(
         )
     )
     body = "\n".join(sections)
-    return template.PAGE.format(
-        title=html.escape(title), style=template.STYLE, facts=html.escape(what), body=body, script=template.SCRIPT
-    )
+    return template.filled(title, what, body)
 
 
 def _answers(metrics: Mapping[str, Any], roles: Mapping[str, str]) -> list[str]:

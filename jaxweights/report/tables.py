@@ -80,6 +80,12 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> 
     return f'<div class="scroll"><table class="{kind}">\n{content}</table></div>'
 
 
+def plain(rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table of plain text, the first row its head; nothing where there are no rows."""
+    escaped = [[html.escape(cell) for cell in row] for row in rows]
+    return grid(escaped[0], escaped[1:]) if escaped else ""
+
+
 def folded(summary: str, content: str) -> str:
     """HTML that is shown on a click."""
     return f"<details><summary>{html.escape(summary)}</summary>{content}</details>"

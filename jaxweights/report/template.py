@@ -1,5 +1,9 @@
 """The frame and the style sheet of `report.html`."""
 
+from __future__ import annotations
+
+import html
+
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #5a646e; --line: #dfe3e8; --ground: #f6f7f9;
   --card: #fff; --accent: #1f6fb2; --copies: #b3261e; --variations: #c2410c; --mixtures: #a15c00;
@@ -125,3 +129,14 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
+
+
+def filled(title: str, facts: str, body: str) -> str:
+    """A page.
+
+    Args:
+      title: its heading, plain text.
+      facts: the paragraph below, plain text.
+      body: its parts, HTML.
+    """
+    return PAGE.format(title=html.escape(title), style=STYLE, facts=html.escape(facts), body=body, script=SCRIPT)

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxweights.report import page, tables, template
+from jaxweights.report import page, tables
 from jaxweights.report.style import Picture
 from jaxweights.sweeps import table
 
@@ -26,7 +26,7 @@ def write(folder: pathlib.Path, result: Mapping[str, Any], pictures: Sequence[Pi
       Its path.
     """
     said, *notes = table.counts(result)
-    best = _table(table.best_rows(result)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    best = tables.plain(table.best_rows(result)) + "".join(f"<p>{html.escape(note)}</p>" for note in notes)
     if result["best"]:
         flags = " ".join(table.flags_of(result["recipes"][result["best"][0]]["values"]))
         best += f'<p>The first as flags:</p><div class="cite"><pre>{html.escape(flags)}</pre></div>'
@@ -42,20 +42,7 @@ def write(folder: pathlib.Path, result: Mapping[str, Any], pictures: Sequence[Pi
     parts = [
         page.section("best", "Best recipes", best),
         *(page.figure(picture) for picture in pictures),
-        page.section("space", "What was swept", _table(swept)),
+        page.section("space", "What was swept", tables.plain(swept)),
     ]
-    text = template.PAGE.format(
-        title=html.escape(f"Sweep of {what}"),
-        style=template.STYLE,
-        facts=html.escape(f"{said} {result['data'][0].partition(';')[0]}."),
-        body="\n".join(parts),
-        script=template.SCRIPT,
-    )
-    page.write_page(folder / NAME, text)
-    return folder / NAME
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table of plain text, the first row its head; nothing where there are no rows."""
-    escaped = [[html.escape(cell) for cell in row] for row in rows]
-    return tables.grid(escaped[0], escaped[1:]) if escaped else ""
+    facts = f"{said} {result['data'][0].partition(';')[0]}."
+    return page.write_parts(folder / NAME, f"Sweep of {what}", facts, parts)

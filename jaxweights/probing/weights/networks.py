@@ -40,6 +40,7 @@ class Networks(Subject):
     """
 
     KIND = "networks"
+    TOGETHER = False
 
     def __init__(self, options: ProbingSettings):
         if options.estimator:
