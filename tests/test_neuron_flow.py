@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxweights import tasks
+from jaxweights import generators, parallel, tasks
 from jaxweights.data import Dataset
 from jaxweights.errors import UserError
 from jaxweights.generators.neuron_flow import NeuronFlow, alignment, behaviour, whitening
@@ -137,6 +137,15 @@ def test_behaviour_is_learned_from_training_examples():
     parts, (best, one, before, after) = everything(done, params, data[:8], keys)
     assert parts["behavioural"] > 0 and parts["weights"] > 0
     assert best < one and after < 0.7 * before
+
+
+def test_samples_are_spread_over_devices():
+    """Best of two and further training, drawn by several devices, are what one of them draws."""
+    population = dataclasses.replace(Population.create(WEIGHTS, SPEC), examples=EXAMPLES)
+    way = TINY.replace(source="initialisation", candidates=2, finetune_steps=2, finetune_batch=5)
+    state, keys = {"constants": way.prepare(population)[1]}, jax.random.split(jax.random.key(0), 4)
+    several, one = (generators.drawer(way, parallel.make_mesh(n))(state, keys, population, len).weights for n in (2, 1))
+    np.testing.assert_allclose(several, one, atol=1e-6)
 
 
 def test_examples_are_asked_for_where_they_are_needed():

@@ -217,22 +217,24 @@ class NeuronFlow(UsesExamples):
     def sample(self, state: Mapping[str, Any], inputs: jax.Array) -> Samples:
         """Draws one network for every key."""
         constants, keys = state["constants"], inputs
-        if self.candidates == 1:
-            weights = self._drawn(state, keys_for(keys, _NOISE))
-        else:
-            weights, best = self._drawn(state, keys_for(keys, _NOISE)), None
-            for number in range(self.candidates):
-                drawn = self._drawn(
-                    state, jax.vmap(lambda k, n=number: jax.random.fold_in(k, n))(keys_for(keys, _NOISE))
-                )
-                loss = behaviour.total_loss(constants, drawn)
-                weights = drawn if best is None else jnp.where((loss < best)[:, None], drawn, weights)
-                best = loss if best is None else jnp.minimum(loss, best)
+        drawing = keys_for(keys, _NOISE)
+        weights = self._drawn(state, drawing) if self.candidates == 1 else self._best(state, drawing)
         if self.finetune_steps:
             further = self.finetune_steps, self.finetune_learning_rate, self.finetune_batch
             weights = behaviour.trained(constants, weights, keys_for(keys, _FURTHER), *further)
         weights = domain.inside(weights, constants, self.variances)
         return Samples(weights=weights, parents=jnp.full(keys.shape, -1, jnp.int32))
+
+    def _best(self, state: Mapping[str, Any], keys: jax.Array) -> jax.Array:
+        """For every key the network `[n, P]` of several that has the smallest loss."""
+
+        def one(number: jax.Array) -> tuple[jax.Array, jax.Array]:
+            drawn = self._drawn(state, jax.vmap(lambda key: jax.random.fold_in(key, number))(keys))
+            return drawn, behaviour.total_loss(state["constants"], drawn)
+
+        drawn, losses = jax.lax.map(one, jnp.arange(self.candidates))
+        best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses), axis=0)
+        return jnp.take_along_axis(drawn, best[None, :, None], axis=0)[0]
 
     def _drawn(self, state: Mapping[str, Any], keys: jax.Array) -> jax.Array:
         """Networks `[n, P]` of the source."""
