@@ -114,7 +114,7 @@ _HYPERDIFFUSION_SMALL = {
     "ema_decay": 0.99,
 }
 
-# In minutes; the numbers of a thousand networks or more are in docs/inventing.md.
+# In minutes; the default sizes are those of docs/inventing.md.
 _NEURON_FLOW_SMALL = {"width": 64, "blocks": 2, "behaviour": 2.0, "steps": 1000, "sampling_steps": 15}
 
 # What the defaults of `Flow` correct, as released; the paper's networks have 99 components of 100 networks.

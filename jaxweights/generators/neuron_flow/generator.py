@@ -135,7 +135,7 @@ class NeuronFlow(UsesExamples):
     sampling_steps: int = setting(31, at_least=1, at_most=100_000)
     candidates: int = setting(1, at_least=1, at_most=1000)
     finetune_steps: int = setting(0, at_least=0)
-    finetune_learning_rate: float = setting(0.05, above=0)
+    finetune_learning_rate: float = setting(0.1, above=0)
     finetune_batch: int = setting(64, at_least=1)
     variances: domain.Variances = "clip"
 
