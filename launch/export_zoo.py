@@ -19,7 +19,7 @@ from launch import common
 _FROM = flags.DEFINE_string(
     "from",
     None,
-    "Workdir of an experiment, folder of a stored population, or an .npz or safetensors file with weights [N, P].",
+    "Workdir of an experiment, folder of a stored population, or a file of weights [N, P] or of state dicts.",
 )
 _TO = flags.DEFINE_string("to", None, "The new folder.")
 _FORMAT = flags.DEFINE_string(
