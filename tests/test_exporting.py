@@ -281,6 +281,16 @@ def test_impossible_exports_leave_nothing(source, options, message, workdir, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_partial_networks_come_with_their_base(workdir, tmp_path):
+    place = shutil.copytree(workdir, tmp_path / "runs")
+    np.savez(place / "zoo" / "base.npz", base=np.arange(3.0), names=["conv/kernel"])
+    for what in ("all", "generated:mine"):
+        folder = jw.export(place, tmp_path / what, "npz", what=what)
+        assert (folder / "base.npz").read_bytes() == (place / "zoo" / "base.npz").read_bytes()
+        assert "those of one base, `base.npz`" in (folder / "README.md").read_text()
+        assert checksums.damaged(folder) == []
+
+
 def test_networks_in_memory_and_of_files(tmp_path):
     np.savez(tmp_path / "mine.npz", weights=KEPT.weights)
     one = jw.export(KEPT, tmp_path / "one", "npz", name="mine", recipe={"zoo": {"epochs": 7}})

@@ -18,6 +18,7 @@ from jaxweights.exporting.networks import blocks, columns, raw
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 from jaxweights.store import INDEX, PopulationStore
+from jaxweights.zoo.bulk import BASE
 
 _ZOO, _SAMPLES, _METRICS = "zoo", "samples", "metrics.json"  # in a workdir
 
@@ -71,7 +72,7 @@ def export(
 def _opened(source: Any, what: str, spec: WeightSpec | None) -> tuple[Population, exporting.Origin, str]:
     """The networks of a source, where they come from, and which of them are wanted."""
     if isinstance(source, Population):
-        networks = source if spec is None else dataclasses.replace(source, spec=spec)
+        networks = _with(source, spec)
         return networks, exporting.Origin("networks", digest=_digest(networks)), _split(what)
     if not sources.is_path(source):
         kind = type(source).__name__
@@ -119,10 +120,22 @@ def _stored(place: pathlib.Path, name: str, spec: WeightSpec | None) -> tuple[Po
     opened = PopulationStore.open(place)
     if not opened.complete:
         raise UserError(f"The population in {place} is unfinished; run the program that makes it to its end.")
-    networks, made = opened.view(np.arange(len(opened))), opened.provenance
-    if spec is not None:
-        networks = dataclasses.replace(networks, spec=spec)
-    return networks, exporting.Origin(name, _config(made), made, opened.digest)
+    networks, made = _with(opened.view(np.arange(len(opened))), spec), opened.provenance
+    zoo = place.parent.parent / _ZOO if place.parent.name == _SAMPLES else place
+    base = zoo / BASE if (zoo / BASE).exists() else None
+    return networks, exporting.Origin(name, _config(made), made, opened.digest, base=base)
+
+
+def _with(networks: Population, spec: WeightSpec | None) -> Population:
+    """Networks with another meaning of their vectors, where one is given."""
+    if spec is None:
+        return networks
+    if spec.num_params != networks.spec.num_params:
+        raise UserError(
+            f"The networks have {networks.spec.num_params:,} parameters, but spec describes {spec.num_params:,}. Give "
+            "theirs, or none."
+        )
+    return dataclasses.replace(networks, spec=spec)
 
 
 def _config(made: Mapping[str, Any]) -> dict[str, Any]:

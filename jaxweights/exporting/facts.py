@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxweights.spec import WeightSpec
 
 _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 _LISTED = 16  # values, before only their range is given
+BASE = "base.npz"
 _UNKNOWN = "unknown"
 _OF_ZOO = ("seed", "task", "data", "net", "zoo")
 """Sections of a config that a zoo is made by."""
@@ -31,6 +33,8 @@ class Origin:
       made: provenance of their store: versions, data set, standardisation.
       digest: checksum of all networks there, before any were selected.
       generator: name, settings and verdict of the generator; None for networks that were trained.
+      base: file of the network whose other tensors all networks share, see `nets.PartialNet.save`; None where the
+        vectors are whole networks.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Origin:
     made: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     digest: str = ""
     generator: Mapping[str, Any] | None = None
+    base: pathlib.Path | None = None
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -139,6 +144,7 @@ def _architecture(spec: WeightSpec, origin: Origin) -> dict[str, Any]:
         "num_params": spec.num_params,
         "network": origin.config.get("net") or origin.made.get("network"),
         "activation": origin.activation,
+        "base": None if origin.base is None else BASE,
         "tensors": [
             {"leaf": leaf.name, "name": names[leaf.name], "shape": list(leaf.stored_shapes[-1])} for leaf in spec.leaves
         ],

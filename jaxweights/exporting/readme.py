@@ -76,6 +76,11 @@ def _splits(card: Mapping[str, Any]) -> str:
 def _architecture(card: Mapping[str, Any]) -> str:
     architecture, inputs = card["architecture"], card["inputs"]
     lines = [_table("tensor", "shape", {t["name"]: t["shape"] for t in architecture["tensors"]})]
+    if architecture["base"]:
+        lines.append(
+            f"These tensors differ; all others of the network are those of one base, `{architecture['base']}`: `base` "
+            "has all its numbers in the order of its state dict, without counters of batches, `names` what differs."
+        )
     if architecture["network"]:
         lines.append(_block(architecture["network"]))
     lines.append(f"Activation: {architecture['activation']}." + (f" Data: {inputs['data']}." if inputs["data"] else ""))

@@ -17,7 +17,7 @@ from jaxweights import files, locks
 from jaxweights.errors import UserError
 from jaxweights.exporting import checksums, readme
 from jaxweights.exporting.base import Format
-from jaxweights.exporting.facts import Origin, facts, meaning
+from jaxweights.exporting.facts import BASE, Origin, facts, meaning
 from jaxweights.exporting.networks import RECORDS, Contents, columns
 from jaxweights.progress import Progress
 
@@ -107,6 +107,8 @@ def _write(
         layout.write(folder, contents, bar.update)
     _write_records(folder / RECORDS, layout, contents)
     files.write_json(folder / SPEC, meaning(networks.spec, origin))
+    if origin.base is not None:
+        shutil.copyfile(origin.base, folder / BASE)
     card = {"format": FORMAT, "version": VERSION, **facts(contents, origin), "layout": dict(request)}
     card["provenance"]["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     (folder / "README.md").write_text(readme.text(card, layout.usage(contents)), encoding="utf-8")
