@@ -15,10 +15,11 @@ from jaxweights.report import style
 from jaxweights.report.style import Picture
 
 _TRAINED, _NULL, _OWN, _PUBLISHED = "#8a8a8a", "#2b2b2b", "#1f77b4", "#d62728"
-_COLOURS = ("#1f77b4", "#d62728", "#009e73", "#a0158c", "#e8a200", "#0b7a75", "#8c564b", "#ff7f0e", "#56b4e9")
+_COLOURS = ("#1f77b4", "#009e73", "#a0158c", "#e8a200", "#0b7a75", "#8c564b", "#ff7f0e", "#56b4e9")
 _COLUMNS = 6  # panels in a row, at most
 _DESIGNS = 4  # training sets of which pictures are shown
 _PANEL = 0.6  # inches of a picture
+_WIDEST = 12  # pictures in a row, unless one training set has more
 
 
 def draw(
@@ -90,11 +91,11 @@ def _beside(result: Mapping[str, Any]) -> str:
 
 
 def _of_impulse(probe: str, by_model: Mapping[str, Any], data: str, folder: pathlib.Path) -> list[Picture]:
-    path = style.save(_responses(by_model), folder, f"{probe}_response")
-    found = [Picture(path, f"{style.label(probe)}: what comes out of one value", _IMPULSE)]
+    tallies = published.TALLIES.get(data, ()) if next(iter(by_model.values()))["feature"] == "count" else ()
+    note = f" Red: published ({html.escape(published.SOURCE)})." * bool(tallies)
+    path = style.save(_responses(by_model, tallies), folder, f"{probe}_response")
+    found = [Picture(path, f"{style.label(probe)}: what comes out of one value", _IMPULSE + note)]
     if any(len(one["values"]) > 1 for one in by_model.values()):
-        tallies = published.TALLIES.get(data, ()) if next(iter(by_model.values()))["feature"] == "count" else ()
-        note = f" Red: published ({html.escape(published.SOURCE)})." * bool(tallies)
         path = style.save(_coefficients(by_model, tallies), folder, f"{probe}_cv")
         found.append(Picture(path, f"{style.label(probe)}: spread over the mean", _CV + note))
     return found
@@ -115,7 +116,7 @@ def _models(by_model: Mapping[str, Any]) -> dict[str, Any]:
     return {name: one for name, one in by_model.items() if name != NULL}
 
 
-def _responses(by_model: Mapping[str, Any]):
+def _responses(by_model: Mapping[str, Any], tallies: tuple[published.Tally, ...]):
     models = _models(by_model)
     values = list(next(iter(models.values()))["values"])
     step = -(-len(values) // _COLUMNS)
@@ -128,6 +129,10 @@ def _responses(by_model: Mapping[str, Any]):
             _steps(axes, found["edges"], one["heldout"]["histogram"], color=_NULL, ls="--", lw=0.9)
             _steps(axes, found["edges"], one["generated"]["histogram"], color=_OWN, lw=1.4)
             axes.axvline(one["trained"], color=_NULL, lw=0.7, ls=":")
+            for tally in tallies:
+                if tally.trained == one["trained"]:
+                    shares = np.array(tally.shares) / sum(tally.shares)
+                    axes.plot(tally.counts, shares, "D", color=_PUBLISHED, mfc="none", ms=4)
             axes.set_yticks([])
         row[0].set_ylabel(style.short(style.label(model), 16))
     for axes, value in zip(grid[0], values, strict=True):
@@ -245,22 +250,25 @@ def _curves(by_model: Mapping[str, Any], data: str):
 
 
 def _examples(seen: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]):
-    designs = _spread_out(list(next(iter(seen.values()))))
-    count = len(next(iter(next(iter(seen.values())).values()))["generated"])
-    figure = style.new_figure(1.2 + _PANEL * count * len(designs), 0.5 + _PANEL * (1 + len(seen)))
-    grid = figure.subplots(1 + len(seen), count * len(designs), squeeze=False)
-    for axes in grid.ravel():
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
     first = next(iter(seen.values()))
-    for place, name in enumerate(designs):
+    designs, kinds = _spread_out(list(first)), ["training", *seen]
+    count = len(first[designs[0]]["generated"])
+    beside = min(len(designs), max(1, _WIDEST // count))
+    under = -(-len(designs) // beside)
+    figure = style.new_figure(1.2 + _PANEL * count * beside, (0.4 + _PANEL * len(kinds)) * under)
+    blocks = np.atleast_2d(figure.subfigures(under, beside, squeeze=False))
+    for place, (block, name) in enumerate(zip(blocks.ravel(), designs, strict=False)):
+        grid = block.subplots(len(kinds), count, squeeze=False)
+        block.suptitle(style.short(style.label(name)), fontsize=8)
         rows = [first[name]["trained"], *(by_design[name]["generated"] for by_design in seen.values())]
-        for row, images in zip(grid, rows, strict=True):
-            for axes, image in zip(row[place * count : (place + 1) * count], images, strict=True):
+        for row, images, kind in zip(grid, rows, kinds, strict=True):
+            for axes, image in zip(row, images, strict=True):
                 axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        grid[0, place * count].set_title(style.short(style.label(name)), fontsize=8, loc="left")
-    for row, name in zip(grid, ["training", *seen], strict=True):
-        row[0].set_ylabel(style.short(style.label(name), 14), rotation=0, ha="right", va="center", fontsize=8)
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+            if place % beside == 0:
+                text = style.short(style.label(kind), 14)
+                row[0].set_ylabel(text, rotation=0, ha="right", va="center", fontsize=8)
     return figure
 
 
