@@ -16,10 +16,9 @@ import numpy as np
 import threadpoolctl
 
 from jaxweights import parallel
-from jaxweights.auditing.alignment import climbing
+from jaxweights.auditing.alignment import climbing, host_kernels
 from jaxweights.auditing.alignment.canonical import stored_groups, unit_offsets
 from jaxweights.auditing.alignment.host_kernels import FIRST, LAST, MIDDLE
-from jaxweights.auditing.alignment.host_kernels import climb as climb_pairs
 from jaxweights.auditing.rows import row_blocks
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.spec import FIXED, WeightSpec
@@ -42,7 +41,8 @@ class _Plan(NamedTuple):
         uses are the group's.
       uses: `[T]` records: where the tensor begins in the vector, its number, where it has the group's axis, the stride
         of that and the size of all others, where ours is laid out in the scratch memory, which axes are the others, and
-        whether no other group reorders it.
+        whether no other group reorders it. Behind those of the groups there is one of every leaf as a whole: all axes
+        but the last ones, which nothing reorders, are others, and the size of these is the stride.
       axes: `[A]` records: size, stride and group of those other axes.
       order: `[G, 2]` the groups in the order of a sweep, and whether it is then seen what they say of others.
       neighbours: `[G, G]` booleans, groups that share a tensor.
@@ -93,12 +93,36 @@ def climb(spec: WeightSpec, ours: Any, theirs: Any, state: climbing.State) -> No
     def work(block: np.ndarray) -> None:
         pair = (np.ascontiguousarray(x[block], np.float32) for x in (ours, theirs))
         part = state.rows(block)
-        climb_pairs(plan, *pair, part, _scratch(plan))
+        host_kernels.climb(plan, *pair, part, _scratch(plan))
         for whole, found in zip(state, part, strict=True):
             whole[block] = found
 
     with threadpoolctl.threadpool_limits(cores // max(threads, 1), "blas"), ThreadPoolExecutor(cores) as pool:
         list(pool.map(work, blocks))
+
+
+def squared_distances(spec: WeightSpec, ours: Any, theirs: Any, permutations: Any, signs: Any) -> np.ndarray:
+    """What `reordering.squared_distances` finds.
+
+    Args:
+      spec: meaning of the vectors.
+      ours, theirs: `[S, P]` float32 or float64.
+      permutations, signs: `[S, U]` int32 and int8, or None for networks as they are.
+    """
+    plan, found = _plan(spec), np.empty(len(ours))
+    if permutations is None:
+        permutations = signs = np.empty((len(ours), 0))
+    permutations, signs = np.asarray(permutations, np.int32), np.asarray(signs, np.int8)
+    largest = int(plan.uses["width"].max())
+
+    def work(part: slice) -> None:
+        memory = np.empty((1, largest), np.int64), np.empty((1, largest), np.float32)
+        pair = (np.ascontiguousarray(x[part]) for x in (ours, theirs))
+        host_kernels.squared_distances(plan, *pair, permutations[part], signs[part], *memory, found[part])
+
+    with ThreadPoolExecutor(parallel.num_cores()) as pool:
+        list(pool.map(work, row_blocks(len(ours), _PAIRS)))
+    return found
 
 
 @functools.cache
@@ -122,6 +146,13 @@ def _plan(spec: WeightSpec) -> _Plan:
                 laid += group.size * width if form == MIDDLE else 0
         start = int(unit_offsets(spec)[number])
         groups.append((group.size, start, group.scaling == "sign", first, len(uses)))
+    for at, (leaf, span) in enumerate(leaves):
+        own, shape = stored_groups(leaf), leaf.stored_axes
+        moved = max((place + 1 for place, group in enumerate(own) if group != FIXED), default=0)
+        others = [(shape[p], math.prod(shape[p + 1 :]), own[p]) for p in range(moved)]
+        width = math.prod(shape[:moved])
+        uses.append((span.start, at, FIRST, leaf.size // width, width, 0, len(axes), len(axes) + len(others), False))
+        axes += others
     return _Plan(
         groups=np.array(groups, _GROUP),
         uses=np.array(uses, _USE),
@@ -133,14 +164,15 @@ def _plan(spec: WeightSpec) -> _Plan:
 
 
 def _scratch(plan: _Plan) -> _Scratch:
+    uses = plan.uses[: plan.groups[-1]["end"]]
     sizes = np.concatenate([np.full(g["end"] - g["first"], g["size"]) for g in plan.groups])
-    sizes, largest = sizes * plan.uses["width"], int(plan.groups["size"].max())
+    sizes, largest = sizes * uses["width"], int(plan.groups["size"].max())
     return _Scratch(
-        ours=np.empty(sizes[plan.uses["form"] == MIDDLE].sum(), np.float32),
+        ours=np.empty(sizes[uses["form"] == MIDDLE].sum(), np.float32),
         theirs=np.empty(sizes.max(), np.float32),
         matrices=np.empty((len(plan.groups) + 2, largest**2), np.float32),
-        places=np.empty((2, plan.uses["width"].max()), np.int64),
-        factors=np.empty((2, plan.uses["width"].max()), np.float32),
+        places=np.empty((2, uses["width"].max()), np.int64),
+        factors=np.empty((2, uses["width"].max()), np.float32),
         units=np.empty((4, largest), np.int32),
         lengths=np.empty((3, largest), np.float32),
     )

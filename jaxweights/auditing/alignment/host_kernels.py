@@ -216,6 +216,41 @@ def _match(plan, group, ours, theirs, orders, signs, scratch):
     return total
 
 
+@_compiled()
+def squared_distances(plan, ours, theirs, orders, signs, places, factors, found):
+    """Squared distances `[S]`, float64, of networks and others in order; see `reordering.squared_distances`.
+
+    Args:
+      plan: that of the spec.
+      ours, theirs: `[S, P]`.
+      orders, signs: `[S, U]`; `[S, 0]` for networks as they are.
+      places, factors: memory, see `_Scratch`.
+      found: `[S]` the result.
+    """
+    for pair in range(len(ours)):
+        found[pair] = 0
+        for number in range(plan.groups[-1].end, len(plan.uses)):
+            use = plan.uses[number]
+            count = _places(plan, number, orders[pair], signs[pair], places[0], factors[0])
+            span = slice(use.offset, use.offset + count * use.stride)
+            found[pair] += _squared(ours[pair, span], theirs[pair, span], places[0], factors[0], count, use.stride)
+
+
+@_compiled(fastmath={"reassoc", "nsz"})
+def _squared(ours, theirs, places, factors, count, length):
+    """Sum of squared differences of so many stretches of a length."""
+    total = 0.0
+    if length == 1:
+        for place in range(count):
+            total += (np.float64(ours[place]) - np.float64(theirs[places[place]]) * factors[place]) ** 2
+        return total
+    for place in range(count):
+        first, second = place * length, places[place]
+        for step in range(length):
+            total += (np.float64(ours[first + step]) - np.float64(theirs[second + step]) * factors[place]) ** 2
+    return total
+
+
 @_compiled(fastmath={"reassoc", "nsz"})
 def _mass(scores):
     """Sum of all magnitudes: not finite where a score is not."""
@@ -289,36 +324,34 @@ def _first(values, least):
 
 
 @_vectorised
-def _extend(costs, prices, base, last, slack, before):
-    """Extends paths over a row, whose costs and own length are given, and returns the length of the shortest."""
-    least = np.float32(np.inf)
-    for column in range(len(costs)):
-        longer = costs[column] - prices[column] - base
-        shorter = longer < slack[column]
-        slack[column] = longer if shorter else slack[column]
-        before[column] = last if shorter else before[column]
-        least = min(least, slack[column])
-    return least
-
-
-@_compiled()
 def _serve(row, costs, prices, units, lengths):
     """Gives a row a column along the shortest path of exchanges."""
     size = np.int32(len(costs))
-    owner, columns, before, path = units[0, :size], units[1, :size], units[2, :size], units[3, :size]
-    slack, length, old = lengths[0, :size], lengths[1, :size], lengths[2, :size]
-    slack[:] = np.inf
-    last, count = size, 0
-    least = _extend(costs[row], prices, np.float32(0), size, slack, before)
+    owner, columns, before, path = units[0], units[1], units[2], units[3]
+    slack, length, old = lengths[0], lengths[1], lengths[2]
+    for column in range(size):
+        slack[column] = np.inf
+    holder, last, base, count = row, size, np.float32(0), 0
+    least = np.float32(np.inf)
     while True:
-        last = _first(slack, least)
+        # Three plain loops, without a call: views and calls cost as much as a loop does.
+        for column in range(size):
+            longer, shortest, previous = costs[holder, column] - prices[column] - base, slack[column], before[column]
+            before[column] = last if longer < shortest else previous
+            slack[column] = longer if longer < shortest else shortest
+        least = np.float32(np.inf)
+        for column in range(size):
+            least = min(least, slack[column])
+        last = size
+        for column in range(size):
+            last = min(last, np.int32(column) if slack[column] <= least else size)
         if owner[last] == size:
             break
+        holder = owner[last]
         path[count], length[count], old[count] = last, least, prices[last]
-        base = costs[owner[last], last] - prices[last] - least
+        base = costs[holder, last] - prices[last] - least
         slack[last], prices[last] = np.inf, -np.inf  # no path to it will be shorter
         count += 1
-        least = _extend(costs[owner[last]], prices, base, last, slack, before)
     for place in range(count):
         prices[path[place]] = old[place] + length[place] - least
     while before[last] < size:

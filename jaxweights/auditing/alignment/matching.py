@@ -12,7 +12,7 @@ upper bounds of the smallest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -23,8 +23,7 @@ from jaxweights import extras, parallel
 from jaxweights.auditing.alignment import climbing
 from jaxweights.auditing.alignment.canonical import by_group, unit_offsets
 from jaxweights.auditing.alignment.reordering import squared_distances
-from jaxweights.auditing.rows import MEMORY_BYTES, data_mesh, placed, row_blocks, rows_within
-from jaxweights.nn.normalization import is_statistic
+from jaxweights.auditing.rows import MEMORY_BYTES, data_mesh, placed, rows_within
 from jaxweights.spec import WeightSpec
 
 GROWN, IDENTITY, RANDOM = "grown", "identity", "random"
@@ -39,7 +38,6 @@ _COPY = 1e-12  # squared distance over squared norm at which no other start is t
 _BLOCK_PAIRS = {"cpu": (64, 512)}
 _BLOCK_PAIRS_ACCELERATOR = (512, 4096)
 _BLOCK_BYTES = {"cpu": 1 << 27}
-_MEASURED = 64  # pairs whose distances are measured at a time
 _LEFT = 4  # a block is left when one pair in so many is not done and can go on elsewhere
 
 
@@ -97,7 +95,8 @@ def match(
     mesh, rng = data_mesh(mesh), np.random.default_rng(seed)
     count, units = len(ours), int(unit_offsets(spec)[-1])
     permutations, signs = np.tile(_identity(spec), (count, 1)), np.ones((count, units), np.int8)
-    best = Matches(_unmatched(spec, ours, theirs), permutations, signs)
+    distances = _squared_distances(mesh)
+    best = Matches(distances(spec, ours, theirs, None, None), permutations, signs)
     untouched = np.full(count, True)
     smallest = _COPY * np.einsum("sp,sp->s", ours, ours)
     for number, start in enumerate((*starts, *(IDENTITY,) * (IDENTITY not in starts))):
@@ -107,25 +106,23 @@ def match(
         if active.any():
             state = _started(spec, start, active, sweeps, rng if start == RANDOM or number else None)
             _climb(spec, ours, theirs, state, mesh, memory_bytes)
-            squared = squared_distances(spec, ours, theirs, state.permutations, state.signs)
+            squared = distances(spec, ours, theirs, state.permutations, state.signs)
             better = active & (squared < best.squared)
             best.squared[better] = squared[better]
             permutations[better], signs[better] = state.permutations[better], state.signs[better]
             untouched &= ~better
     left = np.flatnonzero(untouched)
-    best.squared[left] = squared_distances(spec, ours[left], theirs[left], permutations[left], signs[left])
+    best.squared[left] = distances(spec, ours[left], theirs[left], permutations[left], signs[left])
     return best
 
 
-def _unmatched(spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Squared distances `[S]` of networks as they are, float64, summed in the precision of the networks."""
-    squared = np.zeros(len(ours))
-    spans = [span for leaf, span in spec.spans() if not is_statistic(leaf.name)]
-    for part in row_blocks(len(ours), _MEASURED):
-        difference = ours[part] - theirs[part]
-        for span in spans:
-            squared[part] += np.einsum("sp,sp->s", difference[:, span], difference[:, span])
-    return squared
+def _squared_distances(mesh: Mesh) -> Callable[..., np.ndarray]:
+    """What measures reordered networks, `reordering.squared_distances` or the same of a CPU's own program."""
+    if not _on_cores(mesh):
+        return squared_distances
+    from jaxweights.auditing.alignment import host_climbing  # of an extra
+
+    return host_climbing.squared_distances
 
 
 def _identity(spec: WeightSpec) -> np.ndarray:

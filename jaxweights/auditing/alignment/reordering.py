@@ -61,16 +61,19 @@ def _reordered_leaf(
 
 
 def squared_distances(
-    spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray, permutations: np.ndarray, signs: np.ndarray
+    spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray, permutations: np.ndarray | None, signs: np.ndarray | None
 ) -> np.ndarray:
-    """Squared distances `[S]`, float64, of networks and others reordered; running statistics do not count."""
+    """Squared distances `[S]`, float64, of networks and others reordered, or as they are for None; running statistics
+    do not count."""
     squared = np.zeros(len(ours))
     leaves = [(leaf, span) for leaf, span in spec.spans() if not is_statistic(leaf.name)]
 
     def measure(part: slice) -> None:
-        orders, factors = by_group(spec, permutations[part]), by_group(spec, signs[part])
+        orders, factors = ([] if x is None else by_group(spec, x[part]) for x in (permutations, signs))
         for leaf, span in leaves:
-            moved = _reordered_leaf(spec, leaf, theirs[part, span], orders, factors)
+            moved = theirs[part, span]
+            if permutations is not None:
+                moved = _reordered_leaf(spec, leaf, moved, orders, factors)
             difference = np.subtract(ours[part, span], moved, dtype=np.float64)
             squared[part] += np.einsum("sp,sp->s", difference, difference)
 
