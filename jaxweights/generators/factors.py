@@ -86,6 +86,14 @@ GPT = _transformer((Fraction(5, 4), Fraction(3, 4)), (Fraction(5, 3), Fraction(1
 HYPERDIFFUSION = _transformer((Fraction(5, 4), Fraction(3, 4)), (Fraction(3, 2), Fraction(2, 3)), 0.001)
 NEURON_FLOW = _transformer((Fraction(3, 2), Fraction(1, 2)), (Fraction(3, 2), Fraction(1, 2)), 0.1)
 del NEURON_FLOW["dropout"]  # which it has none of
+# The published network has no layer to spare, and a dropout of 0.1.
+FLOW: Factors = {
+    "training": _training("steps"),
+    "width": {"wide": times(2, "width"), "narrow": times(Fraction(1, 2), "width")},
+    "depth": {"deep": lambda generator: {"extra": generator.extra + 1}},
+    "dropout": {"dropout_20": to(dropout=0.2)},
+    "noise": {"more_noise": times(10, "sigma")},
+}
 _CHANNELS = {"autoencoder_channels": 1, "denoiser_channels": 2}  # with how many there have to be
 PDIFF: Factors = {
     "training": _training("autoencoder_steps", "diffusion_steps"),

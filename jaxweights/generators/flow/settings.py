@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from jaxweights.flow import Solver
-from jaxweights.generators import canonical, domain
+from jaxweights.generators import canonical, domain, factors
 from jaxweights.generators.base import LearnedGenerator, Recalibration
 from jaxweights.generators.flow.selection import Select
 from jaxweights.settings import setting
@@ -62,6 +62,7 @@ class FlowSettings(LearnedGenerator):
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"solver", "sampling_steps", "statistics_images", "variances"})
     TRACED: ClassVar[frozenset[str]] = frozenset({"weight_decay", "sigma"})
+    FACTORS: ClassVar[factors.Factors] = factors.FLOW
     TINY: ClassVar[Mapping[str, Any]] = {
         "scale": "unit",
         "geometry": "spheres",
