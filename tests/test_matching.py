@@ -161,9 +161,9 @@ def test_copies_under_all_symmetries_are_found_at_zero(name):
     np.testing.assert_allclose(after, before, rtol=1e-3, atol=1e-4 * float(jnp.abs(before).max()))
 
 
-@pytest.mark.parametrize("name", ["doubled", "batch_norm", "attention"])
+@pytest.mark.parametrize("name", ["doubled", "attention"])
 def test_cores_and_devices_find_the_same(name, monkeypatch):
-    """The same orders and signs, of signs, tensors with a group twice, statistics, and axes in the middle."""
+    """The same orders and signs, of tensors with a group twice, and with a group between other axes."""
     spec = doubled(5) if name == "doubled" else tasks.build(*NETWORKS[name], 3).spec
     ours, theirs = draw(spec, 8), draw(spec, 8, 1)
     cores, devices = _both(spec, ours, theirs, monkeypatch)

@@ -64,8 +64,6 @@ class FlowSettings(LearnedGenerator):
     TRACED: ClassVar[frozenset[str]] = frozenset({"weight_decay", "sigma"})
     FACTORS: ClassVar[factors.Factors] = factors.FLOW
     TINY: ClassVar[Mapping[str, Any]] = {
-        "scale": "unit",
-        "geometry": "spheres",
         "width": 8,
         "time_width": 2,
         "steps": 3,
