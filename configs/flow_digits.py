@@ -2,7 +2,7 @@
 
     python -m launch.run --config=configs/flow_digits.py --workdir=runs/flow_digits
 
-Some ten minutes on two cores, nothing to download.
+Eight minutes on two cores, nothing to download.
 """
 
 from ml_collections import ConfigDict
