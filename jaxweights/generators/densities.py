@@ -99,7 +99,8 @@ def likeliest_bandwidth(rows: np.ndarray) -> float:
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(_COMPARED, len(rows))).round().astype(np.int64))]
     squared = cdist(rows, rows, "sqeuclidean")
     np.fill_diagonal(squared, np.inf)
-    likelihoods = [logsumexp(-0.5 * squared / h**2, axis=1).mean() - rows.shape[1] * np.log(h) for h in _BANDWIDTHS]
+    sums = [np.asarray(logsumexp(-0.5 * squared / h**2, axis=1)) for h in _BANDWIDTHS]
+    likelihoods = [found.mean() - rows.shape[1] * np.log(h) for found, h in zip(sums, _BANDWIDTHS, strict=True)]
     return float(_BANDWIDTHS[int(np.argmax(likelihoods))])
 
 
