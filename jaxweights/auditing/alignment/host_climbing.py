@@ -64,8 +64,9 @@ class _Scratch(NamedTuple):
       ours: float32, tensors of ours as their uses have them; theirs: one tensor of theirs, in order.
       matrices: `[G + 2, n * n]` float32: products of the tensors that a group alone reorders, scores, costs.
       places, factors: `[2, F]` int64 and float32, where the other axes of a tensor lie, and with which sign.
-      units: `[3, n]` int32, of an assignment: the owners of columns, the columns of rows, and the columns before on
-        paths; lengths: `[2, n]` float32, the lengths of paths, and infinity where they are the shortest.
+      units: `[4, n]` int32, of an assignment: the owners of columns, the columns of rows, the columns before on paths,
+        and those that were reached, in order; lengths: `[3, n]` float32, of paths to columns, of those that were
+        reached, and the prices that these had.
     """
 
     ours: np.ndarray

@@ -9,11 +9,10 @@ from typing import Any
 import numba
 import numpy as np
 
+from jaxweights.auditing.alignment.climbing import TIE
+
 FIRST, LAST, MIDDLE = 0, 1, 2
 """Where a tensor has the axis of a group: before all others, behind them, or between them."""
-
-TIE = 1e-6
-"""Of the largest score, or of the score of a match: what float32 products may gain or lose by rounding."""
 
 
 def _compiled(**settings: Any) -> Callable[[Callable], Any]:
