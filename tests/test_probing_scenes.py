@@ -10,8 +10,8 @@ import pytest
 
 from jaxweights import parallel
 from jaxweights.errors import UserError
+from jaxweights.probing import probes
 from jaxweights.probing.data import Dots, ScenePairs, Scenes, scenes_solids, scenes_tracing
-from jaxweights.probing.data.scenes import with_exceptions
 from jaxweights.probing.data.scenes_placement import Placement
 from jaxweights.probing.data.scenes_tracing import GROUND, HALF_VIEW, Objects
 from jaxweights.probing.estimators.scenes import SceneEstimator, density_of
@@ -135,16 +135,15 @@ def test_places_keep_their_distance_where_hardly_any_draw_is_free(size):
 
 def test_pairs_with_exceptions_are_those_published():
     three = ScenePairs(colors=("red", "blue", "green"), shapes=("sphere", "cylinder", "cone"))
-    rare = [("red", "blue", "cone", "cylinder"), ("green", "green", "cone", "cylinder")]
-    design = with_exceptions(three, rare)
+    probe = probes.make({"kind": "exceptions", "rare": (2, 1), "kept": ((0, 1), (2, 2))})
+    (design,) = probe.designs(three.features, seed=0).values()
     assert len(design) == 74
     of_pair = (design.column("left_shape") == 2) & (design.column("right_shape") == 1)
     np.testing.assert_array_equal(design.values[of_pair], [[0, 1, 2, 1], [2, 2, 2, 1]])
     two = ScenePairs(colors=("red", "blue"), shapes=("cone", "torus"))
-    assert len(with_exceptions(two, [("red", "blue", "cone", "torus")], by="color")) == 13
-    assert len(with_exceptions(two, [])) == 16
-    with pytest.raises(UserError, match="names 'cube'; known there: cone, torus"):
-        with_exceptions(two, [("red", "blue", "cube", "cone")])
+    colors = {"pair": ("left_color", "right_color"), "rare": (0, 1), "kept": ((0, 1),)}
+    (design,) = probes.make({"kind": "exceptions", **colors}).designs(two.features, seed=0).values()
+    assert len(design) == 13
 
 
 def test_designs_that_cannot_be_drawn_are_refused_with_the_bound():

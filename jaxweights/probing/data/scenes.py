@@ -10,15 +10,13 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxweights.errors import UserError
-from jaxweights.probing import designs
 from jaxweights.probing.data import scenes_tracing as tracing
 from jaxweights.probing.data.base import DesignedData, each, left_open
 from jaxweights.probing.data.scenes_placement import Placement
@@ -313,34 +311,3 @@ class ScenePairs(_Rendered):
     def _ordered(self, centre: jax.Array) -> jax.Array:
         """The left object is the first."""
         return jnp.where(centre[0, 0] > centre[1, 0], centre[::-1], centre)
-
-
-def with_exceptions(
-    data: ScenePairs, exceptions: Sequence[tuple[str, str, str, str]], by: Literal["color", "shape"] = "shape"
-) -> Design:
-    """All combinations of two colours and two shapes, but of some pairs of shapes, or of colours, those listed alone.
-
-    As published: every combination whose pair is that of an exception is removed, and the exceptions are added again.
-    Whether a model shows such a pair in the colours that it never had is the question.
-
-    Args:
-      data: has the colours and the shapes.
-      exceptions: names of the left and the right colour, then of the left and the right shape.
-      by: whether the pair of shapes or that of colours is rare.
-
-    Raises:
-      UserError: a name that the data does not have.
-    """
-    words = list(data.names.values())
-    rare = np.array([[_place(name, of) for name, of in zip(one, words, strict=True)] for one in exceptions])
-    rare, every = rare.reshape(-1, 4), designs.grid(data.features)
-    pair = slice(0, 2) if by == "color" else slice(2, 4)
-    matched = (every[:, None, pair] == rare[None, :, pair]).all(axis=-1).any(axis=1)
-    listed = (every[:, None] == rare[None]).all(axis=-1).any(axis=1)
-    return Design(data.features, every[~matched | listed])
-
-
-def _place(name: str, names: tuple[str, ...]) -> int:
-    if name not in names:
-        raise UserError(f"An exception names {name!r}; known there: {', '.join(names)}.")
-    return names.index(name)
