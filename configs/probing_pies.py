@@ -29,6 +29,6 @@ def get_config():
         "num_train": 4000,
         "num_heldout": 1000,
         "num_samples": 2000,
-        "seeds": 1,
+        "seeds": 3,
     }
     return config

@@ -65,6 +65,8 @@ def _trained(aligned: bool):
         "models": {
             **_MODELS,
             "hyperrep": preset("hyperrep_small", **_HYPERREP | {"steps": 200, "batch_size": 32}),
+            # Improves the weights that its training runs began with.
+            "gpt": preset("gpt_small", width=192, steps=600),
             "aligned_interpolation": {"kind": "aligned_interpolation"},
         },
         "probes": {

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import covariance
 
 from jaxweights import generators, parallel, tasks
 from jaxweights.data import Dataset
@@ -48,6 +49,21 @@ def test_whitened_networks_have_unit_covariance_and_come_back():
     assert np.linalg.matrix_rank(few.root, tol=1e-3) == 5
     same = whitening.fit(np.tile(WEIGHTS[:1], (3, 1)))  # nothing varies
     np.testing.assert_array_equal(same.root, 0)
+
+
+def test_the_low_rank_whitening_has_the_covariance_of_ledoit_and_wolf_and_comes_back():
+    networks = np.concatenate([WEIGHTS, np.ones((len(WEIGHTS), 1), np.float32)], axis=1)  # the last one does not vary
+    found = whitening.fit_low_rank(networks, P)
+    np.testing.assert_allclose(whitening.unwhitened(found.constants(), found.whiten(networks)), networks, atol=1e-3)
+    std = WEIGHTS.std(axis=0)
+    expected, share = covariance.ledoit_wolf((WEIGHTS - WEIGHTS.mean(axis=0)) / std, assume_centered=True)
+    assert 0.005 < share < 0.5
+    directions = np.asarray(whitening.unwhitened(found.constants(), np.eye(P + 1, dtype=np.float32))) - found.mean
+    np.testing.assert_allclose((directions.T @ directions)[:P, :P], expected * np.outer(std, std), atol=2e-3)
+    np.testing.assert_array_equal(directions[:, P], 0)
+    few = whitening.fit_low_rank(networks, 4)
+    np.testing.assert_allclose(whitening.unwhitened(few.constants(), few.whiten(networks)), networks, atol=1e-3)
+    np.testing.assert_allclose(few.variance, networks.var(axis=0).sum(), rtol=1e-4)
 
 
 def test_the_exchangeable_whitening_is_that_of_all_orders_together():

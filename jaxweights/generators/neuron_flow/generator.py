@@ -50,6 +50,8 @@ class NeuronFlow(UsesExamples):
         with and which is the mean of all (Procrustes analysis), or "none" for that which they have.
       scale: scale of hidden units that may be rescaled: "balanced" (`auditing.canonical`), or "none".
       references: training networks that the mean is taken of, at most.
+      components: principal components by which networks are whitened, beside the variance of every parameter, shrunk as
+        `whitening.fit_low_rank` says; 0 for the whole covariance, of P x P numbers.
       positions: whether every neuron has a learned position. Without, the transformer is equivariant under permutations
         of the hidden units, and so is the whitening.
       width: size of the tokens.
@@ -112,6 +114,7 @@ class NeuronFlow(UsesExamples):
     order: Literal["none", "mean"] = "mean"
     scale: Literal["none", "balanced"] = "balanced"
     references: int = setting(1000, at_least=1)
+    components: int = setting(0, at_least=0)
     positions: bool = True
     width: int = setting(96, at_least=1, at_most=65_536)
     blocks: int = setting(4, at_least=1, at_most=1000)
@@ -143,6 +146,15 @@ class NeuronFlow(UsesExamples):
         """Raises UserError for settings that no model can be built from."""
         super().__post_init__()
         checks.heads(self)
+        if self.components and not self.positions:
+            self.refuse("components", "without positions the whole covariance is taken; set it to 0")
+
+    def check(self, training: Training) -> None:
+        """Refuses more components than training networks have."""
+        super().check(training)
+        most = min(training.rows - 1, training.spec.num_params)
+        if self.components > most:
+            self.refuse("components", f"{training.rows} training networks span {most}; lower it or train more runs")
 
     @property
     def needs_examples(self) -> bool:
@@ -154,6 +166,8 @@ class NeuronFlow(UsesExamples):
         """See `LearnedGenerator.prepared_size`: aligned and whitened networks, the covariance and what is made of
         it."""
         width = training.spec.num_params
+        if self.components:
+            return 6 * training.rows * width + 3 * self.components * width
         return 2 * training.rows * width + 6 * width * width
 
     def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
@@ -163,9 +177,9 @@ class NeuronFlow(UsesExamples):
           training: rows `[N, P]`, with `examples` where what networks do is looked at.
 
         Returns:
-          `[N, P]` float32 whitened networks, and `tokens` (static), `mean` `[P]` and `root` `[P, P]` float32 (a network
-          is its whitened form times `root`, plus `mean`), `scale` (float32, of the weights that the transformer sees),
-          `frequencies` `[num_frequencies]`, and where there are examples those of `behaviour.constants`.
+          `[N, P]` float32 whitened networks, and `tokens` (static), what `whitening.unwhitened` needs, `scale`
+          (float32, of the weights that the transformer sees), `frequencies` `[num_frequencies]`, and where there are
+          examples those of `behaviour.constants`.
 
         Raises:
           UserError: examples are needed and absent, or of no classification.
@@ -173,13 +187,16 @@ class NeuronFlow(UsesExamples):
         spec = training.spec
         task = self._examples(training)
         weights = alignment.aligned(spec, training.weights, self.references, order=self.order, scale=self.scale)
-        found = whitening.fit(weights, None if self.positions else spec)
-        spread = float(np.sqrt(np.square(found.root).sum() / spec.num_params))
+        found = (
+            whitening.fit_low_rank(weights, self.components)
+            if self.components
+            else whitening.fit(weights, None if self.positions else spec)
+        )
+        spread = float(np.sqrt(found.variance / spec.num_params))
         table = frequencies(self.num_frequencies, np.log2(_LARGEST_LOG_RATIO / _LOWEST_FREQUENCY)) * _LOWEST_FREQUENCY
         constants = {
             "tokens": NeuronTokens(spec),
-            "mean": found.mean,
-            "root": found.root,
+            **found.constants(),
             "scale": np.float32(1 / spread if spread else 1.0),
             "frequencies": table.astype(np.float32),
         }
@@ -243,7 +260,7 @@ class NeuronFlow(UsesExamples):
             return jax.vmap(constants[behaviour.NET].value.init)(keys)
         noise = jax.vmap(lambda key: jax.random.normal(key, constants["mean"].shape))(keys)
         if self.source == "gaussian":
-            return _weights(constants, noise)
+            return whitening.unwhitened(constants, noise)
         return self.transport(state, noise)
 
     def transport(self, state: Mapping[str, Any], noise: jax.Array) -> jax.Array:
@@ -258,7 +275,7 @@ class NeuronFlow(UsesExamples):
             return (predict(z, t) - z) / (1 - t)[:, None]
 
         z = flow.solve(velocity, noise, times, "heun")
-        return _weights(constants, predict(z, jnp.full(len(z), times[-1], jnp.float32)))
+        return whitening.unwhitened(constants, predict(z, jnp.full(len(z), times[-1], jnp.float32)))
 
     def num_tokens(self, spec) -> int:
         """Hidden units, and one token of what belongs to none."""
@@ -284,7 +301,7 @@ class NeuronFlow(UsesExamples):
         """The clean networks `[n, P]`, whitened, that are predicted of `z` `[n, P]` at times `[n]`, and F."""
         module: Any = self._module(constants)
         share, left, size = _gaussian(t)
-        views = [z / size, constants["scale"] * _weights(constants, share * z)]
+        views = [z / size, constants["scale"] * whitening.unwhitened(constants, share * z)]
         ratio = jnp.clip(jnp.log(t) - jnp.log1p(-t), -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
         outputs = module.apply({"params": params}, views, ratio, constants["frequencies"])
         return share * z + left * outputs, outputs
@@ -314,7 +331,7 @@ class NeuronFlow(UsesExamples):
         if vanishes(self.behaviour):
             return weights_loss, (model_state, {})
         examples = behaviour.drawn(constants, keys_for(keys, _FURTHER), self.images)
-        entropy = behaviour.loss(constants[behaviour.NET].value, _weights(constants, predicted), *examples)
+        entropy = behaviour.loss(constants[behaviour.NET].value, whitening.unwhitened(constants, predicted), *examples)
         behavioural = jnp.mean(t**_POWER * entropy)
         return weights_loss + self.behaviour * behavioural, (
             model_state,
@@ -328,11 +345,6 @@ def _gaussian(t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     t = t[:, None]
     q = jnp.square(t) + jnp.square(1 - t)
     return t / q, (1 - t) / jnp.sqrt(q), jnp.sqrt(q)
-
-
-def _weights(constants: Mapping[str, Any], whitened: jax.Array) -> jax.Array:
-    """Networks `[n, P]` of whitened ones."""
-    return jnp.matmul(whitened, constants["root"]) + constants["mean"][None, :]
 
 
 # What a key is used for.

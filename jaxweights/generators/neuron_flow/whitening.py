@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxweights.generators import rows
@@ -33,6 +36,105 @@ class Whitening(NamedTuple):
             found[start : start + len(block)] = (block - self.mean).astype(np.float32) @ self.inverse
             start += len(block)
         return found
+
+    def constants(self) -> dict[str, np.ndarray]:
+        """What `unwhitened` needs."""
+        return {"mean": self.mean, "root": self.root}
+
+    @property
+    def variance(self) -> float:
+        """Of all parameters together."""
+        return float(np.square(self.root).sum())
+
+
+class LowRank(NamedTuple):
+    """The whitening of a covariance of few components and a variance of each parameter, for networks of which the whole
+    covariance does not fit, or is not known from so few.
+
+    In units of the standard deviation of each parameter, the covariance is `gains`^2 along the rows of `basis`, and
+    `rest`^2 in all directions beside them.
+
+    Attributes:
+      mean: `[P]` float32.
+      std: `[P]` float32, of every parameter.
+      basis: `[k, P]` float32, orthonormal.
+      gains: `[k]` float32.
+      rest: float32.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    basis: np.ndarray
+    gains: np.ndarray
+    rest: np.float32
+
+    def whiten(self, weights: Any) -> np.ndarray:
+        """See `Whitening.whiten`; parameters that do not vary are 0."""
+        found = np.empty(weights.shape, np.float32)
+        start = 0
+        inverse = np.where(self.std > 0, 1 / np.where(self.std > 0, self.std, 1), 0)
+        for block in rows.blocks(weights):
+            units = ((block - self.mean) * inverse).astype(np.float32)
+            along = (units @ self.basis.T) * (1 / self.gains - 1 / self.rest)
+            found[start : start + len(block)] = units / self.rest + along @ self.basis
+            start += len(block)
+        return found
+
+    def constants(self) -> dict[str, np.ndarray]:
+        """What `unwhitened` needs."""
+        return {**self._asdict(), "rest": np.asarray(self.rest)}
+
+    @property
+    def variance(self) -> float:
+        """Of all parameters together."""
+        return float(np.square(self.std).sum())
+
+
+def unwhitened(constants: Mapping[str, Any], whitened: jax.Array) -> jax.Array:
+    """Networks `[n, P]` of whitened ones, by the `constants` of either kind."""
+    if "root" in constants:
+        return jnp.matmul(whitened, constants["root"]) + constants["mean"][None, :]
+    basis, rest = constants["basis"], constants["rest"]
+    along = jnp.matmul(whitened, basis.T) * (constants["gains"] - rest)[None, :]
+    return (rest * whitened + jnp.matmul(along, basis)) * constants["std"][None, :] + constants["mean"][None, :]
+
+
+def fit_low_rank(weights: Any, components: int) -> LowRank:
+    """The whitening of networks `[N, P]` by their leading components and the variances of their parameters.
+
+    The covariance in units of the parameters' standard deviations is shrunk towards the identity as Ledoit and Wolf
+    (2004) have it: components of few networks are longer than those of the population, and the rest is shorter.
+
+    Args:
+      weights: `[N, P]` finite.
+      components: number of components, below N.
+    """
+    from sklearn.covariance import ledoit_wolf_shrinkage  # a second to import
+    from sklearn.utils.extmath import randomized_svd
+
+    mean = rows.mean(weights)
+    squares = sum(np.square(block - mean).sum(axis=0) for block in rows.blocks(weights))
+    std = np.sqrt(squares / len(weights))
+    varies = std > np.sqrt(_SMALLEST) * max(std.max(initial=0.0), np.finfo(np.float32).tiny)
+    inverse = np.where(varies, 1 / np.where(varies, std, 1), 0)
+    units = np.concatenate([((block - mean) * inverse).astype(np.float32) for block in rows.blocks(weights)])
+    count = int(varies.sum())
+    kept = min(components, count, len(weights))
+    basis, variances = np.zeros((components, weights.shape[1])), np.ones(components)
+    if kept:
+        shrinkage = float(ledoit_wolf_shrinkage(units[:, varies], assume_centered=True))
+        _, lengths, basis[:kept] = randomized_svd(units, kept, random_state=0)
+        variances[:kept] = np.maximum((1 - shrinkage) * np.square(lengths) / len(units) + shrinkage, _SMALLEST)
+    # Where nothing is left beside the components, any number does that rounding is not magnified by.
+    known = variances[:kept]
+    rest = max((count - known.sum()) / (count - kept), _SMALLEST) if count > kept else known.min(initial=1.0)
+    return LowRank(
+        mean.astype(np.float32),
+        np.where(varies, std, 0).astype(np.float32),
+        np.asarray(basis, np.float32),
+        np.sqrt(variances).astype(np.float32),
+        np.float32(np.sqrt(rest)),
+    )
 
 
 def fit(weights: Any, spec: WeightSpec | None = None) -> Whitening:
