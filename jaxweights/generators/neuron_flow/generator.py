@@ -16,6 +16,7 @@ from jaxweights.errors import UserError
 from jaxweights.generators import checks, domain, factors
 from jaxweights.generators.base import Samples, Stage, Training, UsesExamples, keys_for, vanishes
 from jaxweights.generators.neuron_flow import alignment, behaviour, whitening
+from jaxweights.generators.neuron_flow.functional import Functional, Tensors
 from jaxweights.generators.neuron_flow.network import Transformer
 from jaxweights.generators.neuron_flow.tokens import NeuronTokens
 from jaxweights.nn.parameters import initialise
@@ -52,6 +53,8 @@ class NeuronFlow(UsesExamples):
       references: training networks that the mean is taken of, at most.
       components: principal components by which networks are whitened, beside the variance of every parameter, shrunk as
         `whitening.fit_low_rank` says; 0 for the whole covariance, of P x P numbers.
+      network: what F is, a "transformer" of neurons, or a universal neural "functional" of whole tensors, which is
+        equivariant under permutations of the hidden units (see `functional`) and wants `positions=False`.
       positions: whether every neuron has a learned position. Without, the transformer is equivariant under permutations
         of the hidden units, and so is the whitening.
       width: size of the tokens.
@@ -115,6 +118,7 @@ class NeuronFlow(UsesExamples):
     scale: Literal["none", "balanced"] = "balanced"
     references: int = setting(1000, at_least=1)
     components: int = setting(0, at_least=0)
+    network: Literal["transformer", "functional"] = "transformer"
     positions: bool = True
     width: int = setting(96, at_least=1, at_most=65_536)
     blocks: int = setting(4, at_least=1, at_most=1000)
@@ -146,6 +150,8 @@ class NeuronFlow(UsesExamples):
         """Raises UserError for settings that no model can be built from."""
         super().__post_init__()
         checks.heads(self)
+        if self.network == "functional" and self.positions:
+            self.refuse("network", "a functional knows no positions of neurons; set positions to False")
         if self.components and not self.positions:
             self.refuse("components", "without positions the whole covariance is taken; set it to 0")
 
@@ -286,13 +292,15 @@ class NeuronFlow(UsesExamples):
         """Sizes of the transformer."""
         return Architecture(self.width, self.blocks, self.heads, self.num_frequencies, self.dtype, self.remat)
 
-    def _module(self, constants: Mapping[str, Any]) -> Transformer:
+    def _module(self, constants: Mapping[str, Any]) -> Transformer | Functional:
+        if self.network == "functional":
+            return Functional(Tensors(constants["tokens"].spec), self.architecture)
         return Transformer(constants["tokens"], self.architecture, self.positions)
 
     def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         constants = done["constants"]
         module = self._module(constants)
-        view = jnp.zeros((1, module.tokens.num_params))
+        view = jnp.zeros((1, constants["tokens"].num_params))
         return initialise(module, key, [view, view], jnp.zeros(1), constants["frequencies"])["params"], {}
 
     def _predicted(
