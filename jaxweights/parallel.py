@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxweights.errors import UserError
+
+# Numbers of what is worked on at once, see `in_parts`.
+_AT_ONCE, _AT_ONCE_ACCELERATOR = {"cpu": 1 << 18}, 1 << 24
 
 AXIS = "data"  # the one mesh axis: runs of a zoo, rows of a batch, samples, queries
 
@@ -83,6 +87,16 @@ def pad_rows(array: np.ndarray | jax.Array, multiple: int):
     if isinstance(array, np.ndarray):
         return np.concatenate([array, np.repeat(array[-1:], extra, axis=0)])
     return jnp.concatenate([array, jnp.repeat(array[-1:], extra, axis=0, total_repeat_length=extra)])
+
+
+def in_parts(function: Callable[..., jax.Array], numbers: int, *rows: jax.Array) -> jax.Array:
+    """A function of rows `[n, ...]`, each of which takes so many numbers, on some of them at a time: on a CPU as many
+    as its caches hold."""
+    count = len(rows[0])
+    size = max(1, min(_AT_ONCE.get(jax.default_backend(), _AT_ONCE_ACCELERATOR) // numbers, count))
+    parts = tuple(pad_rows(x, size).reshape(-1, size, *x.shape[1:]) for x in rows)
+    found = jax.lax.map(lambda part: function(*part), parts)
+    return found.reshape(-1, *found.shape[2:])[:count]
 
 
 @functools.cache

@@ -111,6 +111,16 @@ class Tokens:
     index: np.ndarray
     mask: np.ndarray
 
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray], width: int) -> Tokens:
+        """Tokens of flat places, each at most `width` of them, padded at the end."""
+        index = np.zeros((len(rows), width), np.int32)
+        mask = np.zeros((len(rows), width), bool)
+        for i, row in enumerate(rows):
+            index[i, : len(row)] = row
+            mask[i, : len(row)] = True
+        return cls(index, mask)
+
     def tokenise(self, vectors: jax.Array) -> jax.Array:
         """`[..., P]` to `[..., tokens, width]`, zero on padding."""
         return jnp.where(self.mask, jnp.take(vectors, self.index, axis=-1), jnp.zeros((), vectors.dtype))
@@ -312,13 +322,7 @@ class WeightSpec:
             rows = [np.arange(span.start, span.stop) for _, span in self.spans()]
         else:
             raise ValueError(f"Unknown tokenisation {scheme!r}; known: neuron, chunk, tensor.")
-        width = max(len(row) for row in rows)
-        index = np.zeros((len(rows), width), np.int32)
-        mask = np.zeros((len(rows), width), bool)
-        for i, row in enumerate(rows):
-            index[i, : len(row)] = row
-            mask[i, : len(row)] = True
-        return Tokens(index, mask)
+        return Tokens.of(rows, max(len(row) for row in rows))
 
     def _neuron_rows(self) -> list[np.ndarray]:
         rows = []

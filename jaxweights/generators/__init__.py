@@ -23,6 +23,7 @@ from jaxweights.generators import (
     imported,
     neuron_flow,
     pdiff,
+    rpg,
     sparse_coding,
 )
 from jaxweights.generators.base import (
@@ -82,6 +83,7 @@ GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
     "hyperdiffusion": hyperdiffusion.HyperDiffusion,
     "flow": flow.Flow,
     "neuron_flow": neuron_flow.NeuronFlow,
+    "rpg": rpg.RPG,
 }
 
 

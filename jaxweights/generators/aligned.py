@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -19,8 +19,6 @@ from jaxweights.settings import setting
 from jaxweights.spec import WeightSpec
 
 _SWEEPS = 100
-# Numbers of the networks that are matched at once: on a CPU what its caches hold.
-_AT_ONCE, _AT_ONCE_ACCELERATOR = {"cpu": 1 << 18}, 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +51,7 @@ class AlignedInterpolation(Aligned):
             first, second = weights[pairs[:, 0]], weights[pairs[:, 1]]
             return (1 - t)[:, None] * first + t[:, None] * bring(spec, first, second)
 
-        mixed = _in_parts(mix, spec.num_params, pairs, t)
+        mixed = parallel.in_parts(mix, spec.num_params, pairs, t)
         return Samples(mixed, jnp.where(t < 0.5, pairs[:, 0], pairs[:, 1]).astype(jnp.int32))
 
 
@@ -88,7 +86,7 @@ class Soup(Aligned):
             )
             return (first[:, 0] + jnp.sum(bring(spec, *flat).reshape(others.shape), axis=1)) / self.k
 
-        averaged = _in_parts(mean, self.k * spec.num_params, chosen)
+        averaged = parallel.in_parts(mean, self.k * spec.num_params, chosen)
         return Samples(averaged, jnp.full(keys.shape, -1, jnp.int32))
 
 
@@ -108,12 +106,3 @@ def bring(spec: WeightSpec, ours: jax.Array, theirs: jax.Array) -> jax.Array:
         return theirs
     found = climbing.climb(spec, ours, theirs, climbing.unordered(spec, len(ours), _SWEEPS))
     return climbing.reordered(spec, theirs, found.permutations, found.signs)
-
-
-def _in_parts(function: Callable[..., jax.Array], numbers: int, *rows: jax.Array) -> jax.Array:
-    """A function of rows `[n, ...]`, each of which takes so many numbers, on some of them at a time."""
-    count = len(rows[0])
-    size = max(1, min(_AT_ONCE.get(jax.default_backend(), _AT_ONCE_ACCELERATOR) // numbers, count))
-    parts = tuple(parallel.pad_rows(x, size).reshape(-1, size, *x.shape[1:]) for x in rows)
-    found = jax.lax.map(lambda part: function(*part), parts)
-    return found.reshape(-1, *found.shape[2:])[:count]

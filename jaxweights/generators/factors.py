@@ -104,3 +104,9 @@ PDIFF: Factors = {
         "no_noise": to(input_noise=0.0, latent_noise=0.0),
     },
 }
+# Its noise is that of the diffusion alone.
+RPG: Factors = {
+    "training": _training("steps"),
+    "width": {"wide": times(2, "channels"), "narrow": times(Fraction(1, 2), "channels")},
+    "depth": {"deep": times(2, "layers"), "shallow": times(Fraction(1, 2), "layers")},
+}

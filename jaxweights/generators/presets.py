@@ -21,7 +21,7 @@ class Preset(NamedTuple):
     settings: Mapping[str, Any]
 
 
-_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "flow", "neuron_flow")
+_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "flow", "neuron_flow", "rpg")
 
 # What P-diff's defaults correct, as it was released, and products of bfloat16 when sampling; see `PDiff`.
 _PDIFF_PUBLISHED = {
@@ -138,6 +138,25 @@ _FLOW_SMALL = {
     "sampling_steps": 50,
 }
 
+# What RPG's defaults correct, as it was released.
+_RPG_PUBLISHED = {"permutation_states": "checkpoints", "scalars": "copy"}
+
+# For networks of a few thousand parameters, in minutes.
+_RPG_SMALL = {
+    "token_size": 64,
+    "width": 64,
+    "state": 16,
+    "head_size": 32,
+    "channels": (8, 16, 32),
+    "num_timesteps": 200,
+    "beta_start": 5e-4,  # a fifth of the published steps, five times the variances
+    "beta_end": 0.1,
+    "tokens": 0,
+    "steps": 1500,
+    "batch_size": 32,
+    "learning_rate": 2e-3,
+}
+
 PRESETS: dict[str, Preset] = {
     **{kind: Preset(kind, {}) for kind in _LEARNED},
     "pdiff_published": Preset("pdiff", _PDIFF_PUBLISHED),
@@ -147,6 +166,8 @@ PRESETS: dict[str, Preset] = {
     "neuron_flow_small": Preset("neuron_flow", _NEURON_FLOW_SMALL),
     "deepweightflow": Preset("flow", _DEEPWEIGHTFLOW),
     "flow_small": Preset("flow", _FLOW_SMALL),
+    "rpg_published": Preset("rpg", _RPG_PUBLISHED),
+    "rpg_small": Preset("rpg", _RPG_SMALL),
     "hyperdiffusion_small": Preset("hyperdiffusion", _HYPERDIFFUSION_SMALL),
 }
 """Presets by name; the name of a method alone is its main published setting."""

@@ -12,6 +12,8 @@
 | `conv1d` | convolutions of one-dimensional signals |
 | `normalization` | layer and batch normalisation, running statistics |
 | `dropout` | masks from each example's own key |
+| `mamba` | state-space layers |
+| `timesteps` | embedded timesteps of a diffusion |
 | `transformer` | tokens and transformer blocks over weight vectors |
 | `leaves` | how a network declares its leaves and its symmetries |
 

@@ -237,7 +237,7 @@ def kernel_and_bias(
     return weights, parameter(module, "bias", (outputs,), lambda draws: of_bias(draws, *fans))
 
 
-def initialise(module: nn.Module, key: jax.Array, *inputs: Any) -> dict[str, Any]:
+def initialise(module: nn.Module, key: jax.Array, *inputs: Any, method: str | None = None) -> dict[str, Any]:
     """Returns the variables of a module whose parameters are declared by `parameter`, from one draw for all of them.
 
     A draw for each parameter gives the same distributions and takes six times as long to compile.
@@ -246,8 +246,9 @@ def initialise(module: nn.Module, key: jax.Array, *inputs: Any) -> dict[str, Any
       module: the module, in a mode that does not update running statistics.
       key: typed PRNG key.
       *inputs: example inputs.
+      method: what is called with them, by default the module.
     """
-    shapes = jax.eval_shape(lambda k: module.init(k, *inputs), key)["params"]
+    shapes = jax.eval_shape(lambda k: module.init(k, *inputs, method=method), key)["params"]
     leaves, treedef = jax.tree.flatten(shapes)
     ends = np.cumsum([0, *(leaf.size for leaf in leaves)]).tolist()
     if _apart.get():
@@ -257,4 +258,4 @@ def initialise(module: nn.Module, key: jax.Array, *inputs: Any) -> dict[str, Any
         draws = [draw[end : end + leaf.size].reshape(leaf.shape) for end, leaf in zip(ends, leaves, strict=False)]
     variables = {DRAWS: jax.tree.unflatten(treedef, draws)}
     mutable = ["params", "batch_stats"]
-    return dict(module.apply(variables, *inputs, rngs={"params": key}, mutable=mutable)[1])
+    return dict(module.apply(variables, *inputs, rngs={"params": key}, mutable=mutable, method=method)[1])

@@ -24,9 +24,9 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights.generators import checks, factors
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training
+from jaxweights.generators.normalisation import Normalised, normalise, restore
 from jaxweights.generators.pdiff import moments
 from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
-from jaxweights.generators.pdiff.normalisation import Normalised, normalise, restore
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
 from jaxweights.settings import setting
@@ -158,17 +158,11 @@ class PDiff(LearnedGenerator):
     def prepare(self, training: Population) -> tuple[np.ndarray | Normalised, dict[str, np.ndarray]]:
         """Normalises each tensor by two scalars and pads the vectors to a length that the strides divide.
 
-        The scalars are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor
-        with a single entry is divided by its standard deviation over rows instead, and a constant tensor is only
-        centred. Running variances are normalised on a logarithmic scale, so that decoded ones are positive.
-
         Args:
           training: training rows `[N, P]`; their spec names the tensors.
 
         Returns:
-          `[max(N, multiple of N that fills a batch), D]` float32, normalised as it is read where the weights are on
-          disk, and `{"mean": [P], "std": [P]}` float32; with running variances also `"variance_unit"` `[P]`, which is 0
-          for all other parameters.
+          `[max(N, multiple of N that fills a batch), D]` float32 and the constants, see `normalise`.
         """
         length = self.padded_length(training.spec.num_params)
         return normalise(training, length, self.batch_size, self.scalars == "copy")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxweights.nn.conv1d import Conv, ConvTranspose, conv1d
 from jaxweights.nn.dense import Dense, biased, matmul
 from jaxweights.nn.normalization import SignalNorm, Statistics
 from jaxweights.nn.parameters import FAN_IN_UNIFORM, kernel_and_bias
-
-_TIME_FEATURES = 256
-_MAX_PERIOD = 10_000
+from jaxweights.nn.timesteps import timestep_features
 
 
 def _layer(function: Callable[[Any, jax.Array], jax.Array], remat: bool) -> Callable[[Any, jax.Array], jax.Array]:
@@ -202,7 +198,7 @@ class Denoiser(nn.Module):
         """
         latent_dim = x.shape[-1]
         dense = functools.partial(Dense, latent_dim, convention="flax")
-        time = dense(name="time_in")(_time_features(timesteps))
+        time = dense(name="time_in")(timestep_features(timesteps))
         time = dense(name="time_out")(nn.silu(time))[:, :, None]
         wide = Conv if self.dtype == "float32" else functools.partial(ShortConv, dtype=self.dtype)
         widths = self.channels + self.channels[-2::-1]
@@ -219,11 +215,3 @@ class Denoiser(nn.Module):
             x = _layer(layer, self.remat)(self, x + time)
             outputs.append(x)
         return Conv(1, self.kernel_size, name="to_output")(x + outputs[0] + time)[:, :, 0]
-
-
-def _time_features(timesteps: jax.Array) -> jax.Array:
-    """Cosines and sines of the raw timestep `[n]` at geometrically falling frequencies: `[n, 256]`."""
-    half = _TIME_FEATURES // 2
-    frequencies = jnp.asarray(np.exp(-math.log(_MAX_PERIOD) * np.arange(half) / half), jnp.float32)
-    angles = timesteps[:, None].astype(jnp.float32) * frequencies[None, :]
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

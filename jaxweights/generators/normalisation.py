@@ -1,4 +1,4 @@
-"""How P-diff normalises training networks, and back."""
+"""How P-diff and RPG normalise training networks, tensor by tensor, and back."""
 
 from __future__ import annotations
 
@@ -66,7 +66,11 @@ class Normalised:
 def normalise(
     training: Population, length: int, fewest: int, copy_scalars: bool
 ) -> tuple[np.ndarray | Normalised, dict[str, np.ndarray]]:
-    """Normalises each tensor by two scalars; see `PDiff.prepare`.
+    """Normalises each tensor by two scalars.
+
+    These are the averages over rows of the tensor's mean and of its unbiased standard deviation. A tensor with a single
+    entry is divided by its standard deviation over rows instead, and a constant tensor is only centred. Running
+    variances are normalised on a logarithmic scale, so that decoded ones are positive.
 
     Args:
       training: training rows `[N, P]`.
@@ -75,7 +79,8 @@ def normalise(
       copy_scalars: whether tensors with a single entry are those of the first row.
 
     Returns:
-      `[n, D]` float32, on disk where the weights are, and the constants.
+      `[n, D]` float32, normalised as it is read where the weights are on disk, and `{"mean": [P], "std": [P]}` float32;
+      with running variances also `"variance_unit"` `[P]`, which is 0 for all other parameters.
     """
     weights, num_params = training.weights, training.spec.num_params
     mean, std, unit = (np.zeros(num_params) for _ in range(3))
