@@ -80,7 +80,8 @@ def _transformer(
 
 NONE: Factors = MappingProxyType({})
 # The noise of the first two is the smaller amplitude of the paper's noised networks, in weight units and in normalised
-# units; the third is as far as the jitter of HyperDiffusion's code goes; P-diff's own ablations change both amplitudes.
+# units (RPG as well); the third is as far as the jitter of HyperDiffusion's code goes; P-diff's ablations change both
+# amplitudes.
 HYPERREP = _transformer((Fraction(4, 3), Fraction(2, 3)), (Fraction(5, 3), Fraction(2, 3)), 0.02)
 GPT = _transformer((Fraction(5, 4), Fraction(3, 4)), (Fraction(5, 3), Fraction(1, 2)), 0.05)
 HYPERDIFFUSION = _transformer((Fraction(5, 4), Fraction(3, 4)), (Fraction(3, 2), Fraction(2, 3)), 0.001)
@@ -104,9 +105,9 @@ PDIFF: Factors = {
         "no_noise": to(input_noise=0.0, latent_noise=0.0),
     },
 }
-# Its noise is that of the diffusion alone.
 RPG: Factors = {
     "training": _training("steps"),
     "width": {"wide": times(2, "channels"), "narrow": times(Fraction(1, 2), "channels")},
     "depth": {"deep": times(2, "layers"), "shallow": times(Fraction(1, 2), "layers")},
+    "noise": {"more_noise": to(noise=0.05)},
 }

@@ -144,10 +144,10 @@ _RPG_PUBLISHED = {"permutation_states": "checkpoints", "scalars": "copy"}
 # For networks of a few thousand parameters, in minutes.
 _RPG_SMALL = {
     "token_size": 64,
-    "width": 64,
+    "width": 32,
     "state": 16,
     "head_size": 32,
-    "channels": (8, 16, 32),
+    "channels": (4, 8, 16),
     "num_timesteps": 200,
     "beta_start": 5e-4,  # a fifth of the published steps, five times the variances
     "beta_end": 0.1,

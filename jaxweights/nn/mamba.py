@@ -23,8 +23,8 @@ from jaxweights.sharding import whole
 _DECAYS = (1.0, 16.0)  # range of the initial rates of decay
 _STEPS = (0.001, 0.1)  # range of the initial step sizes
 _EPSILON = 1e-5
-CHUNK = 256
-"""Positions per chunk (published code)."""
+CHUNK = 64
+"""Positions per chunk. The published kernels take 256; on CPUs, work grows with the square of a chunk."""
 
 
 def scan(x: jax.Array, decay: jax.Array, b: jax.Array, c: jax.Array, chunk: int = CHUNK) -> jax.Array:
@@ -46,30 +46,32 @@ def scan(x: jax.Array, decay: jax.Array, b: jax.Array, c: jax.Array, chunk: int 
     n, length, heads, p = x.shape
     chunk = min(chunk, length)
     count = -(-length // chunk)
-    # A position of zeros leaves the state as it is.
-    x, decay, b, c = (_chunks(value, count, chunk) for value in (x, decay, b, c))
-    earlier = jnp.tril(jnp.ones((chunk, chunk), bool))[None, :, :, None]
+    # Heads before positions; a position of zeros leaves the state as it is.
+    x, decay = jnp.swapaxes(x, 1, 2), jnp.swapaxes(decay, 1, 2)
+    x, decay, b, c = (_chunks(value, axis, count, chunk) for value, axis in ((x, 2), (decay, 2), (b, 1), (c, 1)))
+    earlier = jnp.tril(jnp.ones((chunk, chunk), bool))[None, None]
 
     def step(state: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        x, decay, b, c = inputs
-        total = jnp.cumsum(decay, axis=1)  # [n, chunk, heads]
-        between = jnp.exp(jnp.where(earlier, total[:, :, None, :] - total[:, None, :, :], -jnp.inf))
-        mixed = jnp.einsum("nqs,nts->nqt", c, b)[..., None] * between
-        y = jnp.einsum("nqth,nthp->nqhp", mixed, x)
-        y = y + jnp.exp(total)[..., None] * jnp.einsum("nqs,nhps->nqhp", c, state)
-        left = jnp.exp(total[:, -1:, :] - total)[..., None] * x
-        state = jnp.exp(total[:, -1, :])[..., None, None] * state + jnp.einsum("nts,nthp->nhps", b, left)
+        x, decay, b, c = inputs  # [n, heads, chunk, p], [n, heads, chunk], [n, chunk, state] twice
+        total = jnp.cumsum(decay, axis=2)
+        between = jnp.exp(jnp.where(earlier, total[:, :, :, None] - total[:, :, None, :], -jnp.inf))
+        y = jnp.matmul(between * jnp.einsum("nqs,nts->nqt", c, b)[:, None], x)
+        y = y + jnp.exp(total)[..., None] * jnp.einsum("nqs,nhsp->nhqp", c, state)
+        left = jnp.exp(total[:, :, -1:] - total)[..., None] * x
+        state = jnp.exp(total[:, :, -1])[..., None, None] * state + jnp.einsum("nts,nhtp->nhsp", b, left)
         return state, y
 
-    start = jnp.zeros((n, heads, p, b.shape[-1]), x.dtype) + 0.0 * x[0, :, :1, :, :1].transpose(0, 2, 1, 3)
+    start = jnp.zeros((n, heads, b.shape[-1], p), x.dtype) + 0.0 * x[0, :, :, :1]  # on as many devices as x
     _, y = jax.lax.scan(step, start, (x, decay, b, c))
-    return jnp.moveaxis(y, 0, 1).reshape(n, count * chunk, heads, p)[:, :length]
+    return y.transpose(1, 0, 3, 2, 4).reshape(n, count * chunk, heads, p)[:, :length]
 
 
-def _chunks(x: jax.Array, count: int, chunk: int) -> jax.Array:
-    """`[n, length, ...]` as `[count, n, chunk, ...]`, padded with zeros at the end."""
-    x = jnp.pad(x, ((0, 0), (0, count * chunk - x.shape[1]), *((0, 0),) * (x.ndim - 2)))
-    return jnp.moveaxis(x.reshape(x.shape[0], count, chunk, *x.shape[2:]), 1, 0)
+def _chunks(x: jax.Array, axis: int, count: int, chunk: int) -> jax.Array:
+    """Cuts an axis into chunks, padded with zeros at the end, which become the first axis."""
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (0, count * chunk - x.shape[axis])
+    x = jnp.pad(x, padding).reshape(*x.shape[:axis], count, chunk, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis, 0)
 
 
 class Mamba2(nn.Module):

@@ -21,7 +21,7 @@ import optax
 from jaxweights import diffusion as diffusion_lib
 from jaxweights import parallel
 from jaxweights.generators import checks, factors
-from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training, keys_for
+from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training, keys_for, vanishes
 from jaxweights.generators.normalisation import normalise, restore
 from jaxweights.generators.rpg import tokens as tokens_lib
 from jaxweights.generators.rpg.network import Architecture, Denoiser, Prototypes, Recurrence
@@ -68,6 +68,7 @@ class RPG(LearnedGenerator):
       num_timesteps: number of diffusion timesteps, T.
       beta_start: first noise variance of the linear schedule.
       beta_end: last noise variance.
+      noise: standard deviation of the Gaussian noise that is added to every normalised network at every access.
       tokens: tokens per step, drawn at random from those of the batch's networks; 0 for all.
       steps: optimizer steps.
       batch_size: networks per step.
@@ -84,7 +85,7 @@ class RPG(LearnedGenerator):
     """
 
     SAMPLING: ClassVar[frozenset[str]] = frozenset({"sampler", "sampling_steps", "eta"})
-    TRACED: ClassVar[frozenset[str]] = frozenset({"learning_rate", "weight_decay", "ema_decay"})
+    TRACED: ClassVar[frozenset[str]] = frozenset({"learning_rate", "weight_decay", "ema_decay", "noise"})
     FACTORS: ClassVar[factors.Factors] = factors.RPG
 
     TINY: ClassVar[Mapping[str, Any]] = {
@@ -119,6 +120,7 @@ class RPG(LearnedGenerator):
     num_timesteps: int = setting(1000, at_least=1, at_most=100_000)
     beta_start: float = setting(1e-4, above=0, below=1)
     beta_end: float = setting(0.02, above=0, below=1)
+    noise: float = setting(0.0, at_least=0)
     tokens: int = setting(1024, at_least=0)
     steps: int = setting(80_000, at_least=1)
     batch_size: int = setting(8, at_least=1)
@@ -276,6 +278,9 @@ class RPG(LearnedGenerator):
         """Mean squared error of the noise that is predicted in the entries of random tokens, without their padding."""
         constants, vectors, rows = done["constants"], batch["vectors"], batch["row"]
         count = len(constants["places"])
+        if not vanishes(self.noise):
+            jitter = jax.vmap(lambda key: jax.random.normal(key, vectors.shape[1:]))(keys_for(keys, _JITTER))
+            vectors = vectors + self.noise * jitter
         prototypes = self._prototypes(params, constants, rows if self.permutation_states != _ONE else rows[:1] * 0)
         prototypes = jnp.broadcast_to(prototypes, (len(rows), *prototypes.shape[1:]))
         index = jnp.broadcast_to(constants["index"][None], (len(rows), count, self.token_size))
@@ -304,4 +309,4 @@ class RPG(LearnedGenerator):
 
 
 # What a key is used for.
-_ROW, _NOISE = range(2)
+_ROW, _NOISE, _JITTER = range(3)
