@@ -4,9 +4,9 @@
     python -m launch.run --config=configs/rpg_digits.py:runs --workdir=runs/rpg_digits_runs
 
 The training networks are checkpoints of one run after its base network (steps, RPG's own setting), or the last ones of
-64 runs of own initialisations (runs).
+32 runs of own initialisations (runs).
 
-Minutes each on two cores, nothing to download.
+Some minutes each on two cores, nothing to download.
 """
 
 from ml_collections import ConfigDict
@@ -15,17 +15,19 @@ from configs import base, generators
 
 
 def get_config(tag: str = "steps") -> ConfigDict:
-    """The digits MLP 64-16-10 (1,210 parameters, 21 tokens of 64), 64 held-out runs."""
+    """The digits MLP 64-16-10 (1,210 parameters, 21 tokens of 64), 32 held-out runs."""
     if tag not in ("steps", "runs"):
         raise ValueError(f"Unknown tag {tag!r}; known: steps, runs.")
     config = base.get_config()
-    config.num_samples = 128
+    config.num_samples = 64
     config.generators = generators.baselines(0.02, 0.04)
-    config.zoo.num_heldout = 64
+    config.generators.average.k = 8
+    config.generators.soup.k = 8
+    config.zoo.num_heldout = 32
     if tag == "steps":
         _steps(config)
     else:
-        config.zoo.num_runs = 64
+        config.zoo.num_runs = 32
     config.generators.rpg = generators.preset("rpg_small")
     config.generators.rpg_checkpoints = generators.preset("rpg_small", permutation_states="checkpoints")
     config.audit.probe.size = 4096  # on the 360 test images networks err too seldom, and on the same ones

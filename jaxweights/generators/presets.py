@@ -153,7 +153,7 @@ _RPG_SMALL = {
     "beta_end": 0.1,
     "tokens": 0,
     "steps": 1500,
-    "batch_size": 32,
+    "batch_size": 16,
     "learning_rate": 2e-3,
 }
 
