@@ -16,6 +16,7 @@ from jaxweights.report.style import Picture
 
 _TRAINED, _NULL, _OWN, _PUBLISHED = "#8a8a8a", "#2b2b2b", "#1f77b4", "#d62728"
 _COLOURS = ("#1f77b4", "#009e73", "#a0158c", "#e8a200", "#0b7a75", "#8c564b", "#ff7f0e", "#56b4e9")
+_LINES, _MARKERS = ("-", "-.", ":"), "os^"  # of models beyond as many as there are colours
 _COLUMNS = 6  # panels in a row, at most
 _DESIGNS = 4  # training sets of which pictures are shown
 _PANEL = 0.6  # inches of a picture
@@ -147,9 +148,7 @@ def _coefficients(by_model: Mapping[str, Any], tallies: tuple[published.Tally, .
     axes = figure.subplots()
     for i, (model, found) in enumerate(by_model.items()):
         made = [one["generated"] for one in found["values"].values() if one["generated"]["cv"]["value"] is not None]
-        null = model == NULL
-        colour = _NULL if null else _COLOURS[i % len(_COLOURS)]
-        _points(axes, [m["mean"]["value"] for m in made], [m["cv"] for m in made], colour, model, "--" if null else "-")
+        _points(axes, [m["mean"]["value"] for m in made], [m["cv"] for m in made], model, _look(i, model))
     if tallies:
         axes.plot(
             [t.mean for t in tallies],
@@ -167,7 +166,15 @@ def _coefficients(by_model: Mapping[str, Any], tallies: tuple[published.Tally, .
     return figure
 
 
-def _points(axes, x: list[float], found: list[Mapping[str, Any]], colour: str, label: str, line: str = "-") -> None:
+def _look(number: int, model: str) -> dict[str, Any]:
+    """Colour, line and marker of a model, which differ from those of all others."""
+    if model == NULL:
+        return {"color": _NULL, "ls": "--", "marker": "o"}
+    turn = number // len(_COLOURS)
+    return {"color": _COLOURS[number % len(_COLOURS)], "ls": _LINES[turn % 3], "marker": _MARKERS[turn % 3]}
+
+
+def _points(axes, x: list[float], found: list[Mapping[str, Any]], label: str, look: Mapping[str, Any]) -> None:
     """Numbers with their intervals; those without an interval as points."""
     kept = [(a, one) for a, one in zip(x, found, strict=True) if one["value"] is not None]
     if not kept:
@@ -176,7 +183,7 @@ def _points(axes, x: list[float], found: list[Mapping[str, Any]], colour: str, l
     ends = [one["ci95"] if one["ci95"][0] is not None else [one["value"]] * 2 for _, one in kept]
     low, high = np.array(ends, float).T
     reach = [np.maximum(middle - low, 0), np.maximum(high - middle, 0)]
-    axes.errorbar(places, middle, yerr=reach, color=colour, ls=line, marker="o", ms=3.5, lw=1.2, label=label)
+    axes.errorbar(places, middle, yerr=reach, ms=3.5, lw=1.2, label=label, **look)
 
 
 def _additivity(by_model: Mapping[str, Any]):
@@ -229,9 +236,8 @@ def _curves(by_model: Mapping[str, Any], data: str):
     n = [int(x) for x in numbers]
     for axes, (part, title) in zip(grid.ravel(), parts, strict=True):
         for i, (model, found) in enumerate(by_model.items()):
-            null = model == NULL
-            colour, line = (_NULL, "--") if null else (_COLOURS[i % len(_COLOURS)], "-")
-            _points(axes, [float(x) for x in n], [one[part] for one in found["numbers"].values()], colour, model, line)
+            known = [one[part] for one in found["numbers"].values()]
+            _points(axes, [float(x) for x in n], known, model, _look(i, model))
         axes.set(ylabel=title, xscale="log")
         axes.grid(axis="y")
     grid[0, 1].plot(n, [one["chance"] for one in numbers.values()], ":", color=_NULL, lw=1)
