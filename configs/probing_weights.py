@@ -8,8 +8,8 @@ places, as in zoos whose hidden units have no common order.
 
 `configs/probing_weights.py:trained` trains thousands of classifiers on digits, of which each is taught some of the ten
 classes, for some epochs, and scaled to a norm: do samples recognise as many classes, and are they as far trained? Every
-network has an initialisation of its own; with `:trained_aligned` all begin with the same weights. Some minutes each on
-two cores.
+network has an initialisation of its own; with `:trained_aligned` all begin with the same weights. 5 min 45 s on two
+cores; trained networks some 12 minutes, 1,190 s of processor time.
 """
 
 from ml_collections import ConfigDict
