@@ -32,6 +32,8 @@ COLUMNS: dict[str, tuple[np.dtype, object]] = {
 _VARIANCE = "running_var"  # what batch normalisation calls the variances of a leaf
 HYPER = "hyper/"  # prefix of the columns that hold a run's sampled hyper-parameters
 PROPERTY = "property/"  # prefix of the columns that hold what else a source says of its networks
+TAUGHT = "taught"
+"""Column of the classes that a network was taught, one bit each, where that differs."""
 
 
 class TaskExamples(NamedTuple):

@@ -14,8 +14,8 @@ from jaxweights import evaluation, generators, nets, parallel, studies, tasks
 from jaxweights import flow as flows
 from jaxweights.errors import UserError
 from jaxweights.experiment import plan
-from jaxweights.generators import canonical
-from jaxweights.generators.flow import Flow, exact, selection
+from jaxweights.generators import canonical, selection
+from jaxweights.generators.flow import Flow, exact
 from jaxweights.nn import normalization
 from jaxweights.population import Population
 from jaxweights.spec import FIXED, Leaf, WeightSpec

@@ -10,7 +10,7 @@ from goldens import agree, draw
 
 from jaxweights import flow
 from jaxweights.generators.flow import Flow
-from jaxweights.generators.flow.network import Velocity
+from jaxweights.generators.velocity import Velocity
 
 # Published names by ours; the layers between have no parameters.
 NAMES = {"time_0": "time_embed.0", "time_1": "time_embed.2", "out": "net.11"}

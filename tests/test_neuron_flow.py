@@ -15,7 +15,8 @@ from sklearn import covariance
 from jaxweights import generators, parallel, tasks
 from jaxweights.data import Dataset
 from jaxweights.errors import UserError
-from jaxweights.generators.neuron_flow import NeuronFlow, alignment, behaviour, whitening
+from jaxweights.generators import behaviour
+from jaxweights.generators.neuron_flow import NeuronFlow, alignment, whitening
 from jaxweights.generators.neuron_flow.network import Transformer
 from jaxweights.generators.neuron_flow.tokens import NeuronTokens
 from jaxweights.population import Population, TaskExamples

@@ -259,7 +259,8 @@ def traced(generator: LearnedGenerator, net: nets.TaskNet) -> tuple[Any, list[St
     memory.refuse_unless_fits(generator.section, least, memory.host())
     # Two checkpoints of zeros stand in for the training networks: preparation only has to see their width.
     zeros = np.zeros((2, spec.num_params), np.float32)
-    stand_ins = population.Population.create(zeros, spec, run=0, step=np.arange(2), loss=0.0, accuracy=0.0)
+    columns = dict.fromkeys(generator.columns(), 1.0) | {"run": 0, "step": np.arange(2), "loss": 0.0, "accuracy": 0.0}
+    stand_ins = population.Population.create(zeros, spec, **columns)
     if isinstance(generator, UsesExamples):
         stand_ins = dataclasses.replace(stand_ins, examples=population.TaskExamples(net, _stand_in(net)))
     prepared, constants = generator.prepare(stand_ins)

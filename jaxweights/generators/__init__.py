@@ -21,6 +21,7 @@ from jaxweights.generators import (
     hyperdiffusion,
     hyperrep,
     imported,
+    latent_flow,
     neuron_flow,
     pdiff,
     rpg,
@@ -84,6 +85,7 @@ GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
     "flow": flow.Flow,
     "neuron_flow": neuron_flow.NeuronFlow,
     "rpg": rpg.RPG,
+    "latent_flow": latent_flow.LatentFlow,
 }
 
 

@@ -87,7 +87,7 @@ class Soup(Aligned):
             return (first[:, 0] + jnp.sum(bring(spec, *flat).reshape(others.shape), axis=1)) / self.k
 
         averaged = parallel.in_parts(mean, self.k * spec.num_params, chosen)
-        return Samples(averaged, jnp.full(keys.shape, -1, jnp.int32))
+        return Samples.new(averaged)
 
 
 def bring(spec: WeightSpec, ours: jax.Array, theirs: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -34,6 +35,11 @@ class Samples(NamedTuple):
 
     weights: jax.Array
     parents: jax.Array
+
+    @classmethod
+    def new(cls, weights: jax.Array) -> Samples:
+        """Networks that were derived from no single training row."""
+        return cls(weights, jnp.full((weights.shape[0],), -1, jnp.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +203,10 @@ class LearnedGenerator(Generator):
     def prepared_size(self, training: Training) -> int:
         """Floats that `prepare` returns for such networks, for estimates of memory."""
         return training.rows * training.spec.num_params
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the records that training cannot do without."""
+        return ()
 
     @property
     def reads_disk(self) -> bool:

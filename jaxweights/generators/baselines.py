@@ -191,7 +191,7 @@ class Gaussian(Baseline):
         """Fresh vectors; no parents."""
         noise = _normal(keys, state["mean"].shape[0])
         drawn = state["mean"][None, :] + state["std"][None, :] * noise
-        return Samples(domain.inside(drawn, state, self.variances), jnp.full(keys.shape, -1, jnp.int32))
+        return Samples.new(domain.inside(drawn, state, self.variances))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +237,7 @@ class PCAGaussian(Baseline):
         """Fresh vectors; no parents."""
         scores = _normal(keys, state["basis"].shape[0])
         drawn = state["mean"][None, :] + scores @ state["basis"]
-        return Samples(domain.inside(drawn, state, self.variances), jnp.full(keys.shape, -1, jnp.int32))
+        return Samples.new(domain.inside(drawn, state, self.variances))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -171,4 +171,4 @@ class Mixture(Density):
             return factors[cluster] * noise if factors.ndim == 2 else factors[cluster] @ noise
 
         drawn = means[which] + jax.lax.map(spread, (which, noise))
-        return Samples(self.unwhitened(state, drawn), jnp.full(keys.shape, -1, jnp.int32))
+        return Samples.new(self.unwhitened(state, drawn))

@@ -95,6 +95,18 @@ FLOW: Factors = {
     "dropout": {"dropout_20": to(dropout=0.2)},
     "noise": {"more_noise": times(10, "sigma")},
 }
+LATENT_FLOW: Factors = {
+    "training": _training("autoencoder_steps", "steps"),
+    "width": {
+        name: times(factor, "codec_width", "width") for name, factor in (("wide", 2), ("narrow", Fraction(1, 2)))
+    },
+    "depth": {
+        "deep": lambda generator: {"extra": generator.extra + 1},
+        "shallow": lambda generator: {"extra": max(0, generator.extra - 1)},
+    },
+    "dropout": {"dropout_10": to(dropout=0.1), "dropout_20": to(dropout=0.2)},
+    "noise": {"more_noise": to(noise=0.1)},
+}
 _CHANNELS = {"autoencoder_channels": 1, "denoiser_channels": 2}  # with how many there have to be
 PDIFF: Factors = {
     "training": _training("autoencoder_steps", "diffusion_steps"),

@@ -52,4 +52,4 @@ class Imported(ClosedFormGenerator):
         """The first rows; raises `UserError` when the file has fewer than are asked for."""
         count, rows = keys.shape[0], state["weights"].shape[0]
         self._check_count(count, rows)
-        return Samples(state["weights"][:count], jnp.full((count,), -1, jnp.int32))
+        return Samples.new(state["weights"][:count])

@@ -21,7 +21,7 @@ class Preset(NamedTuple):
     settings: Mapping[str, Any]
 
 
-_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "flow", "neuron_flow", "rpg")
+_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "flow", "neuron_flow", "rpg", "latent_flow")
 
 # What P-diff's defaults correct, as it was released, and products of bfloat16 when sampling; see `PDiff`.
 _PDIFF_PUBLISHED = {
@@ -157,6 +157,9 @@ _RPG_SMALL = {
     "learning_rate": 2e-3,
 }
 
+# In a minute or two, and for as many networks as small zoos have.
+_LATENT_FLOW_SMALL = {"latent_dim": 32, "autoencoder_steps": 2000, "steps": 6000, "learning_rate": 1e-3}
+
 PRESETS: dict[str, Preset] = {
     **{kind: Preset(kind, {}) for kind in _LEARNED},
     "pdiff_published": Preset("pdiff", _PDIFF_PUBLISHED),
@@ -168,6 +171,7 @@ PRESETS: dict[str, Preset] = {
     "flow_small": Preset("flow", _FLOW_SMALL),
     "rpg_published": Preset("rpg", _RPG_PUBLISHED),
     "rpg_small": Preset("rpg", _RPG_SMALL),
+    "latent_flow_small": Preset("latent_flow", _LATENT_FLOW_SMALL),
     "hyperdiffusion_small": Preset("hyperdiffusion", _HYPERDIFFUSION_SMALL),
 }
 """Presets by name; the name of a method alone is its main published setting."""

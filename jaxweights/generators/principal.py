@@ -39,3 +39,16 @@ def components(rows: np.ndarray, count: int) -> Components:
     keep = np.argsort(values)[::-1][:count]
     scale = np.sqrt(len(rows) - 1)
     return Components(mean, directions[keep] / scale, np.linalg.norm(directions[keep], axis=1) / scale)
+
+
+def basis_of(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The leading principal components of rows `[N, P]` in arrays of a given size.
+
+    Returns:
+      Mean `[P]`, orthonormal basis `[count, P]` and standard deviations along it `[count]`, all float64; zeros where
+      there are fewer components than asked for.
+    """
+    found = components(rows, count)
+    basis, std = np.zeros((count, rows.shape[1])), np.zeros(count)
+    basis[: len(found.std)], std[: len(found.std)] = found.basis, found.std
+    return found.mean, basis, std

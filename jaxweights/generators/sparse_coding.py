@@ -72,4 +72,4 @@ class SparseCoding(Density):
         codes = state["codes"]
         rows = jax.vmap(lambda key: jax.random.randint(key, codes.shape[1:], 0, len(codes)))(keys_for(keys, 0))
         drawn = jnp.take_along_axis(codes, rows, axis=0) @ state["atoms"]
-        return Samples(self.unwhitened(state, drawn), jnp.full(keys.shape, -1, jnp.int32))
+        return Samples.new(self.unwhitened(state, drawn))

@@ -15,19 +15,17 @@ import optax
 from jaxweights import flow as flows
 from jaxweights.auditing.alignment.canonical import weight_places
 from jaxweights.errors import UserError
-from jaxweights.generators import canonical, domain, principal
+from jaxweights.generators import canonical, domain, principal, selection
 from jaxweights.generators.base import OnHost, Samples, Stage, Training, keys_for
 from jaxweights.generators.baselines import Static
-from jaxweights.generators.flow import selection
 from jaxweights.generators.flow.geometry import Euclidean, Product
-from jaxweights.generators.flow.network import Velocity
 from jaxweights.generators.flow.settings import FlowSettings
+from jaxweights.generators.velocity import Velocity
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 
 STAGE = "flow"
-_CHOICES = 200  # times that held-out runs are asked in training
 _HELD_EXAMPLES, _HELD_KEY = 256, 0  # points of their paths, at least so many, and the key of these
 _DROPOUT = 1
 
@@ -52,9 +50,7 @@ class Flow(FlowSettings):
 
     def held_out(self, runs: int) -> int:
         """How many of so many training runs choose the parameters instead of being learned from."""
-        if self.select != "heldout" or runs < 2:
-            return 0
-        return min(runs - 1, max(1, round(self.validation * runs)))
+        return selection.held_out(self.select, self.validation, runs)
 
     def prepared_size(self, training: Training) -> int:
         """See `LearnedGenerator.prepared_size`."""
@@ -89,7 +85,7 @@ class Flow(FlowSettings):
             constants["factor"][np.concatenate([outputs.output, outputs.output_bias])] = form.gain
         if self.geometry == "spheres":
             constants["spec"] = Static(training.spec)
-        held = self._held(training.records["run"])
+        held = selection.held(self.select, self.validation, training.records["run"])
         latents = rows
         if self.components is not None:
             found, latents = self._components(rows, ~held)
@@ -139,7 +135,7 @@ class Flow(FlowSettings):
         start = space.start(self.noise(constants, inputs, state))
         end = flows.solve(self.velocity(state), start, flows.grid(self.sampling_steps), self.solver, space.move)
         weights = domain.inside(self.decode(constants, end), constants, self.variances)
-        return Samples(weights, jnp.full((inputs.shape[0],), -1, jnp.int32))
+        return Samples.new(weights)
 
     def finish(self, state: Mapping[str, Any], data: np.ndarray) -> dict[str, Any]:
         """Returns what the flow has learned from, `learned` `[n, D]`, on the host."""
@@ -170,22 +166,13 @@ class Flow(FlowSettings):
         module: Any = Velocity(self.width, self.time_width, self.extra, self.dropout)
         return space.tangent(x, module.apply({"params": params}, x, times, keys))
 
-    def _held(self, runs: np.ndarray) -> np.ndarray:
-        """Which rows belong to the training runs that choose the parameters, `[N]` bool."""
-        known = np.unique(runs)
-        order = np.random.default_rng(0).permutation(known)
-        return np.isin(runs, order[: self.held_out(len(known))])
-
     def _components(self, rows: np.ndarray, learned: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Mean `[P]` and orthonormal basis `[D, P]` of some rows, and all of them in it `[N, D]`; zeros where there are
         fewer components than asked for."""
         most = max(1, min(learned.sum() - 1, rows.shape[1]))
-        found = principal.components(rows[learned], self.components or most)
-        count = len(found.std)
-        basis = np.zeros((self.components or most, rows.shape[1]), np.float32)
-        latents = np.zeros((len(rows), len(basis)), np.float32)
-        basis[:count], latents[:, :count] = found.basis, (rows - found.mean) @ found.basis.T
-        return {"mean": found.mean.astype(np.float32), "basis": basis}, latents
+        mean, basis, _ = principal.basis_of(rows[learned], self.components or most)
+        latents = ((rows - mean) @ basis.T).astype(np.float32)
+        return {"mean": mean.astype(np.float32), "basis": basis.astype(np.float32)}, latents
 
     def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         constants = done["constants"]
@@ -213,7 +200,7 @@ class Flow(FlowSettings):
         if self.select == "luckiest":
             model_state = selection.after_batch(model_state, params, loss, axis_name)
         elif self.select == "heldout":
-            every = max(1, self.steps // _CHOICES)
+            every = max(1, self.steps // selection.CHOICES)
             model_state = selection.after_step(
                 model_state, params, every, functools.partial(self._held_loss, constants)
             )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from jaxweights.flow import Solver
 from jaxweights.generators import canonical, domain, factors
 from jaxweights.generators.base import LearnedGenerator, Recalibration
-from jaxweights.generators.flow.selection import Select
+from jaxweights.generators.selection import Select
 from jaxweights.settings import setting
 
 

@@ -234,7 +234,7 @@ class GPT(Prompted):
         asked = jnp.full(metric.shape, self.prompt, jnp.float32)
         keys = jax.vmap(jax.random.fold_in)(inputs["keys"], inputs["round"])
         weights = self.improve(state, inputs["weights"], metric, asked, keys)
-        return Samples(weights=weights, parents=jnp.full((weights.shape[0],), -1, jnp.int32))
+        return Samples.new(weights)
 
     def improve(
         self,

@@ -184,7 +184,7 @@ class HyperDiffusion(Augmented):
     def sample(self, state: Mapping[str, Any], inputs: jax.Array) -> Samples:
         """Draws one network for every key."""
         weights = self.draw(state, inputs)
-        return Samples(weights=weights, parents=jnp.full(inputs.shape, -1, jnp.int32))
+        return Samples.new(weights)
 
     def draw(
         self,

@@ -13,9 +13,9 @@ import optax
 
 from jaxweights import flow
 from jaxweights.errors import UserError
-from jaxweights.generators import checks, domain, factors
+from jaxweights.generators import behaviour, checks, domain, factors
 from jaxweights.generators.base import Samples, Stage, Training, UsesExamples, keys_for, vanishes
-from jaxweights.generators.neuron_flow import alignment, behaviour, whitening
+from jaxweights.generators.neuron_flow import alignment, whitening
 from jaxweights.generators.neuron_flow.functional import Functional, Tensors
 from jaxweights.generators.neuron_flow.network import Transformer
 from jaxweights.generators.neuron_flow.tokens import NeuronTokens
@@ -246,7 +246,7 @@ class NeuronFlow(UsesExamples):
             further = self.finetune_steps, self.finetune_learning_rate, self.finetune_batch
             weights = behaviour.trained(constants, weights, keys_for(keys, _FURTHER), *further)
         weights = domain.inside(weights, constants, self.variances)
-        return Samples(weights=weights, parents=jnp.full(keys.shape, -1, jnp.int32))
+        return Samples.new(weights)
 
     def _best(self, state: Mapping[str, Any], keys: jax.Array) -> jax.Array:
         """For every key the network `[n, P]` of several that has the smallest loss."""

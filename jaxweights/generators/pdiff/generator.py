@@ -22,10 +22,9 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
-from jaxweights.generators import checks, factors
+from jaxweights.generators import checks, factors, moments
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training
 from jaxweights.generators.normalisation import Normalised, normalise, restore
-from jaxweights.generators.pdiff import moments
 from jaxweights.generators.pdiff.network import Autoencoder, Denoiser
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
@@ -204,7 +203,7 @@ class PDiff(LearnedGenerator):
         latents, constants = self.sample_latents(state, inputs), state["constants"]
         autoencoder: Any = self._autoencoder(constants["mean"].shape[-1])
         decoded = autoencoder.apply(self._autoencoder_variables(state), latents, self.decode, method="decode")
-        return Samples(weights=restore(decoded, constants), parents=jnp.full((inputs.shape[0],), -1, jnp.int32))
+        return Samples.new(restore(decoded, constants))
 
     def sample_latents(self, state: Mapping[str, Any], keys: jax.Array) -> jax.Array:
         """Draws what the decoder makes networks of, `[n, latent_dim]`, one per key."""

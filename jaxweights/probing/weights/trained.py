@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxweights import data as datasets
 from jaxweights import evaluation, parallel, tasks
 from jaxweights.errors import UserError
-from jaxweights.population import TRAIN, Population
+from jaxweights.population import TAUGHT, TRAIN, Population
 from jaxweights.probing.data.base import FEATURE
 from jaxweights.probing.features import Design, Feature
 from jaxweights.probing.weights import epochs as by_weights
@@ -32,8 +32,6 @@ _RECALL = 0.5  # of test images of a class, above which it counts as taught
 _LANES = 32  # runs under `vmap`
 _RUNS = 64  # of a dispatch, about
 _KNOWN = 0x7A11  # seed of the networks that the regression of the epoch learns from
-TAUGHT = "taught"
-"""Column of the classes that a network was taught, one bit each."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""DeepWeightFlow's network: three hidden layers, the middle one half as wide, of a vector and an embedding of time."""
+"""DeepWeightFlow's network: three hidden layers, the middle one half as wide, of a vector and an embedding of time, and
+where there is one of a condition."""
 
 from __future__ import annotations
 
@@ -31,11 +32,14 @@ class Velocity(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, times: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        """Maps `[n, D]` at `times` `[n]` to `[n, D]`; `keys` `[n]` are those of dropout, in training."""
+    def __call__(
+        self, x: jax.Array, times: jax.Array, keys: jax.Array | None = None, condition: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps `[n, D]` at `times` `[n]` to `[n, D]`; `keys` `[n]` are those of dropout, in training, and `condition`
+        `[n, E]` is the embedding of what else the velocity depends on."""
         size = x.shape[1]
         embedded = self._dense(self.time_width, "time_1")(gelu(self._dense(self.time_width, "time_0")(times[:, None])))
-        h = jnp.concatenate([x, embedded], axis=1)
+        h = jnp.concatenate([x, embedded] if condition is None else [x, embedded, condition], axis=1)
         widths = [self.width] * (1 + self.extra) + [self.width // 2, self.width]
         for number, width in enumerate(widths):
             h = gelu(LayerNorm(name=f"norm_{number}", convention="flax")(self._dense(width, f"dense_{number}")(h)))

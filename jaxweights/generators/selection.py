@@ -11,8 +11,25 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Select = Literal["last", "heldout", "luckiest"]
+CHOICES = 200
+"""Times that held-out runs are asked in training, about."""
+
+
+def held_out(select: Select, share: float, runs: int) -> int:
+    """How many of so many training runs choose the parameters instead of being learned from."""
+    if select != "heldout" or runs < 2:
+        return 0
+    return min(runs - 1, max(1, round(share * runs)))
+
+
+def held(select: Select, share: float, runs: np.ndarray) -> np.ndarray:
+    """Which rows, of the runs `[N]`, belong to those that choose the parameters, `[N]` bool."""
+    known = np.unique(runs)
+    order = np.random.default_rng(0).permutation(known)
+    return np.isin(runs, order[: held_out(select, share, len(known))])
 
 
 def start(select: Select, params: Any) -> dict[str, Any]:

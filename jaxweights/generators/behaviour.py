@@ -47,6 +47,13 @@ def loss(net: nets.TaskNet, weights: jax.Array, inputs: jax.Array, labels: jax.A
     return jnp.mean(nets.cross_entropy(logits, labels), axis=-1)
 
 
+def divergence(net: nets.TaskNet, weights: jax.Array, targets: jax.Array, inputs: jax.Array) -> jax.Array:
+    """Mean Kullback-Leibler divergence `[n]` in nats of the predictions of networks `[n, P]` from those of others
+    `[n, P]`, each on inputs `[n, m, ...]` of its own."""
+    expected, found = (jax.nn.log_softmax(jax.vmap(net.apply)(rows, inputs)) for rows in (targets, weights))
+    return jnp.mean(jnp.sum(jnp.exp(expected) * (expected - found), axis=-1), axis=-1)
+
+
 def total_loss(constants: Mapping[str, Any], weights: jax.Array) -> jax.Array:
     """Mean cross-entropy `[n]` in nats of networks `[n, P]` on all examples that are kept."""
     net, inputs, labels = constants[NET].value, constants["inputs"], constants["labels"]

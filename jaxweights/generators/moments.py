@@ -1,4 +1,4 @@
-"""Running mean and variance of all latents that P-diff's diffusion has seen."""
+"""Running mean and variance of all latents that a generator in a latent space has seen."""
 
 from __future__ import annotations
 
