@@ -16,6 +16,7 @@ from jaxweights.errors import UserError
 from jaxweights.experiment import plan
 from jaxweights.generators import canonical, selection
 from jaxweights.generators.flow import Flow, exact
+from jaxweights.generators.flow.graph import Graph
 from jaxweights.nn import normalization
 from jaxweights.population import Population
 from jaxweights.spec import FIXED, Leaf, WeightSpec
@@ -144,7 +145,7 @@ def test_before_training_the_velocity_is_zero_and_samples_are_noise():
     generator, data, states, losses = trained(**PUBLISHED)
     assert losses[0] == pytest.approx(np.square(data).mean() + data.var(), rel=0.3)
     keys = jax.random.split(jax.random.key(0), 6)
-    noise = generator.noise(states[0]["constants"], keys, states[0])
+    noise = generator.noise(states[0]["constants"], keys)
     samples = jax.jit(generator.sample)(states[0], keys)
     np.testing.assert_allclose(samples.weights, generator.decode(states[0]["constants"], noise), atol=1e-6)
     assert noise.std() == pytest.approx(data.std(), rel=0.2)
@@ -187,8 +188,62 @@ def test_held_out_runs_choose_parameters_and_are_not_learned_from():
     assert selection.chosen("heldout", {"params": path[-1], "model_state": state}) == -1
 
 
+def test_flows_of_several_classes_are_told_the_classes_of_networks():
+    """Networks keep their classes through the choice of held-out runs; samples have the asked one, or as training."""
+    kind = np.array([3, 8, 3, 3, 8, 3, 3, 3, 8, 3])
+    networks = dataclasses.replace(population(), records={**population().records, "property/kind": kind})
+    generator = Flow(**TINY, order="none", classes="property/kind", validation=0.3, class_width=3)
+    data, constants = generator.prepare(networks)
+    held = constants["validation"]
+    for part in (data, held):
+        rows = cdist(part.networks, networks.weights).argmin(axis=1)
+        np.testing.assert_array_equal(np.array([3, 8])[part.classes], kind[rows])
+    stage, keys = generator.stages()[0], jax.random.split(jax.random.key(0), 1000)
+    params, model_state = jax.eval_shape(stage.init, keys[0], {"constants": constants})
+    assert params["classes"].shape == (2, 3)
+    state = {"constants": constants, "flow": {"params": params, "model_state": model_state}}
+    drawn = generator.inputs(state, keys, networks)
+    assert np.mean(drawn["classes"]) == pytest.approx(0.3, abs=0.06)
+    asked = generator.replace(asked=8.0)
+    np.testing.assert_array_equal(asked.inputs(state, keys, networks)["classes"], 1)
+    assert jax.eval_shape(asked.sample, state, drawn).weights.shape == (1000, P)
+    batch = jax.tree.map(lambda x: x[:4], data)
+    assert (
+        jax.eval_shape(lambda p, m: stage.loss(p, m, state, batch, keys[:4], None)[0], params, model_state).shape == ()
+    )
+    with pytest.raises(UserError, match=r"set it to one of \[3.0, 8.0\]"):
+        generator.replace(asked=5.0).inputs(state, keys, networks)
+    with pytest.raises(UserError, match="column of numbers"):
+        generator.replace(classes="split").prepare(networks)
+
+
+def test_graph_transformers_have_the_published_size_and_see_perceptrons():
+    """The released network has 145,769 with a readout of whole graphs, which velocities do not use."""
+    net = tasks.build({"name": "mlp", "hidden": (10,)}, (28, 28, 1), 10)
+    generator = generators.build("x", generators.preset("weightflow"))
+    assert plan.num_params(generator, net) == 134_088
+    small = generator.replace(graph_width=4, graph_layers=1, batch_size=4)
+    data, constants = small.prepare(population())
+    stage, keys = small.stages()[0], jax.random.split(jax.random.key(0), 4)
+    params, model_state = jax.eval_shape(stage.init, keys[0], {"constants": constants})
+    state = {"constants": constants, "flow": {"params": params, "model_state": model_state}}
+    loss = jax.eval_shape(lambda p, m: stage.loss(p, m, state, data[:4], keys, None)[0], params, model_state)
+    assert loss.shape == ()
+    assert jax.eval_shape(small.sample, state, keys).weights.shape == (4, P)
+    cnn = tasks.build({"name": "cnn"}, (28, 28, 1), 10)
+    with pytest.raises(UserError, match="perceptrons"):
+        Graph(cnn.spec)
+
+
 def test_settings_that_do_not_go_together_are_refused():
-    for changes in ({"geometry": "spheres"}, {"ema_decay": 0.9}, {"final_learning_rate": 1.0}):
+    for changes in (
+        {"geometry": "spheres"},
+        {"ema_decay": 0.9},
+        {"final_learning_rate": 1.0},
+        {"sphere_loss": "published"},
+        {"network": "graph"},
+        {"asked": 1.0},
+    ):
         with pytest.raises(UserError):
             Flow(**changes)
     assert dataclasses.replace(Flow(), sampling_steps=5) != Flow()
@@ -198,7 +253,7 @@ def test_settings_that_do_not_go_together_are_refused():
 class Exact(Flow):
     """A flow that has become the copying field."""
 
-    def velocity(self, state):
+    def velocity(self, state, classes=None):
         constants = state["constants"]
         return lambda x, t: exact.field(x, t, state["networks"], constants["source_std"], self.sigma)
 

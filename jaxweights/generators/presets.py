@@ -126,6 +126,27 @@ _DEEPWEIGHTFLOW = {
     "statistics": "test",
 }
 
+# As released, on spheres; its text has straight paths and scale-normalised networks as well.
+_WEIGHTFLOW = {
+    "scale": "unit",
+    "geometry": "spheres",
+    "source": "table",
+    "source_std": 0.1,
+    "sigma": 1e-5,
+    "time_beta": (1.0, 2.0),
+    "network": "graph",
+    "graph_times": "published",
+    "sphere_loss": "published",
+    "dropout": 0.0,
+    "steps": 100_000,
+    "learning_rate": 1e-3,
+    "final_learning_rate": 1e-3,
+    "weight_decay": 0.0,
+    "betas": (0.9, 0.999),
+    "select": "last",
+    "solver": "euler",
+}
+
 # In minutes, and for as many networks as small zoos have.
 _FLOW_SMALL = {
     "order": "mean",
@@ -168,6 +189,7 @@ PRESETS: dict[str, Preset] = {
     "gpt_small": Preset("gpt", _GPT_SMALL),
     "neuron_flow_small": Preset("neuron_flow", _NEURON_FLOW_SMALL),
     "deepweightflow": Preset("flow", _DEEPWEIGHTFLOW),
+    "weightflow": Preset("flow", _WEIGHTFLOW),
     "flow_small": Preset("flow", _FLOW_SMALL),
     "rpg_published": Preset("rpg", _RPG_PUBLISHED),
     "rpg_small": Preset("rpg", _RPG_SMALL),

@@ -48,23 +48,28 @@ def run(subject: Subject, settings: CopyingSettings, estimation: Estimation) -> 
 
     Returns:
       JSON data: per group of networks, "train" and "heldout", estimates as `{"mean", "ci95", "n"}` of mean squared
-      differences per dimension: `loss` of the flow from the paths and, of straight ones, `exact` of the copying field
-      from the paths and `distance` of the flow from the copying field; and `nearer`, the share of points at which the
-      flow is nearer to that than to the path. And arrays of the same names `<group>/<name>` `[networks, times]`, with
-      `times` `[times]`.
+      differences per dimension: `loss` of the flow from the paths and, of straight ones of a flow that is told no
+      classes, `exact` of the copying field from the paths and `distance` of the flow from the copying field; and
+      `nearer`, the share of points at which the flow is nearer to that than to the path. And arrays of the same names
+      `<group>/<name>` `[networks, times]`, with `times` `[times]`.
     """
     generator, state, rng = subject.generator, subject.state, np.random.default_rng([estimation.seed, 21_000])
     learned = state["learned"].rows
     form = generator.form(state["constants"], subject.net.spec)
     held = generator.encode(state["constants"], form(subject.heldout))
+    classes = {TRAIN: (), HELDOUT: ()}
+    if generator.classes:
+        others = generator.class_of(state["constants"], subject.heldout.records)
+        classes = {TRAIN: (state["learned_classes"].rows,), HELDOUT: (others,)}
     times = ((np.arange(settings.times) + 0.5) / settings.times).astype(np.float32)
     compare = Rowwise(_compared(generator), {**state, "networks": learned}, estimation.mesh)
     arrays, metrics = {"times": times}, {}
     for number, (group, rows) in enumerate({TRAIN: learned, HELDOUT: held}.items()):
-        chosen = rows[np.sort(rng.permutation(len(rows))[: settings.networks])]
+        places = np.sort(rng.permutation(len(rows))[: settings.networks])
+        chosen, own = rows[places], [column[places] for column in classes[group]]
         keys = jax.random.split(jax.random.key(estimation.seed), 2 * chosen.shape[0] * len(times))
         keys = np.asarray(jax.random.key_data(keys)).reshape(2, len(chosen), len(times), -1)[number]
-        found = [compare((chosen, keys[:, i], np.full(len(chosen), t, np.float32))) for i, t in enumerate(times)]
+        found = [compare((chosen, keys[:, i], np.full(len(chosen), t, np.float32), *own)) for i, t in enumerate(times)]
         values = dict(zip(_NAMES, np.stack(found, axis=2).transpose(1, 0, 2), strict=False))
         metrics[group] = {
             name: statistics.bootstrap_mean(v.mean(axis=1), estimation.resamples, rng).to_json("mean")
@@ -75,19 +80,19 @@ def run(subject: Subject, settings: CopyingSettings, estimation: Estimation) -> 
 
 
 def _compared(generator: Flow):
-    """`(state, (networks [n, D], data of keys, times [n])) -> [n, names]`."""
+    """`(state, (networks [n, D], data of keys, times [n], classes [n] if told)) -> [n, names]`."""
 
     def compare(state: Any, rows: Any) -> jax.Array:
-        networks, keys, times = rows
+        networks, keys, times, *classes = rows
         constants = state["constants"]
         x, times, path = generator.examples(constants, networks, jax.random.wrap_key_data(keys), times=times)
-        found = generator.velocity(state)(x, times)
+        found = generator.velocity(state, *classes)(x, times)
 
         def apart(a: jax.Array, b: jax.Array) -> jax.Array:
             return jnp.mean(jnp.square(a - b), axis=1)
 
         values = [apart(found, path)]
-        if generator.geometry == "euclidean":
+        if generator.geometry == "euclidean" and not generator.classes:
             copying = exact.field(x, times, state["networks"], constants["source_std"], generator.sigma)
             values += [apart(copying, path), apart(found, copying)]
             values.append((values[2] < values[0]).astype(jnp.float32))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ from jaxweights.errors import UserError
 from jaxweights.generators import canonical, domain, principal, selection
 from jaxweights.generators.base import OnHost, Samples, Stage, Training, keys_for
 from jaxweights.generators.baselines import Static
+from jaxweights.generators.flow.classes import ClassVelocity
 from jaxweights.generators.flow.geometry import Euclidean, Product
+from jaxweights.generators.flow.graph import Graph, GraphTransformer
 from jaxweights.generators.flow.settings import FlowSettings
 from jaxweights.generators.velocity import Velocity
 from jaxweights.nn.parameters import initialise
@@ -26,8 +28,22 @@ from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
 
 STAGE = "flow"
+
+
+class Labelled(NamedTuple):
+    """Networks of several classes.
+
+    Attributes:
+      networks: `[n, D]` float32, as the flow sees them.
+      classes: `[n]` int32, the numbers of their classes.
+    """
+
+    networks: Any
+    classes: Any
+
+
 _HELD_EXAMPLES, _HELD_KEY = 256, 0  # points of their paths, at least so many, and the key of these
-_DROPOUT = 1
+_DROPOUT, _CLASS = 1, 2  # what keys are used for
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,8 @@ class Flow(FlowSettings):
             self.refuse("components", f"{left} training networks span {most}; lower it or train more runs")
         if self.scale == "unit":
             canonical.spheres(training.spec)
+        if self.network == "graph":
+            Graph(training.spec)
 
     def held_out(self, runs: int) -> int:
         """How many of so many training runs choose the parameters instead of being learned from."""
@@ -56,15 +74,20 @@ class Flow(FlowSettings):
         """See `LearnedGenerator.prepared_size`."""
         return training.rows * (self.components or training.spec.num_params)
 
-    def prepare(self, training: Population) -> tuple[np.ndarray, dict[str, Any]]:
+    def columns(self) -> tuple[str, ...]:
+        """See `LearnedGenerator.columns`."""
+        return (self.classes,) if self.classes else ()
+
+    def prepare(self, training: Population) -> tuple[Any, dict[str, Any]]:
         """Brings networks to one form, and to principal components where asked for.
 
         Args:
           training: training rows `[N, P]` and their records.
 
         Returns:
-          What the flow learns from `[n, D]` float32, and the constants: `source_std`; of other runs, for the choice of
-          parameters, `validation` `[m, D]`; and what leads back to weights: `mean` `[P]` and `basis` `[D, P]` of the
+          What the flow learns from `[n, D]` float32, where it is told classes as `Labelled`; and the constants:
+          `source_std`; of other runs, for the choice of parameters, `validation`, the same; `class_values` and
+          `class_shares` `[K]`; and what leads back to weights: `mean` `[P]` and `basis` `[D, P]` of the
           components, `factor` `[P]` of outputs, and where running statistics are not generated `places` `[R]` of all
           others and `centre` `[P]`; for the order of other networks `reference` `[P]`.
 
@@ -85,17 +108,25 @@ class Flow(FlowSettings):
             constants["factor"][np.concatenate([outputs.output, outputs.output_bias])] = form.gain
         if self.geometry == "spheres":
             constants["spec"] = Static(training.spec)
+        if self.network == "graph":
+            constants["graph"] = Graph(training.spec)
         held = selection.held(self.select, self.validation, training.records["run"])
         latents = rows
         if self.components is not None:
             found, latents = self._components(rows, ~held)
             constants |= found
-        data = latents[~held]
+        data = learned = latents[~held]
+        if self.classes:
+            constants |= self._classes(training.records)
+            every = Labelled(latents, self.class_of(constants, training.records))
+            data, validation = (jax.tree.map(lambda x, rows=rows: x[rows], every) for rows in (~held, held))
+        else:
+            validation = latents[held]
         if self.select == "heldout":
-            constants["validation"] = latents[held] if held.any() else data
-        varying = data[:, self.space(constants).straight] if self.geometry == "spheres" else data
+            constants["validation"] = validation if held.any() else data
+        varying = learned[:, self.space(constants).straight] if self.geometry == "spheres" else learned
         std = float(varying.std()) if self.source_std is None else self.source_std
-        return data, {**constants, "source_std": np.float32(std), "rows": np.int32(len(data))}
+        return data, {**constants, "source_std": np.float32(std), "rows": np.int32(len(learned))}
 
     def encode(self, constants: Mapping[str, Any], rows: np.ndarray) -> np.ndarray:
         """What the flow sees of networks in its form, `[n, P]` to `[n, D]` float32."""
@@ -128,29 +159,56 @@ class Flow(FlowSettings):
         stage = Stage(STAGE, self.steps, self.batch_size, optimizer, self._init, self._loss, self.ema_decay)
         return (stage,)
 
-    def sample(self, state: Mapping[str, Any], inputs: jax.Array) -> Samples:
+    def inputs(self, state: Mapping[str, Any], keys: jax.Array, starts: Population) -> Any:
+        """Returns the keys, and where the flow is told classes with them `classes` `[n]` int32."""
+        del starts
+        if not self.classes:
+            return keys
+        values, shares = (np.asarray(state["constants"][name]) for name in ("class_values", "class_shares"))
+        if self.asked is None:
+            chosen = jax.vmap(lambda key: jax.random.categorical(key, np.log(shares)))(keys_for(keys, _CLASS))
+            return {"keys": keys, "classes": chosen.astype(jnp.int32)}
+        found = np.flatnonzero(values == self.asked)
+        if not found.size:
+            self.refuse("asked", f"no training network has this {self.classes}; set it to one of {values.tolist()}")
+        return {"keys": keys, "classes": np.full(len(keys), found[0], np.int32)}
+
+    def sample(self, state: Mapping[str, Any], inputs: Any) -> Samples:
         """Follows the velocity from noise; see `LearnedGenerator.sample`."""
         constants = state["constants"]
         space = self.space(constants)
-        start = space.start(self.noise(constants, inputs, state))
-        end = flows.solve(self.velocity(state), start, flows.grid(self.sampling_steps), self.solver, space.move)
+        keys, classes = (inputs["keys"], inputs["classes"]) if self.classes else (inputs, None)
+        start = space.start(self.noise(constants, keys))
+        end = flows.solve(
+            self.velocity(state, classes), start, flows.grid(self.sampling_steps), self.solver, space.move
+        )
         weights = domain.inside(self.decode(constants, end), constants, self.variances)
         return Samples.new(weights)
 
-    def finish(self, state: Mapping[str, Any], data: np.ndarray) -> dict[str, Any]:
-        """Returns what the flow has learned from, `learned` `[n, D]`, on the host."""
+    def finish(self, state: Mapping[str, Any], data: Any) -> dict[str, Any]:
+        """Returns what the flow has learned from, `learned` `[n, D]`, on the host, and where there are any the
+        `learned_classes` `[n]`."""
         del state
-        return {"learned": OnHost(data)}
+        networks, classes = _parts(data)
+        return {"learned": OnHost(networks)} | ({"learned_classes": OnHost(classes)} if self.classes else {})
 
-    def noise(self, constants: Mapping[str, Any], keys: jax.Array, state: Mapping[str, Any]) -> jax.Array:
+    def noise(self, constants: Mapping[str, Any], keys: jax.Array) -> jax.Array:
         """Noise `[n, D]` that samples start from."""
-        size = state[STAGE]["params"]["out"]["bias"].shape[0]
+        size = _size(constants)
         return constants["source_std"] * jax.vmap(lambda key: jax.random.normal(key, (size,)))(keys)
 
-    def velocity(self, state: Mapping[str, Any]) -> Callable[[jax.Array, jax.Array], jax.Array]:
-        """The trained velocity `(x [n, D], times [n]) -> [n, D]`."""
-        params, space = selection.chosen(self.select, state[STAGE]), self.space(state["constants"])
-        return functools.partial(self._predict, params, space)
+    def velocity(
+        self, state: Mapping[str, Any], classes: jax.Array | None = None
+    ) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """The trained velocity `(x [n, D], times [n]) -> [n, D]`, of networks of `classes` `[n]`, see `class_of`."""
+        params, constants = selection.chosen(self.select, state[STAGE]), state["constants"]
+        return lambda x, times: self._predict(params, constants, x, times, classes)
+
+    def class_of(self, constants: Mapping[str, Any], records: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The number of the class of networks `[n]` int32, from 0 on; of one that is not known the next one's."""
+        return np.searchsorted(constants["class_values"], np.asarray(records[self.classes], np.float64)).astype(
+            np.int32
+        )
 
     def space(self, constants: Mapping[str, Any]) -> Any:
         """Where the flow runs."""
@@ -158,13 +216,37 @@ class Flow(FlowSettings):
             return Euclidean()
         spec = constants["spec"].value
         places = canonical.spheres(spec)
-        return Product((*places.hidden, places.output[None]), spec.num_params)
+        every = (*places.hidden, places.output[None])
+        return Product(every, spec.num_params, self.sphere_loss == "published")
+
+    def _module(self, constants: Mapping[str, Any]) -> Any:
+        if self.network == "graph":
+            sizes = self.graph_width, self.graph_layers, self.graph_heads, self.graph_times == "published"
+            return GraphTransformer(constants["graph"], *sizes)
+        sizes = self.width, self.time_width, self.extra, self.dropout
+        if not self.classes:
+            return Velocity(*sizes)
+        return ClassVelocity(*sizes, self.class_width, constants["class_values"].shape[0], self.class_input)
 
     def _predict(
-        self, params: Any, space: Any, x: jax.Array, times: jax.Array, keys: jax.Array | None = None
+        self,
+        params: Any,
+        constants: Mapping[str, Any],
+        x: jax.Array,
+        times: jax.Array,
+        classes: jax.Array | None = None,
+        keys: jax.Array | None = None,
     ) -> jax.Array:
-        module: Any = Velocity(self.width, self.time_width, self.extra, self.dropout)
-        return space.tangent(x, module.apply({"params": params}, x, times, keys))
+        told = (classes,) if self.classes else ()
+        found = self._module(constants).apply({"params": params}, x, times, keys, *told)
+        return self.space(constants).tangent(x, found)
+
+    def _classes(self, records: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The classes that there are, and the shares of networks that have them."""
+        if self.classes not in records or np.asarray(records[self.classes]).dtype.kind not in "biuf":
+            self.refuse("classes", f"name a column of numbers of the records; there are {', '.join(records)}")
+        values, counts = np.unique(np.asarray(records[self.classes], np.float64), return_counts=True)
+        return {"class_values": values, "class_shares": (counts / counts.sum()).astype(np.float32)}
 
     def _components(self, rows: np.ndarray, learned: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Mean `[P]` and orthonormal basis `[D, P]` of some rows, and all of them in it `[N, D]`; zeros where there are
@@ -176,11 +258,9 @@ class Flow(FlowSettings):
 
     def _init(self, key: jax.Array, done: Mapping[str, Any]) -> tuple[Any, Any]:
         constants = done["constants"]
-        part = next(key for key in ("basis", "places", "factor") if key in constants)
-        size = constants[part].shape[0]
-        module = Velocity(self.width, self.time_width, self.extra, self.dropout)
         first, table = jax.random.split(key)
-        params = initialise(module, first, jnp.zeros((1, size)), jnp.zeros((1,)))["params"]
+        given = jnp.zeros((1, _size(constants))), jnp.zeros((1,))
+        params = initialise(self._module(constants), first, *given)["params"]
         model_state = selection.start(self.select, params)
         return params, model_state | ({"table": jax.random.key_data(table)} if self.source == "table" else {})
 
@@ -189,7 +269,7 @@ class Flow(FlowSettings):
         params: Any,
         model_state: Any,
         done: Mapping[str, Any],
-        batch: jax.Array,
+        batch: Any,
         keys: jax.Array,
         axis_name: str | None,
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
@@ -209,25 +289,26 @@ class Flow(FlowSettings):
 
     def _held_loss(self, constants: Mapping[str, Any], params: Any) -> jax.Array:
         """The loss of networks that the flow does not learn from, always at the same points of their paths."""
-        networks = constants["validation"]
-        times = -(-_HELD_EXAMPLES // len(networks))
-        keys = jax.random.split(jax.random.key(_HELD_KEY), times * len(networks))
-        return self._error(params, constants, jnp.tile(networks, (times, 1)), keys, None, train=False)
+        held, count = constants["validation"], _parts(constants["validation"])[0].shape[0]
+        times = -(-_HELD_EXAMPLES // count)
+        keys = jax.random.split(jax.random.key(_HELD_KEY), times * count)
+        many = jax.tree.map(lambda x: jnp.tile(x, (times,) + (1,) * (x.ndim - 1)), held)
+        return self._error(params, constants, many, keys, None, train=False)
 
     def _error(
         self,
         params: Any,
         constants: Mapping[str, Any],
-        networks: jax.Array,
+        batch: Any,
         keys: jax.Array,
         table: jax.Array | None,
         *,
         train: bool,
     ) -> jax.Array:
-        space = self.space(constants)
+        networks, classes = _parts(batch)
         x, times, target = self.examples(constants, networks, keys, table)
         dropped = keys_for(keys, _DROPOUT) if train and self.dropout else None
-        return jnp.mean(jnp.square(self._predict(params, space, x, times, dropped) - target))
+        return self.space(constants).error(self._predict(params, constants, x, times, classes, dropped) - target)
 
     def examples(
         self,
@@ -262,3 +343,13 @@ class Flow(FlowSettings):
         start = space.start(constants["source_std"] * noise)
         x, target = space.path(start, networks, times)
         return space.onto(x + self.sigma * jitter), times, target
+
+
+def _parts(batch: Any) -> tuple[Any, Any]:
+    """Networks `[n, D]`, and their classes `[n]` where there are any."""
+    return tuple(batch) if isinstance(batch, Labelled) else (batch, None)
+
+
+def _size(constants: Mapping[str, Any]) -> int:
+    """D, what the flow sees of a network."""
+    return next(constants[key].shape[0] for key in ("basis", "places", "factor") if key in constants)

@@ -42,6 +42,10 @@ class Euclidean:
         """Where displacements lead."""
         return x + displacement
 
+    def error(self, difference: jax.Array) -> jax.Array:
+        """The loss of differences of velocities, a mean over them."""
+        return jnp.mean(jnp.square(difference))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Product(Euclidean):
@@ -50,10 +54,12 @@ class Product(Euclidean):
     Attributes:
       places: places `[units, size]` of the entries of spheres of one size, several times.
       size: D.
+      published: whether the loss is weightflow's, with fourth powers.
     """
 
     places: tuple[np.ndarray, ...]
     size: int
+    published: bool = False
 
     def start(self, noise: jax.Array) -> jax.Array:
         """Uniform points of the spheres, noise elsewhere."""
@@ -85,6 +91,16 @@ class Product(Euclidean):
             return moved / jnp.linalg.norm(moved, axis=-1, keepdims=True)
 
         return self._mapped(along, x, self.tangent(x, displacement), rest=jnp.add)
+
+    def error(self, difference: jax.Array) -> jax.Array:
+        """The mean square; as published the mean over layers of the squared squares of lengths on spheres, and the mean
+        square elsewhere."""
+        if not self.published:
+            return super().error(difference)
+        *circles, straight = self._split(difference)
+        layers = [jnp.mean(jnp.square(_dot(part, part))) for part in circles]
+        rest = [jnp.mean(jnp.square(straight))] if straight.shape[1] else []
+        return jnp.sum(jnp.stack([jnp.mean(jnp.stack(layers)), *rest]))
 
     def _mapped(
         self,

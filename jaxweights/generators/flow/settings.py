@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from jaxweights.flow import Solver
 from jaxweights.generators import canonical, domain, factors
 from jaxweights.generators.base import LearnedGenerator, Recalibration
+from jaxweights.generators.flow.classes import ClassInput
 from jaxweights.generators.selection import Select
 from jaxweights.settings import setting
 
@@ -35,6 +36,19 @@ class FlowSettings(LearnedGenerator):
       source_std: standard deviation of that noise, or None for that of what the flow sees.
       sigma: standard deviation of the noise on points of the paths.
       time_beta: parameters of the beta distribution of times; the published alternative to uniform ones is (2, 5).
+      classes: column of the records with the class of a network, a number, for a flow that is told it; "" for one flow
+        of all networks.
+      class_input: "embedding" for a vector per class, or "scalar", as released for several data sets: the number of the
+        class, from 0 on, through two layers. There is no guidance.
+      class_width: size of the embedding of a class.
+      network: "mlp", or the "graph" transformer of weightflow (arXiv 2504.03710), which sees a perceptron as a graph of
+        all its inputs and units; every layer takes the square of their number, for each network.
+      graph_width: features of its nodes and edges.
+      graph_layers: its blocks.
+      graph_heads: heads of their attention.
+      graph_times: which edges see the time: "all", or those without a weight alone, as "published".
+      sphere_loss: on spheres "squared" for the mean square of all entries of the error, or "published": the mean over
+        layers of the fourth power of its length on a sphere, and the mean square of the entries of biases.
       width: units of the first and last hidden layer of the network, half as many of the middle one.
       time_width: units of the embedding of time.
       extra: further hidden layers of the full width.
@@ -56,11 +70,14 @@ class FlowSettings(LearnedGenerator):
       statistics_images: how many images, from the first on; the published test set has 10,000.
       variances: running variances of batch normalisation that fall below the smallest one of the training networks.
         clip: that one takes their place; published: they stay.
+      asked: class that samples are asked for; None for the classes of training networks, as often as they have them.
       solver: "rk4", "heun" or "euler".
       sampling_steps: steps of a sample; the published 100 times are 99 steps.
     """
 
-    SAMPLING: ClassVar[frozenset[str]] = frozenset({"solver", "sampling_steps", "statistics_images", "variances"})
+    SAMPLING: ClassVar[frozenset[str]] = frozenset(
+        {"asked", "solver", "sampling_steps", "statistics_images", "variances"}
+    )
     TRACED: ClassVar[frozenset[str]] = frozenset({"weight_decay", "sigma"})
     FACTORS: ClassVar[factors.Factors] = factors.FLOW
     TINY: ClassVar[Mapping[str, Any]] = {
@@ -81,6 +98,15 @@ class FlowSettings(LearnedGenerator):
     source_std: float | None = setting(None, above=0)
     sigma: float = setting(1e-3, at_least=0)
     time_beta: tuple[float, float] = setting((1.0, 1.0), above=0)
+    classes: str = ""
+    class_input: ClassInput = "embedding"
+    class_width: int = setting(64, at_least=1, at_most=65_536)
+    network: Literal["mlp", "graph"] = "mlp"
+    graph_width: int = setting(32, at_least=1, at_most=65_536)
+    graph_layers: int = setting(5, at_least=1, at_most=1000)
+    graph_heads: int = setting(1, at_least=1, at_most=65_536)
+    graph_times: Literal["all", "published"] = "all"
+    sphere_loss: Literal["squared", "published"] = "squared"
     width: int = setting(512, at_least=2, at_most=65_536)
     time_width: int = setting(64, at_least=1, at_most=65_536)
     extra: int = setting(0, at_least=0, at_most=100)
@@ -97,6 +123,7 @@ class FlowSettings(LearnedGenerator):
     statistics: Literal["train", "test", "generate"] = "train"
     statistics_images: int = setting(10_000, at_least=1)
     variances: domain.Variances = "clip"
+    asked: float | None = None
     solver: Solver = "rk4"
     sampling_steps: int = setting(99, at_least=1, at_most=100_000)
 
@@ -115,6 +142,15 @@ class FlowSettings(LearnedGenerator):
                 self.refuse("geometry", "principal components lie on no spheres: set components to None")
             if self.solver != "euler":
                 self.refuse("geometry", 'great circles are followed by Euler steps: set solver to "euler"')
+        elif self.sphere_loss == "published":
+            self.refuse("sphere_loss", 'that is an error on spheres: set geometry to "spheres"')
+        if self.network == "graph":
+            if self.components is not None or self.classes or self.dropout:
+                self.refuse("network", "it sees weights alone: set components to None, classes to '' and dropout to 0")
+            if self.graph_width % self.graph_heads:
+                self.refuse("graph_width", f"it is not a multiple of the {self.graph_heads} heads, so change one")
+        if self.asked is not None and not self.classes:
+            self.refuse("asked", "the flow is told no classes, so set it to None")
         if self.ema_decay is not None and self.select != "last":
             self.refuse("ema_decay", 'averaged parameters are not among those of single steps: set select to "last"')
         if self.final_learning_rate > self.learning_rate:
