@@ -106,7 +106,7 @@ def find(path: pathlib.Path, options: Options) -> Found:
         raise nothing("a ModelZoo", path, f"files <run>/checkpoint_<epoch>/{_FILE}")
     notes = ["result.json and checkpoints are matched by training_iteration", "steps are epochs"]
     if unstated:
-        notes.append(f"{unstated:,} checkpoints have no line in result.json")
+        notes.append(f"checkpoints without a line in result.json: {unstated:,}")
     found = recipe(path, activations)
     if found.normalisation is None:
         notes.append("scaling of inputs: that of the images in dataset.pt beside the runs")

@@ -70,7 +70,9 @@ def find(path: pathlib.Path, options: Options) -> Found:
         value = next(iter(value.values()))
     per_run = options.rows_per_run or 1
     said = (
-        f"{per_run} in a row are one run" if options.rows_per_run else "every row is a run of its own (--rows_per_run)"
+        f"rows of one run, which follow each other: {per_run}"
+        if options.rows_per_run
+        else "every row is a run of its own (--rows_per_run)"
     )
     if isinstance(value, (list, tuple)) and value and all(isinstance(one, Mapping) for one in value):
         entries = rows_as_runs(len(value), per_run)

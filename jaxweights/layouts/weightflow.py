@@ -66,7 +66,10 @@ def find(path: pathlib.Path, options: Options) -> Found:
         )
     entries = rows_as_runs(shape[0], options.rows_per_run)
     recipe = Recipe("relu", None, "mnist", "published code of weightflow", (_NET,))
-    notes = (f"{options.rows_per_run} rows in a row are one run", "matrices are turned, and biases put behind theirs")
+    notes = (
+        f"rows of one run, which follow each other: {options.rows_per_run}",
+        "matrices are turned, and biases put behind theirs",
+    )
     return Found("weightflow", path, entries, rows, recipe, shapes=_SHAPES, notes=notes, one_file=True)
 
 
