@@ -21,6 +21,7 @@ from jaxweights.generators.hyperrep.network import Autoencoder
 from jaxweights.generators.hyperrep.plateau import Plateau
 from jaxweights.generators.hyperrep.settings import HyperRepSettings
 from jaxweights.generators.hyperrep.views import permutation_table, two_views
+from jaxweights.nn.contrast import nt_xent, positive_contrast
 from jaxweights.nn.parameters import initialise
 from jaxweights.population import Population
 from jaxweights.spec import WeightSpec
@@ -273,7 +274,7 @@ class HyperRep(HyperRepSettings):
 
             z_i, model_state = project(z_i, model_state)
             z_j, model_state = project(z_j, model_state)
-        function = losses.nt_xent if self.contrast == "simclr" else losses.positive_contrast
+        function = nt_xent if self.contrast == "simclr" else positive_contrast
         return function(z_i, z_j, self.temperature, axis_name), model_state
 
     def _optimizer(self) -> optax.GradientTransformation:
