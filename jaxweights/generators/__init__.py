@@ -25,6 +25,7 @@ from jaxweights.generators import (
     neuron_flow,
     pdiff,
     rpg,
+    sane,
     sparse_coding,
 )
 from jaxweights.generators.base import (
@@ -86,6 +87,7 @@ GENERATORS: dict[str, type[ClosedFormGenerator] | type[LearnedGenerator]] = {
     "neuron_flow": neuron_flow.NeuronFlow,
     "rpg": rpg.RPG,
     "latent_flow": latent_flow.LatentFlow,
+    "sane": sane.Sane,
 }
 
 

@@ -86,7 +86,11 @@ HYPERREP = _transformer((Fraction(4, 3), Fraction(2, 3)), (Fraction(5, 3), Fract
 GPT = _transformer((Fraction(5, 4), Fraction(3, 4)), (Fraction(5, 3), Fraction(1, 2)), 0.05)
 HYPERDIFFUSION = _transformer((Fraction(5, 4), Fraction(3, 4)), (Fraction(3, 2), Fraction(2, 3)), 0.001)
 NEURON_FLOW = _transformer((Fraction(3, 2), Fraction(1, 2)), (Fraction(3, 2), Fraction(1, 2)), 0.1)
-del NEURON_FLOW["dropout"]  # which it has none of
+SANE = _transformer(
+    (Fraction(5, 4), Fraction(3, 4)), (Fraction(3, 2), Fraction(1, 2)), 0.2
+)  # twice the published noise
+for _levels in (NEURON_FLOW, SANE):
+    del _levels["dropout"]  # which they have none of
 # The published network has no layer to spare, and a dropout of 0.1.
 FLOW: Factors = {
     "training": _training("steps"),

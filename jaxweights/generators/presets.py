@@ -21,7 +21,7 @@ class Preset(NamedTuple):
     settings: Mapping[str, Any]
 
 
-_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "flow", "neuron_flow", "rpg", "latent_flow")
+_LEARNED = ("pdiff", "hyperrep", "gpt", "hyperdiffusion", "flow", "neuron_flow", "rpg", "latent_flow", "sane")
 
 # What P-diff's defaults correct, as it was released, and products of bfloat16 when sampling; see `PDiff`.
 _PDIFF_PUBLISHED = {
@@ -181,6 +181,32 @@ _RPG_SMALL = {
 # In a minute or two, and for as many networks as small zoos have.
 _LATENT_FLOW_SMALL = {"latent_dim": 32, "autoencoder_steps": 2000, "steps": 6000, "learning_rate": 1e-3}
 
+# What the defaults of `Sane` correct, as released.
+_SANE_PUBLISHED = {
+    "token_size": 0,
+    "standardise": "published",
+    "views": "canonical",
+    "draw": "batch",
+    "target": "noised",
+    "padding": "counts",
+    "mode": "faithful",
+    "keep": "first",
+    "halo_lengths": "published",
+}
+
+# In minutes.
+_SANE_SMALL = {
+    "order": "mean",
+    "scale": "balanced",
+    "width": 64,
+    "blocks": 2,
+    "heads": 4,
+    "latent_dim": 32,
+    "steps": 1500,
+    "batch_size": 64,
+    "learning_rate": 3e-3,
+}
+
 PRESETS: dict[str, Preset] = {
     **{kind: Preset(kind, {}) for kind in _LEARNED},
     "pdiff_published": Preset("pdiff", _PDIFF_PUBLISHED),
@@ -194,6 +220,8 @@ PRESETS: dict[str, Preset] = {
     "rpg_published": Preset("rpg", _RPG_PUBLISHED),
     "rpg_small": Preset("rpg", _RPG_SMALL),
     "latent_flow_small": Preset("latent_flow", _LATENT_FLOW_SMALL),
+    "sane_published": Preset("sane", _SANE_PUBLISHED),
+    "sane_small": Preset("sane", _SANE_SMALL),
     "hyperdiffusion_small": Preset("hyperdiffusion", _HYPERDIFFUSION_SMALL),
 }
 """Presets by name; the name of a method alone is its main published setting."""
