@@ -15,12 +15,13 @@ from jaxweights import programs
 from jaxweights.errors import UserError
 from jaxweights.generators import canonical, domain, task_examples
 from jaxweights.generators.base import OnHost, Samples, Stage, Training, keys_for, vanishes
-from jaxweights.generators.sane import latents, loss, windows
+from jaxweights.generators.sane import importer, latents, loss, windows
 from jaxweights.generators.sane.network import Architecture, Autoencoder
 from jaxweights.generators.sane.settings import SaneSettings
 from jaxweights.generators.sane.standardisation import Standardisation
 from jaxweights.generators.sane.tokens import TokenSequence, tokens_of, vectors_of
 from jaxweights.generators.sane.views import ViewSettings, two_views
+from jaxweights.generators.state_dict import Checkpoint
 from jaxweights.nn import normalization
 from jaxweights.nn.contrast import nt_xent
 from jaxweights.nn.parameters import initialise
@@ -227,6 +228,22 @@ class Sane(SaneSettings):
             return jax.lax.scan(move, vector, starts)[0]
 
         return jax.lax.map(one, weights)
+
+    def state_from_torch(self, checkpoint: Checkpoint, training: Population) -> dict[str, Any]:
+        """The state of a published autoencoder, ready for `sample`.
+
+        Args:
+          checkpoint: state dict, see `importer.from_torch`.
+          training: networks that it was trained on: order, standardisation and prompts are theirs.
+
+        Raises:
+          UserError: the checkpoint or the networks do not fit.
+        """
+        rows, constants = self.prepare(training)
+        sequence = constants[_SEQUENCE]
+        params = importer.from_torch(checkpoint, self.architecture(sequence), self.window)
+        state = {"constants": constants, STAGE: {"params": params, "model_state": {}}}
+        return state | self.finish(state, rows)
 
     def num_tokens(self, spec: WeightSpec) -> int:
         """Tokens of a whole network."""

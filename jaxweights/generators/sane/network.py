@@ -68,7 +68,7 @@ class Positions(nn.Module):
 
     def __call__(self, x: jax.Array, positions: jax.Array) -> jax.Array:
         """Adds to `[n, w, width]` those of positions `[n or 1, w, 3]`, integers."""
-        token, layer, channel = (table[positions[..., i]] for i, table in enumerate(self.tables))
+        token, layer, channel = (jnp.asarray(table)[positions[..., i]] for i, table in enumerate(self.tables))
         return x + jnp.concatenate([token + layer, channel], axis=-1)
 
 
@@ -108,7 +108,8 @@ class Blocks(nn.Module):
 def _block(x: jax.Array, p: Mapping[str, Any], a: Architecture) -> jax.Array:
     sizes = Sizes(a.width, a.blocks, a.heads, 0, a.dtype)
     qkv = matmul(_norm(x, p["norm_1_scale"]), p["qkv_kernel"], a.dtype)
-    mixed = attention(*lax.split(qkv, (a.width,) * 3, axis=2), sizes, None)
+    q, k, v = lax.split(qkv, (a.width,) * 3, axis=2)
+    mixed = attention(q, k, v, sizes, None)
     x = x + matmul(mixed, p["out_kernel"], a.dtype)
     hidden = gelu(matmul(_norm(x, p["norm_2_scale"]), p["up_kernel"], a.dtype))
     return x + matmul(hidden, p["down_kernel"], a.dtype)
