@@ -23,7 +23,7 @@ from jaxweights import generators, nets, parallel, tasks
 from jaxweights.data import Dataset
 from jaxweights.errors import UserError
 from jaxweights.experiment import plan
-from jaxweights.generators import task_examples
+from jaxweights.generators import behaviour
 from jaxweights.generators.sane import Sane, importer, latents, loss, windows
 from jaxweights.generators.sane.network import Architecture, Autoencoder
 from jaxweights.generators.sane.standardisation import Standardisation
@@ -251,7 +251,7 @@ def test_losses_do_not_depend_on_the_number_of_devices(untrained, eight_devices)
 def test_samples_are_chosen_by_training_images(untrained):
     generator, _, state = untrained
     keys = jax.random.split(jax.random.key(0), 6)
-    accuracy = jax.jit(lambda z: task_examples.total_accuracy(state["constants"], generator.decode(state, z)))
+    accuracy = jax.jit(lambda z: behaviour.total_accuracy(state["constants"], generator.decode(state, z)))
     sub = generator.replace(candidates=4)
     chosen, every = sub.inputs(state, keys, NETWORKS), generator.inputs(state, sub._candidate_keys(keys, 0), NETWORKS)
     drawn = np.asarray(accuracy(jnp.asarray(every["latents"])))
@@ -319,7 +319,7 @@ def test_images_move_running_statistics_as_published():
     images = RNG.normal(2, 3, size=(10, 2, 2, 4)).astype(np.float32)
     vector = np.abs(RNG.normal(size=(1, 16))).astype(np.float32)
     generator = Sane(**Sane.TINY, conditioning=3, conditioning_batch=5)
-    constants = {task_examples.NET: generators.base.Known(net), "inputs": images}
+    constants = {behaviour.NET: generators.base.Known(net), "inputs": images}
     found = np.asarray(jax.jit(lambda v: generator._conditioned(constants, v))(vector))[0]
     expected = vector[0].copy()
     for batch in (images[:5], images[5:], images[:5]):

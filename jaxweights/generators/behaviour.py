@@ -60,6 +60,14 @@ def total_loss(constants: Mapping[str, Any], weights: jax.Array) -> jax.Array:
     return jax.lax.map(lambda row: jnp.mean(nets.cross_entropy(net.apply(row, inputs), labels)), weights)
 
 
+def total_accuracy(constants: Mapping[str, Any], weights: jax.Array) -> jax.Array:
+    """Share `[n]` of all examples that are kept which networks `[n, P]` get right."""
+    net, inputs, labels = constants[NET].value, constants["inputs"], constants["labels"]
+    return jax.lax.map(
+        lambda row: jnp.mean(jnp.argmax(net.apply(row, inputs), axis=-1) == labels, dtype=jnp.float32), weights
+    )
+
+
 def trained(
     constants: Mapping[str, Any], weights: jax.Array, keys: jax.Array, steps: int, rate: float, batch_size: int
 ) -> jax.Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxweights import programs
 from jaxweights.errors import UserError
-from jaxweights.generators import canonical, domain, task_examples
+from jaxweights.generators import behaviour, canonical, domain
 from jaxweights.generators.base import OnHost, Samples, Stage, Training, keys_for, vanishes
 from jaxweights.generators.sane import importer, latents, loss, windows
 from jaxweights.generators.sane.network import Architecture, Autoencoder
@@ -62,7 +62,7 @@ class Sane(SaneSettings):
           `[N, P]` float32 standardised networks, and `sequence` (static), `index` `[tokens, token_size]` int32,
           `positions` `[tokens, 3]`, `slots` `[P]` int32, `symmetry`, `mean` and `std` `[P]` of the standardisation,
           `others` `[P]` (of numbers that have no token: the mean network's), and where there are examples those of
-          `task_examples.constants`.
+          `behaviour.constants`.
 
         Raises:
           UserError: examples are needed and absent, or a setting does not go with these networks.
@@ -87,8 +87,8 @@ class Sane(SaneSettings):
         return rows, constants | self._examples(training) | domain.floors(training, by_tensor=True)
 
     def _examples(self, training: Population) -> dict[str, Any]:
-        if training.examples is not None and task_examples.possible(training.examples.net):
-            return task_examples.constants(training.examples, self.examples)
+        if training.examples is not None and behaviour.possible(training.examples.net):
+            return behaviour.constants(training.examples, self.examples)
         self._require(self.needs_examples, "candidates and rounds to 1, and top to 1")
         moved = self.statistics == "condition" and not normalization.trainable(training.spec).all()
         self._require(moved, 'statistics to "generate"')
@@ -150,7 +150,7 @@ class Sane(SaneSettings):
           UserError: examples are needed and absent.
         """
         del starts
-        if task_examples.NET not in state["constants"]:
+        if behaviour.NET not in state["constants"]:
             self._require(self.needs_examples, "candidates and rounds to 1, and top to 1")
         count = len(keys)
         prompts, parents = self._prompts(state, keys)
@@ -201,7 +201,7 @@ class Sane(SaneSettings):
     def _tried(self, state: Mapping[str, Any], latents: jax.Array) -> jax.Array:
         """Accuracy `[n]` on training examples of the networks of latents."""
         weights = self._conditioned(state["constants"], self.decode(state, latents))
-        return task_examples.total_accuracy(state["constants"], weights)
+        return behaviour.total_accuracy(state["constants"], weights)
 
     def sample(self, state: Mapping[str, Any], inputs: Mapping[str, jax.Array]) -> Samples:
         """Decodes latents, and moves running statistics by training images where there are any."""
@@ -210,9 +210,9 @@ class Sane(SaneSettings):
 
     def _conditioned(self, constants: Mapping[str, Any], weights: jax.Array) -> jax.Array:
         """Networks `[n, P]` whose running statistics were moved by batches of training images, in their order."""
-        if self.statistics != "condition" or task_examples.NET not in constants:
+        if self.statistics != "condition" or behaviour.NET not in constants:
             return weights
-        net, images = constants[task_examples.NET].value, constants["inputs"]
+        net, images = constants[behaviour.NET].value, constants["inputs"]
         statistics = ~normalization.trainable(net.spec)
         if not statistics.any():
             return weights
