@@ -269,6 +269,7 @@ def sample_ddim(
     clip: float | None = None,
     initial: jax.Array | None = None,
     noise: jax.Array | None = None,
+    timesteps: np.ndarray | None = None,
 ) -> jax.Array:
     """DDIM sampling (Song et al., 2021, eq. 12), all samples together in one scan.
 
@@ -282,6 +283,7 @@ def sample_ddim(
       clip: bound that predicted clean samples are clipped to, or None.
       initial: `[n, *shape]` used instead of drawn initial noise.
       noise: `[steps, n, *shape]` used instead of drawn step noise, in the order of use.
+      timesteps: `[steps + 1]` decreasing, instead: those of the steps, and that of the result, which keeps its noise.
 
     Returns:
       `[n, *shape]` float32.
@@ -291,9 +293,12 @@ def sample_ddim(
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must lie between 0 and 1, not {eta}")
-    timesteps = ddim_timesteps(diffusion.num_steps, diffusion.num_steps if steps is None else steps)
+    if timesteps is None:
+        timesteps = ddim_timesteps(diffusion.num_steps, diffusion.num_steps if steps is None else steps)
+        following = np.concatenate([diffusion.alpha_bars[timesteps[1:]], [1.0]])
+    else:
+        following, timesteps = diffusion.alpha_bars[timesteps[1:]], timesteps[:-1]
     current = diffusion.alpha_bars[timesteps]
-    following = np.concatenate([diffusion.alpha_bars[timesteps[1:]], [1.0]])
     added = eta * np.sqrt((1 - following) / (1 - current) * (1 - current / following))
     coefficients = np.stack([np.sqrt(following), np.sqrt(1 - following - added**2), added], axis=1)
 

@@ -124,7 +124,7 @@ def test_normalisation_tokens_and_places_are_the_published_ones(golden, populati
 
 def test_networks_training_and_sampling_agree_with_the_published_ones(golden, population, monkeypatch):
     """Prototypes of all recurrent networks, a Mamba-2 layer alone, predicted noise, loss, gradients, running
-    statistics, and 60 steps of DDPM."""
+    statistics, 60 steps of DDPM, and 7 of DDIM."""
     generator = RPG(**SMALL)
     data, constants = generator.prepare(population)
     constants = {**constants, "places": golden["places_1_8"]}
@@ -166,12 +166,19 @@ def test_networks_training_and_sampling_agree_with_the_published_ones(golden, po
         sampled = diffusion_lib.sample_ddpm(
             generator.diffusion, predict, jax.random.split(keys[0], count), (8,), initial=steps[0], noise=steps[1:]
         )
+        ddim = generator.replace(sampler="ddim_published", sampling_steps=7)
+        steps_of = {"initial": steps[0], "noise": steps[1:8], "timesteps": ddim.published_timesteps}
+        shorter = diffusion_lib.sample_ddim(
+            generator.diffusion, predict, jax.random.split(keys[0], count), (8,), eta=0.05, **steps_of
+        )
         layer = Mamba2(3, 4, 2, 4, chunk=5).apply({"params": params["recurrent"]["layer_0"]}, u)
-        return generator._prototypes(params, constants, rows), layer, noise, value, after, gradient, sampled
+        return generator._prototypes(params, constants, rows), layer, noise, value, after, gradient, (sampled, shorter)
 
     prototypes, layer, noise_found, value, after, gradient, sampled = run(params, statistics)
     agree([prototypes, layer, noise_found], [golden["prototypes/mamba"], golden["layer"], golden["denoised"]])
-    agree([value, sampled], [golden["loss"], golden["sampled"]], relative=1e-4)  # 60 steps, one after the other
+    agree(value, golden["loss"])
+    # Up to 60 steps, one after the other.
+    agree(sampled, (golden["sampled"], golden["sampled_ddim"]), relative=1e-4)
     published = {
         f"norms_{i}": {k: golden[f"after/criteria.net.{p}.1.0.running_{k}"] for k in ("mean", "var")}
         for p, i in CONVS.items()

@@ -168,7 +168,7 @@ _RPG_SMALL = {
     "width": 32,
     "state": 16,
     "head_size": 32,
-    "channels": (4, 8, 16),
+    "channels": (4, 8),
     "num_timesteps": 200,
     "beta_start": 5e-4,  # a fifth of the published steps, five times the variances
     "beta_end": 0.1,

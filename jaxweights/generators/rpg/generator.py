@@ -3,8 +3,7 @@
 The published code draws the examples of a batch from a list of a million copies of the checkpoints, in effect with
 replacement, and the tokens of a step from all tokens of the batch; here an epoch has every checkpoint once, and every
 example of a batch gives equally many tokens. It trains under bfloat16 autocast between steps 5,000 and 45,000, and runs
-one further optimizer step at the end. Its DDIM sampler leaves out the last timesteps (of 1,000 in 60 steps those after
-945) and the last step to no noise. None of this is reproduced.
+one further optimizer step at the end. None of this is reproduced.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ class RPG(LearnedGenerator):
 
     Tensors are normalised and cut into tokens. A recurrent network makes a prototype of every token from the code of
     its place; a diffusion model draws every token by itself, given its prototype. So what tokens have in common they
-    have from the prototypes alone. Two fields give the published code's behaviour: `permutation_states="checkpoints"`
-    and `scalars="copy"`.
+    have from the prototypes alone. Three fields give the published code's behaviour:
+    `permutation_states="checkpoints"`, `scalars="copy"`, and `sampler="ddim_published"` where it samples by DDIM.
 
     Attributes:
       token_size: entries of a token.
@@ -79,7 +78,8 @@ class RPG(LearnedGenerator):
         every device, 0 for one on all together. See `sharding`.
       data_memory: GB of every device that the training networks may take; of more, those of the next steps are read
         while steps run. 0 for a quarter of its memory, of a CPU's shared among its devices.
-      sampler: "ddpm" (ancestral, posterior variance) or "ddim".
+      sampler: "ddpm" (ancestral, posterior variance), "ddim", or "ddim_published", which begins below the last timestep
+        (of 1,000 in 60 steps with 945) as if there were no signal left, and ends with the noise of timestep 0.
       sampling_steps: number of DDIM steps, or None for all; published: 60.
       eta: noise of DDIM steps, from 0 (deterministic) to 1.
     """
@@ -91,6 +91,7 @@ class RPG(LearnedGenerator):
     TINY: ClassVar[Mapping[str, Any]] = {
         "token_size": 8,
         "width": 8,
+        "layers": 1,
         "state": 3,
         "window": 2,
         "head_size": 4,
@@ -129,7 +130,7 @@ class RPG(LearnedGenerator):
     ema_decay: float | None = setting(None, at_least=0, below=1)
     parameter_shards: int = setting(1, at_least=0)
     data_memory: float = setting(0.0, at_least=0)
-    sampler: Literal["ddpm", "ddim"] = "ddpm"
+    sampler: Literal["ddpm", "ddim", "ddim_published"] = "ddpm"
     sampling_steps: int | None = setting(None, at_least=1)
     eta: float = setting(0.05, at_least=0, at_most=1)
 
@@ -228,8 +229,9 @@ class RPG(LearnedGenerator):
             shape = (self.token_size,)
             if self.sampler == "ddpm":
                 return diffusion_lib.sample_ddpm(self.diffusion, predict, keys, shape)
-            steps = self.sampling_steps
-            return diffusion_lib.sample_ddim(self.diffusion, predict, keys, shape, steps=steps, eta=self.eta)
+            published = self.published_timesteps if self.sampler == "ddim_published" else None
+            steps = {"steps": self.sampling_steps, "timesteps": published}
+            return diffusion_lib.sample_ddim(self.diffusion, predict, keys, shape, eta=self.eta, **steps)
 
         drawn = parallel.in_parts(draw, self.token_size * max(self.channels), keys.reshape(-1), embedded)
         return drawn.reshape(-1, count, self.token_size)
@@ -239,6 +241,13 @@ class RPG(LearnedGenerator):
         """Schedule and objective."""
         betas = diffusion_lib.linear_schedule(self.num_timesteps, self.beta_start, self.beta_end)
         return diffusion_lib.Diffusion(betas)
+
+    @property
+    def published_timesteps(self) -> np.ndarray:
+        """Timesteps of the published DDIM sampler, `[sampling_steps + 1]`."""
+        steps = self.sampling_steps or self.num_timesteps
+        spaced = np.arange(steps) * (self.num_timesteps // steps) + 1
+        return np.concatenate([np.minimum(spaced, self.num_timesteps - 1)[::-1], [0]])
 
     @property
     def architecture(self) -> Architecture:
