@@ -162,20 +162,20 @@ _FLOW_SMALL = {
 # What RPG's defaults correct, as it was released.
 _RPG_PUBLISHED = {"permutation_states": "checkpoints", "scalars": "copy"}
 
-# For networks of a few thousand parameters, in minutes.
+# For networks of a few thousand parameters, in minutes. Prototypes are as wide as tokens, as published.
 _RPG_SMALL = {
     "token_size": 64,
-    "width": 32,
+    "width": 64,
     "state": 16,
     "head_size": 32,
-    "channels": (4, 8),
+    "channels": (8, 16),
     "num_timesteps": 200,
     "beta_start": 5e-4,  # a fifth of the published steps, five times the variances
     "beta_end": 0.1,
     "tokens": 0,
-    "steps": 1500,
+    "steps": 2500,
     "batch_size": 16,
-    "learning_rate": 2e-3,
+    "learning_rate": 4e-3,
 }
 
 # In a minute or two, and for as many networks as small zoos have.
