@@ -24,8 +24,9 @@ def get_config() -> ConfigDict:
         "sane_faithful": {"mode": "faithful"},
         "sane_joint": {"density": "joint"},
         "sane_individual": {"density": "individual"},
-        "sane_sub": {"candidates": 5},
-        "sane_boot": {"candidates": 5, "rounds": 4},
+        "sane_reconstruction": {"density": "joint", "bandwidth": 0.0},
+        "sane_sub": {"density": "joint", "candidates": 5},
+        "sane_boot": {"density": "joint", "candidates": 5, "rounds": 4},
     }.items():
         config.generators[name] = ConfigDict({"of": "sane", **changes})
     config.audit.probe.size = 4096  # on the 360 test images networks err too seldom, and on the same ones

@@ -30,7 +30,8 @@ from jaxweights.spec import WeightSpec
 
 STAGE = "autoencoder"
 _SEQUENCE = "sequence"
-_AT_ONCE = 64  # networks that are encoded, or decoded and tried, together
+# Networks that are encoded, or decoded and tried, together: at most so many, and so many numbers.
+_AT_ONCE, _AT_ONCE_NUMBERS = 64, 1 << 24
 _ROUND, _PROMPTS = range(2)
 
 
@@ -340,6 +341,7 @@ def _batched(generator: Sane, method: str) -> Any:
 
     def run(state: Mapping[str, Any], rows: jax.Array) -> jax.Array:
         function = functools.partial(getattr(generator, method), state)
-        return jax.lax.map(lambda row: function(row[None])[0], rows, batch_size=_AT_ONCE)
+        size = max(1, min(_AT_ONCE, _AT_ONCE_NUMBERS // len(state["constants"]["mean"])))
+        return jax.lax.map(lambda row: function(row[None])[0], rows, batch_size=size)
 
     return jax.jit(run)
