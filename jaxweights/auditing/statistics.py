@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights.errors import UserError
 
@@ -117,8 +117,8 @@ def share_interval(k: int, n: int) -> Estimate:
     if not 0 <= k <= n or n == 0:
         raise UserError(f"A share of {k} in {n} models has no interval; there must be at least one model.")
     tail = (1.0 - CONFIDENCE) / 2.0
-    low = 0.0 if k == 0 else float(stats.beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(stats.beta.ppf(1.0 - tail, k + 1, n - k))
+    low = 0.0 if k == 0 else float(special.betaincinv(k, n - k + 1, tail))
+    high = 1.0 if k == n else float(special.betaincinv(k + 1, n - k, 1.0 - tail))
     return Estimate(k / n, low, high, n)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights.auditing.statistics import CONFIDENCE, Estimate
 from jaxweights.errors import UserError
@@ -60,7 +60,9 @@ def _ranks(scores: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         raise UserError("Some scores are not finite, so that images have no order. Compute them in float32.")
     if own.all() or not own.any():
         raise UserError("All images are of one group, so that a score has nothing to tell apart. Give two groups.")
-    return stats.rankdata(scores, axis=1), own
+    from scipy.stats import rankdata  # slow to import
+
+    return rankdata(scores, axis=1), own
 
 
 def _areas(ranks: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -72,7 +74,7 @@ def _areas(ranks: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
 def _bound(found: np.ndarray, first: int, second: int, end: float) -> np.ndarray:
     """Where the distance to the areas is as large as the quantile times the deviation at that place, by bisection."""
-    quantile = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+    quantile = float(special.ndtri(0.5 + CONFIDENCE / 2))
     inside, outside = found.copy(), np.full_like(found, end)
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights.auditing.statistics import CONFIDENCE, Estimate
 from jaxweights.errors import UserError
@@ -193,7 +193,7 @@ def wilson(correct: float, n: int) -> Estimate:
     """
     if not 0 <= correct <= n or n == 0:
         raise UserError(f"A share of {correct} in {n} examples has no interval; there must be at least one example.")
-    z = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+    z = float(special.ndtri(0.5 + CONFIDENCE / 2))
     share = correct / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * float(np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)))

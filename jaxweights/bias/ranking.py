@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights.auditing.statistics import CONFIDENCE
 from jaxweights.bias.protocol import Split, wilson
@@ -20,7 +20,7 @@ BINS = 10
 """Bins of the majority rule, of as many training examples each."""
 _LEAST_DEVIATION = 1e-9
 _GROUPS = 1024  # whose scores are in memory together
-_HALF = float(stats.norm.ppf(0.5 + CONFIDENCE / 2))
+_HALF = float(special.ndtri(0.5 + CONFIDENCE / 2))
 
 
 class Table(NamedTuple):

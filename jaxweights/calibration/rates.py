@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from scipy import stats
+from scipy import special
 
 from jaxweights.auditing import HELDOUT_CONTROL, THRESHOLDS, Thresholds
 from jaxweights.auditing.statistics import Estimate, share_interval
@@ -124,7 +124,7 @@ def power(samples: int, heldout: int, thresholds: Thresholds = THRESHOLDS) -> fl
       thresholds: where the verdicts draw their lines.
     """
     deviation = math.sqrt((samples + heldout + 1) / (12 * samples * heldout))
-    return float(stats.norm.cdf((0.5 - thresholds.novelty) / deviation - stats.norm.ppf(0.975)))
+    return float(special.ndtr((0.5 - thresholds.novelty) / deviation - special.ndtri(0.975)))
 
 
 def summary(by_kind: Mapping[str, Mapping[str, Count]]) -> dict[str, Any]:

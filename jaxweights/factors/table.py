@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights import auditing, tasks
 from jaxweights.auditing.statistics import CONFIDENCE
@@ -69,7 +69,7 @@ class Line:
         if len(found) < 2:
             return found[0] if found else None
         values = np.array([e.value for e in found])
-        half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+        half = special.stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2) * values.std(ddof=1) / math.sqrt(len(values))
         least, most = _BOUNDS.get(measure, (-math.inf, math.inf))
         low, high = np.clip([values.mean() - half, values.mean() + half], least, most)
         return Estimate(float(values.mean()), float(low), float(high), sum(e.n or 0 for e in found))

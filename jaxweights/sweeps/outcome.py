@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights.auditing.statistics import CONFIDENCE
 from jaxweights.sweeps.plan import Plan
@@ -73,7 +73,7 @@ def _summary(values: np.ndarray, good: np.ndarray) -> dict[str, Any] | None:
     kept, best = values[good], int(np.argmax(np.where(good, values, -np.inf)))
     out: dict[str, Any] = {"mean": float(kept.mean()), "low": None, "high": None}
     if len(kept) > 1:
-        half = stats.t.ppf(0.5 + CONFIDENCE / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept))
+        half = special.stdtrit(len(kept) - 1, 0.5 + CONFIDENCE / 2) * kept.std(ddof=1) / np.sqrt(len(kept))
         out |= {"low": float(kept.mean() - half), "high": min(float(kept.mean() + half), 1.0)}
     return {**out, "best": float(values[best]), "best_seed": best}
 

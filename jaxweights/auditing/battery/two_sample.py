@@ -9,7 +9,7 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights.auditing import statistics
 from jaxweights.auditing.battery.diversity import gaussian_kernel
@@ -182,7 +182,7 @@ def c2st(generated: np.ndarray, train: np.ndarray, seed: int) -> tuple[Estimate,
         classifier.fit(features[order], labels[order])
     right = classifier.predict(others) == truth
     estimate = statistics.share(right)
-    return estimate, float(stats.norm.sf((estimate.value - 0.5) * 2.0 * np.sqrt(len(right))))
+    return estimate, float(special.ndtr((0.5 - estimate.value) * 2.0 * np.sqrt(len(right))))
 
 
 def _features(seen: np.ndarray, unseen: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

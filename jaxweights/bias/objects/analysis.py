@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights.auditing.statistics import CONFIDENCE, Estimate
 from jaxweights.bias import ranking, regression
@@ -117,6 +117,8 @@ def correlation(presence: Presence, right: np.ndarray, rows: np.ndarray, least: 
       `objects` by name: `majority`, the largest share of a collection, `accuracy` of the reference model on its images
       with Wilson interval; `pearson` with Fisher's interval and `spearman` over objects, None with fewer than 4.
     """
+    from scipy.stats import spearmanr  # slow to import
+
     counts = np.stack([presence.present[presence.labels == k].sum(axis=0) for k in range(len(presence.collections))])
     asked, hits = presence.present[rows].sum(axis=0), presence.present[rows][np.asarray(right, bool)].sum(axis=0)
     kept = np.flatnonzero(asked >= max(1, least))
@@ -130,10 +132,10 @@ def correlation(presence: Presence, right: np.ndarray, rows: np.ndarray, least: 
     if len(kept) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return {"least": least, "objects": objects, "pearson": None, "spearman": None}
     value = float(np.corrcoef(x, y)[0, 1])
-    half = float(stats.norm.ppf(0.5 + CONFIDENCE / 2)) / np.sqrt(len(kept) - 3)
+    half = float(special.ndtri(0.5 + CONFIDENCE / 2)) / np.sqrt(len(kept) - 3)
     middle = np.arctanh(np.clip(value, -1 + 1e-12, 1 - 1e-12))
     pearson = Estimate(value, float(np.tanh(middle - half)), float(np.tanh(middle + half)), len(kept))
-    rank: Any = stats.spearmanr(x, y)
+    rank: Any = spearmanr(x, y)
     return {
         "least": least,
         "objects": objects,

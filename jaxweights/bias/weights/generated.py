@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from scipy import stats
+from scipy import special
 
 from jaxweights.bias import classifiers, protocol
 from jaxweights.bias.classifiers import Classifier
@@ -134,7 +134,7 @@ def given_away_by(accuracies: Mapping[str, Mapping[str, Any]]) -> list[str]:
     above = [
         name
         for name, found in accuracies.items()
-        if stats.binom.sf(round(found["value"] * found["n"]) - 1, found["n"], 0.5) * len(accuracies) < LEVEL
+        if special.bdtrc(round(found["value"] * found["n"]) - 1, found["n"], 0.5) * len(accuracies) < LEVEL
     ]
     return sorted(above, key=lambda name: -accuracies[name]["value"])
 

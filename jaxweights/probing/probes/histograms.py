@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights import checks
 from jaxweights.auditing.statistics import CONFIDENCE
@@ -158,7 +158,7 @@ def across(values: Sequence[float | None], n: int, most: float | None = 1.0) -> 
     middle = float(found.mean())
     if len(found) < 2:
         return {"value": middle, "ci95": [None, None], "n": int(n)}
-    half = float(stats.t.ppf(1 - _TAIL, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
+    half = float(special.stdtrit(len(found) - 1, 1 - _TAIL) * found.std(ddof=1) / np.sqrt(len(found)))
     high = middle + half if most is None else min(most, middle + half)
     return {"value": middle, "ci95": [max(0.0, middle - half), high], "n": int(n)}
 

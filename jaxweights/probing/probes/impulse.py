@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from jaxweights.probing.features import Design, Feature
 from jaxweights.probing.probes import histograms
@@ -194,7 +194,7 @@ def weber(spreads: Sequence[Moments]) -> dict[str, Any]:
     if (errors > 0).all():
         weights = 1 / errors**2
         centre = (weights * own).sum() / weights.sum()
-        p = float(stats.chi2.sf((weights * (own - centre) ** 2).sum(), len(own) - 1))
+        p = float(special.chdtrc(len(own) - 1, (weights * (own - centre) ** 2).sum()))
     return {
         "cv": histograms.number(float(own.mean()), cvs.mean(axis=1), n),
         "exponent": exponent,
