@@ -62,6 +62,15 @@ def shuffles(spec, count, seed=1):
     return np.concatenate(orders, axis=1), np.concatenate(signs, axis=1).astype(np.int8)
 
 
+@pytest.fixture(params=["few", "cores"])
+def program(request, monkeypatch):
+    """The program for few pairs, and that of the cores for all."""
+    if request.param == "cores":
+        pytest.importorskip("numba")
+        monkeypatch.setattr(matching, "_FEW", 0)
+
+
+@pytest.mark.usefixtures("program")
 @pytest.mark.parametrize(
     "spec",
     [dense((20, 30, 30, 5)), residual(3, 3, 5), residual(2, 30, 50)],
@@ -76,6 +85,7 @@ def test_planted_reorderings_are_found(spec):
     np.testing.assert_array_equal(found.squared, 0)
 
 
+@pytest.mark.usefixtures("program")
 def test_no_worse_than_rebasin_on_the_host():
     """Where the order is planted under noise, the same; on independent networks, whose optima are many, nearer on the
     whole, and hardly ever farther by a per cent."""
@@ -96,6 +106,7 @@ def test_no_worse_than_rebasin_on_the_host():
             assert (found.squared < np.square(ours - theirs).sum(axis=1)).all()
 
 
+@pytest.mark.usefixtures("program")
 @pytest.mark.parametrize("scaling", ["none", "sign"])
 def test_one_layer_equals_brute_force(scaling):
     spec = dense((3, 5, 2), scaling)
@@ -134,6 +145,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.usefixtures("program")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_copies_under_all_symmetries_are_found_at_zero(name):
     """Reordered, rescaled and sign-flipped networks among others: found, at no distance, and still the functions."""
@@ -162,33 +174,37 @@ def test_copies_under_all_symmetries_are_found_at_zero(name):
 
 
 @pytest.mark.parametrize("name", ["doubled", "attention"])
-def test_cores_and_devices_find_the_same(name, monkeypatch):
+def test_all_programs_find_the_same(name, monkeypatch):
     """The same orders and signs, of tensors with a group twice, and with a group between other axes."""
     spec = doubled(5) if name == "doubled" else tasks.build(*NETWORKS[name], 3).spec
     ours, theirs = draw(spec, 8), draw(spec, 8, 1)
-    cores, devices = _both(spec, ours, theirs, monkeypatch)
-    np.testing.assert_array_equal(cores.permutations, devices.permutations)
-    np.testing.assert_array_equal(cores.signs, devices.signs)
-    assert cores.squared.mean() < 0.95 * np.square(ours - theirs).sum(axis=1).mean()
+    few, *others = _by_all(spec, ours, theirs, monkeypatch)
+    for other in others:
+        np.testing.assert_array_equal(few.permutations, other.permutations)
+        np.testing.assert_array_equal(few.signs, other.signs)
+        np.testing.assert_allclose(few.squared, other.squared, rtol=1e-12)
+    assert few.squared.mean() < 0.95 * np.square(ours - theirs).sum(axis=1).mean()
 
 
 def test_weights_too_large_for_scores_are_left_as_they_are(monkeypatch):
-    """Products of them are infinite in float32: neither program ends in a loop, and others are matched."""
+    """Products of them are infinite in float32: no program ends in a loop, and others are matched."""
     spec = dense((3, 4, 4, 2))
     ours, theirs = draw(spec, 4), draw(spec, 4, 1)
     ours[1] *= 1e30
     theirs[1] *= 1e30
-    for found in _both(spec, ours, theirs, monkeypatch):
+    for found in _by_all(spec, ours, theirs, monkeypatch):
         np.testing.assert_array_equal(found.permutations[1], np.tile(np.arange(4), 2))
         assert (found.permutations[[0, 2, 3]] != found.permutations[1]).any(axis=1).all()
 
 
-def _both(spec, ours, theirs, monkeypatch):
-    """Matches by the program of the cores, where Numba is there, and by that of the devices."""
+def _by_all(spec, ours, theirs, monkeypatch):
+    """Matches by the program for few pairs, by that of the cores, where Numba is there, and by that of the devices."""
     pytest.importorskip("numba")
+    few = matching.match(spec, ours, theirs, mesh=ONE)
+    monkeypatch.setattr(matching, "_FEW", 0)
     cores = matching.match(spec, ours, theirs, mesh=ONE)
     monkeypatch.setattr(matching, "_on_cores", lambda mesh: False)
-    return cores, matching.match(spec, ours, theirs, mesh=ONE)
+    return few, cores, matching.match(spec, ours, theirs, mesh=ONE)
 
 
 def test_running_statistics_move_but_do_not_count():
@@ -278,6 +294,7 @@ def test_assignments_equal_scipys(warm):
 
 def test_pairs_go_on_in_other_blocks(monkeypatch):
     """Where there is memory for a few of them, and where they outlast the rest of their block."""
+    monkeypatch.setattr(matching, "_FEW", 0)
     monkeypatch.setattr(matching, "_on_cores", lambda mesh: False)
     spec = dense((6, 7, 7, 3))
     ours, theirs = draw(spec, 20), draw(spec, 20, 1)

@@ -14,7 +14,7 @@ from jaxweights.nets import TaskNet
 from launch.benchmarks.measure import Case, Work
 
 MODELS, WIDTH, INPUTS = 2000, 16, (8, 8, 1)
-PAIRS = 256
+PAIRS = 2048  # more numbers than are matched without a compiled program
 
 
 def cases() -> list[Case]:

@@ -97,8 +97,20 @@ def grows(spec: WeightSpec) -> bool:
     """Whether all groups are known in the end if none is at first, see `State.known`."""
     known = np.zeros((1, len(spec.groups)), bool)
     for _ in spec.groups:
-        known = _learned(spec, known, range(len(spec.groups)), np)
+        known = learned(spec, known, range(len(spec.groups)), np)
     return bool(known.all())
+
+
+def learned(spec: WeightSpec, known, groups, xp) -> Any:
+    """What is known `[S, G]` after an update of some groups: those of which a tensor says something, all of its other
+    groups being known."""
+    columns = [known[:, g] for g in range(len(spec.groups))]
+    for group in groups:
+        for leaf in spec.leaves:
+            if group in leaf.groups and not is_statistic(leaf.name):
+                others = [known[:, g] for g in set(leaf.groups) - {group, FIXED}]
+                columns[group] = columns[group] | functools.reduce(xp.logical_and, others, xp.ones_like(columns[group]))
+    return xp.stack(columns, axis=1)
 
 
 def pair_bytes(spec: WeightSpec) -> int:
@@ -167,18 +179,6 @@ def _tensors(spec: WeightSpec) -> dict[int, list[_Tensor]]:
     return found
 
 
-def _learned(spec: WeightSpec, known, groups, xp) -> Any:
-    """What is known `[S, G]` after an update of some groups: those of which a tensor says something, all of its other
-    groups being known."""
-    columns = [known[:, g] for g in range(len(spec.groups))]
-    for group in groups:
-        for leaf in spec.leaves:
-            if group in leaf.groups and not is_statistic(leaf.name):
-                others = [known[:, g] for g in set(leaf.groups) - {group, FIXED}]
-                columns[group] = columns[group] | functools.reduce(xp.logical_and, others, xp.ones_like(columns[group]))
-    return xp.stack(columns, axis=1)
-
-
 # Within the program. Tensors are in stored order, `[S, ...]`; scores of a group are `[S, n, n]`, ours by theirs.
 
 
@@ -219,7 +219,7 @@ def _sweep(spec: WeightSpec, constants: list, moving: list, state: State) -> Sta
 
         wanted = functools.reduce(jnp.logical_or, (state.open[:, g] for g in groups)) & state.active
         state = jax.lax.cond(jnp.any(wanted), update, lambda state: state, state)
-        state = state._replace(known=_learned(spec, state.known, groups, jnp))
+        state = state._replace(known=learned(spec, state.known, groups, jnp))
     settled = jnp.all(state.known == before, axis=1, keepdims=True)
     sweeps = state.sweeps - state.active
     left = state.open | learning[:, None]

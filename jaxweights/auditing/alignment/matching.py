@@ -3,7 +3,8 @@
 Coordinate ascent as in git-re-basin (Ainsworth et al. 2023, arXiv 2209.04836): given the orders of all other groups,
 the best order of one group is a linear assignment. All of it is done on the devices (`climbing`, `assignment`), in
 blocks of pairs; pairs that are not done when most of a block is go on in another block. A CPU with the extra `fast` has
-a program of its own (`host_climbing`), which finds the same.
+a program of its own (`host_climbing`), and few pairs need none that has to be compiled (`few_climbing`); they find the
+same.
 
 With one group the result is exact up to the rounding of float32 scores. With more it is a local optimum: distances are
 upper bounds of the smallest.
@@ -20,7 +21,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxweights import extras, parallel
-from jaxweights.auditing.alignment import climbing
+from jaxweights.auditing.alignment import climbing, few_climbing
 from jaxweights.auditing.alignment.canonical import by_group, unit_offsets
 from jaxweights.auditing.alignment.reordering import squared_distances
 from jaxweights.auditing.rows import MEMORY_BYTES, data_mesh, placed, rows_within
@@ -30,6 +31,7 @@ GROWN, IDENTITY, RANDOM = "grown", "identity", "random"
 """Where a search starts: from tensors whose other axes are known already, inputs and outputs first; from the orders as
 they are; from random orders."""
 
+_FEW = 1 << 20  # numbers of all pairs up to which matching takes less time than compiling what matches many
 _AGAIN = 6  # starts where tensors say nothing of some groups before others are known, as of heads and places in them
 _SWEEPS = 100
 _COPY = 1e-12  # squared distance over squared norm at which no other start is tried
@@ -95,7 +97,7 @@ def match(
     mesh, rng = data_mesh(mesh), np.random.default_rng(seed)
     count, units = len(ours), int(unit_offsets(spec)[-1])
     permutations, signs = np.tile(_identity(spec), (count, 1)), np.ones((count, units), np.int8)
-    distances = _squared_distances(mesh)
+    distances = squared_distances if ours.size <= _FEW else _squared_distances(mesh)
     best = Matches(distances(spec, ours, theirs, None, None), permutations, signs)
     untouched = np.full(count, True)
     smallest = _COPY * np.einsum("sp,sp->s", ours, ours)
@@ -152,6 +154,9 @@ def _climb(
     spec: WeightSpec, ours: np.ndarray, theirs: np.ndarray, state: climbing.State, mesh: Mesh, memory_bytes: int
 ) -> None:
     """Sweeps over all groups until no active pair gains, in place."""
+    if ours.size <= _FEW:
+        few_climbing.climb(spec, ours, theirs, state)
+        return
     if _on_cores(mesh):
         from jaxweights.auditing.alignment import host_climbing  # of an extra
 
