@@ -48,6 +48,28 @@ def check(found, expected, queries, reference, units, k):
     np.testing.assert_allclose(np.linalg.norm(aligned - queries[:, None], axis=2), found.distances, **EXACT)
 
 
+@pytest.fixture(autouse=True)
+def as_many(monkeypatch):
+    """The search for many networks, in tests of few."""
+    monkeypatch.setattr(hidden_layer, "_FEW", 0)
+    monkeypatch.setattr(euclidean, "_FEW", 0)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_few_networks_are_searched_alike(odd, monkeypatch):
+    """All pairs are solved, with the same result, with groups or without."""
+    units, rest = layout(5, 4, 3)
+    vectors, runs = networks(0, 20, units, rest), np.arange(20) // 3
+    for groups in ((), (runs, runs)):
+        monkeypatch.setattr(hidden_layer, "_FEW", 0)
+        many = hidden_layer.aligned_nearest(vectors, vectors, units, rest, 3, *groups, odd=odd)
+        monkeypatch.setattr(hidden_layer, "_FEW", 1 << 20)
+        few = hidden_layer.aligned_nearest(vectors, vectors, units, rest, 3, *groups, odd=odd)
+        for name in ("distances", "indices", "permutations", "signs"):
+            np.testing.assert_array_equal(getattr(few, name), getattr(many, name))
+        assert few.solved_share == 1
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("k", [1, 3])
 def test_equals_scipy_on_every_pair(mesh, k, dtype, monkeypatch):

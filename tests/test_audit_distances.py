@@ -30,6 +30,12 @@ def check(found, expected, k):
     assert all(len(set(row)) == k for row in found.indices)
 
 
+@pytest.fixture(autouse=True)
+def as_many(monkeypatch):
+    """The search for many networks, in tests of few."""
+    monkeypatch.setattr(euclidean, "_FEW", 0)
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_equals_a_search_over_all_pairs(mesh, k):
     queries, reference = normal(0, 37, 50), normal(1, 85, 50)
@@ -44,6 +50,20 @@ def test_groups_are_left_out(mesh):
     found = euclidean.nearest(vectors, vectors, 2, runs, runs, mesh=mesh)
     check(found, all_pairs(vectors, vectors, runs, runs), 2)
     assert (runs[found.indices] != runs[:, None]).all()
+
+
+def test_few_networks_are_searched_alike(mesh, monkeypatch):
+    """On the host, to the bit, with groups or without."""
+    vectors, runs, steps = normal(0, 30, 20), np.arange(30) // 7, []
+    vectors[8:10] = vectors[2]
+    for groups in ((), (runs, runs)):
+        monkeypatch.setattr(euclidean, "_FEW", 0)
+        many = euclidean.nearest(vectors, vectors, 4, *groups, mesh=mesh)
+        monkeypatch.setattr(euclidean, "_FEW", 1 << 20)
+        few = euclidean.nearest(vectors, vectors, 4, *groups, progress=lambda *done: steps.append(done))
+        np.testing.assert_array_equal(few.distances, many.distances)
+        np.testing.assert_array_equal(few.indices, many.indices)
+    assert steps == [(1, 1)] * 2
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0])

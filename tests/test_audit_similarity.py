@@ -27,6 +27,12 @@ def pack(m):
     return np.packbits(m, axis=1)
 
 
+@pytest.fixture(autouse=True)
+def as_many(monkeypatch):
+    """The search for many networks, in tests of few."""
+    monkeypatch.setattr(similarity, "_FEW", 0)
+
+
 @pytest.mark.parametrize("faithful", [False, True])
 def test_maximum_over_tiles_is_that_of_sets(mesh, faithful, monkeypatch):
     monkeypatch.setattr(similarity, "_TILE", 16)
@@ -69,6 +75,21 @@ def test_every_product_type_counts_exactly(mesh, dtype, monkeypatch):
     np.testing.assert_array_equal(expected, by_sets(queries, references, False))
     np.testing.assert_array_equal(found.values, expected.max(axis=1))
     np.testing.assert_array_equal(found.indices, expected.argmax(axis=1))
+
+
+@pytest.mark.parametrize("faithful", [False, True])
+def test_few_networks_are_compared_alike(faithful, monkeypatch):
+    monkeypatch.setattr(similarity, "_FEW", 1 << 20)
+    queries, references = masks(0, 13, 37), masks(1, 35, 37)
+    queries[3], references[7] = False, False
+    expected = by_sets(queries, references, faithful)
+    found = similarity.max_error_iou(pack(queries), pack(references), 37, faithful=faithful)
+    np.testing.assert_allclose(found.values, expected.max(axis=1), rtol=1e-12)
+    np.testing.assert_array_equal(found.indices, expected.argmax(axis=1))
+    own, groups = np.arange(13) % 4, np.arange(35) % 4
+    found = similarity.max_error_iou(pack(queries), pack(references), 37, own, groups, faithful=faithful)
+    left = np.where(own[:, None] == groups[None, :], -1, expected)
+    np.testing.assert_allclose(found.values, left.max(axis=1), rtol=1e-12)
 
 
 def test_quotients_that_float32_cannot_tell_apart():

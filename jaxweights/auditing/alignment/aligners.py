@@ -102,6 +102,8 @@ class _OneGroup(_Balanced):
         comparable = functools.partial(canonical.balanced, self.spec, statistics=False)
         queries, reference = comparable(queries), self._known(reference, comparable)
         block = _ALIGNED_BLOCK
+        if hidden_layer.few(len(queries), len(reference), len(units)):
+            block = len(queries)  # which compiles nothing
         while block < len(queries) and len(reference) > 16 * _ALIGNED_BLOCK and block < 8 * _ALIGNED_BLOCK:
             block *= 2  # where there are many references, every block reads all of them
         own = groups.pop("query_groups", None)

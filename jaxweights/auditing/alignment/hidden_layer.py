@@ -9,13 +9,14 @@ whose bound beats the best distance found so far get a sharp one, by assignments
 still do are solved (in float64, by SciPy), most promising first.
 
 The product may take bfloat16 inputs: what rounding took away from every unit is measured and charged to the bound.
-Where networks are so close together that such bounds decide nothing, the search goes on with float32 products.
+Where networks are so close together that such bounds decide nothing, the search goes on with float32 products. Where
+there are few pairs, all are solved, and no bounds are compiled.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from jaxweights.auditing.distances.products import reference_frame
 from jaxweights.auditing.rows import MEMORY_BYTES, Progress, check_sets, counter, data_mesh, read_rows, row_blocks
 
 _SOLVED_BYTES = 1 << 22  # of pairs that are solved at a time; more of them would wait for memory
+_FEW = 1 << 20  # see `few`
 _FEW_PAIRS = 512  # that are solved at once
 _UNDECIDED_SHARE = 0.02  # of the pairs; above it sharper bounds are cheaper than assignments
 
@@ -97,6 +99,9 @@ def aligned_nearest(
     hidden.check(reference.shape[1])
     groups = exclusion_groups(query_groups, reference_groups, len(queries), len(reference), k)
     frame = unit_frame(reference_frame(queries, reference, memory_bytes), hidden, odd)
+    if few(len(queries), len(reference), len(hidden.units)):
+        counter(progress, 1)()
+        return _found([_solve_all(queries, reference, groups, k, hidden, odd)], 1.0)
     screen = LowerBounds(hidden, frame, data_mesh(mesh), len(reference), memory_bytes, odd)
 
     # A query exists as read, rearranged and on the device, and so does its row of bounds beside its mask.
@@ -109,13 +114,12 @@ def aligned_nearest(
         found, counts = _search_tile(tile, reference, groups.of_queries(rows), k, screen, tick)
         results.append(found)
         solved, admissible = solved + counts[0], admissible + counts[1]
-    squared = np.concatenate([part.squared for part in results])
-    indices = np.concatenate([part.indices for part in results])
-    places = np.concatenate([part.places for part in results])
-    signs = np.where(places < 0, -1, 1).astype(np.int8)
-    return AlignedNeighbours(
-        np.sqrt(squared), indices, np.where(places < 0, ~places, places), signs, solved / admissible
-    )
+    return _found(results, solved / admissible)
+
+
+def few(queries: int, references: int, units: int) -> bool:
+    """Whether all pairs are solved in less time than it takes to compile what rules most of them out."""
+    return queries * references * (units**2 + 100) <= _FEW
 
 
 def aligned_distance(a: np.ndarray, b: np.ndarray, units: np.ndarray, rest: np.ndarray) -> tuple[float, np.ndarray]:
@@ -156,6 +160,15 @@ class _Best:
         first = np.searchsorted(all_rows[order], np.arange(count))
         chosen = order[first[:, None] + np.arange(k)[None, :]]
         return _Best(all_squared[chosen], all_indices[chosen], all_places[chosen])
+
+
+def _found(parts: Sequence[_Best], solved_share: float) -> AlignedNeighbours:
+    """The neighbours of all queries from those of every tile."""
+    squared, indices, places = (
+        np.concatenate(x) for x in zip(*((p.squared, p.indices, p.places) for p in parts), strict=True)
+    )
+    signs = np.where(places < 0, -1, 1).astype(np.int8)
+    return AlignedNeighbours(np.sqrt(squared), indices, np.where(places < 0, ~places, places), signs, solved_share)
 
 
 def _assign(ours: np.ndarray, theirs: np.ndarray, odd: bool = False) -> tuple[float, np.ndarray]:
@@ -200,6 +213,16 @@ def _solve(
         difference = our_rest - their_rest[position]
         squared[pairs] = matched + np.einsum("si,si->s", difference, difference)
     return squared, places
+
+
+def _solve_all(queries: Any, reference: Any, groups: ExclusionGroups, k: int, hidden: HiddenUnits, odd: bool) -> _Best:
+    """The k nearest of every query, from the assignments of all pairs."""
+    count, units = len(queries), len(hidden.units)
+    excluded = groups.excluded(slice(0, len(reference)))
+    rows, indices = np.nonzero(np.ones((count, len(reference)), bool) if excluded is None else ~excluded)
+    squared, places = _solve(read_rows(queries, slice(0, count)), reference, rows, indices, hidden, odd)
+    none = _Best(np.full((count, k), np.inf), np.full((count, k), -1), np.full((count, k, units), -1))
+    return none.merged(rows, squared, indices, places)
 
 
 # The search: panels of lower bounds from the devices, assignments on the host where the bounds leave a doubt.

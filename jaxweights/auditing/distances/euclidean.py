@@ -5,7 +5,7 @@ what an audit looks for. So the product only proposes. Every score is a *lower b
 worst rounding error of the product is subtracted from it beforehand. A few references with the smallest bounds are kept
 per query and measured again from differences in float64; if the k-th of these exact distances does not exceed the
 smallest bound that was left out, nothing nearer can exist. Queries for which that proof fails (many near duplicates)
-are searched again with float64 products.
+are searched again with float64 products. All pairs of a few networks are measured on the host, which compiles nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from scipy.spatial.distance import cdist
 
 from jaxweights import parallel
 from jaxweights.auditing.distances.candidates import gather_candidates, keep_smallest, no_candidates, smallest
@@ -48,6 +49,7 @@ from jaxweights.auditing.rows import (
     rows_within,
 )
 
+_FEW = 1 << 26  # differences of all pairs up to which the host takes less time than compiling a search
 _SPARE_CANDIDATES = 7
 _TIE_TOLERANCE = 1e-9
 _FLOAT64_QUERY_ROWS = 256
@@ -111,6 +113,9 @@ def nearest(
     query_rows = rows_within(memory_bytes // 8, row_bytes, len(queries), 1)
     block_rows = rows_within(memory_bytes // 16, row_bytes, len(reference), mesh.size)
     steps = math.ceil(len(queries) / query_rows) * math.ceil(len(reference) / block_rows)
+    if len(queries) * len(reference) * max(reference.shape[1], 16) <= _FEW:
+        counter(progress, 1)()
+        return _nearest_of_few(queries, reference, k, groups, memory_bytes)
     tick = counter(progress, steps)
     kept = min(k + _SPARE_CANDIDATES, len(reference))
 
@@ -131,6 +136,20 @@ def nearest(
         searched_again += len(doubtful)
         distances[rows], indices[rows] = np.sqrt(squared), found
     return Neighbours(distances, indices, searched_again)
+
+
+def _nearest_of_few(queries: Any, reference: Any, k: int, groups: ExclusionGroups, memory_bytes: int) -> Neighbours:
+    """The search on the host, of all pairs in float64."""
+    tile, rows = (read_rows(x, slice(0, len(x))) for x in (queries, reference))
+    every = cdist(tile.astype(np.float64), rows.astype(np.float64), "sqeuclidean")
+    excluded = groups.excluded(slice(0, len(rows)))
+    if excluded is not None:
+        every[excluded] = np.inf
+    found = np.argsort(every, axis=1, kind="stable")[:, :k]
+    pairs = np.repeat(np.arange(len(tile)), k), found.reshape(-1)
+    squared = squared_differences(tile, rows, *pairs, memory_bytes).reshape(found.shape)
+    squared, found = smallest(squared, found, k)
+    return Neighbours(np.sqrt(squared), found, 0)
 
 
 # First search: float32 on the devices.

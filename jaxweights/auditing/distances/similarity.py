@@ -26,6 +26,7 @@ from jaxweights.errors import UserError
 
 _TILE = 1024  # rows of either set in one product, on CPU
 _CANDIDATES = 4
+_FEW = 1 << 24  # bytes of the masks of all pairs up to which the host takes less time than compiling a search
 _QUOTIENT_TOLERANCE = 1e-6  # relative; a float32 quotient of exact counts errs by a few 2^-24 on any backend
 _RESOLVED = 2048  # quotients of counts up to this differ by at least 2^-22
 _MOST_EXAMPLES = 1 << 24  # float32 counts exactly below this
@@ -81,6 +82,9 @@ def max_error_iou(
     groups = exclusion_groups(query_groups, reference_groups, len(query_masks), len(reference_masks), 1)
     mesh = data_mesh(mesh)
     queries = _read(query_masks, slice(0, len(query_masks)), num_examples, "query")
+    if len(queries) * math.prod(reference_masks.shape) <= _FEW:
+        counter(progress, 1)()
+        return _overlap_of_few(queries, reference_masks, num_examples, groups, faithful)
     scores, candidates = _candidates(queries, reference_masks, num_examples, groups, faithful, mesh, progress)
 
     # Exact quotients of exact counts decide between the candidates; what was left out has at most the last one's score.
@@ -142,12 +146,24 @@ def _read(masks: Any, rows: slice, num_examples: int, name: str) -> np.ndarray:
 
 
 def _iou(a: np.ndarray, b: np.ndarray, faithful: bool) -> np.ndarray:
-    """Returns the IoU `[S]` of error sets row by row, in float64."""
-    intersection = np.bitwise_count(a & b).sum(axis=1, dtype=np.int64)
-    union = np.bitwise_count(a | b).sum(axis=1, dtype=np.int64)
+    """Returns the IoU `[...]` of error sets `[..., ceil(T / 8)]`, in float64."""
+    intersection = np.bitwise_count(a & b).sum(axis=-1, dtype=np.int64)
+    union = np.bitwise_count(a | b).sum(axis=-1, dtype=np.int64)
     if faithful:
         return intersection / (union + _PUBLISHED_EPSILON)
     return np.where(union == 0, 1.0, intersection / np.maximum(union, 1))
+
+
+def _overlap_of_few(
+    queries: np.ndarray, reference_masks: Any, num_examples: int, groups: ExclusionGroups, faithful: bool
+) -> Overlap:
+    """All pairs on the host."""
+    everything = slice(0, len(reference_masks))
+    values = _iou(queries[:, None], _read(reference_masks, everything, num_examples, "reference")[None], faithful)
+    excluded = groups.excluded(everything)
+    if excluded is not None:
+        values[excluded] = -np.inf
+    return Overlap(values.max(axis=1), values.argmax(axis=1))
 
 
 def _search_exactly(
