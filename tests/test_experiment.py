@@ -30,12 +30,10 @@ CONFIG = mini.get_config().to_dict()
 GENERATORS = [
     "pdiff",
     "noise_low",
-    "noise_high",
     "average",
     "gaussian",
     "pca_gaussian",
     "interpolation",
-    "aligned_interpolation",
 ]
 
 CONTROLS = [name for name in experiment.CONTROLS if name != "sign_flipped_copy"]  # its units are no odd ones
