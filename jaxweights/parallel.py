@@ -68,6 +68,11 @@ def make_mesh_of(devices) -> Mesh:
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def first_device(mesh: Mesh) -> Mesh:
+    """The mesh of a mesh's first device."""
+    return _everywhere(tuple(mesh.devices.flat[:1]))
+
+
 def sharded(mesh: Mesh) -> NamedSharding:
     """Leading axis split over the mesh."""
     return NamedSharding(mesh, PartitionSpec(AXIS))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxweights import nets, tasks
+from jaxweights import nets, parallel, tasks
 from jaxweights.evaluation import accuracy, evaluate
 
 
@@ -36,6 +36,20 @@ def test_evaluate_equals_one_model_at_a_time(case, mesh, monkeypatch):
         assert result.accuracy[i] == (45 - wrong.sum()) / 45
         # float32 logits of another summation order.
         np.testing.assert_allclose(result.loss[i], nets.cross_entropy(logits, labels).mean(), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("bitwise", "eight_devices")
+def test_few_networks_on_one_device_are_as_among_many(case, monkeypatch):
+    net, weights, images, labels = case
+    mesh, used = parallel.make_mesh(8), []
+    monkeypatch.setattr(accuracy, "block_shape", lambda net, backend: accuracy.BlockShape(16, 3, 1))
+    monkeypatch.setattr(
+        accuracy, "_plan", lambda *rest, make=accuracy._plan.__wrapped__: used.append(rest) or make(*rest)
+    )
+    many, few = (evaluate(net, weights[:count], images, labels, mesh) for count in (11, 3))
+    assert [arguments[2].size for arguments in used] == [8, 8, 1]
+    for one, other in zip(many, few, strict=True):
+        np.testing.assert_array_equal(one[:3], other)
 
 
 def test_a_network_that_is_not_finite_is_always_wrong():

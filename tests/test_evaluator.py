@@ -39,6 +39,14 @@ def test_known_networks_are_not_evaluated_again(asked):
     assert asked == [3, 2, 2]
 
 
+@pytest.mark.usefixtures("bitwise", "eight_devices")
+def test_predictions_of_few_networks_are_those_among_many():
+    """Few are predicted on one device."""
+    rows, many = np.arange(5), np.tile(WEIGHTS, (8, 1))
+    evaluator = Evaluator(NET, IMAGES, LABELS, parallel.make_mesh(8))
+    np.testing.assert_array_equal(evaluator.predictions(many, rows)[:9], evaluator.predictions(WEIGHTS, rows))
+
+
 def test_cache_is_bounded(asked, monkeypatch):
     monkeypatch.setattr(cache, "_BYTES", 4 * 3)  # masks of four networks
     evaluator = Evaluator(NET, IMAGES, LABELS, parallel.make_mesh())

@@ -140,6 +140,9 @@ def totals(
 
 def _totals(net, weights, inputs, targets, mesh, score, progress, *, keep_nan: bool = False) -> Totals:
     program, shape = _plan(net, inputs.shape, mesh, score, keep_nan)
+    if len(weights) <= shape.models and not net.frozen:  # what one device computes anyway: others would compute padding
+        mesh = parallel.first_device(mesh)
+        program, shape = _plan(net, inputs.shape, mesh, score, keep_nan)
     total = len(targets)
 
     def tiles(array):

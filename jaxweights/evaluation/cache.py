@@ -79,7 +79,11 @@ class Evaluator(PredictingEvaluator):
         inputs = np.asarray(self._arguments[0], np.float32)
         size = min(_TILE, len(inputs))
         mesh = parallel.resolve(self._arguments[2])
-        program, block = _predicting(self._net, size, mesh)
+        program, models = _predicting(self._net, size, mesh)
+        if len(weights) <= models:  # what one device computes anyway: others would compute padding
+            mesh = parallel.first_device(mesh)
+            program, models = _predicting(self._net, size, mesh)
+        block = models * mesh.size
         out = np.empty((len(weights), len(rows), self._net.num_classes), np.float32)
         for start in range(0, len(weights), block):
             vectors = np.asarray(weights[start : start + block], np.float32)
@@ -87,7 +91,7 @@ class Evaluator(PredictingEvaluator):
             for first in range(0, len(rows), size):
                 chosen = rows[first : first + size]
                 found = program((self._net.frozen, parallel.pad_rows(inputs[chosen], size)), padded)
-                out[start : start + block, first : first + size] = found[: len(vectors), : len(chosen)]
+                out[start : start + block, first : first + size] = np.asarray(found)[: len(vectors), : len(chosen)]
         return out
 
     def decisions(self, predictions: np.ndarray) -> np.ndarray | None:
@@ -125,7 +129,7 @@ def digests(weights) -> Iterator[bytes]:
 
 @functools.lru_cache(maxsize=8)
 def _predicting(net: nets.TaskNet, inputs: int, mesh: Mesh):
-    """The compiled predictions of a tile of inputs, and how many networks it takes at a time."""
+    """The compiled predictions of a tile of inputs, and how many networks a device takes at a time."""
     budget = (16 if jax.default_backend() == "cpu" else 1024) << 20
     models = int(np.clip(budget // (4 * inputs * net.activation_size), 1, 64))
 
@@ -134,4 +138,4 @@ def _predicting(net: nets.TaskNet, inputs: int, mesh: Mesh):
         outputs = jax.vmap(bound.apply, (0, None))(vectors, bound.prepare(state[1]))
         return net.task.predictions(net, outputs)
 
-    return parallel.map_rows(predict, mesh), models * mesh.size
+    return parallel.map_rows(predict, mesh), models

@@ -119,7 +119,7 @@ def classify(
     points = plane.grid(resolution).astype(np.float32)
     tile = min(accuracy.block_shape(net, jax.default_backend()).images, -(-len(points) // mesh.size))
     state = (np.asarray(weights, np.float32), net.frozen, plane.mean, plane.basis, plane.low, plane.high)
-    state = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), state)
+    state = jax.tree.map(lambda x: np.asarray(x, np.float32), state)
 
     def predict(state, points):
         vectors, frozen, mean, basis, low, high = state
