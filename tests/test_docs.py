@@ -154,6 +154,8 @@ def test_examples_run(page, first_steps, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(jaxweights, "audit", functools.partial(jaxweights.audit, **CHEAPER))
+    # Runs are filled up to whole lanes of all devices, and examples train few.
+    monkeypatch.setattr(jaxweights, "train_zoo", functools.partial(jaxweights.train_zoo, lanes=6))
     namespace = {"__name__": "page"}
     for block in blocks(page):
         if block.info == "python torch" and importlib.util.find_spec("torch") is None:
