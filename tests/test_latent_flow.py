@@ -148,9 +148,14 @@ def test_what_cannot_be_asked_is_refused():
     ):
         with pytest.raises(UserError, match=match):
             generator.prepare(given)
+    plain = TINY.replace(select="heldout")
+    state = {"constants": plain.prepare(networks)[1]}
+    keys = jax.random.split(jax.random.key(0), 2)
+    given = plain.asking(state, keys, np.array([[0.2], [np.nan]]))
+    np.testing.assert_array_equal(given["facts"].known, [[True], [False]])
     generator = TINY.replace(context=2, shown=(5,))
     state = {"constants": generator.prepare(networks)[1]}
     with pytest.raises(UserError, match="no examples of class 5"):
-        generator.inputs(state, jax.random.split(jax.random.key(0), 2), networks)
+        generator.inputs(state, keys, networks)
     with pytest.raises(UserError, match="latent_dim"):
         TINY.replace(latent_dim=12).check(Training.of(networks))

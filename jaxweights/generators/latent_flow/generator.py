@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -150,7 +150,9 @@ class LatentFlow(LatentFlowSettings):
         row = np.array([np.nan if value is None else value for value in asked], np.float64)
         return self.asking(state, keys, np.tile(row, (len(keys), 1)), [self.shown] * len(keys))
 
-    def asking(self, state: Mapping[str, Any], keys: jax.Array, asked: np.ndarray, shown: Any = None) -> dict[str, Any]:
+    def asking(
+        self, state: Mapping[str, Any], keys: jax.Array, asked: np.ndarray, shown: Sequence[Sequence[int]] = ()
+    ) -> dict[str, Any]:
         """The input of `sample` that asks for other networks in every row.
 
         Args:
