@@ -7,8 +7,8 @@ MLP 784-10-10 on MNIST (7,960 parameters), weights N(0, 0.1^2), SGD at 0.1 witho
 of runs: 7,500 networks. How many runs they come from is not published; 100 here, with 50 held-out ones. Hidden units
 have the order of the first network by matching, not by gradient descent, and predictions of velocities are tangent.
 `flow` is the same flow with its loss and its times corrected, `flow_straight` of scale-normalised networks along
-straight lines. The graph transformer takes 646,416 edges for every network, 1.8e17 operations of training for each flow:
-an hour at 50 TFLOP/s, computed, not run.
+straight lines. The graph transformer has 646,416 edges for every network, and training takes 1.8e17 operations: an hour
+for each flow at 50 TFLOP/s, computed, not run.
 """
 
 from ml_collections import ConfigDict
