@@ -202,7 +202,7 @@ _SANE_SMALL = {
     "blocks": 2,
     "heads": 4,
     "latent_dim": 32,
-    "steps": 1500,
+    "steps": 800,
     "batch_size": 64,
     "learning_rate": 3e-3,
 }
