@@ -69,18 +69,25 @@ def total_accuracy(constants: Mapping[str, Any], weights: jax.Array) -> jax.Arra
 
 
 def trained(
-    constants: Mapping[str, Any], weights: jax.Array, keys: jax.Array, steps: int, rate: float, batch_size: int
+    constants: Mapping[str, Any],
+    weights: jax.Array,
+    keys: jax.Array,
+    steps: int,
+    rate: float,
+    batch_size: int,
+    weight_decay: float = 0.0,
 ) -> jax.Array:
     """Networks `[n, P]` after steps of SGD with Nesterov momentum of 0.9, each on batches of its own, under a rate that
-    falls to 0 along a cosine."""
+    falls to 0 along a cosine; weight decay is that of zoos, added to the gradient."""
     net = constants[NET].value
-    optimizer: Any = optax.sgd(optax.cosine_decay_schedule(rate, steps), _MOMENTUM, nesterov=True)
+    sgd = optax.sgd(optax.cosine_decay_schedule(rate, steps), _MOMENTUM, nesterov=True)
+    optimizer: Any = optax.chain(optax.add_decayed_weights(weight_decay), sgd)
 
     def step(carry: tuple[jax.Array, Any], number: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
         weights, state = carry
         batch = drawn(constants, jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), batch_size)
         gradient = jax.grad(lambda w: jnp.sum(loss(net, w, *batch)))(weights)
-        updates, state = optimizer.update(gradient, state)
+        updates, state = optimizer.update(gradient, state, weights)
         return (weights + updates, state), None
 
     return jax.lax.scan(step, (weights, optimizer.init(weights)), jnp.arange(steps))[0][0]

@@ -85,6 +85,7 @@ class NeuronFlow(UsesExamples):
         0.9 and a learning rate that falls to 0 along a cosine.
       finetune_learning_rate: learning rate of the first of these.
       finetune_batch: training examples per step.
+      finetune_weight_decay: weight decay of these steps, added to the gradient as in zoos.
       variances: drawn running variances below the training networks', see `HyperDiffusion`.
     """
 
@@ -96,6 +97,7 @@ class NeuronFlow(UsesExamples):
             "finetune_steps",
             "finetune_learning_rate",
             "finetune_batch",
+            "finetune_weight_decay",
             "dtype",
             "variances",
         }
@@ -144,6 +146,7 @@ class NeuronFlow(UsesExamples):
     finetune_steps: int = setting(0, at_least=0)
     finetune_learning_rate: float = setting(0.1, above=0)
     finetune_batch: int = setting(64, at_least=1)
+    finetune_weight_decay: float = setting(0.0, at_least=0)
     variances: domain.Variances = "clip"
 
     def __post_init__(self) -> None:
@@ -243,7 +246,7 @@ class NeuronFlow(UsesExamples):
         drawing = keys_for(keys, _NOISE)
         weights = self._drawn(state, drawing) if self.candidates == 1 else self._best(state, drawing)
         if self.finetune_steps:
-            further = self.finetune_steps, self.finetune_learning_rate, self.finetune_batch
+            further = self.finetune_steps, self.finetune_learning_rate, self.finetune_batch, self.finetune_weight_decay
             weights = behaviour.trained(constants, weights, keys_for(keys, _FURTHER), *further)
         weights = domain.inside(weights, constants, self.variances)
         return Samples.new(weights)
