@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -172,3 +173,8 @@ def test_figures_share_the_height_of_their_axes(tmp_path):
         values = [getattr(s.measured, field) for s in series if s.role not in (style.BASELINE, style.CONTROL)]
         tallest = max(figures.percent_of_networks(v, figures.histogram_edges(values)).max() for v in values)
         assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] >= tallest
+
+
+def test_many_series_look_different():
+    looks = list(itertools.islice(style.learned_colours(), 36))
+    assert len(set(looks)) == len(looks) and looks[0][0] == looks[6][0] == "#d62728"

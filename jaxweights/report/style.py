@@ -203,7 +203,7 @@ def arrange(metrics: Mapping[str, Any], measured: Mapping[str, Measured]) -> lis
     """
     order = (auditing.TRAINING, auditing.HELDOUT, LEARNED, BASELINE, CONTROL)
     found = sorted(roles(metrics).items(), key=lambda item: order.index(item[1]))
-    styles = {LEARNED: iter(_LEARNED * 9), BASELINE: iter(_BASELINES * 9), CONTROL: iter(_CONTROLS * 9)}
+    styles = {LEARNED: _looks(_LEARNED), BASELINE: _looks(_BASELINES), CONTROL: _looks(_CONTROLS)}
     series = []
     for name, role in found:
         if name in measured:
@@ -221,12 +221,20 @@ def subjects(series: Sequence[Series]) -> list[Series]:
 
 def learned_colours() -> Iterator[tuple[str, str]]:
     """Colours and markers for networks of learned generators, endlessly; the first is the red of Zeng et al. 2025."""
-    return itertools.cycle(_LEARNED)
+    return _looks(_LEARNED)
 
 
 def noise_colours() -> Iterator[tuple[str, str]]:
     """Colours and markers for noised networks in the order of their amplitude, endlessly."""
-    return itertools.cycle((_FIXED["noise_low"], _FIXED["noise_high"], *_BASELINES))
+    return _looks((_FIXED["noise_low"], _FIXED["noise_high"], *_BASELINES))
+
+
+def _looks(pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Colours and markers: the pairs, then the same colours with other markers, endlessly; none returns before all
+    colours had all markers."""
+    for number in itertools.count():
+        turn, place = divmod(number, len(pairs))
+        yield pairs[place][0], pairs[(place + turn) % len(pairs)][1]
 
 
 def read_curves(path: pathlib.Path) -> dict[tuple[str, str], dict[int, float]]:
