@@ -4,7 +4,7 @@
 
 The reduced task of two cores (16 x 16 pixels): the published question of pies (Zhao et al. 2018, arXiv 1811.03259),
 which configs/probing_pies.py asks at the same size. Lists of combinations are nested, so that along the curve N
-alone changes. 5 min 20 s on two cores.
+alone changes. 5 minutes 20 s on two cores.
 """
 
 from ml_collections import ConfigDict

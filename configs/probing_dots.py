@@ -4,7 +4,7 @@
 
 The published question (Zhao et al. 2018, arXiv 1811.03259) at 24 instead of 64 pixels, with discs of twice the radius:
 of a variational autoencoder, a kind of model that was published, and of flow matching, whose samples are the cleaner
-ones. The weight of the autoencoder's prior is small: at 1, samples are one blur. 4 min 54 s on two cores.
+ones. The weight of the autoencoder's prior is small: at 1, samples are one blur. 4 minutes 54 s on two cores.
 """
 
 from ml_collections import ConfigDict

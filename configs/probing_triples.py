@@ -22,7 +22,7 @@ def get_config():
     config.seed = 0
     config.probing = {
         "data": {"kind": "triples"},
-        "estimator": {"kind": "triples"},
+        "estimator": {"kind": "triples", "networks": 3, "epochs": 15},
         "models": {"flow": FLOW, "vae": VAE},
         "probes": {"combinations": {"kind": "combinations", "numbers": (10, 40, 80, 200, 500)}},
         "num_train": 4000,

@@ -238,7 +238,10 @@ def test_fields_show_value_default_and_meaning():
             {"studies": {"prompting": {}}},
             r"no generator that it studies\. Add one of kind gpt to generators, or remove",
         ),
-        ({"studies": {"autoencoder": {}}, "generators": {"a": {"kind": "gpt"}}}, r"one of kind hyperrep to generators"),
+        (
+            {"studies": {"autoencoder": {}}, "generators": {"a": {"kind": "gpt"}}},
+            r"kind hyperrep or sane to generators",
+        ),
         ({"task": "polcy"}, r"polcy"),
         ({"data": {"name": 3}}, r"data\.name is 3, of type int; give a text"),
     ],

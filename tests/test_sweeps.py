@@ -217,14 +217,19 @@ def test_traced_settings_are_read_by_training_alone(kind):
     shapes = jax.tree.map(experiments.shape_of, (prepared, {"constants": constants}))
     state = jax.eval_shape(train, values, *shapes)
     read.clear()
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    keys = jax.random.split(jax.random.key(0), 2)
     metric = {"metric": jax.ShapeDtypeStruct((2,), jnp.float32)}
     vectors = jax.ShapeDtypeStruct(weights.shape, jnp.float32)
     inputs = {
-        "gpt": {"weights": vectors, "keys": keys, **metric, "round": jax.ShapeDtypeStruct((2,), jnp.int32)},
-        "hyperrep": {"latents": jax.ShapeDtypeStruct((2, 4), jnp.float32), "parents": None},
+        "gpt": lambda: {"weights": vectors, "keys": keys, **metric, "round": jax.ShapeDtypeStruct((2,), jnp.int32)},
+        "hyperrep": lambda: {"latents": jax.ShapeDtypeStruct((2, 4), jnp.float32), "parents": None},
+        "latent_flow": lambda: made.asking({"constants": constants}, keys, np.zeros((2, len(made.conditions)))),
+        "sane": lambda: {
+            "latents": jax.ShapeDtypeStruct((2, constants["sequence"].num_tokens * made.latent_dim), jnp.float32),
+            "parents": None,
+        },
     }
-    jax.eval_shape(made.sample, state, inputs.get(kind, keys))
+    jax.eval_shape(made.sample, state, inputs.get(kind, lambda: keys)())
     assert not read & made.TRACED
 
 

@@ -43,7 +43,9 @@ class Sane(SaneSettings):
         """Refuses fewer networks than a batch, tables of positions that are too small, and lengths that the published
         code stops on."""
         super().check(training)
-        sequence = self._sequence(training.spec)
+        self._check_lengths(self._sequence(training.spec))
+
+    def _check_lengths(self, sequence: TokenSequence) -> None:
         needed = self._needed(sequence)
         if self.max_positions is not None and any(m < n for m, n in zip(self.max_positions, needed, strict=True)):
             self.refuse("max_positions", f"these networks need {needed}; set it to that at least, or to None")
@@ -71,7 +73,7 @@ class Sane(SaneSettings):
         sequence = self._sequence(training.spec)
         if not sequence.num_tokens:
             self.refuse("norms", "these networks have no other layers: set it to True")
-        self.check(Training(max(len(training), self.batch_size), 1, training.spec))
+        self._check_lengths(sequence)
         _, rows = canonical.Form.of(training, self.order, self.scale)
         found = Standardisation.of(sequence, rows, self.standardise)
         rows = found.apply(rows)
