@@ -4,7 +4,8 @@
 
 The published question of three digits (Zhao et al. 2018, arXiv 1811.03259: 10 combinations are remembered, from some 80
 on almost all are made), with the embedded digits of 8 x 8 pixels, a fully connected VAE and flow matching. The
-digits of a training set are drawn anew from those of their class.
+digits of a training set are drawn anew from those of their class. 530 seconds of processor time, some 6 minutes on two
+cores.
 """
 
 from ml_collections import ConfigDict
