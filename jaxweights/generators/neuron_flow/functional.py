@@ -20,14 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights.generators.neuron_flow.network import beside, modulated, zeros
 from jaxweights.nn.activations import gelu
 from jaxweights.nn.dense import Dense, matmul
-from jaxweights.nn.normalization import standardise
 from jaxweights.nn.parameters import FAN_IN_UNIFORM, constant, normal, parameter
 from jaxweights.nn.transformer import Architecture, scalar_features
 from jaxweights.spec import FIXED, WeightSpec
 
-_EPSILON = 1e-5
 _PARTS = 3  # of a modulation: shift, scale and gate
 
 
@@ -196,14 +195,14 @@ class Functional(nn.Module):
         condition = nn.silu(self._dense("time_2", a.width, hidden))
         for number in range(a.blocks):
             shift, scale, gate = jnp.split(self._zeros(f"modulation_{number}", condition, _PARTS * a.width), _PARTS, -1)
-            seen = [_modulated(x, shift, scale) for x in xs]
+            seen = [modulated(x, shift, scale) for x in xs]
             mixed = Linear(self.tensors, a.width, a.dtype, name=f"linear_{number}")(seen)
             wide = [gelu(y) for y in mixed]
             out = [self._dense(f"out_{number}_{i}", a.width, y) for i, y in enumerate(wide)]
-            xs = [x + _beside(gate, x) * y for x, y in zip(xs, out, strict=True)]
+            xs = [x + beside(gate, x) * y for x, y in zip(xs, out, strict=True)]
         shift, scale = jnp.split(self._zeros("modulation", condition, 2 * a.width), 2, axis=-1)
         channels = [part.shape[-1] // len(views) for part in parts]
-        last = [_modulated(x, shift, scale) for x in xs]
+        last = [modulated(x, shift, scale) for x in xs]
         return self.tensors.join(
             [self._zeros(f"last_{i}", x, count) for i, (x, count) in enumerate(zip(last, channels, strict=True))]
         )
@@ -212,17 +211,4 @@ class Functional(nn.Module):
         return Dense(features, FAN_IN_UNIFORM, convention="flax", dtype=self.architecture.dtype, name=name)(x)
 
     def _zeros(self, name: str, x: jax.Array, features: int) -> jax.Array:
-        """A dense layer that begins at zero."""
-        weights = parameter(self, f"{name}_kernel", (x.shape[-1], features), constant(0.0))
-        bias = parameter(self, f"{name}_bias", (features,), constant(0.0))
-        return matmul(x, weights, self.architecture.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
-
-
-def _beside(condition: jax.Array, x: jax.Array) -> jax.Array:
-    """`[n, d]` with an axis of one for each of those of `[n, *axes, d]`."""
-    return condition.reshape(len(condition), *(1,) * (x.ndim - 2), -1)
-
-
-def _modulated(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """Arrays `[n, *axes, d]` standardised, then scaled and shifted by `[n, d]` each."""
-    return standardise(x, (-1,), _EPSILON) * (1 + _beside(scale, x)) + _beside(shift, x)
+        return zeros(self, name, x, features, self.architecture.dtype)

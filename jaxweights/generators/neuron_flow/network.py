@@ -55,7 +55,7 @@ class Transformer(nn.Module):
         condition = nn.silu(Dense(a.width, FAN_IN_UNIFORM, convention="flax", name="time_2")(hidden))
         x = Blocks(a, name="blocks")(x, condition)
         shift, scale = jnp.split(self._zeros("modulation", condition, 2 * a.width), 2, axis=-1)
-        x = _modulated(x, shift, scale)
+        x = modulated(x, shift, scale)
         ends = np.cumsum([0, *(len(kind.index) for kind in kinds)])
         parts = [
             self._zeros(f"out_{number}", x[:, start:end], kind.index.shape[1])
@@ -73,10 +73,24 @@ class Transformer(nn.Module):
         return dense(parts)
 
     def _zeros(self, name: str, x: jax.Array, features: int) -> jax.Array:
-        """A dense layer that begins at zero."""
-        weights = parameter(self, f"{name}_kernel", (x.shape[-1], features), constant(0.0))
-        bias = parameter(self, f"{name}_bias", (features,), constant(0.0))
-        return matmul(x, weights, self.architecture.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        return zeros(self, name, x, features, self.architecture.dtype)
+
+
+def zeros(module: nn.Module, name: str, x: jax.Array, features: int, dtype: str) -> jax.Array:
+    """A dense layer of a module over `[..., in]` that begins at zero."""
+    weights = parameter(module, f"{name}_kernel", (x.shape[-1], features), constant(0.0))
+    bias = parameter(module, f"{name}_bias", (features,), constant(0.0))
+    return matmul(x, weights, dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def modulated(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """Arrays `[n, ..., d]` standardised, then scaled and shifted by `[n, d]` each."""
+    return standardise(x, (-1,), _EPSILON) * (1 + beside(scale, x)) + beside(shift, x)
+
+
+def beside(condition: jax.Array, x: jax.Array) -> jax.Array:
+    """`[n, d]` with an axis of one for each of those between in `[n, ..., d]`."""
+    return condition.reshape(len(condition), *(1,) * (x.ndim - 2), -1)
 
 
 class Blocks(nn.Module):
@@ -112,12 +126,7 @@ def _block(x: jax.Array, condition: jax.Array, p: Mapping[str, Any], a: Architec
         return matmul(x, p[f"{name}_kernel"], a.dtype) + bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
     parts = jnp.split(dense("modulation", condition), _PARTS, axis=-1)
-    q, k, v = lax.split(dense("qkv", _modulated(x, *parts[:2])), (a.width,) * 3, axis=2)
+    q, k, v = lax.split(dense("qkv", modulated(x, *parts[:2])), (a.width,) * 3, axis=2)
     x = x + parts[2][:, None, :] * dense("out", attention(q, k, v, a, None))
-    hidden = gelu(dense("up", _modulated(x, *parts[3:5])))
+    hidden = gelu(dense("up", modulated(x, *parts[3:5])))
     return x + parts[5][:, None, :] * dense("down", hidden)
-
-
-def _modulated(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """Tokens `[n, tokens, width]` standardised, then scaled and shifted by `[n, width]` each."""
-    return standardise(x, (-1,), _EPSILON) * (1 + scale[:, None, :]) + shift[:, None, :]
