@@ -24,9 +24,10 @@ def path(tmp_path):
     return tmp_path / "file"
 
 
+@pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("file", ["torch_zip.pt", "torch_old.pt", "torch_nested.pkl"])
-def test_files_of_pytorch_are_read_as_they_were_written(file):
-    value = formats.read(GOLDEN / file, "The file").value
+def test_files_of_pytorch_are_read_as_they_were_written(file, mapped):
+    value = formats.read(GOLDEN / file, "The file", mapped=mapped).value
     assert value["epoch"] == 3 and value["size"] == (2, 3) and value["mask"].tolist() == [True, False]
     views = [WEIGHT[1:3, ::2], WEIGHT.T, WEIGHT[3], np.broadcast_to(WEIGHT, (2, 4, 3))]
     for found, expected in zip(value["views"], views, strict=True):
@@ -150,16 +151,24 @@ def test_hostile_files_are_refused_by_name_and_do_nothing(kind, path, monkeypatc
     assert str(path) in str(found.value) and [file.name for file in path.parent.iterdir()] == ["file"]
 
 
+def outcome(path, mapped):
+    """What a file of the test below holds, or that it is refused."""
+    try:
+        value = formats.read(path, "The file", mapped=mapped).value
+        return repr(value)
+    except UserError as error:
+        assert str(path) in str(error)
+        return "refused"
+
+
 def test_every_truncated_and_changed_file_is_read_or_refused(path):
     both = {"a": tensor("0", 12, (4, 3), (3, 1)), "b": [tensor("0", 12, (2, 2), (3, 2), 3), "text", 2.5]}
     for content in (zipped(both, {"0": DATA}), old(both, {"0": DATA}), (GOLDEN / "torch_nested.pkl").read_bytes()):
         for at in range(0, len(content), 37):
             for damaged in (content[:at], content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :]):
                 path.write_bytes(damaged)
-                try:
-                    formats.read(path, "The file")
-                except UserError as error:
-                    assert str(path) in str(error)
+                found = [outcome(path, mapped) for mapped in (False, True)]
+                assert found[0] == found[1]
 
 
 # Shapes of the small CNN of published zoos, whose modules are numbered otherwise where there is dropout.

@@ -1,16 +1,21 @@
 """Files of every other kind, and networks from all of them in every path on which networks come in."""
 
+import json
+import tracemalloc
+
 import ml_dtypes
 import numpy as np
 import pytest
 from audited import write_safetensors
-from containers import pickled, tensor, zipped
+from containers import old, pickled, tensor, zipped
 from flax import serialization
 from foreign import READERS, ROWS, SPEC, TENSORS, npy
 
 import jaxweights as jw
-from jaxweights import checkpoints, formats, population_files, store
+from jaxweights import checkpoints, formats, layouts, population_files, store
 from jaxweights.errors import UserError
+from jaxweights.formats import hdf5
+from jaxweights.layouts import importing, plans, specs
 from jaxweights.population import Population
 
 ZOO, BASE = "zoo.import_npz", "zoo.base.import_npz"
@@ -86,6 +91,47 @@ def test_hdf5_is_read_with_its_groups(turned, tmp_path):
     for name, message in (("linked", "links to data elsewhere"), ("large", "said to have 4,398,046,511,104 bytes")):
         with pytest.raises(UserError, match=message):
             formats.read(tmp_path / f"{name}.h5", "The file")
+
+
+def large(path, rows):
+    """Writes a file of rows by the ending of its name; the HDF5 file is packed."""
+    if path.suffix == ".npz":
+        np.savez(path, weights=rows)
+    elif path.suffix == ".safetensors":
+        write_safetensors(path, {"weights": rows})
+    elif path.suffix == ".npy":
+        path.write_bytes(npy(rows))
+    elif path.suffix == ".pt":
+        path.write_bytes(of_torch({"weights": rows}))
+    elif path.suffix == ".h5":
+        h5py = pytest.importorskip("h5py", reason="the extra formats is not installed")
+        with h5py.File(path, "w") as file:
+            file.create_dataset("weights", data=rows, chunks=(16, 100), compression="gzip", compression_opts=1)
+    else:  # the container of PyTorch before 1.6
+        weights = tensor("0", rows.size, rows.shape, (rows.shape[1], 1))
+        path.write_bytes(old({"weights": weights}, {"0": rows.tobytes()}))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".pt", ".pth", ".h5"])
+def test_imports_of_rows_take_little_memory(suffix, tmp_path, monkeypatch):
+    """Files of many networks are not read whole."""
+    rows = np.random.default_rng(0).normal(size=(200, 5000)).astype(np.float32)
+    path = tmp_path / f"rows{suffix}"
+    large(path, rows)
+    shapes = [{"name": "fc1.weight", "shape": [50, 99]}, {"name": "fc1.bias", "shape": [50]}]
+    (tmp_path / "spec.json").write_text(json.dumps({"activation": "relu", "normalisation": "none", "leaves": shapes}))
+    monkeypatch.setattr(importing, "_CHUNK_ROWS", 16)
+    monkeypatch.setattr(hdf5, "_BLOCK", 1 << 18)
+    spec = specs.read(tmp_path / "spec.json")
+    tracemalloc.start()
+    try:
+        plan = plans.make(layouts.recognise(path, "vectors"), path, layouts.Options(), spec=spec)
+        opened = importing.write(plan, tmp_path / "work")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(opened.read().weights, rows)
+    assert peak < rows.nbytes / 3, f"{peak:,} of {rows.nbytes:,} bytes"
 
 
 def test_trees_of_flax_and_orbax_are_read(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from jaxweights.formats.contents import Refused, largest
 
 _STEP = 1 << 20  # bytes that are unpacked at a time
+_LOCAL = struct.Struct("<4s22xHH")  # in front of a member's content: signature, lengths of its name and extra field
+_SIGNATURE = b"PK\x03\x04"
 
 
 def members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -55,11 +58,30 @@ def content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     return array(archive, member).tobytes()
 
 
-def array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """The bytes of a member as a new array `[n]` uint8, compared with its checksum; raises `ValueError`."""
+def array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, data: Any = None) -> np.ndarray:
+    """The bytes of a member as an array `[n]` uint8, compared with its checksum; raises `ValueError`.
+
+    Args:
+      archive: the archive.
+      member: of it.
+      data: a map of the archive's file, which a member that is not packed is a read-only view of; None for new arrays.
+    """
+    if data is not None and member.compress_type == zipfile.ZIP_STORED:
+        return _mapped(data, member)
     found = np.empty(member.file_size, np.uint8)
     with archive.open(member) as file:
         read_into(file, found)
+    return found
+
+
+def _mapped(data: Any, member: zipfile.ZipInfo) -> np.ndarray:
+    signature, name, extra = _LOCAL.unpack_from(data, member.header_offset)
+    place = member.header_offset + _LOCAL.size + name + extra
+    if signature != _SIGNATURE or place + member.file_size > len(data):
+        raise ValueError(f"the member {member.filename[:80]!r} is not where the archive says")
+    found = np.ndarray((member.file_size,), np.uint8, data, place)
+    if hasattr(member, "CRC") and zlib.crc32(found.data) != member.CRC:
+        raise ValueError(f"the checksum of the member {member.filename[:80]!r} is another")
     return found
 
 

@@ -34,12 +34,13 @@ def fits(head: bytes) -> bool:
     return head[_LENGTH : _LENGTH + 1] == b"{" and int.from_bytes(head[:_LENGTH], "little") < 1 << 32
 
 
-def read(file: IO[bytes], size: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read(file: IO[bytes], size: int, data: Any = None) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors of a safetensors file by name, in the order of the file, and its texts by name.
 
     Args:
       file: the file, which `fits`.
       size: its bytes.
+      data: a map of it, which the tensors are read-only views of; None for tensors of their own.
 
     Raises:
       ValueError: a type that NumPy does not have, or a header that does not describe the data: holes, overlaps, names
@@ -47,7 +48,7 @@ def read(file: IO[bytes], size: int) -> tuple[dict[str, np.ndarray], dict[str, s
     """
     entries, texts, start = _header(file, size)
     _check_layout(entries, size - start)
-    return {name: _tensor(file, start, entry) for name, entry in entries.items()}, texts
+    return {name: _tensor(file, start, entry, data) for name, entry in entries.items()}, texts
 
 
 def _header(file: IO[bytes], size: int) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
@@ -104,8 +105,11 @@ def _check_layout(entries: dict[str, dict[str, Any]], size: int) -> None:
         raise ValueError(f"its tensors have {place:,} bytes, its data {size:,}")
 
 
-def _tensor(file: IO[bytes], start: int, entry: dict[str, Any]) -> np.ndarray:
-    file.seek(start + entry["data_offsets"][0])
-    data = file.read(entry["data_offsets"][1] - entry["data_offsets"][0])
+def _tensor(file: IO[bytes], start: int, entry: dict[str, Any], data: Any) -> np.ndarray:
+    first, last = entry["data_offsets"]
     dtype = TYPES[entry["dtype"]]
-    return np.frombuffer(data, dtype.newbyteorder("<") if dtype.kind in "iuf" else dtype).reshape(entry["shape"])
+    dtype = dtype.newbyteorder("<") if dtype.kind in "iuf" else dtype
+    if data is not None:
+        return np.ndarray(tuple(entry["shape"]), dtype, data, start + first)
+    file.seek(start + first)
+    return np.frombuffer(file.read(last - first), dtype).reshape(entry["shape"])

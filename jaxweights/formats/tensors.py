@@ -46,10 +46,10 @@ _AXES = 32
 
 
 def from_bytes(raw: np.ndarray, dtype: np.dtype, big_endian: bool = False) -> np.ndarray:
-    """Bytes `[n]`, which may be changed, as read-only values `[n / itemsize]` of a type."""
+    """Bytes `[n]` as read-only values `[n / itemsize]` of a type, without a copy where they are little-endian."""
     if big_endian and dtype.itemsize > 1:
         size = dtype.itemsize // 2 if dtype.kind == "c" else dtype.itemsize
-        raw.view(f"u{size}").byteswap(inplace=True)
+        raw = raw.view(f"u{size}").byteswap()
     values = raw.view(dtype)
     if dtype.kind == "b" and (raw > 1).any():
         raise ValueError("a truth value is neither 0 nor 1")

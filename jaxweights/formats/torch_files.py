@@ -24,12 +24,13 @@ _SHARED = 16  # bytes of tensors per byte of the file, at most: views may overla
 _ALWAYS = 1 << 26
 
 
-def read_zip(archive: zipfile.ZipFile, size: int) -> Any:
+def read_zip(archive: zipfile.ZipFile, size: int, map_: Any = None) -> Any:
     """The object of a zip container.
 
     Args:
       archive: the container.
       size: bytes of the file.
+      map_: a map of it, which storages are views of; None for storages of their own.
 
     Raises:
       Refused: a program (TorchScript), or a pickle that is not allowed.
@@ -58,18 +59,19 @@ def read_zip(archive: zipfile.ZipFile, size: int) -> Any:
             raise ValueError(f"the storage {key[:40]!r} is missing")
         if member.file_size != count * dtype.itemsize:
             raise ValueError(f"the storage {key[:40]!r} has {member.file_size:,} bytes instead of {count:,} numbers")
-        return tensors.from_bytes(archives.array(archive, member), dtype, order == b"big")
+        return tensors.from_bytes(archives.array(archive, member, map_), dtype, order == b"big")
 
     data = archives.content(archive, members[f"{root}data.pkl"])
     return _made(data, 0, pickles.scan(data), _Storages(load, size))
 
 
-def read_old(data: Any, depth: int = 0) -> Any:
+def read_old(data: Any, depth: int = 0, copy: bool = True) -> Any:
     """The object of a container of PyTorch before 1.6.
 
     Args:
       data: bytes, or a map of a file.
       depth: number of files that it is in.
+      copy: whether storages are of their own, or views of the data.
 
     Raises:
       Refused, ValueError: see `read_zip`.
@@ -90,7 +92,7 @@ def read_old(data: Any, depth: int = 0) -> Any:
         sizes[key], left = (dtype, count), left - count * dtype.itemsize
         if left < 0:
             raise ValueError(f"the storage {key[:40]!r} is said to have {count:,} numbers")
-        return np.empty(count, dtype)
+        return np.empty(count, dtype) if copy else np.ndarray((count,), dtype, data)
 
     # Where the elements are depends on the types that the object names, so it is made twice.
     _made(data, ends[3], ends[4], _Storages(note, len(data), depth))
@@ -109,8 +111,8 @@ def read_old(data: Any, depth: int = 0) -> Any:
     def load(key: str, dtype: np.dtype, count: int) -> np.ndarray:
         if key not in places:
             raise ValueError(f"the storage {key[:40]!r} is missing")
-        raw = np.frombuffer(data, np.uint8, count * dtype.itemsize, places[key]).copy()
-        return tensors.from_bytes(raw, dtype, order == "big")
+        raw = np.frombuffer(data, np.uint8, count * dtype.itemsize, places[key])
+        return tensors.from_bytes(raw.copy() if copy else raw, dtype, order == "big")
 
     return _made(data, ends[3], ends[4], _Storages(load, len(data), depth))
 

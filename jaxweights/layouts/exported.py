@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Mapping
 
@@ -16,7 +15,7 @@ from jaxweights.exporting.networks import RECORDS
 from jaxweights.exporting.writing import CARD, FORMAT, SPEC, VERSION
 from jaxweights.layouts import specs
 from jaxweights.layouts.base import GENERATED, TEST, TRAIN, Entry, Found, Layout, Options
-from jaxweights.layouts.tensors import Files
+from jaxweights.layouts.tensors import Files, Matrix
 from jaxweights.population import HYPER
 
 _NAME = "exported"
@@ -32,21 +31,24 @@ class Rows:
 
     Attributes:
       folder: the export.
+      opened: matrices of its files by name, which stay on disk where the format lets them.
     """
 
     folder: pathlib.Path
+    opened: dict[str, Matrix] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, key: str) -> np.ndarray:
         """The vector `[P]` of a row."""
         name, _, row = key.rpartition(":")
-        return _weights(self.folder / name)[int(row)]
+        if name not in self.opened:
+            self.opened[name] = _weights(self.folder / name)
+        return self.opened[name][int(row)]
 
 
-@functools.lru_cache(maxsize=1)
-def _weights(path: pathlib.Path) -> np.ndarray:
-    content = formats.read(path, "the export").value
+def _weights(path: pathlib.Path) -> Matrix:
+    content = formats.read(path, "the export", mapped=True).value
     weights = content.get("weights") if isinstance(content, Mapping) else None
-    if not isinstance(weights, np.ndarray) or weights.ndim != 2:
+    if weights is None or np.ndim(weights) != 2:
         raise UserError(f"The export {path} has no array weights [N, P]. {_CURE}")
     return weights
 

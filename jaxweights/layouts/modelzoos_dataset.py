@@ -74,13 +74,13 @@ def recognise(path: pathlib.Path) -> bool:
 
 
 def find(path: pathlib.Path, options: Options) -> Found:
-    """All networks of all splits; the file is read whole."""
+    """All networks of all splits; their tensors stay on disk until they are read."""
     del options
     there = _datasets(path)
     if len(there) > 1:
         raise UserError(f"{path} has {len(there)} data sets of networks; give one: {', '.join(map(str, there[:5]))}.")
     file = there[0]
-    value = formats.read(file, "the data set of networks").value
+    value = formats.read(file, "the data set of networks", mapped=True).value
     parts = value if isinstance(value, Mapping) else {"trainset": value}
     entries: list[Entry] = []
     networks: list[Any] = []

@@ -12,6 +12,7 @@ import random
 import numpy as np
 import pandas as pd
 
+from jaxweights import formats
 from jaxweights.errors import UserError
 from jaxweights.layouts.base import TEST, TRAIN, VALIDATION, Entry, Found, Layout, Options, Recipe
 from jaxweights.layouts.modelzoos import KNOWN_ACTIVATIONS
@@ -37,16 +38,16 @@ class Rows:
     """Reads rows of the array.
 
     Attributes:
-      path: the array; rows are read as they are needed.
+      rows: the array `[N, P]`, which stays on disk.
       tensors: by name.
     """
 
-    path: pathlib.Path
+    rows: np.ndarray
     tensors: dict[str, Tensor]
 
     def __call__(self, key: str) -> dict[str, np.ndarray]:
         """The tensors of a row by name, kernels with their output axis first."""
-        row = np.array(np.load(self.path, mmap_mode="r")[int(key)])
+        row = np.asarray(self.rows[int(key)])
         return {
             name: row[one.start : one.stop].reshape(one.shape).transpose(one.order)
             for name, one in self.tensors.items()
@@ -68,20 +69,20 @@ def find(path: pathlib.Path, options: Options) -> Found:
     assert metrics is not None
     try:
         table, layout = pd.read_csv(metrics), pd.read_csv(path / _LAYOUT)
-        rows = len(np.load(path / _WEIGHTS, mmap_mode="r"))
+        rows = formats.read(path / _WEIGHTS, "the array", mapped=True).value
         tensors = _tensors(layout)
     except (ValueError, KeyError, OSError, SyntaxError, EOFError) as error:
         raise UserError(f"The tables or the array of {path} cannot be read ({error}). Download them again.") from error
-    if rows != len(table):
-        raise UserError(f"{path / _WEIGHTS} has {rows:,} rows, but {metrics} has {len(table):,}. Download them again.")
+    if len(rows) != len(table):
+        raise UserError(f"{path / _WEIGHTS} has {len(rows):,} rows, {metrics} {len(table):,}. Download them again.")
     runs, notes = _runs(table), ["kernels and matrices are turned into PyTorch's order"]
-    splits = [""] * rows
+    splits = [""] * len(rows)
     if options.splits:
         splits = _split(table, runs, pathlib.Path(options.splits).expanduser())
         notes.append("split by the index file, as in nfn: half of the final networks are the test split")
     entries = [_entry(i, row, runs[i], splits[i]) for i, row in enumerate(table.to_dict("records"))]
     recipe = _recipe(table)
-    return Found("smallcnn", path, entries, Rows(path / _WEIGHTS, tensors), recipe, notes=tuple(notes), one_file=True)
+    return Found("smallcnn", path, entries, Rows(rows, tensors), recipe, notes=tuple(notes), one_file=True)
 
 
 def _tensors(layout: pd.DataFrame) -> dict[str, Tensor]:

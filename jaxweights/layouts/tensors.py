@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
@@ -37,6 +38,30 @@ class Files:
 def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The tensors of a file of one state dict by name, float32, without counters and the prefixes of wrappers."""
     return formats.state_dict(formats.read(path, "the checkpoint").value, f"the checkpoint {path.name}")[0]
+
+
+class Matrix(Protocol):
+    """Numbers `[N, P]` whose rows are read one by one, from memory or from disk."""
+
+    def __getitem__(self, row: int, /) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Reads rows of a matrix by number.
+
+    Attributes:
+      rows: `[N, P]`.
+      index: where a row has the numbers of our order; None for the same.
+    """
+
+    rows: Matrix
+    index: np.ndarray | None = None
+
+    def __call__(self, key: str) -> np.ndarray:
+        """The vector `[P]` of a row, float32."""
+        row = np.asarray(self.rows[int(key)], np.float32)
+        return row if self.index is None else row[self.index]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxweights.errors import UserError
 from jaxweights.layouts import gpt, hyperdiffusion, orders
 from jaxweights.layouts.base import Found, Layout, Normalisation, Options, Recipe
 from jaxweights.layouts.modelzoos_dataset import Held
-from jaxweights.layouts.tensors import SUFFIXES
+from jaxweights.layouts.tensors import SUFFIXES, Rows
 from jaxweights.layouts.weightflow import rows_as_runs
 
 _WEIGHTS = "weights"
@@ -38,32 +38,14 @@ _KNOWN: dict[int, tuple[Mapping[str, tuple[int, ...]], Recipe]] = {
 """Published networks by their number of parameters."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Rows in the order of a state dict.
-
-    Attributes:
-      rows: `[N, P]`.
-      index: where a row has the numbers of our order; None for the same.
-    """
-
-    rows: np.ndarray
-    index: np.ndarray | None
-
-    def __call__(self, key: str) -> np.ndarray:
-        """The vector of a row."""
-        row = np.asarray(self.rows[int(key)], np.float32)
-        return row if self.index is None else row[self.index]
-
-
 def recognise(path: pathlib.Path) -> bool:
     """Whether it is a file whose ending is that of a file of tensors."""
     return path.is_file() and path.suffix in (*SUFFIXES, ".npy")
 
 
 def find(path: pathlib.Path, options: Options) -> Found:
-    """Every row or state dict is a network; the file is read whole."""
-    value: Any = formats.read(path, "the file of networks").value
+    """Every row or state dict is a network; they stay on disk until they are read, where the format lets them."""
+    value: Any = formats.read(path, "the file of networks", mapped=True).value
     if isinstance(value, Mapping) and _WEIGHTS in value and np.ndim(value[_WEIGHTS]) == 2:
         value = value[_WEIGHTS]
     if isinstance(value, Mapping) and len(value) == 1 and np.ndim(next(iter(value.values()))) == 2:
@@ -77,7 +59,7 @@ def find(path: pathlib.Path, options: Options) -> Found:
     if isinstance(value, (list, tuple)) and value and all(isinstance(one, Mapping) for one in value):
         entries = rows_as_runs(len(value), per_run)
         return Found("vectors", path, entries, Held(value), notes=(said,), one_file=True)
-    if not isinstance(value, np.ndarray) or value.ndim != 2:
+    if isinstance(value, (Mapping, list, tuple)) or np.ndim(value) != 2:
         raise UserError(
             f"{path} holds neither rows [N, P] nor a list of state dicts. Of one network per file, give the folder."
         )

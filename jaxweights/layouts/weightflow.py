@@ -6,41 +6,17 @@ import pathlib
 
 import numpy as np
 
-from jaxweights import extras
+from jaxweights import formats
 from jaxweights.errors import UserError
 from jaxweights.layouts import orders
 from jaxweights.layouts.base import Entry, Found, Layout, Options, Recipe
+from jaxweights.layouts.tensors import Rows
 
 _SUFFIXES, _MAGIC, _NAME = (".h5", ".hdf5"), b"\x89HDF\r\n\x1a\n", b"dataset"
 _SHAPES = {"fc1.weight": (10, 784), "fc1.bias": (10,), "fc2.weight": (10, 10), "fc2.bias": (10,)}
 _SIZE = 7_960
 _HEAD = 1 << 16
 _NET = {"name": "mlp", "hidden": (10,), "input_shape": (28, 28, 1), "outputs": 10}
-
-
-class Rows:
-    """Reads rows of the data set.
-
-    Args:
-      path: the file, which stays open.
-      index: where a row has the numbers of our order.
-
-    Raises:
-      UserError: no such data set.
-    """
-
-    def __init__(self, path: pathlib.Path, index: np.ndarray):
-        h5py = extras.module("formats", "h5py")
-        try:
-            self._rows = h5py.File(path, "r")["dataset"]
-        except (OSError, KeyError) as error:
-            raise UserError(f"{path} has no HDF5 data set 'dataset' ({error}).") from error
-        self._index = index
-        self.shape: tuple[int, ...] = self._rows.shape
-
-    def __call__(self, key: str) -> np.ndarray:
-        """The vector `[P]` of a row."""
-        return np.asarray(self._rows[int(key)], np.float32)[self._index]
 
 
 def recognise(path: pathlib.Path) -> bool:
@@ -54,8 +30,8 @@ def recognise(path: pathlib.Path) -> bool:
 
 def find(path: pathlib.Path, options: Options) -> Found:
     """All rows, of which as many as the options say are one run."""
-    rows = Rows(path, orders.index(_SHAPES, orders.TRANSPOSED))
-    shape = rows.shape
+    matrix = formats.read(path, "the zoo of weightflow", mapped=True).value.get("dataset")
+    shape = np.shape(matrix)
     if len(shape) != 2 or shape[1] != _SIZE:
         raise UserError(f"{path} has a data set of shape {shape}; zoos of weightflow have [n, {_SIZE}].")
     if not options.rows_per_run:
@@ -65,6 +41,7 @@ def find(path: pathlib.Path, options: Options) -> Found:
             "every run (1 where every row is a run of its own)."
         )
     entries = rows_as_runs(shape[0], options.rows_per_run)
+    rows = Rows(matrix, orders.index(_SHAPES, orders.TRANSPOSED))
     recipe = Recipe("relu", None, "mnist", "published code of weightflow", (_NET,))
     notes = (
         f"rows of one run, which follow each other: {options.rows_per_run}",
