@@ -2,13 +2,26 @@
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 
+from jaxweights import nets
 from jaxweights.auditing import shapes, statistics
-from jaxweights.auditing.battery import copying, dimension, diversity, manifolds, pairwise, sampling, two_sample
+from jaxweights.auditing.alignment import canonical
+from jaxweights.auditing.battery import (
+    copying,
+    dimension,
+    diversity,
+    invariants,
+    manifolds,
+    pairwise,
+    sampling,
+    two_sample,
+)
 from jaxweights.auditing.battery.likelihood import Likelihood
 
 
@@ -223,6 +236,38 @@ def test_classifier_tells_sets_apart_that_are():
     assert same.low <= 0.5 <= same.high and p > 0.01 and same.n == 200
     apart, p = two_sample.c2st(1.5 * c, b, 0)
     assert apart.low > 0.5 and p < 1e-3
+
+
+def test_features_tell_sets_apart_that_are():
+    a, b, c = rng().normal(size=(3, 100, 30))
+    same, p = two_sample.c2st_of_features(a, b, 0)
+    assert same.low <= 0.5 <= same.high and p > 0.01 and same.n == 200
+    apart, p = two_sample.c2st_of_features(c + 1.5 * (np.arange(30) == 3), b, 0)
+    assert apart.low > 0.5 and p < 1e-3
+    # Rows of a set are judged by a classifier that did not see them: networks that occur once cannot be learnt.
+    assert two_sample.c2st_of_features(a[:8], b[:8], 0)[0].value < 1
+
+
+def test_distances_of_pairs_are_in_units_of_the_others():
+    a, b = rng().normal(size=(2, 80, 6))
+    ratio = two_sample.pairs_ratio(2 * between(a, a), between(b, b), resampling())
+    assert ratio.low < ratio.value < ratio.high < 2.6
+    assert ratio.value == pytest.approx(2 * np.median(cdist(a, a)[np.triu_indices(80, 1)]) / np.median(pdist(b)))
+
+
+def test_invariants_are_of_the_function():
+    """Networks whose units were reordered and rescaled have the same numbers, other networks others."""
+    spec = nets.build({"name": "mlp", "hidden": (4, 3)}, (5,), 2).spec
+    networks = rng().normal(size=(6, spec.num_params))
+    keys = jax.random.split(jax.random.key(0), 2)
+    scales = [jnp.exp(jax.random.normal(keys[1], (group.size,))) for group in spec.groups]
+    copies = spec.rescale(spec.permute(jnp.asarray(networks), spec.random_permutation(keys[0])), scales)
+    found = [invariants.describe(spec, canonical.balance(spec, np.asarray(x))) for x in (networks, copies)]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4)
+    assert np.abs(found[0][1:] - found[0][:-1]).max(axis=0).min() > 0.01
+    first = canonical.balance(spec, networks)[:, :20].reshape(6, 4, 5)
+    np.testing.assert_allclose(found[0][:, 0], 0.5 * np.log(np.square(first).mean(axis=(1, 2))))
+    np.testing.assert_allclose(found[0][:, 4:8], np.log(np.linalg.svd(first, compute_uv=False)))
 
 
 def test_likelihoods_are_those_of_the_published_code():

@@ -35,7 +35,9 @@ def test_it_is_json_and_every_statistic_has_an_interval(found):
     json.dumps(found, allow_nan=False)
     for name in ("heldout", "new"):
         assert set(found[name]) == set(battery.NAMES)
-        for statistic, entry in found[name].items():
+        assert found[name]["c2st_invariant"] is None  # these are coordinates of no network
+        for statistic in set(battery.NAMES) - {"c2st_invariant"}:
+            entry = found[name][statistic]
             low, high = entry["ci95"]
             assert low <= entry["value"] <= high and entry["n"] > 0, statistic
     assert found["new"]["vendi"]["heldout"] == found["heldout"]["vendi"]["value"]
@@ -48,7 +50,7 @@ def test_new_networks_pass(found):
     new = found["new"]
     for statistic in ("c_t", "fld_gap", "mmd"):
         assert new[statistic]["ci95"][0] <= 0 <= new[statistic]["ci95"][1], statistic
-    for statistic in ("one_nna", "c2st", "coverage"):
+    for statistic in ("one_nna", "c2st", "coverage", "pairs"):
         assert new[statistic]["ci95"][0] <= new[statistic]["expected"] <= new[statistic]["ci95"][1], statistic
     assert new["mmd"]["p"] > 0.01
     for statistic in ("calibrated_distance_share", "nn_ratio_share"):
@@ -69,7 +71,7 @@ def test_collapse_is_seen(found):
     assert collapsed["vendi_gaussian"]["value"] == pytest.approx(1)
     assert collapsed["recall"]["value"] == 0 and collapsed["coverage"]["value"] < 0.2
     assert collapsed["c2st"]["ci95"][0] > 0.7 and collapsed["mmd"]["p"] == 0.01
-    assert collapsed["twonn"] is None
+    assert collapsed["twonn"] is None and collapsed["pairs"]["value"] == 0
 
 
 def test_a_series_does_not_depend_on_the_others(found):

@@ -149,5 +149,6 @@ def _battery(
             seed,
             runs=subject.train.records["run"],
             nearest=nearest,
+            spec=subject.train.spec,
             progress=lambda done, _: bar.update(done),
         )

@@ -199,6 +199,8 @@ BATTERY = (
     Measure(("battery", "fld_gap"), "generalization gap", 1, None, True),
     Measure(("battery", "mmd"), "MMD\u00b2", 1, None, True),
     Measure(("battery", "c2st"), "C2ST (%)", 100, 0, True),
+    Measure(("battery", "c2st_invariant"), "C2ST, invariants (%)", 100, 0, True),
+    Measure(("battery", "pairs"), "pairs", 1, 2, True),
     Measure(("battery", "one_nna"), "1-NNA (%)", 100, 0, True),
     Measure(("battery", "vendi"), "Vendi", 1, None, True),
     Measure(("battery", "vendi_gaussian"), "Vendi, Gaussian", 1, None, True),

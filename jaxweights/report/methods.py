@@ -152,6 +152,7 @@ _BATTERY = (
     ("fld_gap", "FLD and its generalization gap [@jiralerspong2023]"),
     ("mmd", "the maximum mean discrepancy with a permutation test [@gretton2012]"),
     ("c2st", "classifier and nearest-neighbour two-sample tests [@lopezpaz2017]"),
+    ("c2st_invariant", "a classifier of norms, moments and spectra"),
     ("vendi", "the Vendi score [@friedman2023]"),
     ("twonn", "intrinsic dimensions by TwoNN [@facco2017] and maximum likelihood [@levina2004]"),
 )

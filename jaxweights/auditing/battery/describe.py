@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxweights.auditing import statistics
-from jaxweights.auditing.battery import copying, dimension, diversity, manifolds, pairwise, two_sample
+from jaxweights.auditing.battery import copying, dimension, diversity, invariants, manifolds, pairwise, two_sample
 from jaxweights.auditing.battery.likelihood import Likelihood
 from jaxweights.auditing.battery.reference import Reference, Sample
 from jaxweights.auditing.battery.sampling import Resampling
@@ -18,10 +18,11 @@ from jaxweights.auditing.measurements import HELDOUT, TRAINING
 from jaxweights.auditing.rows import Progress, counter
 from jaxweights.errors import UserError
 from jaxweights.settings import Settings, setting
+from jaxweights.spec import WeightSpec
 
 COPYING = ("c_t", "calibrated_distance_share", "nn_ratio_share")
 LIKELIHOOD = ("fld", "fld_gap")
-COMPARED = ("precision", "recall", "density", "coverage", "mmd", "one_nna", "c2st")
+COMPARED = ("precision", "recall", "density", "coverage", "mmd", "one_nna", "c2st", "c2st_invariant", "pairs")
 ALONE = ("vendi", "vendi_gaussian", "twonn", "levina_bickel")
 NAMES = (*COPYING, *COMPARED, *LIKELIHOOD, *ALONE)
 """What is computed of every series; of the training networks `ALONE`."""
@@ -80,6 +81,7 @@ def describe(
     *,
     runs: np.ndarray | None = None,
     nearest: Mapping[str, NearestRuns] | None = None,
+    spec: WeightSpec | None = None,
     progress: Progress | None = None,
 ) -> dict[str, dict[str, Entry | None]]:
     """Computes every statistic of every series.
@@ -94,19 +96,21 @@ def describe(
       seed: random seed. A series' numbers do not depend on which others there are.
       runs: `[T]` integers, the runs of the training networks; None where each is a run of its own.
       nearest: by series name, distances for C_T and the ratio of nearest neighbours; None for those of the coordinates.
+      spec: of networks whose canonical coordinates these are; without it there is no `c2st_invariant`.
       progress: called with (series done, series in all).
 
     Returns:
       By series name, by `NAMES`: `{"value", "ci95", "n"}` and, with generated series, `heldout` (and `training` where
-      they have one), the value of these at the same size; or None where there are too few networks. `mmd` and `c2st`
-      have `p`, `coverage` and `one_nna` have `expected` for sets of one distribution, the shares a `limit`.
+      they have one), the value of these at the same size; or None where there are too few networks. `mmd` and the
+      `c2st` have `p`, `coverage`, `one_nna`, the `c2st` and `pairs` have `expected` for sets of one distribution, the
+      shares a `limit`.
 
     Raises:
       UserError: no training or held-out networks, series of different width, or a number that is not finite.
     """
     settings = settings or BatterySettings()
     _check(coordinates, runs)
-    battery = _Battery(coordinates[TRAINING], coordinates[HELDOUT], settings, seed, runs, nearest or {})
+    battery = _Battery(coordinates[TRAINING], coordinates[HELDOUT], settings, seed, runs, nearest or {}, spec)
     tick = counter(progress, len(coordinates))
     found = {}
     for name, networks in coordinates.items():
@@ -126,8 +130,9 @@ class _Battery:
         seed: int,
         runs: np.ndarray | None,
         nearest: Mapping[str, NearestRuns],
+        spec: WeightSpec | None,
     ):
-        self._settings, self._seed, self._nearest = settings, seed, nearest
+        self._settings, self._seed, self._nearest, self._spec = settings, seed, nearest, spec
         rng = self._resampling(TRAINING).rng
         sizes = (settings.largest_train, settings.largest)
         self._reference = Reference(train, runs, sizes, max(settings.neighbours, pairwise.listed(1)), rng)
@@ -243,7 +248,15 @@ class _Battery:
             estimate, p = two_sample.mmd_test(kernel, size, self._settings.permutations, resampling)
             found["mmd"] = estimate.to_json() | {"p": p}
         estimate, p = two_sample.c2st(ours.rows, reference.train[:size], _seed(resampling.rng))
-        return found | {"c2st": estimate.to_json() | {"p": p, "expected": 0.5}}
+        found["c2st"] = estimate.to_json() | {"p": p, "expected": 0.5}
+        if self._width:
+            among = reference.within[:size, :size]
+            found["pairs"] = two_sample.pairs_ratio(ours.within, among, resampling).to_json() | {"expected": 1.0}
+        if self._spec is not None:
+            features = [invariants.describe(self._spec, rows) for rows in (ours.rows, reference.train[:size])]
+            estimate, p = two_sample.c2st_of_features(features[0], features[1], _seed(resampling.rng))
+            found["c2st_invariant"] = estimate.to_json() | {"p": p, "expected": 0.5}
+        return found
 
     def _fld(self, ours: Sample, resampling: Resampling) -> dict[str, Entry]:
         """With as many generated networks as half of the held-out ones, whose own value is of as many."""
