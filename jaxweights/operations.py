@@ -12,6 +12,8 @@ import jax
 def count(function: Callable, *shapes: Any) -> float:
     """Floating-point operations of a function: two per multiply-add of products, one per other output.
 
+    Of branches the cheapest counts: what a training does now and then, such as asking held-out networks, is left out.
+
     Args:
       function: what is traced.
       *shapes: its arguments, as pytrees of `jax.ShapeDtypeStruct`.
@@ -33,6 +35,8 @@ def _of_program(jaxpr) -> float:
             total += 2.0 * outputs * math.prod(kernel) / features
         else:
             inner = [_of_program(getattr(j, "jaxpr", j)) for j in _inner_programs(equation.params)]
+            if equation.primitive.name == "cond":
+                inner = [min(inner)]
             rounds = equation.params["length"] if equation.primitive.name == "scan" else 1
             total += rounds * sum(inner) if inner else outputs
     return total

@@ -1,12 +1,13 @@
 """Tasks: every one describes itself, refuses other tasks' networks and settings, and regression is what numpy says."""
 
+import jax
 import numpy as np
 import pytest
 import zoos
 from flax import linen as nn
 
 from configs import base
-from jaxweights import parallel, settings, tasks, zoo
+from jaxweights import operations, parallel, settings, tasks, zoo
 from jaxweights.api.zoo import train_zoo
 from jaxweights.describe import describe
 from jaxweights.errors import UserError
@@ -29,6 +30,13 @@ def test_defaults_describe_an_experiment(task):
     facts = describe(config)
     assert facts["data"]["inputs"] == task.terms.inputs and facts["zoo"]["network"] in task.networks
     assert facts["zoo"]["operations"] > 0 and facts["base"] is None
+
+
+def test_operations_leave_out_what_is_done_now_and_then():
+    def step(x):
+        return jax.lax.cond(x[0, 0] > 0, lambda x: x @ x @ x, lambda x: x, x) @ x
+
+    assert operations.count(step, jax.ShapeDtypeStruct((4, 4), np.float32)) < 2 * 4**3 + 10
 
 
 @pytest.mark.parametrize(
