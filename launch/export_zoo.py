@@ -34,6 +34,12 @@ _SELECT = flags.DEFINE_string(
 _SPEC = flags.DEFINE_string(
     "spec", None, "JSON file of WeightSpec.to_json: what the vectors of a file mean. Stores know it."
 )
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "For model_zoos: folder of the images that the networks classify, where these are not embedded. With them the "
+    "folder has dataset.pt and the accuracy on training images.",
+)
 _NAME = flags.DEFINE_string("name", "", "Title of the data card.")
 
 
@@ -51,8 +57,8 @@ def main(argv) -> None:
     import jaxweights as jw
 
     select = common.changes("--select", _SELECT.value)
-    spec, what = _SPEC.value, _WHAT.value
-    folder = jw.export(source, to, _FORMAT.value, what=what, select=select, spec=spec, name=_NAME.value)
+    options = {"what": _WHAT.value, "select": select, "spec": _SPEC.value, "data_dir": _DATA_DIR.value}
+    folder = jw.export(source, to, _FORMAT.value, name=_NAME.value, **options)
     card = json.loads((pathlib.Path(folder) / "card.json").read_text())
     size = card["checksums"]["bytes"] / 1e6
     print(f"{folder}: {card['networks']:,} networks of {card['runs']:,} runs, {size:,.1f} MB, checksums in SHA256SUMS")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxweights as jw
-from jaxweights import exporting, formats, layouts, provenance
-from jaxweights.api import sources
+from jaxweights import data, evaluation, exporting, formats, layouts, provenance, tasks
+from jaxweights.api import export, sources
 from jaxweights.errors import UserError
 from jaxweights.exporting import checksums, model_zoos, networks, readme
 from jaxweights.layouts import importing, plans, specs
@@ -183,7 +183,7 @@ def test_runs_are_as_ray_tune_leaves_them(workdir, tmp_path):
 def test_epochs_without_checkpoints_have_lines_too():
     last = KEPT.where(run=0).last()
     (run,) = model_zoos.runs(last, 4)
-    assert run.iterations == [2] and [r["training_iteration"] for r in model_zoos._results(last, run)] == [1, 2]
+    assert run.iterations == [2] and [r["training_iteration"] for r in model_zoos._results(last, run, {})] == [1, 2]
     (run,) = model_zoos.runs(last, None)
     assert run.iterations == [1]
     twice = KEPT.select(np.array([0, 0]))
@@ -317,3 +317,48 @@ def test_an_import_reads_generated_networks(workdir, tmp_path):
     source = jw.export(workdir, tmp_path / "out", "safetensors", what="generated:mine")
     zoo, _ = imported(source, tmp_path / "in")
     assert zoo.weights.tobytes() == KEPT.weights[:4].tobytes() and set(zoo.records["split"]) == {"generated"}
+
+
+def test_modelzoos_have_images_and_what_networks_make_of_them(tmp_path, capsys, monkeypatch):
+    """What ModelZoos' loader computes `ggap` of, and the images as the networks take them."""
+    settings = {"name": "digits", "train_limit": 200, "test_limit": 50}
+    task, net = tasks.get("classification"), {"name": "mlp", "hidden": (2,)}
+    dataset = task.load(task.data_settings(**settings), net=net, runs=8)
+    built = task.build(net, (8, 8, 1), 10)
+    inputs = np.asarray(data.standardise(dataset.train_images, dataset.scale, dataset.shift))
+    weights = np.random.default_rng(0).normal(size=(8, built.spec.num_params)).astype(np.float32)
+    expected, asked = evaluation.Evaluation(np.arange(8) / 16, np.arange(8) + 0.25, np.zeros((8, 25), np.uint8)), []
+
+    def evaluate(*arguments):
+        asked.extend(np.asarray(given) for given in (arguments[1][:], *arguments[2:]))
+        return expected
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    split, config = np.repeat(["train", "heldout"], 4), {"task": "classification", "net": net, "data": settings}
+    records = {"run": np.arange(8), "step": 3, "split": split, "accuracy": np.linspace(0.1, 0.8, 8), "loss": 2.5}
+    zoo = Population.create(weights, built.spec, **records)
+    made = {"config": {**config, "zoo": {"num_runs": 4, "num_heldout": 4}}, "data": dataset.source, "versions": None}
+    opened = PopulationStore.create(tmp_path / "work" / "zoo", built.spec, made)
+    opened.append(0, zoo)
+    opened.finish()
+    folder = jw.export(tmp_path / "work", tmp_path / "out", "model_zoos")
+    runs = sorted(path for path in folder.iterdir() if path.is_dir())
+    last = [json.loads((run / "result.json").read_text().splitlines()[-1]) for run in runs]
+    assert all(np.array_equal(*pair) for pair in zip(asked, (weights, inputs, dataset.train_labels), strict=True))
+    assert [line["train_acc"] for line in last] == expected.accuracy.tolist()
+    assert [line["train_loss"] for line in last] == expected.loss.tolist()
+    images, labels = read(folder / "dataset.pt")["trainset"].attributes["tensors"]
+    assert np.array_equal(images, inputs.transpose(0, 3, 1, 2)) and np.array_equal(labels, dataset.train_labels)
+    assert len(read(folder / "dataset.pt")["testset"].attributes["tensors"][1]) == 50
+    (tmp_path / "spec.json").write_text(json.dumps({"activation": "relu", "normalisation": "none"}))
+    layout, spec = layouts.recognise(folder, "modelzoos"), specs.read(tmp_path / "spec.json")
+    plan = plans.make(layout, folder, layouts.Options(), spec=spec)
+    again = importing.write(plan, tmp_path / "again").read()
+    assert again.weights.tobytes() == weights.tobytes()
+    same_records({name: again.records[name] for name in ("run", "split", "accuracy", "loss")}, zoo)
+    assert capsys.readouterr().err.count("without images") == 0
+    jw.export(zoo, tmp_path / "other", "model_zoos")
+    assert "without images" in capsys.readouterr().err and not (tmp_path / "other" / "dataset.pt").exists()
+    made["data"] = "digits; blake2b other"
+    with pytest.raises(UserError, match="trained on another data set"):
+        export._loaded(exporting.Origin("zoo", made["config"], made), None)

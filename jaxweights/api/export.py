@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxweights import exporting, files, settings
+from jaxweights import exporting, files, settings, tasks
 from jaxweights.api import sources
 from jaxweights.errors import UserError
 from jaxweights.exporting import selection
 from jaxweights.exporting.networks import blocks, columns, raw
-from jaxweights.population import Population
+from jaxweights.population import Population, TaskExamples
 from jaxweights.spec import WeightSpec
 from jaxweights.store import INDEX, PopulationStore
 from jaxweights.zoo.bulk import BASE
@@ -33,6 +34,7 @@ def export(
     spec: WeightSpec | pathlib.Path | str | None = None,
     name: str = "",
     recipe: Mapping[str, Any] | None = None,
+    data_dir: str | None = None,
 ) -> pathlib.Path:
     """Writes networks into a folder for other programs, with a data card and checksums.
 
@@ -50,12 +52,15 @@ def export(
       spec: what the vectors mean, or a JSON file of that, for sources that do not know it.
       name: title of the data card; that of the source by default.
       recipe: settings that the networks were trained by, for the card, where the source does not know them.
+      data_dir: folder of the data set of a workdir's networks, where that is not embedded. The format model_zoos has
+        its images, and what networks make of them; without them, both are left out, and the program says so.
 
     Returns:
       The folder.
 
     Raises:
-      UserError: no such source, networks or format, or a folder with something else in it.
+      UserError: no such source, networks or format, a folder with something else in it, or another data set than
+        that of the networks.
     """
     layout = exporting.get(format)
     chosen = settings.make(exporting.Selection, select or {})
@@ -63,10 +68,51 @@ def export(
         spec = sources.spec(spec)
     networks, origin, what = _opened(source, what, spec)
     origin = dataclasses.replace(origin, name=name or origin.name, config={**(recipe or {}), **origin.config})
+    examples = _examples(networks, origin, data_dir) if layout.EXAMPLES else None
     networks = chosen.of(networks, what)
-    request = {"format": format, "what": what, "select": settings.plain(chosen)}
+    request: dict[str, Any] = {"format": format, "what": what, "select": settings.plain(chosen)}
+    if examples is not None:
+        request["images"] = True
     place = pathlib.Path(to).expanduser()
-    return exporting.export(place, layout, exporting.Contents(networks, origin.recipe), origin, request)
+    return exporting.export(place, layout, exporting.Contents(networks, origin.recipe, examples), origin, request)
+
+
+def _examples(networks: Population, origin: exporting.Origin, data_dir: str | None) -> TaskExamples | None:
+    """What networks classify; None, and a line that says why, where that is not known or not at hand."""
+    reason, found = "the source does not say what the networks were trained for", networks.examples
+    try:
+        found = found or _loaded(origin, data_dir)
+    except UserError as error:
+        if data_dir is not None:
+            raise
+        reason = str(error)
+    if found is not None and (found.net.spec != networks.spec or found.net.task != tasks.get("classification")):
+        found, reason = None, "the networks are no whole classifiers"
+    if found is None:
+        print(f"export: without images and what networks make of those of the training: {reason}", file=sys.stderr)
+    return found
+
+
+def _loaded(origin: exporting.Origin, data_dir: str | None) -> TaskExamples | None:
+    """The data set of an experiment and its network; None for other sources."""
+    config = origin.config
+    if not {"task", "data", "net"} <= set(config) or origin.base is not None:
+        return None
+    task = tasks.get(config["task"])
+    given = settings.make(task.data_settings, config["data"])
+    runs = config["zoo"]["num_runs"] + config["zoo"]["num_heldout"]
+    dataset = task.load(given, net=config["net"], runs=runs, data_dir=data_dir)
+    if _print(dataset.source) != _print(origin.made["data"]):
+        raise UserError(
+            f"The networks were trained on another data set ({origin.made['data']}) than there is in data_dir "
+            f"({dataset.source}). Give the folder of theirs."
+        )
+    return TaskExamples(task.build(config["net"], dataset.train_images.shape[1:], dataset.num_classes), dataset)
+
+
+def _print(source: str) -> str:
+    """The checksum of a data set's content, see `Dataset.source`."""
+    return source.rpartition("blake2b ")[2]
 
 
 def _opened(source: Any, what: str, spec: WeightSpec | None) -> tuple[Population, exporting.Origin, str]:

@@ -63,10 +63,8 @@ class Archive:
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for member in members:
-                info = zipfile.ZipInfo(member.name, DATE)
-                info.external_attr = _READABLE
-                info.extra = _padding(file.tell() + _LOCAL.size + len(member.name.encode()), alignment)
-                archive.writestr(info, member.head + bytes(_FLOAT * (member.span.stop - member.span.start)))
+                content = member.head + bytes(_FLOAT * (member.span.stop - member.span.start))
+                add(archive, file.tell(), member.name, content, alignment)
             begins = [info.header_offset for info in archive.infolist()]
         self._bytes = bytearray(file.getvalue())
         entries = self._entries(archive.start_dir, len(members))
@@ -102,6 +100,22 @@ class Archive:
             for place in part.checksums:
                 struct.pack_into("<I", self._bytes, place, zlib.crc32(content, part.head))
         return self._bytes
+
+
+def add(archive: zipfile.ZipFile, place: int, name: str, content: bytes | memoryview, alignment: int = 1) -> None:
+    """Adds an uncompressed file to an archive.
+
+    Args:
+      archive: the archive.
+      place: where it ends.
+      name: path of the file.
+      content: of the file.
+      alignment: its content begins at a multiple of so many bytes.
+    """
+    info = zipfile.ZipInfo(name, DATE)
+    info.external_attr = _READABLE
+    info.extra = _padding(place + _LOCAL.size + len(name.encode()), alignment)
+    archive.writestr(info, content)
 
 
 def _padding(place: int, alignment: int) -> bytes:

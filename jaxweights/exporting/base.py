@@ -17,9 +17,11 @@ class Format(abc.ABC):
 
     Attributes:
       MANY: whether a file holds many networks, as rows in their order.
+      EXAMPLES: whether it has the images that networks classify, and what these make of the training images.
     """
 
     MANY: ClassVar[bool] = False
+    EXAMPLES: ClassVar[bool] = False
 
     @abc.abstractmethod
     def write(self, folder: pathlib.Path, contents: Contents, report: Report) -> None:

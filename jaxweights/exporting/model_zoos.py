@@ -3,7 +3,8 @@
 github.com/ModelZoos/ModelZooDataset, `checkpoints_to_datasets/dataset_base.py` (Schürholt et al., arXiv 2209.14764): a
 folder per run with `params.json`, `result.json`, one JSON object per line and iteration, `progress.csv`, and
 `checkpoint_{iteration:06d}/checkpoints`, a state dict. Every folder in the zoo's is taken for a run, and the line of an
-iteration is found by its number, so that all iterations need one.
+iteration is found by its number, so that all iterations need one. `dataset.pt` has the images as networks take them.
+Published runs have -999 for what a network makes of the training images before its first step; here that is measured.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxweights import state_dicts
+from jaxweights import data, evaluation, state_dicts
 from jaxweights.data.known import ALIASES, KNOWN
 from jaxweights.errors import UserError
 from jaxweights.exporting import pytorch
@@ -28,6 +29,7 @@ from jaxweights.exporting.networks import Contents, Report, runs_of
 from jaxweights.population import HYPER, Population
 from jaxweights.spec import WeightSpec
 
+DATASET = "dataset.pt"
 _PREFIX = "module_list"  # of the names of the layers
 # `model_definitions/def_net.py`: channels and windows of the convolutions, units of the hidden layer, and the numbers
 # that all five layers have.
@@ -66,6 +68,8 @@ class Run(NamedTuple):
 class ModelZoos(Format):
     """A zoo as ModelZoos publishes them."""
 
+    EXAMPLES = True
+
     def files(self, contents: Contents) -> list[str]:
         return _files(contents.networks, _runs(contents))
 
@@ -74,21 +78,30 @@ class ModelZoos(Format):
         encode = pytorch.archive(networks.spec, layer_names(networks.spec)).of
         write_each(folder, networks, _files(networks, found), encode, lambda done: report(done / 2))
         shared, done = _config(contents), len(networks)
+        measured = _measured(contents)
         for run in found:
-            _write_run(folder / run.folder, networks, run, {**shared, **_own(networks, run)})
+            _write_run(folder / run.folder, networks, run, measured, {**shared, **_own(networks, run)})
             done += len(run.rows)
             report(done / 2)
         (folder / "config.json").write_text(json.dumps(shared, indent=1) + "\n")
+        if contents.examples is not None:
+            _write_images(folder / DATASET, contents.examples.dataset)
 
     def usage(self, contents: Contents) -> str:
         layers = layer_list(contents.networks.spec)
         reader = f" with `layer_lst={layers}`" if layers else ""
+        images = (
+            f"`{DATASET}` has the images as the networks take them, `[n, C, H, W]`, and their classes, as `trainset` "
+            "and `testset` (`torch.load` with `weights_only=False`). `train_acc` is of all training images."
+            if contents.examples is not None
+            else "The accuracy on training images was not measured: there is no `train_acc`, and so no `ggap`, and no "
+            f"`{DATASET}`."
+        )
         return (
             "Runs are folders as Ray Tune leaves them, for `ModelDatasetBase` of github.com/ModelZoos/ModelZooDataset"
             f"{reader}:\n\n```python\nimport torch\n\n"
             f'tensors = torch.load({self.files(contents)[0]!r}, map_location="cpu", weights_only=True)\n```\n\n'
-            "`timesteps_total` has the optimizer steps, and the `config` of every run its split. The accuracy on "
-            "training images was not measured: there is no `train_acc`, and so no `ggap`."
+            f"`timesteps_total` has the optimizer steps, and the `config` of every run its split. {images}"
         )
 
 
@@ -204,6 +217,8 @@ def _config(contents: Contents) -> dict[str, Any]:
         found |= {"model::type": name if name in _PUBLISHED else found["model::type"]}
         found |= {"model::channels_in": shapes[0][1], "model::o_dim": shapes[-1][0]}
     found |= {theirs: recipe[ours] for ours, theirs in _SETTINGS.items() if ours in recipe}
+    if contents.examples is not None:
+        found["dataset::dump"] = DATASET
     return found | {"data": recipe["data.name"]} if "data.name" in recipe else found
 
 
@@ -218,20 +233,49 @@ def _own(networks: Population, run: Run) -> dict[str, Any]:
     return found
 
 
-def _write_run(folder: pathlib.Path, networks: Population, run: Run, config: Mapping[str, Any]) -> None:
+def _measured(contents: Contents) -> dict[str, np.ndarray]:
+    """What is measured of the networks by the names of Ray Tune, `[N]` each; NaN for what is not known."""
+    records = contents.networks.records
+    found = {"test_acc": records["accuracy"], "test_loss": records["loss"]}
+    if contents.examples is not None:
+        net, images = contents.examples
+        inputs = np.asarray(data.standardise(images.train_images, images.scale, images.shift))
+        on_training = evaluation.evaluate(net, contents.networks.weights, inputs, images.train_labels)
+        found |= {"train_acc": on_training.accuracy, "train_loss": on_training.loss}
+    return found
+
+
+def _write_images(path: pathlib.Path, dataset: data.Dataset) -> None:
+    """Writes the images as networks take them, channels first, and their classes."""
+
+    def part(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inputs = np.asarray(data.standardise(images, dataset.scale, dataset.shift))
+        return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), "<f4"), np.ascontiguousarray(labels, "<i8")
+
+    train, test = part(dataset.train_images, dataset.train_labels), part(dataset.test_images, dataset.test_labels)
+    pytorch.save_datasets(path, {"trainset": train, "testset": test})
+
+
+def _write_run(
+    folder: pathlib.Path,
+    networks: Population,
+    run: Run,
+    measured: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+) -> None:
     """Writes what Ray Tune leaves beside the checkpoints."""
-    lines = _results(networks, run)
+    lines = _results(networks, run, measured)
     (folder / "params.json").write_text(json.dumps(config) + "\n")
     kept = set(run.iterations)
     whole = [{**line, "config": config} if line["training_iteration"] in kept else line for line in lines]
     (folder / "result.json").write_text("".join(json.dumps(line) + "\n" for line in whole))
     with open(folder / "progress.csv", "w", newline="") as file:
-        table = csv.DictWriter(file, lines[-1], restval="")
+        table = csv.DictWriter(file, dict.fromkeys(name for line in lines for name in line), restval="")
         table.writeheader()
         table.writerows(lines)
 
 
-def _results(networks: Population, run: Run) -> list[dict[str, Any]]:
+def _results(networks: Population, run: Run, measured: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """A line per iteration; of those without a checkpoint nothing is known."""
     trial = run.folder.partition("trainable_")[2]
     lines = {
@@ -239,7 +283,6 @@ def _results(networks: Population, run: Run) -> list[dict[str, Any]]:
         for i in range(min(1, run.iterations[0]), run.iterations[-1] + 1)
     }
     for iteration, row in zip(run.iterations, run.rows, strict=True):
-        measured = {"test_acc": networks.records["accuracy"][row], "test_loss": networks.records["loss"][row]}
-        known = {name: float(value) for name, value in measured.items() if math.isfinite(value)}
+        known = {name: float(column[row]) for name, column in measured.items() if math.isfinite(column[row])}
         lines[iteration] = {**known, **lines[iteration], "timesteps_total": int(networks.records["step"][row])}
     return [lines[iteration] for iteration in sorted(lines)]

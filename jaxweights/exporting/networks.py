@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxweights.population import GENERATED, Population
+from jaxweights.population import GENERATED, Population, TaskExamples
 from jaxweights.store import LazyRows
 
 RECORDS = "records.csv"
@@ -25,10 +25,12 @@ class Contents:
     Attributes:
       networks: weights, which may be on disk, and records.
       recipe: settings of their training by dotted name, as far as they are known.
+      examples: what they classify, where that is at hand and the format has it.
     """
 
     networks: Population
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    examples: TaskExamples | None = None
 
 
 def blocks(networks: Population) -> Iterator[tuple[int, np.ndarray]]:

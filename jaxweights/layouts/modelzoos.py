@@ -9,7 +9,19 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxweights.layouts.base import Entry, Found, Layout, Normalisation, Options, Recipe, natural, nothing
+from jaxweights import population
+from jaxweights.layouts.base import (
+    TEST,
+    TRAIN,
+    Entry,
+    Found,
+    Layout,
+    Normalisation,
+    Options,
+    Recipe,
+    natural,
+    nothing,
+)
 from jaxweights.layouts.tensors import Files
 
 _CHECKPOINT = re.compile(r"checkpoint_(\d+)$")
@@ -18,6 +30,7 @@ _KEPT = ("lr", "wd", "momentum", "dropout", "batchsize", "nlin", "init_type", "o
 _STATED = ("train_acc", "train_loss", "val_acc", "val_loss")
 _ACTIVATIONS = {"leakyrelu": "leaky_relu"}
 KNOWN_ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "silu", "gelu")
+_SPLITS = {population.TRAIN: TRAIN, population.HELDOUT: TEST}  # of zoos that this library wrote
 _SHOWN = 200  # folders that are looked at to recognise a zoo
 
 # Of the uniform zoos of random seeds; other data sets were scaled by moments that are in the zoos' image files alone.
@@ -101,7 +114,8 @@ def find(path: pathlib.Path, options: Options) -> Found:
                 continue
             step = int(match[1])
             unstated += step not in results
-            entries.append(_entry(key, folder.name, step, known, results.get(step, {})))
+            split = _SPLITS.get(str(config.get("split")), "")
+            entries.append(_entry(key, folder.name, step, known, results.get(step, {}), split))
     if not entries:
         raise nothing("a ModelZoo", path, f"files <run>/checkpoint_<epoch>/{_FILE}")
     notes = ["result.json and checkpoints are matched by training_iteration", "steps are epochs"]
@@ -113,7 +127,7 @@ def find(path: pathlib.Path, options: Options) -> Found:
     return Found("modelzoos", path, entries, Files(path), found, by_order=True, notes=tuple(notes), bad=tuple(bad))
 
 
-def _entry(key: str, run: str, step: int, config: Mapping[str, Any], stated: Mapping[str, Any]) -> Entry:
+def _entry(key: str, run: str, step: int, config: Mapping[str, Any], stated: Mapping[str, Any], split: str) -> Entry:
     properties: dict[str, float | str] = {
         name: float(stated[name]) for name in _STATED if isinstance(stated.get(name), (int, float))
     }
@@ -126,7 +140,7 @@ def _entry(key: str, run: str, step: int, config: Mapping[str, Any], stated: Map
             properties[name] = config[name]
     seed = config.get("seed", -1)
     accuracy, loss = (float(stated.get(name, float("nan"))) for name in ("test_acc", "test_loss"))
-    return Entry(key, run, step, "", seed if isinstance(seed, int) and seed >= 0 else -1, accuracy, loss, properties)
+    return Entry(key, run, step, split, seed if isinstance(seed, int) and seed >= 0 else -1, accuracy, loss, properties)
 
 
 def _config(folder: pathlib.Path) -> Mapping[str, Any]:
