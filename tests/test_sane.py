@@ -296,6 +296,10 @@ def test_long_sequences_go_through_windows(untrained):
         generator.replace(halo_window=4, halo=3, halo_lengths="published").prepare(NETWORKS)
     with pytest.raises(UserError, match=r"max_positions.*\(5, 2, 3\)"):
         generator.replace(max_positions=(5, 2, 2)).prepare(NETWORKS)
+    leaves = jw.Leaves()
+    leaves.norm("norm", 4, leaves.group(4), True)
+    with pytest.raises(UserError, match=r"norms.*these networks have no other layers"):
+        generator.replace(norms=False)._check_lengths(TokenSequence(leaves.spec(), None, False))
 
 
 @pytest.mark.parametrize("density", ["token", "individual", "joint"])

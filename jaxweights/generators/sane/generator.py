@@ -46,6 +46,8 @@ class Sane(SaneSettings):
         self._check_lengths(self._sequence(training.spec))
 
     def _check_lengths(self, sequence: TokenSequence) -> None:
+        if not sequence.num_tokens:
+            self.refuse("norms", "these networks have no other layers: set it to True")
         needed = self._needed(sequence)
         if self.max_positions is not None and any(m < n for m, n in zip(self.max_positions, needed, strict=True)):
             self.refuse("max_positions", f"these networks need {needed}; set it to that at least, or to None")
@@ -71,8 +73,6 @@ class Sane(SaneSettings):
           UserError: examples are needed and absent, or a setting does not go with these networks.
         """
         sequence = self._sequence(training.spec)
-        if not sequence.num_tokens:
-            self.refuse("norms", "these networks have no other layers: set it to True")
         self._check_lengths(sequence)
         _, rows = canonical.Form.of(training, self.order, self.scale)
         found = Standardisation.of(sequence, rows, self.standardise)
