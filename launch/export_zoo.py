@@ -39,6 +39,7 @@ _DATA_DIR = flags.DEFINE_string(
     None,
     "For model_zoos: folder of the images that the networks classify, where these are not embedded. With them the "
     "folder has dataset.pt and the accuracy on training images.",
+    allow_override=True,
 )
 _NAME = flags.DEFINE_string("name", "", "Title of the data card.")
 

@@ -119,7 +119,8 @@ def modelzoos(folder):
         config = {"model::nlin": "tanh", "model::dropout": 0.1 * (run % 2), "optim::lr": 3e-4, "seed": run + 1}
         write_json(place / "params.json", config)
         lines = [
-            {"training_iteration": e, "test_acc": 0.1 * e + 0.01 * run, "test_loss": 3.0 - e, "train_acc": 0.2 * e}
+            {"training_iteration": e, "test_acc": 0.1 * e + 0.01 * run, "test_loss": 3.0 - e}
+            | {"train_acc": 0.2 * e or -999, "train_loss": 2.0 - e if e else -999}
             for e in range(3)
             if (run, e) != (4, 1)  # a line that is missing
         ]
@@ -187,7 +188,7 @@ def huggingface(folder):
         place = folder / f"seed{i}" / "checkpoint-500"
         write_json(place / "config.json", {"hidden_act": "gelu"})
         write_json(place / "preprocessor_config.json", {"image_mean": [0.5], "image_std": [0.25]})
-        parts = [{f"{name}.weight": rng(i).normal(size=(3, 2)).astype("f4")} for name in "ab"]
+        parts = [{f"{name}.weight": rng(i).normal(size=(3, 2)).astype("f4")} for name in ("model.a", "b")]
         for number, part in enumerate(parts):
             save(place / f"model-{number}.safetensors", part)
         where = {name: f"model-{number}.safetensors" for number, part in enumerate(parts) for name in part}

@@ -93,7 +93,7 @@ def test_an_import_is_resumed_and_bound_to_its_source(tmp_path, monkeypatch):
         importing.write(plan_of(folder, RELU, steps="last"), work)
 
 
-def test_networks_that_cannot_be_used_are_all_named(tmp_path):
+def test_networks_that_cannot_be_used_are_all_named(tmp_path, monkeypatch):
     folder, work = plain(tmp_path / "theirs", steps=(1,)), tmp_path / "work"
     other, wrong = sources.mlp(0, (6, 5, 3)), sources.mlp(1)
     wrong["fc1.bias"][2] = np.nan
@@ -107,6 +107,13 @@ def test_networks_that_cannot_be_used_are_all_named(tmp_path):
     found = importing.write(plan, work, skip_bad=True)
     assert len(found) == 17 and set(range(20)) - set(found.records["run"]) == {3, 4, 5}
     assert len((work / "skipped_files.txt").read_text().splitlines()) == 3
+    monkeypatch.setattr(importing, "_CHUNK_ROWS", 5)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(importing, "_runs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        importing.write(plan, tmp_path / "again", skip_bad=True)
+    importing.write(plan, tmp_path / "again", skip_bad=True)
+    lines = (tmp_path / "again" / "skipped_files.txt").read_text().splitlines()
+    assert [line.partition("_epoch")[0] for line in lines] == ["net_seed3", "net_seed4", "net_seed5"]
 
 
 def test_names_say_run_step_seed_and_accuracy():
@@ -120,12 +127,12 @@ def test_names_say_run_step_seed_and_accuracy():
     assert layouts.names.parse("resnet18-step").step == -1
 
 
-@pytest.mark.parametrize("runs, count", [("files", 4), ("folders", 2)])
+@pytest.mark.parametrize("runs, count", [("files", 6), ("folders", 3)])
 def test_runs_of_numbered_files_are_told(tmp_path, runs, count):
-    for name in ("a/1", "a/2", "b/1", "b/2"):
+    for name in ("a/1", "a/2", "a/1b/1", "a/1b/2", "b/1", "b/2"):
         sources.save(tmp_path / "theirs" / f"{name}.safetensors", sources.mlp(len(name)))
     plan = plan_of(tmp_path / "theirs", RELU, layouts.Options(runs=runs))
-    assert len(plan.split.runs) == count and len({(e.run, e.step) for e in plan.entries}) == 4
+    assert len(plan.split.runs) == count and len({(e.run, e.step) for e in plan.entries}) == 6
 
 
 def test_a_spec_file_is_checked(tmp_path):

@@ -60,6 +60,7 @@ def test_modelzoos_are_told_by_iteration_and_by_the_order_of_tensors(tmp_path):
     assert np.isnan(rows["04", 1].accuracy) and rows["04", 2].accuracy == pytest.approx(0.24)
     assert rows["05", 0].seed == 6 and rows["05", 2].properties["hyper/dropout"] == 0.1
     assert rows["01", 2].properties["ggap"] == pytest.approx(0.4 - 0.21)
+    assert rows["01", 0].accuracy == 0.01 and not {"ggap", "train_acc", "train_loss"} & set(rows["01", 0].properties)
     np.testing.assert_array_equal(vector(plan, rows["03", 2].key), sources.flat(sources.cnn(32)))
     (tmp_path / "mnist" / "NN_tune_trainable_00002" / "checkpoint_1" / "checkpoints").unlink()
     with pytest.raises(UserError, match="(?s)1 of 29 .*NN_tune_trainable_00002/checkpoint_1"):
@@ -97,6 +98,8 @@ def test_gpt_is_read_from_fused_environments(tmp_path, monkeypatch):
     np.testing.assert_array_equal(vector(plan, plan.entries[-1].key), expected)
     with pytest.raises(UserError, match="there is no key absent"):
         plan.found.read("000000\tabsent")
+    (tmp_path / "mnist" / "000000").rename(tmp_path / "mnist" / "own_run")
+    assert plan_of(tmp_path / "mnist").split.runs == ("000001", "000002", "own_run")
 
 
 def test_orders_of_published_arrays_are_ours_again():
@@ -149,10 +152,16 @@ def test_shards_lie_in_their_folder(tmp_path):
     plan = plan_of(folder)
     assert (plan.recipe.activation, str(plan.recipe.normalisation)) == ("gelu", "inputs less (0.5), divided by (0.25)")
     assert plan.entries[0].step == 500 and plan.split.runs == ("seed0", "seed1", "seed2")
+    assert list(plan.shapes) == ["model.a.weight", "b.weight"]
     index = folder / "seed1" / "checkpoint-500" / "model.safetensors.index.json"
     sources.write_json(index, {"weight_map": {"a.weight": "../../seed0/checkpoint-500/model-0.safetensors"}})
     with pytest.raises(UserError, match="not in its folder"):
         importing.write(plan, tmp_path / "work")
+    sources.write_json(index, {"weight_map": {"c.weight": "model-0.safetensors"}})
+    with pytest.raises(UserError, match=r"names c\.weight, which no shard has"):
+        plan.found.read("seed1/checkpoint-500")
+    sources.write_json(folder / "seed2" / "checkpoint-500" / "config.json", {"hidden_act": "relu"})
+    assert plan_of(folder).recipe.activation == "unknown"
 
 
 def test_one_file_of_rows_is_told_by_its_size(tmp_path):

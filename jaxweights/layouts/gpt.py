@@ -127,8 +127,9 @@ def find(path: pathlib.Path, options: Options) -> Found:
     runs: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for folder in _environments(path):
         table = files.read_json(folder / _RUNS, "table of runs", _CURE)
-        for run in folder.name.split("_"):
-            inner = table.get(run, table)
+        alone = isinstance(table.get("checkpoints"), Mapping)  # else an environment of several runs
+        for run in [folder.name] if alone else folder.name.split("_"):
+            inner = table if alone else table.get(run, {})
             if not isinstance(inner.get("checkpoints"), Mapping):
                 raise UserError(f"{folder / _RUNS} has no checkpoints of the run {run}. {_CURE}")
             runs[run] = folder.name, inner["checkpoints"]

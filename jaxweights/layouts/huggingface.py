@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxweights import files
+from jaxweights import files, formats
 from jaxweights.errors import UserError
 from jaxweights.layouts.architectures import ANY_ACTIVATION
 from jaxweights.layouts.base import Entry, Found, Layout, Normalisation, Options, Recipe, natural
@@ -60,8 +60,12 @@ class Folders:
         for shard in sorted(set(where.values())):
             if pathlib.PurePath(shard).name != shard or shard in ("", ".", ".."):
                 raise UserError(f"{index} names the shard {shard!r}, which is not in its folder")
-            found |= read_tensors(folder / shard)
-        return found
+            found |= formats.flat(formats.read(folder / shard, "the shard").value, f"the shard {shard}")
+        lacking = sorted(set(where) - set(found))
+        if lacking:
+            raise UserError(f"{index} names {', '.join(lacking[:3])}, which no shard has")
+        # Together, since prefixes go where all names of the network have them.
+        return formats.state_dict(found, f"the shards of {key}")[0]
 
 
 def recognise(path: pathlib.Path) -> bool:
@@ -75,7 +79,11 @@ def find(path: pathlib.Path, options: Options) -> Found:
     folders = list(_models(path))
     entries = [_entry(folder.relative_to(path)) for folder in folders]
     notes = ("folders whose names differ in step or checkpoint alone are of one run",) if len(entries) > 1 else ()
-    return Found("huggingface", path, entries, Folders(path), _recipe(folders[0]), notes=notes)
+    recipe, *others = dict.fromkeys(_recipe(folder) for folder in folders)
+    if others:
+        stated = sorted({known.activation or "none" for known in (recipe, *others)})
+        recipe = Recipe("unknown", source=f"configurations differ, with activations {', '.join(stated)}")
+    return Found("huggingface", path, entries, Folders(path), recipe, notes=notes)
 
 
 def _entry(folder: pathlib.Path) -> Entry:
@@ -94,7 +102,8 @@ def _recipe(folder: pathlib.Path) -> Recipe:
         images = files.read_json(folder / "preprocessor_config.json", "configuration of images", _CURE)
     name = next((str(config[key]) for key in _ACTIVATIONS if key in config), "")
     mean, std = (images.get(key) for key in ("image_mean", "image_std"))
-    normalisation = Normalisation(tuple(mean), tuple(std)) if mean and std else None
+    known = isinstance(mean, list) and isinstance(std, list) and mean and std
+    normalisation = Normalisation(tuple(mean or ()), tuple(std or ())) if known else None
     activation = name if name in ANY_ACTIVATION or not name else "unknown"
     return Recipe(activation, normalisation, source="config.json")
 

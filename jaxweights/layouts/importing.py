@@ -66,7 +66,7 @@ def write(plan: Plan, workdir: pathlib.Path | str, *, skip_bad: bool = False) ->
     if store.complete:
         return store
     try:
-        bad = [*plan.found.bad, *_read(plan, store, skip_bad)]
+        bad = [*plan.found.bad, *_left_out(plan, store), *_read(plan, store, skip_bad)]
         if bad and not skip_bad:
             raise UserError(_refusal(plan, bad))
         if not len(store):
@@ -113,9 +113,7 @@ def _open(plan: Plan, path: pathlib.Path) -> PopulationStore:
 def _read(plan: Plan, store: PopulationStore, skip_bad: bool) -> list[tuple[str, str]]:
     """Adds the chunks that the store does not have; returns what cannot be used."""
     size = plan.architecture.spec.num_params
-    count = int(np.clip(_CHUNK_BYTES // (4 * size), 1, _CHUNK_ROWS))
-    starts = range(0, len(plan.entries), count)
-    missing = [(i, plan.entries[start : start + count]) for i, start in enumerate(starts) if i not in store.chunk_ids]
+    missing = [(i, entries) for i, entries in enumerate(_chunks(plan)) if i not in store.chunk_ids]
     job = _Job(plan.found.read, Flattener(plan.shapes, plan.found.by_order))
     columns = _columns(plan)
     bad: list[tuple[str, str]] = []
@@ -135,6 +133,23 @@ def _read(plan: Plan, store: PopulationStore, skip_bad: bool) -> list[tuple[str,
                 records = {name: column(kept) for name, column in columns.items()}
                 store.append(chunk, Population.create(vectors[: len(kept)], plan.architecture.spec, **records))
     return bad
+
+
+def _chunks(plan: Plan) -> list[Sequence[Entry]]:
+    """The networks of every chunk of the store."""
+    count = int(np.clip(_CHUNK_BYTES // (4 * plan.architecture.spec.num_params), 1, _CHUNK_ROWS))
+    return [plan.entries[start : start + count] for start in range(0, len(plan.entries), count)]
+
+
+def _left_out(plan: Plan, store: PopulationStore) -> list[tuple[str, str]]:
+    """Networks that a former call, which did not come to its end, has read and left out."""
+    if not store.chunk_ids:
+        return []
+    records, numbers = store.records, plan.split.numbers
+    there = set(zip(records["run"].tolist(), records["step"].tolist(), strict=True))
+    read = [entry for i, entries in enumerate(_chunks(plan)) if i in store.chunk_ids for entry in entries]
+    reason = "could not be used when the import began"
+    return [(entry.key, reason) for entry in read if (numbers[entry.run], entry.step) not in there]
 
 
 class _mapping:

@@ -28,6 +28,8 @@ _CHECKPOINT = re.compile(r"checkpoint_(\d+)$")
 _FILE = "checkpoints"
 _KEPT = ("lr", "wd", "momentum", "dropout", "batchsize", "nlin", "init_type", "optimizer")
 _STATED = ("train_acc", "train_loss", "val_acc", "val_loss")
+NOT_MEASURED = -999
+"""What published runs have as accuracy and loss on training images before their first step."""
 _ACTIVATIONS = {"leakyrelu": "leaky_relu"}
 KNOWN_ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "silu", "gelu")
 _SPLITS = {population.TRAIN: TRAIN, population.HELDOUT: TEST}  # of zoos that this library wrote
@@ -128,6 +130,7 @@ def find(path: pathlib.Path, options: Options) -> Found:
 
 
 def _entry(key: str, run: str, step: int, config: Mapping[str, Any], stated: Mapping[str, Any], split: str) -> Entry:
+    stated = {name: value for name, value in stated.items() if value != NOT_MEASURED}
     properties: dict[str, float | str] = {
         name: float(stated[name]) for name in _STATED if isinstance(stated.get(name), (int, float))
     }

@@ -23,6 +23,7 @@ _HEAD = 1 << 16  # bytes of a pickle in which its classes are named
 _CLASSES = (b"checkpoints_to_datasets",)
 _LABEL = re.compile(r"^(.*?)#_#epoch_(\d+)")
 _STATED = {"test_acc": "accuracy", "test_loss": "loss"}
+_OF_TRAINING = ("train_acc", "train_loss", "ggap")  # of which ggap is the first less the accuracy of test images
 _SMALL = {"module_list.0": (8, 5), "module_list.3": (6, 5), "module_list.6": (4, 2)}
 _LARGE = {"module_list.0": (16, 3), "module_list.4": (32, 3), "module_list.8": (15, 3)}
 
@@ -125,6 +126,8 @@ def _entries(held: Mapping[str, Any], split: str, first: int, what: str) -> list
     found = []
     for i in range(count):
         stated = {name: float(values[i]) for name, values in properties.items() if _is_number(values[i])}
+        if min(stated.get("ggap", 0), stated.get("train_acc", 0)) <= modelzoos.NOT_MEASURED:
+            stated = {name: value for name, value in stated.items() if name not in _OF_TRAINING}
         known = {ours: stated.pop(name, math.nan) for name, ours in _STATED.items()}
         seed = stated.pop("seed", -1.0)
         found.append(

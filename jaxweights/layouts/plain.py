@@ -60,7 +60,7 @@ _OF_FOLDERS = "the files of a folder are the checkpoints of one run, in the orde
 def _numbered(entries: list[Entry]) -> list[Entry]:
     """Steps by the order of names in every run of which some step is not known."""
     found = []
-    for _, same in itertools.groupby(entries, key=lambda e: e.run):  # files come folder by folder
+    for _, same in itertools.groupby(sorted(entries, key=lambda e: e.run), key=lambda e: e.run):
         run = list(same)
         if len({entry.step for entry in run}) < len(run):
             run = [dataclasses.replace(entry, step=number) for number, entry in enumerate(run)]

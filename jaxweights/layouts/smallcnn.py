@@ -152,7 +152,7 @@ def _split(table: pd.DataFrame, runs: list[str], path: pathlib.Path) -> list[str
         raise UserError(f"The index file {path} cannot be read ({error}).") from error
     if sorted(order.tolist()) != list(range(len(table))):
         raise UserError(f"The index file {path} is no order of the {len(table):,} rows.")
-    final = [int(row) for row in order if table["step"].iloc[row] == _FINAL]
+    final = order[table["step"].to_numpy()[order] == _FINAL].tolist()
     known = list(range(int(_TEST_SHARE * len(final))))
     random.Random(0).shuffle(known)
     point = int(_TRAIN_SHARE * len(known))
