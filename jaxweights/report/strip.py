@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 _COPIES, _LINEAR = ("copy",), ("pca_gaussian",)
 _MIXED = ("interpolation", "average", "aligned_interpolation", "soup")
 _LEAST, _MOST = -0.25, 1.75  # positions beyond are drawn as arrows at the ends
-_ROW, _HEAD = 0.36, 0.34  # inches of a test and of the name of a group
-_VALUES = 86  # points between the names of the tests and the lines, for the values at 0
+_ROW, _HEAD = 0.36, 0.34  # inches of a test, at least, and of the name of a group
+_LANE, _MARGIN = 0.09, 0.18  # inches of a generator in a test, and of baselines and of the gap to the next test
+_VALUES, _LETTER = 86, 4.2  # points from the names of the tests to the lines, at least, and of a letter of values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,8 @@ def draw(metrics: Mapping[str, Any], series: Sequence[Series], terms: Terms | No
     if not shown:
         return None
     groups = list(dict.fromkeys(line.test.group for line in shown))
-    height = _ROW * len(shown) + _HEAD * len(groups)
+    row = max(_ROW, _LANE * sum(s.role == style.LEARNED for s in series) + _MARGIN)
+    height = row * len(shown) + _HEAD * len(groups)
     figure = style.new_figure(9.8, height + 1.5)
     axes = figure.subplots()
     place, ticks, labels = 0.0, [], []
@@ -150,9 +152,9 @@ def draw(metrics: Mapping[str, Any], series: Sequence[Series], terms: Terms | No
         ticks.append(place - 0.1)
         labels.append(group)
         for line in (x for x in shown if x.test.group == group):
-            place += _ROW
-            _line(axes, line, place - _ROW / 2, metrics["series"], series)
-            ticks.append(place - _ROW / 2)
+            place += row
+            _line(axes, line, place - row / 2, metrics["series"], series)
+            ticks.append(place - row / 2)
             labels.append(line.test.measure.head(terms))
     axes.axvline(0, color="#b3261e", linewidth=1.1, zorder=1)
     axes.axvline(1, color="#2b2b2b", linewidth=1.1, zorder=1)
@@ -162,7 +164,8 @@ def draw(metrics: Mapping[str, Any], series: Sequence[Series], terms: Terms | No
     axes.set_xticks([0, 1], ["copies,\nor what is named at the left", "new runs\n(held out)"])
     axes.set(xlim=(_LEAST - 0.03, _MOST + 0.03), ylim=(place + 0.08, 0))
     axes.tick_params(axis="both", length=0)
-    axes.tick_params(axis="y", pad=_VALUES)
+    longest = max(len(_at_ends(line, metrics["series"])[0]) for line in shown)
+    axes.tick_params(axis="y", pad=max(_VALUES, _LETTER * longest))
     axes.spines[["left", "bottom"]].set_visible(False)
     drawn = [s for s in series if s.role not in (auditing.TRAINING, auditing.HELDOUT)]
     _legend(figure, axes, drawn)
@@ -175,18 +178,16 @@ def _line(axes, line: Line, y: float, entries: Mapping[str, Any], series: Sequen
     axes.plot([_LEAST, _MOST], [y, y], color="#e3e3e3", linewidth=0.7, zorder=0)
     low, high = (_within(x) for x in line.band)
     axes.fill_between([low, high], y - 0.13, y + 0.13, color="#2b2b2b", alpha=0.13, linewidth=0, zorder=0)
-    decimals = measure.shared([e for e in (measure.find(entry) for entry in entries.values()) if e is not None])
-    copies, null = (measure.number(x, decimals) for x in (line.low, line.high))
-    of = "" if line.anchor in _COPIES else f"{style.short(style.label(line.anchor))} "
-    for x, text, side in ((_LEAST - 0.05, of + copies, "right"), (_MOST + 0.05, f"new runs {null}", "left")):
+    for x, text, side in zip((_LEAST - 0.05, _MOST + 0.05), _at_ends(line, entries), ("right", "left"), strict=True):
         axes.text(x, y, text, ha=side, va="center", fontsize=7.5, color="#777777")
+    decimals = _decimals(measure, entries)
     learned = [s for s in series if s.role == style.LEARNED]
     for s in series:
         found = measure.find(entries[s.name]) if s.role not in (auditing.TRAINING, auditing.HELDOUT) else None
         if found is None or s.name == line.anchor:
             continue
         if s.role == style.LEARNED:
-            lane = y - 0.02 - 0.09 * (learned.index(s) - (len(learned) - 1) / 2)
+            lane = y - 0.02 - _LANE * (learned.index(s) - (len(learned) - 1) / 2)
             _generator(axes, line, found, lane, s)
             if len(learned) == 1:
                 text, x = measure.number(found.value, decimals), _within(line.place(found.value))
@@ -194,6 +195,17 @@ def _line(axes, line: Line, y: float, entries: Mapping[str, Any], series: Sequen
                 axes.text(x + gap, lane - 0.04, text, fontsize=8, color=s.colour, va="bottom", ha=side, weight="bold")
         else:
             _mark(axes, line.place(found.value), y + 0.07, s, 0.42)
+
+
+def _decimals(measure: Measure, entries: Mapping[str, Any]) -> int:
+    return measure.shared([e for e in (measure.find(entry) for entry in entries.values()) if e is not None])
+
+
+def _at_ends(line: Line, entries: Mapping[str, Any]) -> tuple[str, str]:
+    """The values at 0 and at 1 in words."""
+    copies, null = (line.test.measure.number(x, _decimals(line.test.measure, entries)) for x in (line.low, line.high))
+    of = "" if line.anchor in _COPIES else f"{style.short(style.label(line.anchor))} "
+    return of + copies, f"new runs {null}"
 
 
 def _within(x: float) -> float:
