@@ -79,6 +79,7 @@ class NeuronFlow(UsesExamples):
       source: what samples begin as: networks drawn from the "flow", from the "gaussian" that F = 0 gives, or from the
         "initialisation" of the task network. The others are controls of what further training is worth.
       sampling_steps: Heun's steps from noise, two predictions each, before the last prediction.
+      temperature: standard deviation of the noise that samples begin as, 1 in training. Above 1 samples scatter more.
       candidates: networks that are drawn per sample, of which the one with the smallest loss on the training examples
         is kept.
       finetune_steps: steps of SGD on training examples that every sample takes at the end, with Nesterov momentum of
@@ -93,6 +94,7 @@ class NeuronFlow(UsesExamples):
         {
             "source",
             "sampling_steps",
+            "temperature",
             "candidates",
             "finetune_steps",
             "finetune_learning_rate",
@@ -142,6 +144,7 @@ class NeuronFlow(UsesExamples):
     ema_decay: float | None = setting(0.998, at_least=0, below=1)
     source: Literal["flow", "gaussian", "initialisation"] = "flow"
     sampling_steps: int = setting(31, at_least=1, at_most=100_000)
+    temperature: float = setting(1.0, above=0, at_most=10)
     candidates: int = setting(1, at_least=1, at_most=1000)
     finetune_steps: int = setting(0, at_least=0)
     finetune_learning_rate: float = setting(0.1, above=0)
@@ -267,7 +270,7 @@ class NeuronFlow(UsesExamples):
         constants = state["constants"]
         if self.source == "initialisation":
             return jax.vmap(constants[behaviour.NET].value.init)(keys)
-        noise = jax.vmap(lambda key: jax.random.normal(key, constants["mean"].shape))(keys)
+        noise = self.temperature * jax.vmap(lambda key: jax.random.normal(key, constants["mean"].shape))(keys)
         if self.source == "gaussian":
             return whitening.unwhitened(constants, noise)
         return self.transport(state, noise)
