@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     These are fewer runs than a network has parameters, so that they are whitened by 256 components.
     """
     config = base.get_config()
-    config.num_samples = 400
+    config.num_samples = 300
     config.data.name = "mnist"
     config.data.train_limit = 6_000
     config.data.test_limit = 4_000

@@ -36,6 +36,14 @@ def get_config() -> ConfigDict:
         "neuron_flow_7": {"sampling_steps": 7},
         "neuron_flow_7_50": {"sampling_steps": 7, "finetune_steps": 50},
         "neuron_flow_7_100": {"sampling_steps": 7, "finetune_steps": 100},
+        "neuron_flow_7_100_hot": {"sampling_steps": 7, "temperature": 1.04, "finetune_steps": 100, **decay},
+        "neuron_flow_7_150_hot": {
+            "sampling_steps": 7,
+            "temperature": 1.05,  # with which pairs are as far apart as training runs are
+            "finetune_steps": 150,
+            "finetune_learning_rate": 0.07,
+            **decay,
+        },
         "neuron_flow_7_200_decay": {"sampling_steps": 7, "finetune_steps": 200, **decay},
         "neuron_flow_300_decay": {"finetune_steps": 300, **decay},
         "neuron_flow_best_of_4": {"candidates": 4},

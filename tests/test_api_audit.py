@@ -70,6 +70,7 @@ def test_a_function_of_any_framework_adds_accuracy_and_errors(evaluated):
     assert evaluated.verdicts["generated"] == "copies" and entry["max_error_iou"]["mean"] > 0.9
     roles = {name: one["role"] for name, one in evaluated.metrics["series"].items()}
     assert roles["average"] == roles["soup"] == "baseline" and {roles.get(name) for name in CONTROLS[:4]} == {"control"}
+    assert {entry["battery"][name]["expected"] for name in ("c2st_invariant", "pairs")} == {0.5, 1.0}
     assert CONTROLS[4] == "sign_flipped_copy" not in roles and evaluated.verdicts["rescaled_copy"] == "copies"
 
 
