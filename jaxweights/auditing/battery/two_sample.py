@@ -214,21 +214,24 @@ def c2st_of_features(generated: np.ndarray, train: np.ndarray, seed: int) -> tup
 
 
 def pairs_ratio(own: np.ndarray, theirs: np.ndarray, resampling: Resampling) -> Estimate:
-    """Median distance of pairs of one set over that of another, with an interval from random halves of both.
+    """Mean distance of pairs of one set over that of another, with an interval from random halves of both.
 
     Args:
-      own: `[n, n]` distances in the set, n at least 2.
-      theirs: `[m, m]` in the other, whose median is not 0.
+      own: `[n, n]` distances in the set, n at least 2; 0 on the diagonal.
+      theirs: `[m, m]` in the other, not all of which are 0.
       resampling: how intervals are made.
     """
 
-    def median(distances: np.ndarray) -> float:
-        return float(np.median(distances[np.triu_indices(len(distances), 1)]))
+    def mean(distances: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        rows = chosen.astype(np.float64)
+        size = rows.sum(axis=1)
+        return np.einsum("rn,rn->r", rows @ distances, rows) / (size * (size - 1))
 
-    def of_halves(ours: np.ndarray, others: np.ndarray) -> float:
-        return median(own[np.ix_(ours, ours)]) / median(theirs[np.ix_(others, others)])
+    def ratio(ours: np.ndarray, others: np.ndarray) -> np.ndarray:
+        return mean(own, ours) / mean(theirs, others)
 
-    return resampling.of_halves(each(of_halves), median(own) / median(theirs), [len(own), len(theirs)], (0.0, np.inf))
+    whole = [np.ones((1, len(x)), bool) for x in (own, theirs)]
+    return resampling.of_halves(ratio, float(ratio(*whole)[0]), [len(own), len(theirs)], (0.0, np.inf))
 
 
 def _features(seen: np.ndarray, unseen: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
