@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,23 @@ def in_parts(function: Callable[..., jax.Array], numbers: int, *rows: jax.Array)
     parts = tuple(pad_rows(x, size).reshape(-1, size, *x.shape[1:]) for x in rows)
     found = jax.lax.map(lambda part: function(*part), parts)
     return found.reshape(-1, *found.shape[2:])[:count]
+
+
+def apart(function: Callable[[jax.Array], Any], step: jax.Array) -> Any:
+    """`function(step)`, computed once and written down, whoever reads it.
+
+    On a CPU XLA fuses what looks cheap into every reader, after it has dropped optimization barriers, and a reader with
+    rows computes it once a row, in scalars. A loop is not fused, nor unrolled where its limits are traced. On
+    accelerators a loop costs more than that.
+
+    Args:
+      function: makes a tree of arrays.
+      step: traced int32 scalar.
+    """
+    if jax.default_backend() != "cpu":
+        return function(step)
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, step))
+    return jax.lax.fori_loop(step, step + 1, lambda i, _: function(i), empty)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from jaxweights.nets.settings import ImageSettings
 from jaxweights.nn.activations import ACTIVATIONS, activation, scaling
-from jaxweights.nn.dense import Dense
+from jaxweights.nn.dense import UnitDense
 from jaxweights.nn.leaves import Leaves
 from jaxweights.nn.parameters import INITIALISERS
 from jaxweights.settings import setting
@@ -33,9 +33,9 @@ class MLP(nn.Module):
         act = activation(self.activation)
         x = x.reshape(x.shape[0], -1)
         for i, width in enumerate(self.hidden):
-            x = act(Dense(width, self.initialiser, name=f"fc{i + 1}")(x))
+            x = act(UnitDense(width, self.initialiser, name=f"fc{i + 1}")(x, units_first=i > 0))
         last = self.last_initialiser or self.initialiser
-        return Dense(self.num_classes, last, name=f"fc{len(self.hidden) + 1}")(x)
+        return UnitDense(self.num_classes, last, name=f"fc{len(self.hidden) + 1}")(x, units_first=bool(self.hidden)).T
 
 
 @dataclasses.dataclass(frozen=True)

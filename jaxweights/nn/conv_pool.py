@@ -389,9 +389,11 @@ def _max_of_four_jvp(primals, tangents):
     (x,), (tangent,) = primals, tangents
     a, b, c, d = _four(x)
     upper, lower = jnp.maximum(a, b), jnp.maximum(c, d)
-    ta, tb, tc, td = _four(tangent)
-    top, bottom = jnp.where(a >= b, ta, tb), jnp.where(c >= d, tc, td)
-    return jnp.maximum(upper, lower), jnp.where(upper >= lower, top, bottom)
+    first = jnp.where(upper >= lower, jnp.where(a >= b, 0, 1), jnp.where(c >= d, 2, 3))
+    # A comparison with the place of every block, whose transpose runs over contiguous examples; that of a choice among
+    # blocks is a concatenation, which branches for every number.
+    taken = lax.broadcasted_iota(first.dtype, x.shape, 0) == first[None]
+    return jnp.maximum(upper, lower), jnp.sum(jnp.where(taken, tangent, 0), axis=0)
 
 
 def _four(x):

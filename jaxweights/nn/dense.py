@@ -64,6 +64,31 @@ class Dense(nn.Module):
         return biased(y, bias)
 
 
+class UnitDense(nn.Module):
+    """A dense layer whose outputs are units first, `[features, B]`, with the parameters of a `Dense`.
+
+    For many small models at once: the products of the forward pass and of both gradients then read weights `[out, in]`
+    and batches as they are stored, batched over models or with a batch that all models share, and everything between
+    them runs over contiguous examples, however few units there are.
+
+    Attributes:
+      features: number of outputs.
+      initialiser: a name of `parameters.INITIALISERS`.
+    """
+
+    features: int
+    initialiser: str = "torch"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, units_first: bool = True) -> jax.Array:
+        """Maps `[in, B]`, or `[B, in]` where it is not `units_first`, to `[features, B]`."""
+        axis = 0 if units_first else 1
+        fans = x.shape[axis], self.features
+        weight, bias = kernel_and_bias(self, "weight", fans[::-1], fans, self.initialiser, True)
+        y = jax.lax.dot_general(sharding.whole(weight), x, (((1,), (axis,)), ((), ())))
+        return y if bias is None else y + bias[:, None]
+
+
 class MLP(nn.Module):
     """Two dense layers with GELU between them, over the last axis.
 

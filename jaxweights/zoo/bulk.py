@@ -19,6 +19,7 @@ from jaxweights.errors import UserError
 from jaxweights.evaluation import Evaluation, Evaluator
 from jaxweights.population import Population
 from jaxweights.store import INDEX, PopulationStore
+from jaxweights.zoo import widths
 from jaxweights.zoo.recipe import Recipe
 from jaxweights.zoo.trainer import Trainer, trainer_of
 
@@ -99,7 +100,8 @@ def train_zoo(
       num_runs: runs of the training split; the recipe's by default, and so are the next three.
       num_heldout: runs of the held-out split.
       chunk_size: runs per chunk, 0 to choose by memory; rounded up to whole lanes and devices.
-      lanes: models per vmap, 0 to choose by network and backend.
+      lanes: models per vmap, 0 to choose by network and backend, on a CPU by a measurement where training takes more
+        than a minute, see `widths.chosen`.
       provenance: JSON data to keep with the store.
       evaluate: evaluation of weights `[N, P]` on the test examples, such as an `evaluation.Evaluator` that is
         shared with other stages.
@@ -128,6 +130,8 @@ def train_zoo(
             chunk, width = store.provenance["chunk_size"], store.provenance["lanes"]
         trainer = trainer_of(program, mesh, width)
         if store is None:
+            if path is not None or processes.count() == 1:  # else processes that keep all in memory might disagree
+                trainer = widths.chosen(trainer, dataset, total)
             trainer, chunk = in_chunks(trainer, total, chunk, 1 if path is None else processes.count())
             if path is None:
                 store = _Memory()

@@ -66,6 +66,9 @@ class PartialProgram(Supervised):
     def default_lanes(self, backend: str) -> int:
         return 1 if backend == "cpu" else self._lanes_in_memory(self.net.whole)
 
+    def widths(self, backend: str) -> tuple[int, ...]:
+        return (self.default_lanes(backend),)  # others would take minutes to compile
+
     def given(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The base's own values: those of the leaves that vary, and running statistics."""
         net = self.net

@@ -71,6 +71,10 @@ class Program(abc.ABC):
     def default_lanes(self, backend: str) -> int:
         """Models trained together under `vmap` on one device."""
 
+    def widths(self, backend: str) -> tuple[int, ...]:
+        """What `default_lanes` may be replaced by where a measurement says so; see `widths.chosen`."""
+        return (self.default_lanes(backend),)
+
     @abc.abstractmethod
     def load(self, dataset: Dataset, mesh: Mesh) -> Any:
         """What `select` takes the data of a chunk of runs from."""

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxweights import nets, parallel, shuffle
 from jaxweights.data import Dataset
 from jaxweights.nn import normalization
+from jaxweights.nn.conv_pool import from_batch_minor, to_batch_minor
 from jaxweights.zoo.augment import augmented
 from jaxweights.zoo.program import Program, RunData, RunState
 from jaxweights.zoo.recipe import SnapshotSettings
@@ -117,9 +118,10 @@ class Supervised(Program):
         return self.recipe.settings.batch_order == "shared"
 
     def default_lanes(self, backend: str) -> int:
-        """Measured on two CPU cores (benchmarks/): with own batch orders a model at a time keeps its working set in
-        cache and wins for CNNs and for inputs of hundreds of pixels, tiny networks want some tens of lanes to amortise
-        the calls; with a shared order more lanes make the first layer's single product larger.
+        """On a CPU what is trained where nothing is measured. With own batch orders a model at a time keeps its working
+        set in cache and wins for CNNs and for inputs of hundreds of pixels, tiny networks want some tens of lanes to
+        amortise the calls; with a shared order more lanes make the first layer's single product larger, until their
+        weights, gradients and momenta fill the cache of a core.
 
         On an H100 2,048 lanes had 2.9 (digits MLP), 1.5 (MNIST MLP) and 1.1 times (CNN) the rate of 256; 32,768 had 1.4
         and 1.1 times that of 2,048.
@@ -128,9 +130,14 @@ class Supervised(Program):
             return self._lanes_in_memory(self.net)
         if self.net.convolutional:
             return 2 if self.shares_batches else 1
+        large = math.prod(self.net.input_shape) > 256
         if self.shares_batches:
-            return 64
-        return 1 if math.prod(self.net.input_shape) > 256 else 32
+            return 16 if large else 32
+        return 1 if large else 16
+
+    def widths(self, backend: str) -> tuple[int, ...]:
+        usual = self.default_lanes(backend)
+        return (usual,) if backend != "cpu" else tuple(sorted({max(1, usual // 2), usual, 2 * usual}))
 
     def _lanes_in_memory(self, net: nets.TaskNet) -> int:
         # Inputs, and activations with their cotangents and what lies between.
@@ -214,6 +221,15 @@ class Supervised(Program):
     def batch(self, data: RunData, words: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Standardised inputs `[B, *net.image_shape]` and labels `[B, ...]` of a step."""
         rows, examples = self.rows(data, words, step), data.shared
+        labels = examples.labels[rows]
+        if not self.net.convolutional:
+            return self._images(examples, rows, words, step), labels
+        # Patches are many slices of the maps that the first convolution takes.
+        maps = parallel.apart(lambda step: to_batch_minor(self._images(examples, rows, words, step)), step)
+        return from_batch_minor(maps), labels
+
+    def _images(self, examples: TrainData, rows: jax.Array, words: jax.Array, step: jax.Array) -> jax.Array:
+        """Standardised inputs `[B, *net.image_shape]` of rows `[B]`."""
         pixels = examples.rows[rows]
         size = math.prod(self.net.input_shape)
         if pixels.dtype == jnp.uint32:
@@ -224,7 +240,7 @@ class Supervised(Program):
         channels = (1,) * (images.ndim - 1) + (-1,)
         images = images * examples.scale.reshape(channels) + examples.shift.reshape(channels)
         images = self._augmented(images, jax.random.fold_in(jax.random.wrap_key_data(words), step))
-        return self.net.resized(images), examples.labels[rows]
+        return self.net.resized(images)
 
     def _augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
         size: Any = self.net.image_shape[:2]
@@ -237,7 +253,8 @@ class Supervised(Program):
     def rows(self, data: RunData, words: jax.Array, step: jax.Array) -> jax.Array:
         """Rows `[B]` of the training set that a step of a run sees."""
         del data
-        rows = shuffle.batch_indices(words, step, self.recipe.batch_size, self.num_examples)
+        batch, examples = self.recipe.batch_size, self.num_examples
+        rows = parallel.apart(lambda number: shuffle.batch_indices(words, number, batch, examples), step)
         return rows if self.split is None else self.split.share(rows)
 
 

@@ -16,6 +16,7 @@ from jaxweights.bias.weights.base import Architecture, WeightTransformation, mat
 from jaxweights.bias.weights.units import unit_squares
 from jaxweights.evaluation import Evaluator, recalls
 from jaxweights.nets.base import TaskNet
+from jaxweights.nets.mlp import MLP
 from jaxweights.nn.normalization import is_statistic
 from jaxweights.population import Population
 
@@ -154,11 +155,13 @@ def _inactive(net: TaskNet, weights: Any, inputs: np.ndarray, mesh: Mesh) -> dic
     if not layers:
         return {}
 
+    examples = 1 if isinstance(net.module, MLP) else 0  # the axis of the outputs that examples lie on
+
     def shares(inputs: jax.Array, rows: jax.Array) -> jax.Array:
         def one(row):
             variables, x = {"params": net.spec.unflatten(row)}, net.resized(inputs)
             seen: Any = net.module.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])[1]
-            return jnp.stack([jnp.mean(jnp.max(_layer(seen, name), axis=0) <= 0) for name in layers])
+            return jnp.stack([jnp.mean(jnp.max(_layer(seen, name), axis=examples) <= 0) for name in layers])
 
         return jax.lax.map(one, rows, batch_size=16)
 
