@@ -2,6 +2,7 @@
 
     python -m launch.benchmark --suite=zoo   # `--help` names the others, `--suite=all` runs all
     python -m launch.benchmark --suite=all --json=benchmarks/mine.json
+    python -m launch.benchmark --suite=growth --json=benchmarks/mine.json --curves=benchmarks/mine.png
     python -m launch.benchmark --plan
 
 Competitors take turns and the best of several rounds counts, so that a noisy machine disturbs all of them equally.
@@ -36,8 +37,9 @@ SUITES = (
     "growth",
     "bias",
     "probing",
+    "peers",
 )
-OTHERS = ("plain_jax", "torch_loop", "torch_func")
+OTHERS = ("plain_jax", "torch_loop", "torch_func", "torch_compile", "torch_processes")
 _SUITE = flags.DEFINE_multi_enum("suite", ["zoo"], (*SUITES, "all"), "What to measure; may be given several times.")
 _JSON = flags.DEFINE_string("json", None, "Also write the rows to this file, after every case.")
 _RESUME = flags.DEFINE_boolean("resume", False, "Leave out the cases that the file of --json has.")
@@ -46,6 +48,7 @@ _SECONDS = flags.DEFINE_float("seconds", 1.0, "Length of one measurement.", lowe
 _ROUNDS = flags.DEFINE_integer("rounds", 4, "Measurements per competitor, of which the best counts.", lower_bound=1)
 _COMPETITORS = flags.DEFINE_list("competitors", list(OTHERS), f"What is measured beside ours: {', '.join(OTHERS)}.")
 _MODELS = flags.DEFINE_list("models", ["256"], "Models trained at a time in the suite zoo; each number has its cases.")
+_CURVES = flags.DEFINE_string("curves", None, "Also draw the curves of the suite growth as this PNG, from all rows.")
 _PLAN = flags.DEFINE_boolean(
     "plan", False, "Measure nothing; print the planning tables of docs/scale.md, computed from benchmarks/*.json."
 )
@@ -79,6 +82,7 @@ def main(argv) -> None:
         hyperrep,
         measure,
         partial,
+        peers,
         probing,
         sample,
         shapes,
@@ -86,7 +90,7 @@ def main(argv) -> None:
     )
 
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are part of what is measured
-    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth, bias, probing)
+    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth, bias, probing, peers)
     suites = {name: module.cases for name, module in zip(SUITES, modules, strict=True)}
     suites["zoo"] = functools.partial(zoo.cases, tuple(int(n) for n in _MODELS.value))
     timing = measure.Timing(costs.matmul_peak(parallel.make_mesh()), _SECONDS.value, _ROUNDS.value)
@@ -103,6 +107,12 @@ def main(argv) -> None:
         names = {case.name for case in cases}
         found = [row for row in record["rows"] if row["suite"] == name and row["case"] in names]
         print(f"\n{measure.table(found)}", flush=True)
+    if curves := growth.summary(record["rows"]):
+        record["growth"] = curves
+        _write(path, record)
+        print(f"\n{growth.table(curves)}")
+        if _CURVES.value:
+            growth.draw(curves, pathlib.Path(_CURVES.value))
     if path is not None:
         print(f"\nrows: {path}")
     if record["failed"]:

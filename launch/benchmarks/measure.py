@@ -19,6 +19,8 @@ from jaxweights import parallel
 from jaxweights.training import StageTrainer
 
 COMPETITORS = ("ours", "plain_jax", "torch_loop", "torch_func")
+FURTHER = {"torch_compile": "torch.compile", "torch_processes": "torch, process per core"}
+"""Competitors of some suites alone, with their columns' names."""
 
 
 @dataclasses.dataclass
@@ -101,7 +103,7 @@ def measure(suite: str, case: Case, timing: Timing) -> dict[str, Any]:
             best[name] = max(best[name], work.units(amounts[name]) / _seconds(work, amounts[name]))
     ours = works["ours"]
     row: dict[str, Any] = {"suite": suite, "case": case.name}
-    row |= {name: best.get(name) for name in COMPETITORS}
+    row |= {name: best.get(name) for name in (*COMPETITORS, *(set(FURTHER) & set(case.build)))}
     row |= {
         "unit": case.unit,
         "peak_fraction": best["ours"] * case.flop / timing.peak if case.flop else None,
@@ -243,10 +245,12 @@ def table(rows: list[dict[str, Any]]) -> str:
         "compile s",
         "MiB",
     ]
+    further = [name for name in FURTHER if any(name in row for row in rows)]
+    head[8:8] = [text for name in further for text in (FURTHER[name], "x")]
     lines = [head]
     for row in rows:
         cells = [row["case"], _number(row["ours"])]
-        for other in COMPETITORS[1:]:
+        for other in (*COMPETITORS[1:], *further):
             cells += [_number(row[other]), f"{row['ours'] / row[other]:.1f}" if row[other] else "-"]
         share = "-" if row["peak_fraction"] is None else f"{100 * row['peak_fraction']:.0f} %"
         lines.append([*cells, row["unit"], share, _number(row["compile_s"]), _number(row["peak_mib"])])

@@ -162,9 +162,9 @@ def _torch_loop(network: Network) -> Work | None:
     return Work(run, float)
 
 
-def _torch_func(network: Network, order: str, models: int) -> Work | None:
+def _torch_func(network: Network, order: str, models: int, compiled: bool = False) -> Work | None:
     """All models at once: `torch.func` ensemble, gradients by `vmap(grad)`, the optimizer written out on stacked
-    tensors."""
+    tensors; `compiled` under `torch.compile`, which needs a C++ compiler on a CPU."""
     torch = measure.torch()
     if torch is None:
         return None
@@ -178,12 +178,16 @@ def _torch_func(network: Network, order: str, models: int) -> Work | None:
 
     gradient = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None, None) if order == "shared" else 0)
 
+    def step(rows):
+        for name, g in gradient(params, images[rows], labels[rows]).items():
+            g = g + 5e-4 * params[name]
+            momentum[name].mul_(0.9).add_(g)
+            params[name].sub_(0.01 * (g + 0.9 * momentum[name]))
+
+    step = torch.compile(step) if compiled else step
+
     def run(steps):
         for _ in range(steps):
-            rows = torch.randint(0, len(labels), (BATCH,) if order == "shared" else (models, BATCH))
-            for name, g in gradient(params, images[rows], labels[rows]).items():
-                g = g + 5e-4 * params[name]
-                momentum[name].mul_(0.9).add_(g)
-                params[name].sub_(0.01 * (g + 0.9 * momentum[name]))
+            step(torch.randint(0, len(labels), (BATCH,) if order == "shared" else (models, BATCH)))
 
     return Work(run, lambda steps: steps * models)
