@@ -27,11 +27,9 @@ def test_a_width_is_measured_once_where_training_takes_long(measured, tmp_path):
     assert widths.chosen(trainer(), test_zoo.digits(), 100).width == usual and not measured
     for _ in range(2):
         assert widths.chosen(trainer(), test_zoo.digits(), 10**9).width == 2 * usual
-    assert widths.chosen(trainer(lanes=3), test_zoo.digits(), 10**9).width == 3 and measured == [usual]
-    widths.chosen(trainer(batch_order="shared"), test_zoo.digits(), 10**9)
-    (tmp_path / widths.FILE).write_text("no JSON")
-    widths.chosen(trainer(), test_zoo.digits(), 10**9)
-    assert measured == [usual, trainer(batch_order="shared").width, usual]
+    assert widths.chosen(trainer(lanes=3), test_zoo.digits(), 10**9).width == 3
+    assert measured == [usual] and (tmp_path / widths.FILE).exists()
+    assert widths._key(trainer(batch_order="shared")) != widths._key(trainer()) == widths._key(trainer(steps=9))
 
 
 def test_the_fastest_of_the_candidates_is_taken(monkeypatch):
