@@ -11,9 +11,10 @@ import functools
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from jaxweights import parallel
-from launch.benchmarks import networks, zoo
+from launch.benchmarks import measure, networks, zoo
 from launch.benchmarks.measure import Case, Work
 from launch.benchmarks.networks import Network
 
@@ -53,9 +54,13 @@ def _per_model(make: Callable[[], Work | None], steps: int) -> Work | None:
 
 def _torch_processes(name: str) -> Work | None:
     """The PyTorch loop in a process per core, each with one thread and its own models."""
+    if measure.torch() is None:
+        return None
     command = [sys.executable, "-m", "launch.benchmarks.peers", name]
     pipe = subprocess.PIPE
-    workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(parallel.num_cores())]
+    workers: list[Any] = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(parallel.num_cores())
+    ]
 
     def run(steps):
         for worker in workers:
@@ -63,16 +68,16 @@ def _torch_processes(name: str) -> Work | None:
             worker.stdin.flush()
         for worker in workers:
             if worker.stdout.readline() != "done\n":
-                raise RuntimeError("a process of the PyTorch loop ended, or has no PyTorch")
+                raise RuntimeError("a process of the PyTorch loop ended")
 
     return Work(run, lambda steps: float(steps * len(workers)))
 
 
 def _serve(name: str) -> None:
     """One process: trains as many steps as a line of its input says, until there are no more lines."""
-    import torch
-
-    work = zoo._torch_loop(ZOOS[name])
+    work, torch = zoo._torch_loop(ZOOS[name]), measure.torch()
+    if work is None or torch is None:
+        sys.exit("PyTorch is not installed")
     torch.set_num_threads(1)
     for line in sys.stdin:
         work.run(int(line))
