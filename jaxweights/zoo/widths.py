@@ -116,7 +116,8 @@ class _Timed:
 
 def folder() -> pathlib.Path:
     """Where widths are remembered: beside the persistent cache of compiled programs, else in the user's cache."""
-    if cache := jax.config.read("jax_compilation_cache_dir"):
+    config: Any = jax.config
+    if cache := config.jax_compilation_cache_dir:
         return pathlib.Path(cache).parent
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxweights"
 
