@@ -224,20 +224,27 @@ def table(curves: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(curves: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
-    """One panel per curve: seconds of a call and MiB that it adds, on logarithmic axes, as PNG."""
+    """One panel per curve: seconds of a call and MiB that it adds, on logarithmic axes, as PNG; above it the fitted
+    exponents and, in brackets, those of the work."""
     columns = 3
     with style.drawing():
         figure = style.new_figure(10, 2.5 * -(-len(curves) // columns))
         panels = list(figure.subplots(-(-len(curves) // columns), columns, squeeze=False).flat)
         for axes, c in zip(panels, curves, strict=False):
-            time = f"s, exponent {c['time_exponent']:.2f} (work: {c['expected_time']:g})"
-            axes.loglog(c["values"], c["seconds"], "o-", color="#1f77b4", label=time)
-            fit = c["memory_exponent"]
-            memory = "MiB" if fit is None else f"MiB, exponent {fit:.2f} (work: {c['expected_memory']:g})"
-            axes.loglog(c["values"], np.maximum(c["mib"], 0.1), "s--", color="#d62728", label=memory)
-            axes.set_title(c["work"], fontsize=9)
-            axes.set_xlabel(c["number"])
-            axes.legend(fontsize=7)
+            axes.loglog(c["values"], c["seconds"], "o-", color="#1f77b4", label="seconds of a call")
+            axes.loglog(c["values"], np.maximum(c["mib"], 0.1), "s--", color="#d62728", label="MiB that it adds")
+            memory = (
+                "" if c["memory_exponent"] is None else f"; MiB: {c['memory_exponent']:.2f} ({c['expected_memory']:g})"
+            )
+            exponents = f"s: {c['time_exponent']:.2f} ({c['expected_time']:g}){memory}"
+            axes.set_title(f"{c['work']}\n{exponents}", fontsize=8)
+            axes.set_xlabel(c["number"], fontsize=8)
+            axes.minorticks_off()
+            ends = c["values"][0], c["values"][-1]
+            axes.set_xticks(ends, [f"{value:,}" for value in ends])
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.tick_params(labelsize=8)
+        style.legend(figure, *panels[0].get_legend_handles_labels())
         for axes in panels[len(curves) :]:
             axes.remove()
         with files.atomic(path) as temporary:
