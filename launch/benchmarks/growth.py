@@ -162,7 +162,7 @@ CURVES = (
     Curve("error IoU of 1,000 x 1,000", "test images T", (2000, 4000, 8000, 16_000, 32_000), 1, 1, _iou),
     Curve("nearest L2, N x N", "networks N", (1000, 2000, 4000, 8000), 2, 1, lambda n: _nearest(n, 1210)),
     Curve(
-        "nearest L2, 2,000 x 2,000", "parameters P", (300, 1200, 5000, 20_000, 80_000), 1, 1,
+        "nearest L2, 2,000 x 2,000", "parameters P", (300, 1200, 5000, 20_000), 1, 1,
         lambda p: _nearest(2000, p),
     ),
     Curve("aligned nearest, N x N", "networks N", (500, 1000, 2000, 4000), 2, 1, lambda n: _aligned(n, 16)),
