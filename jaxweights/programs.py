@@ -1,10 +1,13 @@
-"""Compiled programs that whoever asks for the same settings shares, so that a second call does not compile again."""
+"""Compiled programs: cheap ones, and those that all who ask for the same settings share, compiled once."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+import jax
+import jaxlib
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,3 +30,12 @@ def shared(make: Callable[P, T]) -> Callable[P, T]:
             return make(*args, **kwargs)
 
     return find
+
+
+@functools.cache
+def cheap() -> dict[str, Any] | None:
+    """Compiler options of programs that run once, for a moment: XLA's older way of compiling loops for a CPU takes half
+    of the time. None where these options are not known."""
+    if jax.default_backend() != "cpu" or not jaxlib.__version__.startswith("0.10."):
+        return None
+    return {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}

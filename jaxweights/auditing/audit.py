@@ -50,8 +50,9 @@ def run(
     """
     settings = settings or AuditSettings()
     coordinates = SeriesCoordinates(subject.train, parallel.resolve(mesh))
-    measured = measure(subject, settings, mesh, folder, coordinates)
-    metrics = describe(subject, measured, settings, seed, mesh, coordinates) if processes.is_first() else None
+    with parallel.host_products(*subject.train.weights.shape):
+        measured = measure(subject, settings, mesh, folder, coordinates)
+        metrics = describe(subject, measured, settings, seed, mesh, coordinates) if processes.is_first() else None
     return processes.agreed(metrics)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import shutil
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxweights import data, generators, nets, population, processes, store
@@ -14,6 +17,8 @@ from jaxweights.errors import UserError
 from jaxweights.evaluation import recalibrated
 from jaxweights.experiment import zoo
 from jaxweights.experiment.context import Context
+
+_SMALL = 1 << 22  # numbers of training networks of which every generator may keep a copy
 
 
 def state(context: Context, opened: store.PopulationStore, name: str) -> Any:
@@ -39,14 +44,48 @@ def run(context: Context, names: Iterable[str] | None = None) -> dict[str, store
     missing = processes.agreed(_missing(context, names))
     if missing:
         opened = zoo.open_zoo(context)
-        for name in dict.fromkeys(context.generators[name][1] for name in missing):
-            if isinstance(context.generators[name][0], generators.LearnedGenerator):
-                state(context, opened, name)  # all are trained before the first one is sampled
-        for name in missing:
-            trained = state(context, opened, context.generators[name][1])
-            with context.folder.timed(f"sample {name}"):
-                _draw(context, opened, context.generators[name][0], trained, context.workdir / "samples" / name)
+        with ThreadPoolExecutor(1) as pool:
+            ahead = _ahead(context, opened, missing, pool)
+            for name in dict.fromkeys(context.generators[name][1] for name in missing):
+                if isinstance(context.generators[name][0], generators.LearnedGenerator):
+                    state(context, opened, name)  # all are trained before the first one is sampled
+            for name in missing:
+                fitted = ahead.pop(name, None)
+                trained = fitted.state if fitted else state(context, opened, context.generators[name][1])
+                compiled = fitted.program.result() if fitted else None
+                path = context.workdir / "samples" / name
+                with context.folder.timed(f"sample {name}"):
+                    _draw(context, opened, context.generators[name][0], trained, path, compiled)
     return stores(context, names)
+
+
+class _Fitted(NamedTuple):
+    """A closed-form generator's state, and its program, which is being compiled."""
+
+    state: Any
+    program: Future
+
+
+def _ahead(
+    context: Context, opened: store.PopulationStore, missing: Sequence[str], pool: ThreadPoolExecutor
+) -> dict[str, _Fitted]:
+    """Closed-form generators of small zoos, compiled by a thread while learned ones train. That thread runs nothing:
+    programs of several devices may wait for those of one for ever."""
+    chosen = {name: context.generators[name][0] for name in missing}
+    learned = {n for n, g in chosen.items() if not isinstance(g, generators.ClosedFormGenerator)}
+    size = len(zoo.training_rows(context, opened)) * opened.spec.num_params
+    if not learned or size > _SMALL or processes.count() > 1:
+        return {}
+    fitted = {}
+    for name in [name for name in chosen if name not in learned]:
+        keys, fit = context.sample_keys(chosen[name].name), state(context, opened, name)
+        lowered = functools.partial(_compiled, generators.sampler(chosen[name]), fit, keys)
+        fitted[name] = _Fitted(fit, pool.submit(lowered))
+    return fitted
+
+
+def _compiled(program: Any, fit: Any, keys: jax.Array) -> Any:
+    return program.lower(fit, keys).compile()
 
 
 def stores(context: Context, names: Iterable[str] | None = None) -> dict[str, store.PopulationStore]:
@@ -89,7 +128,9 @@ def _cure(generator: generators.Generator, workdir: pathlib.Path) -> str:
     )
 
 
-def _draw(context: Context, opened: store.PopulationStore, generator, trained, path: pathlib.Path) -> None:
+def _draw(
+    context: Context, opened: store.PopulationStore, generator, trained, path: pathlib.Path, compiled: Any = None
+) -> None:
     """Draws the samples of this process, one chunk of the store, and waits for those of the others."""
     with processes.in_turn(f"samples of {generator.name}"):
         target = _target(context, generator, path)
@@ -98,7 +139,7 @@ def _draw(context: Context, opened: store.PopulationStore, generator, trained, p
     missing = processes.index() not in target.chunk_ids and own.start < own.stop
     with processes.together(f"drawing from {generator.name}"):
         if missing:
-            drawn = _drawn(context, opened, generator, trained, own)
+            drawn = _drawn(context, opened, generator, trained, own, compiled)
     _refuse_undefined(context, generator, drawn)
     with processes.together(f"evaluation of {generator.name}"):
         if drawn is not None:
@@ -117,7 +158,7 @@ def _target(context: Context, generator, path: pathlib.Path) -> store.Population
     return store.PopulationStore.create(path, context.net.spec, context.provenance(f"sample {generator.name}") | parts)
 
 
-def _drawn(context: Context, opened: store.PopulationStore, generator, trained, own: slice):
+def _drawn(context: Context, opened: store.PopulationStore, generator, trained, own: slice, compiled: Any):
     """Weights `[n, P]` and parents `[n]` of some of the samples."""
     spec = context.net.spec
 
@@ -126,7 +167,7 @@ def _drawn(context: Context, opened: store.PopulationStore, generator, trained, 
         return population.Population.create(weights, spec, accuracy=result.accuracy, loss=result.loss)
 
     keys = context.sample_keys(generator.name)
-    samples = generators.draw(generator, trained, keys, zoo.starts(opened), measure, context.mesh, own)
+    samples = generators.draw(generator, trained, keys, zoo.starts(opened), measure, context.mesh, own, compiled)
     return _recalibrated(context, generator, np.asarray(samples.weights)), np.asarray(samples.parents)
 
 

@@ -192,6 +192,7 @@ def draw(
     measure: Callable[[np.ndarray], Population],
     mesh: jax.sharding.Mesh | None = None,
     rows: slice = slice(None),
+    compiled: Callable[[Any, jax.Array], Samples] | None = None,
 ) -> Samples:
     """One sample per key, those of a learned generator sharded over the mesh.
 
@@ -203,16 +204,18 @@ def draw(
       measure: see `LearnedGenerator.again`.
       mesh: devices, all by default.
       rows: the samples that are wanted, all by default; they are what they are among all.
+      compiled: the `sampler` of a closed-form generator, where it was compiled before for such states and keys.
     """
     if isinstance(generator, ClosedFormGenerator):
-        return jax.tree.map(lambda x: x[rows], sampler(generator)(state, keys))
+        program = sampler(generator) if compiled is None else compiled
+        return jax.tree.map(lambda x: x[rows], program(state, keys))
     return drawer(generator, mesh)(state, keys, starts, measure, rows)
 
 
 @programs.shared
-def sampler(generator: ClosedFormGenerator) -> Callable[[Any, jax.Array], Samples]:
+def sampler(generator: ClosedFormGenerator) -> Any:
     """The compiled `(state, keys) -> samples` of a closed-form generator."""
-    return jax.jit(generator.sample)
+    return jax.jit(generator.sample, compiler_options=programs.cheap())
 
 
 @programs.shared

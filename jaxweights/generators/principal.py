@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxweights import parallel
+
 
 class Components(NamedTuple):
     """Principal components, those of the largest variance first.
@@ -30,12 +32,13 @@ def components(rows: np.ndarray, count: int) -> Components:
     """The leading principal components of rows `[N, P]`, N > 1; at most min(N - 1, P) are meant."""
     mean = rows.mean(axis=0, dtype=np.float64)
     centred = rows - mean
-    if len(rows) <= rows.shape[1]:
-        values, left = np.linalg.eigh(centred @ centred.T)
-        directions = left.T @ centred  # row i has length sqrt(values[i])
-    else:
-        values, right = np.linalg.eigh(centred.T @ centred)
-        directions = right.T * np.sqrt(np.maximum(values, 0))[:, None]
+    with parallel.host_products(*centred.shape):
+        if len(rows) <= rows.shape[1]:
+            values, left = np.linalg.eigh(centred @ centred.T)
+            directions = left.T @ centred  # row i has length sqrt(values[i])
+        else:
+            values, right = np.linalg.eigh(centred.T @ centred)
+            directions = right.T * np.sqrt(np.maximum(values, 0))[:, None]
     keep = np.argsort(values)[::-1][:count]
     scale = np.sqrt(len(rows) - 1)
     return Components(mean, directions[keep] / scale, np.linalg.norm(directions[keep], axis=1) / scale)

@@ -96,7 +96,7 @@ def _banded_correlate(x: jax.Array, kernel: jax.Array, before: int) -> jax.Array
     # The last slice of a window may be needed in part only.
     sizes = [min(block, width - i * block) * in_channels for i in range(slices)]
     windows = jnp.concatenate([x[:, i : i + blocks, :size] for i, size in enumerate(sizes)], axis=-1)
-    return (windows @ band).reshape(n, length, out_channels)
+    return (windows.reshape(n * blocks, -1) @ band).reshape(n, length, out_channels)
 
 
 def _block(length: int, tap_entries: int) -> int:
@@ -159,7 +159,7 @@ def _conv_to_one_channel(x: jax.Array, kernel: jax.Array) -> jax.Array:
     blocks, slices = length // block, -(-(block + size - 1) // block)
     shifted = [jnp.pad(kernel[::-1, :, 0], ((i, slices * block - size - i), (0, 0))) for i in range(block)]
     band = jnp.stack(shifted).transpose(0, 2, 1).reshape(block * in_channels, slices * block)
-    reached = (x.reshape(n, blocks, block * in_channels) @ band).reshape(n, blocks, slices, block)
+    reached = (x.reshape(n * blocks, block * in_channels) @ band).reshape(n, blocks, slices, block)
     shares = [
         jnp.pad(reached[:, :, i].reshape(n, length), ((0, 0), (i * block, (slices - 1 - i) * block)))
         for i in range(slices)

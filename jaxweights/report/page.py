@@ -7,6 +7,7 @@ import html
 import pathlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -76,12 +77,13 @@ def write(
     examples, seed = len(dataset.test_labels), config["seed"]
     resamples = _resamples(config)
     audited = pictures.Audited(metrics, series, train, heldout, heldout_checkpoints, samples, examples, seed, resamples)
-    with style.drawing():
+    with style.drawing(), ThreadPoolExecutor(1) as pool:
+        placed = pool.submit(pictures.places, audited)
         parts = [
             *pictures.of_measurements(audited, folder),
             *pictures.of_samples(audited, folder),
             *_task_pictures(audited, scene),
-            *pictures.of_weights(audited, folder),
+            *pictures.of_weights(audited, folder, placed.result),
             *_training_pictures(audited, config, workdir / "metrics.jsonl", folder),
             *studies.parts(series, workdir, metrics, seed, folder),
         ]

@@ -9,7 +9,7 @@ import dataclasses
 import html
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,8 +155,17 @@ def subjects(series: Sequence[Series]) -> list[tuple[Series, str]]:
     return [(s, f"_{re.sub('[^0-9A-Za-z_.-]', '-', s.name)}" if number else "") for number, s in subjects]
 
 
-def of_weights(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
-    """Values of parameters, t-SNE, and the paths of runs that were kept step by step."""
+def places(audited: Audited) -> list[np.ndarray] | None:
+    """What takes longest of `of_weights`, and can be done while other figures are drawn: where t-SNE puts networks."""
+    found = weights.clouds(audited.series, audited.train, audited.heldout, audited.samples)
+    return weights.places(found, audited.seed)
+
+
+def of_weights(
+    audited: Audited, folder: pathlib.Path, placed: Callable[[], list[np.ndarray] | None] | None = None
+) -> Iterator[Picture]:
+    """Values of parameters, t-SNE, and the paths of runs that were kept step by step; `placed` is what returns the
+    result of `places`."""
     train, seed = audited.train, audited.seed
     found = weights.clouds(audited.series, train, audited.heldout, audited.samples)
     figure = weights.value_distributions(found, train, seed)
@@ -167,7 +176,8 @@ def of_weights(audited: Audited, folder: pathlib.Path) -> Iterator[Picture]:
             "A generator whose densities are narrower than those of the training networks, or in their middle, has not "
             "learned how parameters vary.",
         )
-    figure = weights.tsne(found, seed)
+    at = places(audited) if placed is None else placed()
+    figure = None if at is None else weights.tsne(found, seed, at)
     if figure is not None:
         yield Picture(
             style.save(figure, folder, "tsne"),

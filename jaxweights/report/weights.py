@@ -154,7 +154,7 @@ def _range(trained: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> tuple
     return float(far.min()), float(far.max())
 
 
-def tsne(found: Sequence[Cloud], seed: int) -> Figure | None:
+def places(found: Sequence[Cloud], seed: int) -> list[np.ndarray] | None:
     """t-SNE of raw weight vectors, at most 100 networks per series.
 
     scikit-learn's defaults, as published: perplexity 30 (less for few networks), initialised with principal
@@ -166,7 +166,7 @@ def tsne(found: Sequence[Cloud], seed: int) -> Figure | None:
       seed: random seed of the choice of networks and of t-SNE.
 
     Returns:
-      The figure, or None where there are fewer than eight different networks.
+      Places `[n, 2]` of every series, or None where there are fewer than eight different networks.
     """
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -177,11 +177,19 @@ def tsne(found: Sequence[Cloud], seed: int) -> Figure | None:
         return None
     perplexity = min(PERPLEXITY, (len(stacked) - 1) / 3)
     with threadpool_limits(1):
-        places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(stacked)
+        placed = TSNE(2, perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(stacked)
+    return np.split(placed, np.cumsum([len(r) for r in rows])[:-1])
+
+
+def tsne(found: Sequence[Cloud], seed: int, at: Sequence[np.ndarray] | None = None) -> Figure | None:
+    """The figure of `places`, those that are given or its own; None where there are none."""
+    at = places(found, seed) if at is None else at
+    if at is None:
+        return None
     figure = style.new_figure(6.4, 5.6)
     axes = figure.subplots()
-    for cloud, at in zip(found, np.split(places, np.cumsum([len(r) for r in rows])[:-1]), strict=True):
-        style.scatter(axes, cloud.series, *at.T)
+    for cloud, (x, y) in zip(found, (place.T for place in at), strict=True):
+        style.scatter(axes, cloud.series, x, y)
     axes.set(xlabel="t-SNE dimension 1", ylabel="t-SNE dimension 2", xticks=[], yticks=[])
     axes.spines[:].set_visible(True)
     style.legend(figure, *axes.get_legend_handles_labels(), markerscale=1.3, handletextpad=0.2)

@@ -50,6 +50,7 @@ from jaxweights.auditing.rows import (
 )
 
 _FEW = 1 << 26  # differences of all pairs up to which the host takes less time than compiling a search
+_MORE = 16  # times as many up to which products on a CPU's host do
 _SPARE_CANDIDATES = 7
 _TIE_TOLERANCE = 1e-9
 _FLOAT64_QUERY_ROWS = 256
@@ -116,6 +117,8 @@ def nearest(
     if len(queries) * len(reference) * max(reference.shape[1], 16) <= _FEW:
         counter(progress, 1)()
         return _nearest_of_few(queries, reference, k, groups, memory_bytes)
+    on_host = jax.default_backend() == "cpu" and block_rows >= len(reference)
+    on_host &= len(queries) * len(reference) * reference.shape[1] <= _MORE * _FEW
     tick = counter(progress, steps)
     kept = min(k + _SPARE_CANDIDATES, len(reference))
 
@@ -125,7 +128,11 @@ def nearest(
     for rows in row_blocks(len(queries), query_rows):
         tile = read_rows(queries, rows)
         tile_groups = groups.of_queries(rows)
-        bounds, candidates = _candidates(tile, reference, tile_groups, frame, kept, block_rows, mesh, tick)
+        if on_host:
+            bounds, candidates = _candidates_on_host(tile, reference, tile_groups, frame, kept)
+            tick()
+        else:
+            bounds, candidates = _candidates(tile, reference, tile_groups, frame, kept, block_rows, mesh, tick)
         squared, found = _measure_candidates(tile, reference, bounds, candidates, k, memory_bytes)
         doubtful = np.flatnonzero(squared[:, -1] > np.maximum(bounds[:, -1], 0.0))
         for part in row_blocks(len(doubtful), _FLOAT64_QUERY_ROWS):
@@ -150,6 +157,22 @@ def _nearest_of_few(queries: Any, reference: Any, k: int, groups: ExclusionGroup
     squared = squared_differences(tile, rows, *pairs, memory_bytes).reshape(found.shape)
     squared, found = smallest(squared, found, k)
     return Neighbours(np.sqrt(squared), found, 0)
+
+
+def _candidates_on_host(
+    tile: np.ndarray, reference: Any, groups: ExclusionGroups, frame: Frame, kept: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`_candidates` of all references at once, by products in float64: those of a few networks take less time than
+    compiling a search."""
+    every = slice(0, len(reference))
+    bounds = _float64_bounds(*(_framed(rows, frame) for rows in (tile, read_rows(reference, every))))
+    bounds /= frame.scale**2
+    excluded = groups.excluded(every)
+    if excluded is not None:
+        bounds[excluded] = np.inf
+    candidates = np.argpartition(bounds, kept - 1, axis=1)[:, :kept].astype(np.int64)
+    bounds, candidates = smallest(np.take_along_axis(bounds, candidates, axis=1), candidates, kept)
+    return bounds, np.where(np.isfinite(bounds), candidates, -1)
 
 
 # First search: float32 on the devices.
@@ -291,14 +314,9 @@ def _search_float64(
     reaches the k-th distance to within `_TIE_TOLERANCE` count as ties of what is already found.
     """
     k, width = squared.shape[1], tile.shape[1]
-    shrink = 1.0 - 4.0 * (width + 8.0) * FLOAT64_ROUNDOFF
-    centre = frame.centre.astype(np.float64)[None, :]
-    queries = (tile - centre) * frame.scale
-    query_norms = squared_norms(queries)
+    queries = _framed(tile, frame)
     for block in row_blocks(len(reference), rows_within(memory_bytes // 8, 16 * width, len(reference), 1)):
-        rows = (read_rows(reference, block) - centre) * frame.scale
-        bounds = shrink * (query_norms[:, None] + squared_norms(rows)[None, :]) - 2.0 * (queries @ rows.T)
-        bounds /= frame.scale**2
+        bounds = _float64_bounds(queries, _framed(read_rows(reference, block), frame)) / frame.scale**2
         excluded = groups.excluded(block)
         if excluded is not None:
             bounds[excluded] = np.inf
@@ -316,3 +334,14 @@ def _search_float64(
         values[who, k + slots] = squared_differences(tile, reference, who, block.start + columns, memory_bytes)
         squared, found = smallest(values, labels, k)
     return squared, found
+
+
+def _framed(rows: np.ndarray, frame: Frame) -> np.ndarray:
+    """Rows in a frame, in float64."""
+    return (rows - frame.centre.astype(np.float64)[None, :]) * frame.scale
+
+
+def _float64_bounds(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Lower bounds `[Q, B]` of squared distances, from products in float64."""
+    shrink = 1.0 - 4.0 * (queries.shape[1] + 8.0) * FLOAT64_ROUNDOFF
+    return shrink * (squared_norms(queries)[:, None] + squared_norms(rows)[None, :]) - 2.0 * (queries @ rows.T)
