@@ -53,6 +53,10 @@ class StagePrograms:
         self.stage, self.mesh, self.rows = stage, mesh, rows
         self._size, self._streamed = size, streamed
         self._sharded = stage.parameter_shards != 1
+        self.used = False
+        """Whether a training has them, and so compiles them where they are called."""
+        self.compiled: tuple[jax.stages.Compiled, jax.stages.Compiled] | None = None
+        """`init` and `advance`, where they were compiled ahead."""
         key = jax.eval_shape(lambda: jax.random.key(0))
         self.shapes: TrainState = jax.eval_shape(self._start, key, dict(done))
         """Shapes and types of the state."""
@@ -126,6 +130,17 @@ class StagePrograms:
         given = (self._specs, self.data_specs, self.done_specs, WHOLE, WHOLE)
         body = jax.shard_map(many, mesh=self.mesh, in_specs=given, out_specs=(self._specs, WHOLE))
         return jax.jit(body, donate_argnums=0)
+
+    def compile(self, key: jax.Array, data: Any, done: Mapping[str, Any]) -> None:
+        """Compiles both ahead, from shapes and types."""
+
+        def lie(shapes: Any, specs: Any) -> Any:
+            where = functools.partial(NamedSharding, self.mesh)
+            return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where(s)), shapes, specs)
+
+        done = lie(dict(done), self.done_specs)
+        arguments = self.like(), lie(data, self.data_specs), done, key, jax.ShapeDtypeStruct((), jnp.int32)
+        self.compiled = self.init.lower(key, done).compile(), self.advance.lower(*arguments).compile()
 
     def _step(self, state: TrainState, data, done, key):
         stage, share = self.stage, self.stage.batch_size // math.prod(self.mesh.shape[axis] for axis in self.rows)

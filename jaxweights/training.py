@@ -18,6 +18,7 @@ import math
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -78,16 +79,42 @@ def train_generator(
         log, begin = _silent, _silent
     data, constants = generator.prepare(training)
     state: dict[str, Any] = {"constants": constants}
-    for number, stage in enumerate(generator.stages()):
-        own = jax.random.fold_in(key, number), f"{generator.name}/{stage.name}"
-        tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
-        started = functools.partial(begin, generator.name, stage.name)
-        folder = None if path is None else path / stage.name
-        trainer = StageTrainer(stage, data, state, mesh, *own, origin=(generator, number))
-        found = trainer.run(folder, tagged, checkpoint_every, started)
-        del trainer  # its arrays are gone before the next one's are made
-        state = {**state, stage.name: found}
+    stages = generator.stages()
+    with ThreadPoolExecutor(1) as pool:
+        for number, stage in enumerate(stages):
+            own = jax.random.fold_in(key, number), f"{generator.name}/{stage.name}"
+            tagged = functools.partial(_tagged_log, log, generator.name, stage.name)
+            started = functools.partial(begin, generator.name, stage.name)
+            folder = None if path is None else path / stage.name
+            trainer = StageTrainer(stage, data, state, mesh, *own, origin=(generator, number))
+            later = None
+            if number + 1 < len(stages) and not (path is not None and (path / stages[number + 1].name).exists()):
+                later = pool.submit(_compile_ahead, trainer, stages[number + 1], (generator, number + 1), data, state)
+            found = trainer.run(folder, tagged, checkpoint_every, started)
+            if later is not None:
+                later.result()
+            del trainer, later  # arrays are gone before the next one's are made
+            state = {**state, stage.name: found}
     return {**state, **generator.finish(state, data)}
+
+
+def _compile_ahead(
+    trainer: StageTrainer, stage: Stage, origin: tuple[LearnedGenerator, int], data: Any, state: Mapping[str, Any]
+) -> None:
+    """Compiles the programs of the next stage while one trains, where they are shared and small enough to be."""
+    try:
+        hash(origin)
+    except TypeError:  # programs of its own, made where they are used
+        return
+    if jax.process_count() > 1 or stage.parameter_shards != 1 or trainer.streams:
+        return
+    params, model_state = jax.eval_shape(trainer.stage.init, trainer.key, dict(state))
+    done = {**state, trainer.stage.name: {"params": params, "model_state": model_state}}
+    mesh, rows = arrange(stage, trainer.devices, _num_params(stage, trainer.key, done))
+    size = jax.tree.leaves(data)[0].shape[0]
+    programs = steps.of_stage(stage, mesh, rows, size, data, done, 0, origin)
+    if size >= stage.batch_size and not programs.used and programs.compiled is None:
+        programs.compile(trainer.key, data, done)
 
 
 def _silent(*arguments) -> None:
@@ -102,6 +129,11 @@ def arrange(stage: Stage, devices: Sequence[Any], num_params: int) -> sharding.D
     """The devices that train a stage with so many parameters."""
     large = devices[0].platform == "cpu" and stage.parameter_shards == 1 and num_params > _CPU_PARAMS
     return sharding.arrange(devices, stage.batch_size, stage.parameter_shards, 1 if large else None)
+
+
+def _num_params(stage: Stage, key: jax.Array, done: Mapping[str, Any]) -> int:
+    params, _ = jax.eval_shape(stage.init, key, dict(done))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
 class StageTrainer:
@@ -139,9 +171,9 @@ class StageTrainer:
                 "generator's batch size or train more runs."
             )
         self.stage, self.name = stage, name
-        self._key, self._size = key, size
-        devices = list(mesh.devices.flat)
-        self.mesh, rows = arrange(stage, devices, self._num_params(done))
+        self.key, self._size = key, size
+        self.devices = list(mesh.devices.flat)
+        self.mesh, rows = arrange(stage, self.devices, _num_params(stage, key, done))
         own = sum(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
         self._stream = None
         given = stage.data_memory
@@ -151,23 +183,25 @@ class StageTrainer:
             self._stream = streaming.Stream(data, self._chosen, split, stage.batch_size, stage.steps)
         shapes, streamed = (data, 0) if self._stream is None else (self._stream.shapes, self._stream.length)
         self.programs = steps.of_stage(stage, self.mesh, rows, size, shapes, done, streamed, origin)
-        self._init, self._advance = self.programs.init, self.programs.advance
+        self._init, self._advance = self.programs.compiled or (self.programs.init, self.programs.advance)
+        self.programs.used = True
         placed = None if self._stream is not None else streaming.whole(data)
         self._data = None if placed is None else sharding.place(self.mesh, placed, self.programs.data_specs)
         self._done = sharding.place(self.mesh, dict(done), self.programs.done_specs)
 
-    def _num_params(self, done: Mapping[str, Any]) -> int:
-        params, _ = jax.eval_shape(self.stage.init, self._key, dict(done))
-        return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+    @property
+    def streams(self) -> bool:
+        """Whether the examples are read ahead, and not all on the devices."""
+        return self._stream is not None
 
     def init(self) -> TrainState:
         """The state before the first step, on every device or split over them."""
-        return self._init(self._key, self._done)
+        return self._init(self.key, self._done)
 
     def compile(self) -> tuple[jax.stages.Compiled, jax.stages.Compiled]:
         """Compiles the programs of `init` and `advance`, which use them from then on; allocates nothing."""
-        self._init = self.programs.init.lower(self._key, self._done).compile()
-        key, count = jax.random.fold_in(self._key, 1), jnp.int32(1)
+        self._init = self.programs.init.lower(self.key, self._done).compile()
+        key, count = jax.random.fold_in(self.key, 1), jnp.int32(1)
         data = self._data if self._stream is None else self._stream.shapes
         self._advance = self.programs.advance.lower(self.programs.like(), data, self._done, key, count).compile()
         return self._init, self._advance
@@ -176,7 +210,7 @@ class StageTrainer:
         """Takes `count` steps, at most `most` of them; the state is donated. Metrics are `[MOST_STEPS]`, of which the
         first `count` are meant."""
         data = self._data if self._stream is None else self._stream.block(int(state.step))
-        return self._advance(state, data, self._done, jax.random.fold_in(self._key, 1), jnp.int32(count))
+        return self._advance(state, data, self._done, jax.random.fold_in(self.key, 1), jnp.int32(count))
 
     def most(self, step: int) -> int:
         """Most steps that `advance` takes from this one on."""
@@ -189,7 +223,7 @@ class StageTrainer:
 
     def _chosen(self, data: Any, step: jax.Array) -> Any:
         """The examples of a step."""
-        return self.stage.gather(data, *steps.drawn(self.stage, self._size, jax.random.fold_in(self._key, 1), step))
+        return self.stage.gather(data, *steps.drawn(self.stage, self._size, jax.random.fold_in(self.key, 1), step))
 
     def run(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 import os
 import pathlib
 import re
@@ -82,6 +83,10 @@ def setup_jax(logs: pathlib.Path | str | None = None, alone: bool = False) -> No
     """
     from jaxweights import parallel, processes
 
+    # What was imported stays, and traced programs and figures are many small objects, which are looked through less
+    # often.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
     cache = str(ROOT / ".cache" / "jax") if _CACHE_DIR.value is None else _CACHE_DIR.value
     parallel.configure(_HOST_DEVICES.value, cache)
     if not alone:
