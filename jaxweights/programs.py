@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import jax
-import jaxlib
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +36,6 @@ def shared(make: Callable[P, T]) -> Callable[P, T]:
 def cheap() -> dict[str, Any] | None:
     """Compiler options of programs that run once, for a moment: XLA's older way of compiling loops for a CPU takes half
     of the time. None where these options are not known."""
-    if jax.default_backend() != "cpu" or not jaxlib.__version__.startswith("0.10."):
+    if jax.default_backend() != "cpu" or not importlib.metadata.version("jaxlib").startswith("0.10."):
         return None
     return {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
