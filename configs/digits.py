@@ -2,7 +2,7 @@
 
     make demo        or        python -m launch.run --config=configs/digits.py --workdir=runs/digits
 
-Under three minutes on two cores, nothing to download.
+About 70 seconds on two cores, nothing to download.
 """
 
 from ml_collections import ConfigDict
