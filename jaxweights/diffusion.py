@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxweights import draws
+
 Prediction = Literal["epsilon", "x0", "v"]
 Variance = Literal["fixed_small", "fixed_large"]
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
@@ -170,11 +172,9 @@ def diffuse(diffusion: Diffusion, x0: jax.Array, keys: jax.Array) -> Noised:
       keys: `[n]` typed PRNG keys, one per example.
     """
 
-    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        time_key, noise_key = jax.random.split(key)
-        return jax.random.randint(time_key, (), 0, diffusion.num_steps), jax.random.normal(noise_key, x0.shape[1:])
-
-    timesteps, noise = jax.vmap(draw)(keys)
+    time_keys, noise_keys = jax.vmap(lambda key: jax.random.split(key), out_axes=1)(keys)
+    timesteps = jax.vmap(lambda key: jax.random.randint(key, (), 0, diffusion.num_steps))(time_keys)
+    noise = draws.normal(noise_keys, x0.shape[1:])
     return Noised(diffusion.add_noise(x0, noise, timesteps), timesteps, diffusion.target(x0, noise, timesteps))
 
 
@@ -334,7 +334,7 @@ def _scan(
     """Runs `x <- update(...) + coefficients[2] * noise` over the timesteps in the order given."""
 
     def normal(timestep: jax.Array | int) -> jax.Array:
-        return jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, timestep), shape))(keys)
+        return draws.normal(jax.vmap(lambda key: jax.random.fold_in(key, timestep))(keys), shape)
 
     is_stochastic = bool(np.any(coefficients[:, 2] > 0))
 

@@ -243,7 +243,8 @@ class WeightSpec:
             index = jnp.arange(span.start, span.stop, dtype=jnp.int32).reshape(leaf.stored_axes)
             for position, axis in enumerate(leaf.order):
                 if leaf.groups[axis] != FIXED:
-                    index = jnp.take(index, permutations[leaf.groups[axis]], axis=position)
+                    # Clipped, as filling what is out of bounds is another pass.
+                    index = jnp.take(index, permutations[leaf.groups[axis]], axis=position, mode="clip")
             parts.append(index.reshape(-1))
         return jnp.concatenate(parts)
 

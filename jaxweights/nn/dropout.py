@@ -5,10 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxweights import draws
+
 
 def keep(keys: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
     """Which values dropout keeps, `[n, *shape]` bool, for keys `[n]`; a row depends on its own key alone."""
-    return jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
+    return draws.uniform(keys, shape) < 1 - rate
 
 
 def drop(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxweights import draws
 from jaxweights import flow as flows
 from jaxweights.auditing.alignment.canonical import weight_places
 from jaxweights.errors import UserError
@@ -336,9 +337,10 @@ class Flow(FlowSettings):
                 noise = jax.random.fold_in(jax.random.wrap_key_data(table), row)
             a, b = self.time_beta
             drawn = jax.random.uniform(time) if a == b == 1 else jax.random.beta(time, a, b)
-            return drawn, jax.random.normal(noise, shape), jax.random.normal(jitter, shape)
+            return drawn, noise, jitter
 
-        drawn, noise, jitter = jax.vmap(draw)(keys)
+        drawn, noise_keys, jitter_keys = jax.vmap(draw)(keys)
+        noise, jitter = draws.normal(noise_keys, shape), draws.normal(jitter_keys, shape)
         times = drawn if times is None else times
         start = space.start(constants["source_std"] * noise)
         x, target = space.path(start, networks, times)

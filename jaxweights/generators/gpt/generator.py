@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
+from jaxweights import draws
 from jaxweights.errors import UserError
 from jaxweights.generators import checks, domain, factors, rows
 from jaxweights.generators.base import Prompted, Samples, Stage, Training, keys_for, vanishes
@@ -378,7 +379,7 @@ class GPT(Prompted):
         if self.permute:
             start, target = pairs.permute(layout.spec, start, target, keys)
         if not vanishes(self.noise):
-            drawn = jax.vmap(lambda key: jax.random.normal(key, target.shape[1:]))(keys_for(keys, pairs.NOISE))
+            drawn = draws.normal(keys_for(keys, pairs.NOISE), target.shape[1:])
             target = target + self.noise * drawn
         features = network.metric_features(batch["target_metric"], batch["start_metric"], constants["frequencies"])
 

@@ -79,7 +79,8 @@ def _scaled(uniform: jax.Array, count: jax.Array) -> jax.Array:
 def permute(spec: WeightSpec, start: jax.Array, target: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Reorders the hidden units of each pair of `[b, P]` at random, both networks of a pair alike; keys `[b]`."""
     orders = jax.vmap(lambda key: spec.permutation_index(spec.random_permutation(key)))(keys_for(keys, _PERMUTATION))
-    return jnp.take_along_axis(start, orders, axis=1), jnp.take_along_axis(target, orders, axis=1)
+    start, target = (jnp.take_along_axis(x, orders, axis=1, mode="promise_in_bounds") for x in (start, target))
+    return start, target
 
 
 def std(weights: np.ndarray) -> float:

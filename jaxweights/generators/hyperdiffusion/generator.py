@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
+from jaxweights import draws
 from jaxweights.generators import checks, domain, factors, rows
 from jaxweights.generators.base import Augmented, Samples, Stage, Training, keys_for, vanishes
 from jaxweights.generators.hyperdiffusion import importer, network
@@ -299,9 +300,9 @@ class HyperDiffusion(Augmented):
         module: Any = self._module(constants)
         if self.augment > 1:
             choice = jax.vmap(lambda key: jax.random.randint(key, (), 0, self.augment))(keys_for(keys, _ORDER))
-            batch = jnp.take_along_axis(batch, constants["orders"][choice], axis=1)
+            batch = jnp.take_along_axis(batch, constants["orders"][choice], axis=1, mode="promise_in_bounds")
         if not vanishes(self.noise):
-            drawn = jax.vmap(lambda key: jax.random.normal(key, batch.shape[1:]))(keys_for(keys, _NOISE))
+            drawn = draws.normal(keys_for(keys, _NOISE), batch.shape[1:])
             batch = batch + self.noise * drawn
         batch = (batch - constants["mean"][None, :]) / constants["std"][None, :]
 

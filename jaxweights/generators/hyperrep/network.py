@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxweights import draws
 from jaxweights.generators.hyperrep.layout import Layer, UnitLayout
 from jaxweights.nn.dense import Dense, matmul
 from jaxweights.nn.dropout import drop
@@ -248,12 +249,9 @@ def keep_mask(keys: jax.Array, index: jax.Array | int, size: int, rate: float) -
       size: values per example.
       rate: probability of dropping, rounded to a multiple of 2 ** -16.
     """
-
-    def draw(key: jax.Array) -> jax.Array:
-        words = jax.random.bits(jax.random.fold_in(key, index), ((size + 1) // 2,), jnp.uint32)
-        return lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:size]
-
-    return jax.vmap(draw)(keys) >= round(rate * 2**16)
+    words = draws.bits(jax.vmap(lambda key: jax.random.fold_in(key, index))(keys), ((size + 1) // 2,))
+    halves = lax.bitcast_convert_type(words, jnp.uint16).reshape(len(words), -1)[:, :size]
+    return halves >= round(rate * 2**16)
 
 
 class Encoder(nn.Module):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxweights import draws
 from jaxweights.spec import WeightSpec
 
 _ERASE_TRIES = 10
@@ -59,12 +60,13 @@ def two_views(
       `(inputs, targets)`, each `[2, b, P]`: what the autoencoder sees and what it has to reproduce.
     """
 
-    def pair(vector: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # One draw of raw bits for everything: each further call of the generator is a further program to compile.
-        bits = jax.random.bits(key, (2, _num_words(spec, views)), jnp.uint32)
+    # One draw of raw bits for everything: each further call of the generator is a further program to compile.
+    bits = draws.bits(keys, (2, _num_words(spec, views)))
+
+    def pair(vector: jax.Array, bits: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.vmap(lambda words: _view(vector, words, spec, views, table))(bits)
 
-    return jax.vmap(pair, out_axes=1)(x, keys)
+    return jax.vmap(pair, out_axes=1)(x, bits)
 
 
 def _num_words(spec: WeightSpec, views: Views) -> int:

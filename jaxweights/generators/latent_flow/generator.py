@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxweights import draws
 from jaxweights import flow as flows
 from jaxweights.errors import UserError
 from jaxweights.generators import behaviour, canonical, conditions, domain, moments, principal, selection
@@ -258,7 +259,7 @@ class LatentFlow(LatentFlowSettings):
         """The loss of the autoencoder for networks `[n, P]`, and its parts."""
         read = networks
         if not vanishes(self.noise):
-            jitter = jax.vmap(lambda key: jax.random.normal(key, networks.shape[1:]))(keys_for(keys, _JITTER))
+            jitter = draws.normal(keys_for(keys, _JITTER), networks.shape[1:])
             read = networks + self.noise * constants["spread"] * jitter
         latents, log_variance = self._encoded(params, constants, read)
         loss, metrics = jnp.float32(0), {}
@@ -325,7 +326,7 @@ class LatentFlow(LatentFlowSettings):
         dropped: jax.Array | None = None,
     ) -> jax.Array:
         """Mean squared error of the velocity at random points of the paths to standardised latents `[n, L]`."""
-        noise = jax.vmap(lambda key: jax.random.normal(key, data.shape[1:]))(keys_for(keys, _NOISE))
+        noise = draws.normal(keys_for(keys, _NOISE), data.shape[1:])
         times = jax.vmap(jax.random.uniform)(keys_for(keys, _TIME))
         shown = self._context(constants, known.taught, keys)
         module: Any = self._velocity(constants)

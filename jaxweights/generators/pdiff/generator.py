@@ -22,6 +22,7 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
+from jaxweights import draws
 from jaxweights.generators import checks, factors, moments
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training
 from jaxweights.generators.normalisation import Normalised, normalise, restore
@@ -269,11 +270,9 @@ class PDiff(LearnedGenerator):
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         """Mean squared error against the noised input, the latent noised as well; plus the weighted divergence."""
 
-        def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            input_key, latent_key = jax.random.split(key)
-            return jax.random.normal(input_key, batch.shape[1:]), jax.random.normal(latent_key, (self.latent_dim,))
-
-        input_noise, latent_noise = jax.vmap(draw)(keys)
+        input_keys, latent_keys = jax.vmap(lambda key: jax.random.split(key), out_axes=1)(keys)
+        input_noise = draws.normal(input_keys, batch.shape[1:])
+        latent_noise = draws.normal(latent_keys, (self.latent_dim,))
         x = batch + self.input_noise * input_noise
         module = self._autoencoder(done["constants"]["mean"].shape[0])
         (reconstruction, mean, log_variance), updated = module.apply(

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from jaxweights import diffusion as diffusion_lib
-from jaxweights import parallel
+from jaxweights import draws, parallel
 from jaxweights.generators import checks, factors
 from jaxweights.generators.base import LearnedGenerator, Samples, Stage, Training, keys_for, vanishes
 from jaxweights.generators.normalisation import normalise, restore
@@ -288,7 +288,7 @@ class RPG(LearnedGenerator):
         constants, vectors, rows = done["constants"], batch["vectors"], batch["row"]
         count = len(constants["places"])
         if not vanishes(self.noise):
-            jitter = jax.vmap(lambda key: jax.random.normal(key, vectors.shape[1:]))(keys_for(keys, _JITTER))
+            jitter = draws.normal(keys_for(keys, _JITTER), vectors.shape[1:])
             vectors = vectors + self.noise * jitter
         prototypes = self._prototypes(params, constants, rows if self.permutation_states != _ONE else rows[:1] * 0)
         prototypes = jnp.broadcast_to(prototypes, (len(rows), *prototypes.shape[1:]))

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxweights import draws
 from jaxweights.generators.sane.tokens import Symmetry, tokens_of
 
 
@@ -70,7 +71,7 @@ def two_views(
     w, size = settings.window, index.shape[1]
     units = sum(groups) if settings.views == "permuted" else 0
     # One draw of raw bits for everything: each further call of the generator is a further program to compile.
-    bits = jax.vmap(lambda key: jax.random.bits(key, (1 + units + 2 * w * size,), jnp.uint32))(keys)
+    bits = draws.bits(keys, (1 + units + 2 * w * size,))
     common, noise = bits[:, : 1 + units], bits[:, 1 + units :]
     if settings.draw == "batch":
         common = jnp.broadcast_to(_first(common, axis_name)[None], common.shape)
