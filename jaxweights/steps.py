@@ -57,6 +57,8 @@ class StagePrograms:
         """Whether a training has them, and so compiles them where they are called."""
         self.compiled: tuple[jax.stages.Compiled, jax.stages.Compiled] | None = None
         """`init` and `advance`, where they were compiled ahead."""
+        # A sum over one device is a copy: a tenth of a step where parameters are many and a batch is small.
+        self._alone = mesh.size == 1
         key = jax.eval_shape(lambda: jax.random.key(0))
         self.shapes: TrainState = jax.eval_shape(self._start, key, dict(done))
         """Shapes and types of the state."""
@@ -127,6 +129,8 @@ class StagePrograms:
 
             return jax.lax.fori_loop(0, count, body, (state, buffers))
 
+        if self._alone:
+            return jax.jit(many, donate_argnums=0, out_shardings=(self._shardings, NamedSharding(self.mesh, WHOLE)))
         given = (self._specs, self.data_specs, self.done_specs, WHOLE, WHOLE)
         body = jax.shard_map(many, mesh=self.mesh, in_specs=given, out_specs=(self._specs, WHOLE))
         return jax.jit(body, donate_argnums=0)
@@ -143,9 +147,12 @@ class StagePrograms:
         self.compiled = self.init.lower(key, done).compile(), self.advance.lower(*arguments).compile()
 
     def _step(self, state: TrainState, data, done, key):
-        stage, share = self.stage, self.stage.batch_size // math.prod(self.mesh.shape[axis] for axis in self.rows)
-        first = jax.lax.axis_index(self.rows) * share
-        rows, keys = (jax.lax.dynamic_slice(x, (first,), (share,)) for x in drawn(stage, self._size, key, state.step))
+        stage, axis_name = self.stage, None if self._alone else self.rows
+        rows, keys = drawn(stage, self._size, key, state.step)
+        if axis_name is not None:
+            share = stage.batch_size // math.prod(self.mesh.shape[axis] for axis in axis_name)
+            first = jax.lax.axis_index(axis_name) * share
+            rows, keys = (jax.lax.dynamic_slice(x, (first,), (share,)) for x in (rows, keys))
         if self._streamed:
             place = state.step % self._streamed
             batch = jax.tree.map(lambda x: x[place], data)
@@ -156,12 +163,13 @@ class StagePrograms:
 
         def loss(params):
             params = sharding.parts(params, self._axes)
-            value, (model_state, metrics) = stage.loss(params, state.model_state, done, batch, keys, self.rows)
-            metrics = sharding.mean({"loss": value, **metrics})
+            value, (model_state, metrics) = stage.loss(params, state.model_state, done, batch, keys, axis_name)
+            metrics = {"loss": value, **metrics}
+            metrics = metrics if axis_name is None else sharding.mean(metrics)
             return metrics["loss"], (model_state, metrics)
 
         gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(state.params)
-        if self.rows != self.mesh.axis_names:
+        if axis_name is not None and axis_name != self.mesh.axis_names:
             # The same on all devices that see the same rows, which JAX does not know.
             model_state = jax.lax.pmax(model_state, sharding.MODEL)
         if stage.gradient_clip:
