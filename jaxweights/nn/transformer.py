@@ -32,6 +32,7 @@ INIT_STD = 0.02
 """Standard deviation of the initial entries of matrices, as in the published code."""
 
 _EXPANSION = 4  # hidden size of a block's dense layers over its width
+_UNROLLED = 8  # on a CPU, blocks of a stack that are compiled one by one
 
 
 class Group(NamedTuple):
@@ -250,12 +251,25 @@ class Blocks(nn.Module):
             x = drop(x, kept[:, : tokens * d].reshape(x.shape), a.dropout)
             params["keep"] = jnp.swapaxes(kept[:, tokens * d :].reshape(n, a.blocks, size), 0, 1)
         block = jax.checkpoint(_block, static_argnums=(2, 3)) if a.remat else _block
+        if a.blocks <= _UNROLLED and jax.default_backend() == "cpu":
+            *first, last = _apart(params, a.blocks)
+            for p in first:
+                x = block(x, p, a, x.shape[1])
+            return block(x, last, a, self.read)
         first, last = (jax.tree.map(operator.itemgetter(part), params) for part in (slice(-1), -1))
         x = lax.scan(lambda x, p: (block(x, p, a, x.shape[1]), None), x, first)[0]
         return block(x, last, a, self.read)
 
     def _stacked(self, name: str, shape: tuple[int, ...], initial: Initial) -> Kernel:
         return kernel(self, name, (self.architecture.blocks, *shape), initial)
+
+
+def _apart(params: Any, count: int) -> list[Any]:
+    """Arrays `[count, ...]` as a list of trees. Split, not indexed: the gradient is one concatenation instead of a
+    padded sum."""
+    leaves, tree = jax.tree.flatten(params)
+    parts = [[lax.squeeze(part, (0,)) for part in lax.split(leaf, (1,) * count)] for leaf in leaves]
+    return [tree.unflatten(part) for part in zip(*parts, strict=True)]
 
 
 def _block(x: jax.Array, p: Mapping[str, Any], a: Architecture, read: int) -> jax.Array:
@@ -277,7 +291,9 @@ def _block(x: jax.Array, p: Mapping[str, Any], a: Architecture, read: int) -> ja
     mixed = matmul(mixed, p["out_kernel"], a.dtype) + p["out_bias"][None, None, :]
     x = x[:, :read] + drop(mixed, mixing, a.dropout)
     hidden = layer_norm(x, p["norm_2_scale"], p["norm_2_bias"])
-    hidden = gelu(matmul(hidden, p["up_kernel"], a.dtype) + p["up_bias"][None, None, :])
+    # Computed again for the gradient, which reads what the product wrote instead of two further arrays of its size.
+    activated = jax.checkpoint(lambda hidden, bias: gelu(hidden + bias[None, None, :]))
+    hidden = activated(matmul(hidden, p["up_kernel"], a.dtype), p["up_bias"])
     hidden = matmul(hidden, p["down_kernel"], a.dtype) + p["down_bias"][None, None, :]
     return x + drop(hidden, dense, a.dropout)
 
