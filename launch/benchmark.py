@@ -32,6 +32,7 @@ SUITES = (
     "sample",
     "hyperrep",
     "gpt",
+    "training",
     "fields",
     "shapes",
     "growth",
@@ -86,11 +87,13 @@ def main(argv) -> None:
         probing,
         sample,
         shapes,
+        training,
         zoo,
     )
 
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are part of what is measured
-    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, fields, shapes, growth, bias, probing, peers)
+    modules = (zoo, evaluate, partial, audit, sample, hyperrep, gpt, training, fields, shapes)
+    modules += (growth, bias, probing, peers)
     suites = {name: module.cases for name, module in zip(SUITES, modules, strict=True)}
     suites["zoo"] = functools.partial(zoo.cases, tuple(int(n) for n in _MODELS.value))
     timing = measure.Timing(costs.matmul_peak(parallel.make_mesh()), _SECONDS.value, _ROUNDS.value)

@@ -40,13 +40,14 @@ def cases() -> list[Case]:
 
 
 @functools.cache
-def _net() -> nets.TaskNet:
+def net() -> nets.TaskNet:
+    """The network that is fitted."""
     return tasks.build({"name": "field"}, (3,), 1)
 
 
 def _step_flop(batch: int) -> float:
     """Forward, gradient of the weights, and of the inputs of all layers but the first."""
-    layers = [2.0 * batch * math.prod(leaf.shape) for leaf in _net().spec.leaves if len(leaf.shape) == 2]
+    layers = [2.0 * batch * math.prod(leaf.shape) for leaf in net().spec.leaves if len(leaf.shape) == 2]
     return 3 * sum(layers) - layers[0]
 
 
@@ -63,7 +64,7 @@ def _ours(batch: int, dtype: str) -> Work:
     config = {"steps": 10**9, "batch_size": batch, "optimizer": "adam", "learning_rate": 0.01, "dtype": dtype}
     config |= {"schedule": "plateau", "plateau": {"stop_patience": 0}}
     recipe = zoo.Recipe.from_settings(settings.make(FieldZoo, config), SAMPLES)
-    trainer = zoo.Trainer(FieldProgram(_net(), recipe, SAMPLES), parallel.make_mesh())
+    trainer = zoo.Trainer(FieldProgram(net(), recipe, SAMPLES), parallel.make_mesh())
     runs = np.arange(trainer.group)
     data = trainer.select(_signals(len(runs)), runs)
     state = trainer.init(0, runs)

@@ -205,10 +205,9 @@ def _torch_train(settings) -> Work | None:
     return Work(run, lambda times: times * float(batch))
 
 
-def _torch_transformer(torch, settings):
-    """The transformer with the published structure."""
-    nn, width, heads = torch.nn, settings["width"], settings["heads"]
-    sizes = _layout().sizes
+def torch_block(torch, width: int, heads: int):
+    """A pre-norm block with the published structure."""
+    nn = torch.nn
 
     class Block(nn.Module):
         def __init__(self):
@@ -224,6 +223,14 @@ def _torch_transformer(torch, settings):
             x = x + self.out((weights @ v).transpose(1, 2).reshape(x.shape))
             return x + self.dense(self.norms[1](x))
 
+    return Block()
+
+
+def _torch_transformer(torch, settings):
+    """The transformer with the published structure."""
+    nn, width, heads = torch.nn, settings["width"], settings["heads"]
+    sizes = _layout().sizes
+
     class Transformer(nn.Module):
         def __init__(self):
             super().__init__()
@@ -231,7 +238,7 @@ def _torch_transformer(torch, settings):
             self.embed = nn.ModuleList([nn.Linear(size, width, bias=False) for size in inputs])
             self.norm_in, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
             self.positions = nn.Parameter(torch.zeros(len(inputs), width))
-            self.blocks = nn.Sequential(*(Block() for _ in range(settings["blocks"])))
+            self.blocks = nn.Sequential(*(torch_block(torch, width, heads) for _ in range(settings["blocks"])))
             self.unembed = nn.ModuleList([nn.Linear(width, size, bias=False) for size in sizes])
             self.register_buffer("frequencies", 2 ** torch.linspace(0, 14, _FREQUENCIES))
 

@@ -158,12 +158,16 @@ def compiled(function, *args) -> tuple[Any, float, float | None]:
     return program, took, mib
 
 
-def training(generator, population, units: Callable[[int], float]) -> Work:
-    """Optimizer steps of a learned generator with one stage; `units` converts a number of steps."""
+def training(generator, population, units: Callable[[int], float], number: int = 0) -> Work:
+    """Optimizer steps of a stage of a learned generator, after the initial state of those before it; `units` converts a
+    number of steps."""
     data, constants = generator.prepare(population)
-    (stage,) = generator.stages()
-    mesh, key = parallel.make_mesh(), jax.random.key(0)
-    trainer = StageTrainer(stage, data, {"constants": constants}, mesh, key, "benchmark")
+    state, key = {"constants": constants}, jax.random.key(0)
+    *before, stage = generator.stages()[: number + 1]
+    for earlier in before:
+        params, model_state = jax.jit(earlier.init)(key, state)
+        state = {**state, earlier.name: {"params": params, "model_state": model_state}}
+    trainer = StageTrainer(stage, data, state, parallel.make_mesh(), key, "benchmark")
     box = [trainer.init()]
 
     def run(times):

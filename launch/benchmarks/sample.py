@@ -17,6 +17,7 @@ from jaxweights import generators, parallel
 from jaxweights.generators.pdiff import PDiff
 from jaxweights.nn.leaves import Leaves
 from jaxweights.population import Population
+from jaxweights.spec import WeightSpec
 from launch.benchmarks import measure
 from launch.benchmarks.measure import Case, Work
 
@@ -27,7 +28,7 @@ LAYERS, WIDTH = 4, 512  # of the vectors: weights and biases of two normalisatio
 def cases() -> list[Case]:
     """P-diff at the demo's and at the published size, in float32 and bfloat16; steps of single networks per second."""
     found = []
-    sizes = (("demo size", _pdiff("pdiff_small")), ("published size", _pdiff("pdiff_published")))
+    sizes = (("demo size", pdiff("pdiff_small")), ("published size", pdiff("pdiff_published")))
     for size, config in sizes:
         for dtype in ("float32", "bfloat16"):
             build = {
@@ -36,17 +37,26 @@ def cases() -> list[Case]:
                 "torch_loop": functools.partial(_torch, config, dtype),
             }
             name = f"P-diff, {SAMPLES} samples, {TIMESTEPS} timesteps ({size}, {dtype})"
-            found.append(Case(name, "network-steps/s", _flop(config), build))
+            found.append(Case(name, "network-steps/s", flop(config), build))
     return found
 
 
-def _pdiff(preset: str) -> PDiff:
+def vectors() -> WeightSpec:
+    """Meaning of the vectors."""
+    leaves = Leaves()
+    for i in range(LAYERS):
+        leaves.vector(f"layer{i}", WIDTH)
+    return leaves.spec()
+
+
+def pdiff(preset: str) -> PDiff:
+    """The generator of a preset."""
     generator = generators.build("pdiff", generators.preset(preset))
     assert isinstance(generator, PDiff)
     return generator
 
 
-def _flop(config: PDiff) -> float:
+def flop(config: PDiff) -> float:
     """FLOP of the denoiser's convolutions, for one network and step."""
     widths = (1, *config.denoiser_channels, *config.denoiser_channels[-2::-1], 1)
     pairs = sum(a * b for a, b in zip(widths[:-1], widths[1:], strict=True))
@@ -56,11 +66,8 @@ def _flop(config: PDiff) -> float:
 def _state(config, dtype) -> tuple[PDiff, dict[str, Any]]:
     """An untrained generator and its state; the cost is that of a trained one."""
     generator = config.replace(num_timesteps=TIMESTEPS, dtype=dtype)
-    leaves = Leaves()
-    for i in range(LAYERS):
-        leaves.vector(f"layer{i}", WIDTH)
     rows = np.random.default_rng(0).normal(size=(config.batch_size, LAYERS * WIDTH)).astype(np.float32)
-    _, constants = generator.prepare(Population.create(rows, leaves.spec()))
+    _, constants = generator.prepare(Population.create(rows, vectors()))
     state: dict[str, Any] = {"constants": constants}
     for stage in generator.stages():
         params, model_state = jax.jit(stage.init)(jax.random.key(0), state)
@@ -97,7 +104,7 @@ def _torch(config, dtype) -> Work | None:
     torch = measure.torch()
     if torch is None:
         return None
-    denoiser = _torch_denoiser(torch, config).eval()
+    denoiser = torch_denoiser(torch, config).eval()
     betas = torch.linspace(1e-4, 0.02, TIMESTEPS)
     bars = torch.cumprod(1 - betas, dim=0)
     variances = betas * (1 - torch.cat([torch.ones(1), bars[:-1]])) / (1 - bars)
@@ -114,7 +121,8 @@ def _torch(config, dtype) -> Work | None:
     return Work(run, lambda times: times * float(TIMESTEPS))
 
 
-def _torch_denoiser(torch, config):
+def torch_denoiser(torch, config):
+    """PyTorch's denoiser, with the layers of the published one."""
     nn, size = torch.nn, config.kernel_size
     widths = (1, *config.denoiser_channels, *config.denoiser_channels[-2::-1])
     depth = len(config.denoiser_channels)
