@@ -54,7 +54,8 @@ def stage(shards):
 
     def loss(params, model_state, done, batch, keys, axis_name):
         noisy = batch + 0.1 * jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys)
-        mean = jax.lax.pmean(noisy.mean(axis=0), axis_name)
+        mean = noisy.mean(axis=0)
+        mean = mean if axis_name is None else jax.lax.pmean(mean, axis_name)
         out = Stack().apply({"params": params}, noisy - mean[None, :])
         state = {"mean": model_state["mean"] + mean, "count": model_state["count"] + 1}
         return jnp.mean(jnp.square(out - batch)), (state, {"mean": jnp.mean(mean)})

@@ -51,7 +51,8 @@ class Denoiser(LearnedGenerator):
 
     def _loss(self, params, model_state, done, batch, keys, axis_name):
         noisy = batch + 0.1 * jax.vmap(lambda k: jax.random.normal(k, (P,)))(keys)
-        mean = jax.lax.pmean(noisy.mean(axis=0), axis_name)
+        mean = noisy.mean(axis=0)
+        mean = mean if axis_name is None else jax.lax.pmean(mean, axis_name)
         out = (noisy - mean[None, :]) @ params["w"] + params["b"][None, :]
         loss = jnp.mean((out - batch) ** 2)
         if self.poison >= 0:

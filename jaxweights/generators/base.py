@@ -56,8 +56,8 @@ class Stage:
       loss: `(params, model_state, done, batch, keys, axis_name) -> (loss, (model_state, metrics))`. `batch` (from
         `gather`) and `keys` `[b]` are this device's share; the value is the mean over that share. All randomness comes
         from the per-example keys, and batch statistics are averaged over `axis_name` (one or several axes of the
-        mesh) when it is given, so that the result does not depend on the number of devices. `metrics` is a flat dict of
-        scalars.
+        mesh) when it is given, so that the result does not depend on the number of devices; on one there is none.
+        `metrics` is a flat dict of scalars.
       ema_decay: decay of the exponential moving average of the parameters, or None for none; where it is given, the
         stage's result holds the averaged parameters as `params`.
       gather: `(data, rows, keys) -> batch` makes the examples of a step from the prepared data, row numbers `[b]` and
