@@ -251,7 +251,8 @@ class Blocks(nn.Module):
             x = drop(x, kept[:, : tokens * d].reshape(x.shape), a.dropout)
             params["keep"] = jnp.swapaxes(kept[:, tokens * d :].reshape(n, a.blocks, size), 0, 1)
         block = jax.checkpoint(_block, static_argnums=(2, 3)) if a.remat else _block
-        if a.blocks <= _UNROLLED and jax.default_backend() == "cpu":
+        # Not where memory is to be saved: XLA may compute again early what no loop holds back.
+        if a.blocks <= _UNROLLED and not a.remat and jax.default_backend() == "cpu":
             *first, last = _apart(params, a.blocks)
             for p in first:
                 x = block(x, p, a, x.shape[1])
