@@ -59,11 +59,12 @@ def test_few_networks_are_searched_alike(mesh, monkeypatch):
     for groups in ((), (runs, runs)):
         monkeypatch.setattr(euclidean, "_FEW", 0)
         many = euclidean.nearest(vectors, vectors, 4, *groups, mesh=mesh)
-        monkeypatch.setattr(euclidean, "_FEW", 1 << 20)
-        few = euclidean.nearest(vectors, vectors, 4, *groups, progress=lambda *done: steps.append(done))
-        np.testing.assert_array_equal(few.distances, many.distances)
-        np.testing.assert_array_equal(few.indices, many.indices)
-    assert steps == [(1, 1)] * 2
+        for most in (1 << 20, 1 << 12):  # all pairs in float64, and candidates
+            monkeypatch.setattr(euclidean, "_FEW", most)
+            few = euclidean.nearest(vectors, vectors, 4, *groups, progress=lambda *done: steps.append(done))
+            np.testing.assert_array_equal(few.distances, many.distances)
+            np.testing.assert_array_equal(few.indices, many.indices)
+    assert steps == [(1, 1)] * 4
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0])

@@ -74,12 +74,12 @@ def table(folder):
 def test_cells_resume_one_by_one_and_failures_are_named(config, tmp_path, monkeypatch):
     drawn = []
 
-    def draw(context, opened, generator, trained, path):
+    def draw(context, opened, generator, trained, path, compiled):
         if generator.name == "training_50" and not drawn.count("training_50"):
             drawn.append("training_50")
             raise KeyboardInterrupt
         drawn.append(generator.name)
-        return kept(context, opened, generator, trained, path)
+        return kept(context, opened, generator, trained, path, compiled)
 
     kept = samples._draw
     monkeypatch.setattr(samples, "_draw", draw)
