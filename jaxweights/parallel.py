@@ -16,8 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxweights.errors import UserError
 
-# Numbers of what is worked on at once, see `in_parts`.
 _SMALL_ROWS, _SMALL_ENTRIES = 2048, 1 << 22  # of matrices, see `host_products`
+# Numbers of what is worked on at once, see `in_parts`.
 _AT_ONCE, _AT_ONCE_ACCELERATOR = {"cpu": 1 << 18}, 1 << 24
 
 AXIS = "data"  # the one mesh axis: runs of a zoo, rows of a batch, samples, queries

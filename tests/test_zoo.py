@@ -96,6 +96,7 @@ def test_bulk_training_equals_a_plain_loop(tmp_path, order, optimizer):
     state = trainer.init(3, np.arange(3))
     dataset = digits()
     everything = put(pack(dataset.train_images, dataset.train_labels, dataset.scale, dataset.shift), trainer.mesh)
+    batch = jax.jit(trainer.program.batch)
     schedule = optax.cosine_decay_schedule(rate, 30)
     chain = {
         "sgd": optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(schedule, 0.9, nesterov=True)),
@@ -116,7 +117,7 @@ def test_bulk_training_equals_a_plain_loop(tmp_path, order, optimizer):
         params = jax.tree.map(lambda x, run=run: x[run], state.params)
         opt_state = chain.init(params)
         for s in range(30):
-            images, labels = trainer.program.batch(everything, state.words[run], jnp.int32(s))
+            images, labels = batch(everything, state.words[run], jnp.int32(s))
             params, opt_state = step(params, opt_state, images, labels)
         np.testing.assert_allclose(network().spec.flatten(params), store.weights[run], atol=2e-4)
 
