@@ -139,7 +139,7 @@ def _match(width: int) -> Callable[[], Any]:
 
 
 def _samples(count: int) -> Callable[[], Any]:
-    generator, state = sample._state(sample._pdiff("pdiff_small"), "float32")
+    generator, state = sample.untrained(sample.pdiff("pdiff_small"), "float32")
     mesh = parallel.make_mesh()
     state = jax.device_put(state, parallel.replicated(mesh))
     keys = jax.random.split(jax.random.key(1), count)

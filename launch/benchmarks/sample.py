@@ -63,7 +63,7 @@ def flop(config: PDiff) -> float:
     return 2.0 * config.kernel_size * config.latent_dim * pairs
 
 
-def _state(config, dtype) -> tuple[PDiff, dict[str, Any]]:
+def untrained(config: PDiff, dtype: str) -> tuple[PDiff, dict[str, Any]]:
     """An untrained generator and its state; the cost is that of a trained one."""
     generator = config.replace(num_timesteps=TIMESTEPS, dtype=dtype)
     rows = np.random.default_rng(0).normal(size=(config.batch_size, LAYERS * WIDTH)).astype(np.float32)
@@ -76,7 +76,7 @@ def _state(config, dtype) -> tuple[PDiff, dict[str, Any]]:
 
 
 def _ours(config, dtype) -> Work:
-    generator, state = _state(config, dtype)
+    generator, state = untrained(config, dtype)
     mesh = parallel.make_mesh()
     state = jax.device_put(state, parallel.replicated(mesh))
     keys = jax.random.split(jax.random.key(1), SAMPLES)
@@ -90,7 +90,7 @@ def _ours(config, dtype) -> Work:
 
 
 def _one_at_a_time(config, dtype) -> Work:
-    generator, state = _state(config, dtype)
+    generator, state = untrained(config, dtype)
     program = jax.jit(generator.sample_latents)
 
     def run(times):
