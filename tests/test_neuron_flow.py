@@ -16,6 +16,7 @@ from jaxweights import generators, parallel, tasks
 from jaxweights.data import Dataset
 from jaxweights.errors import UserError
 from jaxweights.generators import behaviour
+from jaxweights.generators.base import Known
 from jaxweights.generators.neuron_flow import NeuronFlow, alignment, whitening
 from jaxweights.generators.neuron_flow.network import Transformer
 from jaxweights.generators.neuron_flow.tokens import NeuronTokens
@@ -171,3 +172,21 @@ def test_examples_are_asked_for_where_they_are_needed():
     for changes in ({"behaviour": 1.0}, {"candidates": 2}, {"finetune_steps": 1}, {"source": "initialisation"}):
         with pytest.raises(UserError, match=r"generators\.neuron_flow looks at .* set behaviour"):
             TINY.replace(**changes).prepare(population)
+
+
+def test_networks_with_convolutions_are_trained_further_one_by_one():
+    """Against a plain loop over one network after the other, to float32 rounding of three steps."""
+    net = tasks.build({"name": "cnn", "channels": (2,), "windows": (2,), "pools": (False,), "hidden": 3}, (3, 3, 1), 2)
+    inputs, keys = RNG.normal(size=(9, 3, 3, 1)).astype(np.float32), jax.random.split(jax.random.key(0), 2)
+    constants = {behaviour.NET: Known(net), "inputs": inputs, "labels": np.arange(9, dtype=np.int32) % 2}
+    weights = 0.5 * RNG.normal(size=(2, net.spec.num_params)).astype(np.float32)
+    found = jax.jit(lambda w, k: behaviour.trained(constants, w, k, 3, 0.1, 4, 1e-2))(weights, keys)
+    slope = jax.jit(jax.grad(lambda w, x, y: behaviour.loss(net, w[None], x, y)[0]))
+    for row, key, expected in zip(weights, keys, found, strict=True):
+        momentum = np.zeros_like(row)
+        for step in range(3):
+            batch = behaviour.drawn(constants, jax.random.fold_in(key, step)[None], 4)
+            gradient = np.asarray(slope(row, *batch)) + 1e-2 * row
+            momentum = gradient + 0.9 * momentum
+            row = row - 0.1 * 0.5 * (1 + np.cos(np.pi * step / 3)) * (gradient + 0.9 * momentum)
+        np.testing.assert_allclose(expected, row, atol=1e-5)

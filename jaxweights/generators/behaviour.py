@@ -83,11 +83,17 @@ def trained(
     sgd = optax.sgd(optax.cosine_decay_schedule(rate, steps), _MOMENTUM, nesterov=True)
     optimizer: Any = optax.chain(optax.add_decayed_weights(weight_decay), sgd)
 
-    def step(carry: tuple[jax.Array, Any], number: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
-        weights, state = carry
-        batch = drawn(constants, jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), batch_size)
-        gradient = jax.grad(lambda w: jnp.sum(loss(net, w, *batch)))(weights)
-        updates, state = optimizer.update(gradient, state, weights)
-        return (weights + updates, state), None
+    def some(rows: jax.Array, keys: jax.Array) -> jax.Array:
+        def step(carry: tuple[jax.Array, Any], number: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
+            rows, state = carry
+            batch = drawn(constants, jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), batch_size)
+            gradient = jax.grad(lambda w: jnp.sum(loss(net, w, *batch)))(rows)
+            updates, state = optimizer.update(gradient, state, rows)
+            return (rows + updates, state), None
 
-    return jax.lax.scan(step, (weights, optimizer.init(weights)), jnp.arange(steps))[0][0]
+        return jax.lax.scan(step, (rows, optimizer.init(rows)), jnp.arange(steps))[0][0]
+
+    if net.convolutional and jax.default_backend() == "cpu":
+        # One after the other, as zoos of such networks are trained: what hundreds make of their inputs fills no cache.
+        return jax.lax.map(lambda one: some(one[0][None], one[1][None])[0], (weights, keys))
+    return some(weights, keys)
