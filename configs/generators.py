@@ -1,5 +1,6 @@
 """Sets of generators that several configs share; `jaxweights.generators.presets` has the learned ones' settings."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,6 +27,16 @@ def baselines(sigma_low: float = 0.05, sigma_high: float = 0.1) -> ConfigDict:
             "soup": {"kind": "soup", "k": 16},
         }
     )
+
+
+def inventing(flow: ConfigDict, ways: Mapping[str, Mapping[str, Any]]) -> ConfigDict:
+    """A flow over neurons, and further ways to sample from it by name, beside three baselines of its kind."""
+    chosen = baselines()
+    config = ConfigDict({name: chosen[name] for name in ("gaussian", "aligned_interpolation", "soup")})
+    config.neuron_flow = flow
+    for name, changes in ways.items():
+        config[name] = ConfigDict({"of": "neuron_flow", **changes})
+    return config
 
 
 def gpt_baselines() -> ConfigDict:

@@ -31,18 +31,16 @@ def get_config() -> ConfigDict:
     config.zoo.start = "own"
     config.zoo.nesterov = True
     config.zoo.weight_decay = 5e-4
-    chosen = generators.baselines()
-    config.generators = ConfigDict({name: chosen[name] for name in ("gaussian", "aligned_interpolation", "soup")})
-    config.generators.neuron_flow = generators.preset("neuron_flow", behaviour=2.0, components=256, steps=2_000)
+    flow = generators.preset("neuron_flow", behaviour=2.0, components=256, steps=2_000)
     # Further training costs 9 and 18 % of the 564 steps of a run.
     further = {"finetune_learning_rate": 0.03, "finetune_batch": 32, "finetune_weight_decay": 5e-4}
-    for name, changes in {
+    ways = {
         "gaussian_start_50": {"source": "gaussian", "finetune_steps": 50, **further},
         "gaussian_start_100": {"source": "gaussian", "finetune_steps": 100, **further},
         "initialisation_100": {"source": "initialisation", "finetune_steps": 100, **further},
         "neuron_flow_7": {"sampling_steps": 7},
         "neuron_flow_7_50": {"sampling_steps": 7, "finetune_steps": 50, **further},
         "neuron_flow_7_100": {"sampling_steps": 7, "finetune_steps": 100, **further},
-    }.items():
-        config.generators[name] = ConfigDict({"of": "neuron_flow", **changes})
+    }
+    config.generators = generators.inventing(flow, ways)
     return config

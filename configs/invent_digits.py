@@ -21,12 +21,10 @@ def get_config() -> ConfigDict:
     config.zoo.start = "own"
     config.zoo.nesterov = True
     config.zoo.weight_decay = 5e-4
-    chosen = generators.baselines()
-    config.generators = ConfigDict({name: chosen[name] for name in ("gaussian", "aligned_interpolation", "soup")})
-    config.generators.neuron_flow = generators.preset("neuron_flow", behaviour=2.0, steps=16_000)
+    flow = generators.preset("neuron_flow", behaviour=2.0, steps=16_000)
     # Further training costs 2 to 34 % of the 880 steps of a run; 7 steps of Heun a quarter of 31.
     decay = {"finetune_weight_decay": 5e-4}  # as in the zoo
-    for name, changes in {
+    ways = {
         "gaussian_start_50": {"source": "gaussian", "finetune_steps": 50},
         "gaussian_start_200": {"source": "gaussian", "finetune_steps": 200},
         "initialisation_50": {"source": "initialisation", "finetune_steps": 50},
@@ -39,7 +37,7 @@ def get_config() -> ConfigDict:
         "neuron_flow_7_100_hot": {"sampling_steps": 7, "temperature": 1.04, "finetune_steps": 100, **decay},
         "neuron_flow_7_150_hot": {
             "sampling_steps": 7,
-            "temperature": 1.05,  # with which pairs are as far apart as training runs are
+            "temperature": 1.05,  # with which samples scatter nearly as training runs do
             "finetune_steps": 150,
             "finetune_learning_rate": 0.07,
             **decay,
@@ -47,7 +45,7 @@ def get_config() -> ConfigDict:
         "neuron_flow_7_200_decay": {"sampling_steps": 7, "finetune_steps": 200, **decay},
         "neuron_flow_300_decay": {"finetune_steps": 300, **decay},
         "neuron_flow_best_of_4": {"candidates": 4},
-    }.items():
-        config.generators[name] = ConfigDict({"of": "neuron_flow", **changes})
+    }
+    config.generators = generators.inventing(flow, ways)
     config.audit.training_queries = 2_000
     return config

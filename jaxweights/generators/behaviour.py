@@ -94,6 +94,6 @@ def trained(
         return jax.lax.scan(step, (rows, optimizer.init(rows)), jnp.arange(steps))[0][0]
 
     if net.convolutional and jax.default_backend() == "cpu":
-        # One after the other, as zoos of such networks are trained: what hundreds make of their inputs fills no cache.
+        # One after the other, as zoos of such networks are trained; a hundred together take many times as long.
         return jax.lax.map(lambda one: some(one[0][None], one[1][None])[0], (weights, keys))
     return some(weights, keys)
